@@ -1,0 +1,68 @@
+"""The command ``isthmus``: arguments to a frozen dataclass to one call; no logic.
+
+Each command is a module of this folder with a frozen dataclass (its fields are the flags) and a function ``run`` that
+takes it. :data:`COMMANDS` names them; a command's module is imported only when it is asked for, so that the lab's
+commands never load torch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import tyro
+
+from isthmus import __version__
+from isthmus.errors import IsthmusError, check_choice
+
+COMMANDS = {
+    "analyze": "exact theory of IST on a quadratic, beside simulation",
+    "train": "train a network by IST or a rival over real processes",
+    "report": "runs to one HTML page and PNG figures",
+    "demo": "the main job: analyze, train, report on real data",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; bad input prints one line and exits with 2, Ctrl-C exits with 130."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _dispatch(argv)
+        sys.stdout.flush()
+    except IsthmusError as error:
+        print(f"isthmus: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("isthmus: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+
+
+def _dispatch(argv: list[str]) -> None:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return
+    if argv[0] == "--version":
+        print(f"isthmus {__version__}")
+        return
+    name = check_choice("command", argv[0], COMMANDS)
+    module = import_module(f"isthmus.cli.{name}")
+    options = tyro.cli(module.Options, prog=f"isthmus {name}", args=argv[1:], description=module.__doc__)
+    module.run(options)
+
+
+def _usage() -> str:
+    lines = [f"  {name:<10} {what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: isthmus COMMAND [flags]        isthmus COMMAND --help for its flags",
+            "",
+            "Independent Subnetwork Training: exact theory on quadratics, and a trainer over processes.",
+            "",
+            *lines,
+        ]
+    )

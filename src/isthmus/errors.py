@@ -1,0 +1,96 @@
+"""One root exception, few children, and the two checks every dataclass makes of its numbers.
+
+Misuse is raised where the object is built, as one line that says the rule and the value:
+"`workers` must be at least 1, got 0". Numerical outcomes (divergence, a theorem that does not
+apply) are never exceptions: they are results.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from numbers import Integral, Real
+
+
+class IsthmusError(Exception):
+    """Root of everything isthmus raises on purpose; the command line prints its one line and exits with 2."""
+
+
+class InvalidInput(IsthmusError, ValueError):
+    """A value breaks a stated rule."""
+
+
+class DataError(InvalidInput):
+    """A data file is missing, truncated or malformed; the message names the file and, where there is one, the line."""
+
+
+class RecordError(IsthmusError):
+    """A run's folder cannot be written or read."""
+
+
+class WorkerError(IsthmusError, RuntimeError):
+    """A worker process failed; the message names the worker."""
+
+
+class MissingDependency(IsthmusError, ImportError):
+    """An optional dependency is not installed; the message says how to install it."""
+
+
+def check_integer(name: str, value: object, *, at_least: int | None = None, at_most: int | None = None) -> int:
+    """Return ``value`` as an int within [at_least, at_most].
+
+    Raises:
+        InvalidInput: "`name` must be ..., got value".
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InvalidInput(f"`{name}` must be an integer, got {value!r}")
+    number = int(value)
+    if at_least is not None and number < at_least:
+        raise InvalidInput(f"`{name}` must be at least {at_least}, got {number}")
+    if at_most is not None and number > at_most:
+        raise InvalidInput(f"`{name}` must be at most {at_most}, got {number}")
+    return number
+
+
+def check_number(
+    name: str,
+    value: object,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+) -> float:
+    """Return ``value`` as a finite float within the given open (above, below) or closed (at_least, at_most) ends.
+
+    Raises:
+        InvalidInput: "`name` must be ..., got value".
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(float(value)):
+        raise InvalidInput(f"`{name}` must be a finite number, got {value!r}")
+    number = float(value)
+    rules = (
+        (above is not None and not number > above, f"greater than {above}"),
+        (at_least is not None and not number >= at_least, f"at least {at_least}"),
+        (below is not None and not number < below, f"less than {below}"),
+        (at_most is not None and not number <= at_most, f"at most {at_most}"),
+    )
+    for broken, rule in rules:
+        if broken:
+            raise InvalidInput(f"`{name}` must be {rule}, got {value!r}")
+    return number
+
+
+def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
+    """Return ``value`` if it is one of ``choices``; otherwise name them and suggest the nearest.
+
+    Raises:
+        InvalidInput: "`name` must be one of ..., got 'value'; did you mean 'nearest'?".
+    """
+    known = list(choices)
+    if value in known:
+        return value
+    near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise InvalidInput(f"`{name}` must be one of {', '.join(known)}, got {value!r}{hint}")
