@@ -17,7 +17,7 @@ from isthmus.randomness import generator
 Indices = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Partition:
     """A disjoint cover of ``units`` units: one block a worker, and a core (maybe empty) that every worker holds.
 
@@ -71,7 +71,7 @@ def block_sizes(units: int, workers: int) -> Indices:
     """Return the sizes of ``workers`` blocks over ``units`` units; they differ by at most one, the larger first.
 
     Raises:
-        InvalidInput: fewer than one worker, or more workers than units (not supported yet: a worker would hold nothing).
+        InvalidInput: fewer than one worker, or more workers than units (a worker would hold nothing).
 
     >>> block_sizes(7, 3).tolist()
     [3, 2, 2]

@@ -227,7 +227,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise RecordError(f"{path.parent} is not a run of isthmus: cannot read {path.name} ({error.strerror})") from error
+        reason = f"cannot read {path.name} ({error.strerror})"
+        raise RecordError(f"{path.parent} is not a run of isthmus: {reason}") from error
     except ValueError as error:
         raise RecordError(f"{path} is not JSON: {error}") from error
     if not isinstance(data, dict):

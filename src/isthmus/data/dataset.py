@@ -51,7 +51,7 @@ class Dataset:
         bad = ~np.isfinite(self.targets)
         if bad.any():
             raise DataError(f"{self.name}: the target of sample {np.flatnonzero(bad)[0]} is not a finite number")
-        if self.classes and not (0 <= self.targets.min() and self.targets.max() < self.classes):
+        if self.classes and not (self.targets.min() >= 0 and self.targets.max() < self.classes):
             raise DataError(f"{self.name}: class numbers must be 0..{self.classes - 1}")
 
     @property

@@ -51,18 +51,25 @@ def read_idx_folder(folder: str | Path) -> Dataset:
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    test = _part(folder, "t10k", None)
-    return _part(folder, "train", test)
+    parts = {part: _read_part(folder, part) for part in ("train", "t10k")}
+    classes = max(int(labels.max()) for _, labels in parts.values()) + 1
+
+    def dataset(part: str, test: Dataset | None = None) -> Dataset:
+        images, labels = parts[part]
+        features = images.reshape(len(images), -1).astype(np.float32) / np.float32(255)
+        return Dataset(f"idx:{folder}", features, labels.astype(np.int64), classes, images.shape[1:], test)
+
+    return dataset("train", dataset("t10k"))
 
 
-def _part(folder: Path, part: str, test: Dataset | None) -> Dataset:
+def _read_part(folder: Path, part: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     images = read_idx(_find(folder, f"{part}-images-idx3-ubyte"))
     labels = read_idx(_find(folder, f"{part}-labels-idx1-ubyte"))
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
         raise DataError(f"{folder}: {part} has images {images.shape} and labels {labels.shape}: they do not match")
-    classes = max(int(labels.max()) + 1, test.classes if test else 0) if len(labels) else 0
-    features = images.reshape(len(images), -1).astype(np.float32) / np.float32(255)
-    return Dataset(f"idx:{folder}", features, labels.astype(np.int64), classes, images.shape[1:], test)
+    if images.size == 0:
+        raise DataError(f"{folder}: {part} holds no samples")
+    return images, labels
 
 
 def _find(folder: Path, name: str) -> Path:
