@@ -1,0 +1,48 @@
+"""Runs to one self-contained HTML page (opens offline) and PNG figures."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from isthmus.records import read_run
+from isthmus.report import write_report
+from isthmus.report.write import FIGURES, find_runs
+
+
+@dataclass(frozen=True)
+class Options:
+    """Runs to one self-contained HTML page and PNG figures.
+
+    Attributes:
+        runs: Run folders, or folders that hold some.
+        out: Folder of the report; an earlier report there is replaced.
+        json: Print the paths and the runs as JSON.
+    """
+
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
+    out: Path = Path("runs/report")
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+
+
+def run(options: Options) -> None:
+    """Write the report and say where it is."""
+    page = write_report(options.runs, options.out)
+    figures = sorted((page.parent / FIGURES).glob("*.png"))
+    runs = [read_run(path) for path in find_runs(options.runs)]
+    if options.json:
+        listed = [{"path": str(one.path), "kind": one.kind, "status": one.status} for one in runs]
+        print(json.dumps({"page": str(page), "figures": [str(figure) for figure in figures], "runs": listed}))
+        return
+    table = Table("run", "kind", "rows", "status")
+    for one in runs:
+        table.add_row(str(one.path), one.kind, str(len(one.rows)), one.status)
+    console = Console()
+    console.print(table)
+    console.print(f"page: {page}\nfigures: {len(figures)} in {page.parent / FIGURES}", highlight=False, markup=False)

@@ -1,0 +1,9 @@
+"""Runs to one self-contained HTML page and PNG figures; reads run folders and nothing else.
+
+``plots`` says what can be shown, as plain data; ``analyze``, ``train``, ``figure`` and ``other`` turn rows into it, one
+module a kind of run; ``charts`` with ``page`` and ``png`` draw it.
+"""
+
+from isthmus.report.write import draw_png, write_report
+
+__all__ = ["draw_png", "write_report"]

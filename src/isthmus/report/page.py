@@ -1,0 +1,150 @@
+"""The page: sections to one HTML file that opens offline and fetches nothing.
+
+Run folders are untrusted: every text that comes from one is escaped here, chart data cannot close its script element,
+and the page's own policy forbids the browser any request.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Sequence
+from importlib import resources
+from string import Template
+
+from plotly.offline import get_plotlyjs
+
+from isthmus.records import Run
+from isthmus.report.charts import chart
+from isthmus.report.plots import Figure, Panel, Plot, Section, Table
+from isthmus.report.wording import plain
+
+_CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["select2d", "lasso2d"]}
+_UNFINISHED = {
+    "unfinished": "did not end: it is still going on, or it was killed",
+    "interrupted": "was interrupted",
+    "failed": "failed",
+    "diverged": "diverged: its numbers left all bounds",
+}
+
+
+def render(title: str, sections: Sequence[Section], runs: Sequence[Run]) -> str:
+    """Return the page as text.
+
+    Args:
+        title: of the page.
+        sections: in order.
+        runs: listed at the end, each with its status and the command that reproduces it.
+    """
+    charts: list[str] = []
+    body = [_flags(runs), *(_section(section, charts) for section in sections), _runs(runs)]
+    links = [(section.name, section.title) for section in sections] + [("runs", "The runs")]
+    template = Template(resources.files("isthmus.report").joinpath("page.html").read_text(encoding="utf-8"))
+    return template.substitute(
+        title=_text(title),
+        contents="".join(f'<li><a href="#{_text(name)}">{_text(shown)}</a></li>' for name, shown in links),
+        body="\n".join(body),
+        plotly=get_plotlyjs(),
+        charts="\n".join(charts),
+    )
+
+
+def _text(value: object) -> str:
+    return html.escape(str(value), quote=True)
+
+
+def _flags(runs: Sequence[Run]) -> str:
+    """Runs that did not finish, said before anything else."""
+    bad = [run for run in runs if run.status != "finished"]
+    if not bad:
+        return ""
+    named = "; ".join(f"{run.path.name} {_UNFINISHED.get(run.status, run.status)}" for run in bad)
+    return f'<p class="warning">{len(bad)} of {len(runs)} runs did not finish as planned: {_text(named)}.</p>'
+
+
+def _section(section: Section, charts: list[str]) -> str:
+    cards = "".join(f'<div class="card"><b>{_text(value)}</b><span>{_text(words)}</span></div>'
+                    for value, words in section.headlines)  # fmt: skip
+    terms = "".join(f"<dt>{_text(term)}</dt><dd>{_text(meaning)}.</dd>" for term, meaning in section.terms)
+    parts = [
+        f'<section id="{_text(section.name)}"><h2>{_text(section.title)}</h2>',
+        f"<p>{_text(section.intro)}</p>" if section.intro else "",
+        f'<div class="cards">{cards}</div>' if cards else "",
+        *(f'<p class="warning">{_text(warning)}</p>' for warning in section.warnings),
+        f"<dl>{terms}</dl>" if terms else "",
+        *(_figure(figure, f"{section.name}-{figure.name}", charts) for figure in section.figures),
+        *(_table(table) for table in section.tables),
+        "</section>",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _figure(figure: Figure, name: str, charts: list[str]) -> str:
+    panels = [_panel(panel, f"{name}-{at}", charts) for at, panel in enumerate(figure.panels)]
+    return (
+        f"<figure><h3>{_text(figure.title)}</h3><figcaption>{_text(figure.caption)}</figcaption>"
+        f'<div class="panels">{"".join(panels)}</div></figure>'
+    )
+
+
+def _panel(panel: Panel, name: str, charts: list[str]) -> str:
+    empty = isinstance(panel, Plot) and not panel.drawn()
+    notes = panel.notes if isinstance(panel, Plot) else ()
+    if not empty:
+        figure = chart(panel)
+        charts.append(_script(name, figure.to_json()))
+        shown = f'<div id="{_text(name)}" class="chart" style="height:{int(figure.layout.height)}px"></div>'
+    else:
+        shown = '<p class="note">Nothing to show: the runs hold no such numbers.</p>'
+    said = "".join(f'<p class="note">{_text(note)}</p>' for note in notes)
+    return f'<div class="panel"><h4>{_text(panel.title)}</h4>{shown}{said}</div>'
+
+
+def _script(name: str, figure: str) -> str:
+    data = figure.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    target, config = json.dumps(name), json.dumps(_CONFIG)
+    return f"<script>(f => Plotly.newPlot({target}, f.data, f.layout, {config}))({data});</script>"
+
+
+def _table(table: Table) -> str:
+    sides = [' class="r"' if side == "r" else "" for side in table.align]
+    head = "".join(f'<th scope="col"{side}>{_text(name)}</th>' for name, side in zip(table.columns, sides, strict=True))
+    rows = "".join(
+        "<tr>" + "".join(f"<td{side}>{_text(cell)}</td>" for cell, side in zip(row, sides, strict=True)) + "</tr>"
+        for row in table.rows
+    )
+    return (
+        f'<h3>{_text(table.title)}</h3><div class="table"><table><caption>{_text(table.caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _runs(runs: Sequence[Run]) -> str:
+    return (
+        '<section id="runs"><h2>The runs</h2><p>Each command repeats its run; the same seed gives the same numbers.</p>'
+        + "".join(map(_run, runs))
+        + "</section>"
+    )
+
+
+def _run(run: Run) -> str:
+    known = "finished" if run.status == "finished" else ""
+    versions = run.environment.get("versions")
+    listed = [f"{name} {plain(version)}" for name, version in versions.items()] if isinstance(versions, dict) else []
+    facts = [
+        f"{run.kind}, {len(run.rows)} rows",
+        *(f"{word} {plain(run.environment[key])}" for word, key in _FACTS if run.environment.get(key) is not None),
+        *listed,
+    ]
+    error = run.summary.get("error")
+    flags = "".join(f"<tr><td>{_text(key)}</td><td>{_text(plain(run.config[key]))}</td></tr>" for key in run.config)
+    return (
+        f'<article><h3>{_text(run.path.name)} <span class="badge {known}">{_text(run.status)}</span></h3>'
+        + (f'<p class="warning">{_text(plain(error))}</p>' if error is not None else "")
+        + f'<pre><code>{_text(run.command)}</code></pre><p class="soft">{_text(" · ".join(facts))}</p>'
+        f'<details><summary>Configuration</summary><div class="table"><table><tbody>{flags}</tbody></table></div>'
+        "</details></article>"
+    )
+
+
+_FACTS = (("started", "started"), ("commit", "commit"), ("cores", "cores"), ("on", "platform"))

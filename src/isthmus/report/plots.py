@@ -1,0 +1,267 @@
+"""What a page shows, as plain data: series, plots, bars, tables, sections. The renderers draw them and decide nothing.
+
+Colours are fixed here (Okabe and Ito's palette, distinguishable by colour-blind readers), and so is what happens to
+numbers that an axis cannot show: points with a null are left out, values at or below a plot's floor are drawn at the
+floor, long series are thinned; every such change is said in :attr:`Plot.notes`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from isthmus.errors import InvalidInput, check_choice
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#882255", "#5B5B5B")
+SCALES = ("linear", "log")
+STYLES = ("line", "dashed", "dotted", "dashdot", "markers")
+MOST_POINTS = 1500  # a screen is about as many pixels wide
+
+
+@dataclass(frozen=True)
+class Series:
+    """One curve: points, an optional band, and how it looks.
+
+    Attributes:
+        name: in the legend; empty for a curve that belongs to another of its ``group`` and needs no entry.
+        x, y: finite numbers, the same count.
+        low, high: the band around y, or empty.
+        color: "#rrggbb".
+        style: one of :data:`STYLES`.
+        group: curves of one group are switched on and off together (default: the name).
+        thinned: every how many-th point was kept.
+    """
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    color: str = PALETTE[0]
+    style: str = "line"
+    group: str = ""
+    thinned: int = 1
+
+    def __post_init__(self) -> None:
+        check_choice("style", self.style, STYLES)
+        counts = {len(self.x), len(self.y)}
+        if len(counts) != 1 or any(len(side) not in (0, len(self.x)) for side in (self.low, self.high)):
+            raise InvalidInput(f"`y`, `low` and `high` must have as many points as `x` ({len(self.x)})")
+        if not all(math.isfinite(value) for values in (self.x, self.y, self.low, self.high) for value in values):
+            raise InvalidInput("`x`, `y`, `low` and `high` must be finite numbers")
+
+
+def number(value: Any) -> float | None:
+    """Return ``value`` as a finite float, or None for anything else (null, text, a truth value, infinity).
+
+    >>> [number(value) for value in (3, None, "3", float("nan"), True)]
+    [3.0, None, None, None, None]
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        result = float(value)
+    except OverflowError:
+        return None
+    return result if math.isfinite(result) else None
+
+
+def curve(
+    name: str, x: Sequence[Any], y: Sequence[Any], band: tuple[Sequence[Any], Sequence[Any]] | None = None, **look: str
+) -> Series:
+    """Return the series of the points that have both numbers, thinned to :data:`MOST_POINTS`.
+
+    Args:
+        name: in the legend.
+        x, y: values, null where there is none.
+        band: (low, high); a point whose band is missing gets one of width zero.
+        look: color, style, group of :class:`Series`.
+
+    >>> curve("loss", [0, 1, 2], [4.0, None, 1.0]).x
+    (0.0, 2.0)
+    """
+    lows, highs = band if band is not None else (y, y)
+    points = []
+    for values in zip(x, y, lows, highs, strict=True):
+        at, value, low, high = (number(item) for item in values)
+        if at is not None and value is not None:
+            points.append((at, value, value if low is None else low, value if high is None else high))
+    step = max(1, math.ceil(len(points) / MOST_POINTS))
+    kept = points[::step] + (points[-1:] if (len(points) - 1) % step else [])
+    xs, ys, low_side, high_side = zip(*kept, strict=True) if kept else ((), (), (), ())
+    sides = (low_side, high_side) if band is not None else ((), ())
+    return Series(name, xs, ys, *sides, thinned=step, **look)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One set of axes with curves.
+
+    Attributes:
+        title, x_label, y_label: words on the plot.
+        series: the curves.
+        x_scale, y_scale: "linear" or "log".
+        floor: on a logarithmic y axis, smaller values (zero and negative rounding noise too) are drawn here.
+            0 means that values which are not positive are left out.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    series: tuple[Series, ...]
+    x_scale: str = "linear"
+    y_scale: str = "linear"
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_choice("x_scale", self.x_scale, SCALES)
+        check_choice("y_scale", self.y_scale, SCALES)
+
+    def drawn(self) -> tuple[Series, ...]:
+        """Return the series as they can be drawn on these axes; empty ones are left out."""
+        return tuple(series for series in map(self._drawable, self.series) if series.x)
+
+    def y_range(self) -> tuple[float, float] | None:
+        """Return limits of a logarithmic y axis, from the curves rather than from bands that may reach zero."""
+        values = [value for series in self.drawn() for value in (*series.y, *series.high)]
+        if self.y_scale == "linear" or not values:
+            return None
+        lowest = min(value for series in self.drawn() for value in series.y)
+        decades = math.log10(max(values)) - math.log10(lowest)
+        margin = 10 ** max(0.08 * decades, 0.05)
+        return max(lowest / margin, 1e-307), min(max(values) * margin, 1e307)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is not shown as it was recorded, in sentences."""
+        said = []
+        if self.y_scale == "log" and any(value < self.floor for series in self.series for value in series.y):
+            said.append(f"Values below {self.floor:.0e} are rounding noise and drawn at {self.floor:.0e}.")
+        hidden = sum(len(series.x) for series in self.series) - sum(len(series.x) for series in self.drawn())
+        if hidden:
+            said.append(f"{hidden} point{'s' * (hidden > 1)} at or below zero cannot be shown on a logarithmic axis.")
+        step = max((series.thinned for series in self.series), default=1)
+        if step > 1:
+            said.append(f"Long curves are drawn with one point in {step}.")
+        return tuple(said)
+
+    def _drawable(self, series: Series) -> Series:
+        low, high = series.low or series.y, series.high or series.y
+        points = list(zip(series.x, series.y, low, high, strict=True))
+        if self.x_scale == "log":
+            points = [point for point in points if point[0] > 0]
+        if self.y_scale == "log":
+            raised = [(x, max(y, self.floor), max(bottom, self.floor), top) for x, y, bottom, top in points]
+            points = [(x, y, max(bottom, y * 1e-6), max(top, y)) for x, y, bottom, top in raised if y > 0]
+        xs, ys, lows, highs = zip(*points, strict=True) if points else ((), (), (), ())
+        banded = bool(series.low or series.high)
+        return replace(series, x=xs, y=ys, low=lows if banded else (), high=highs if banded else ())
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Horizontal bars: one row a label, one bar a group in each row.
+
+    Attributes:
+        title, value_label: words on the plot.
+        labels: of the rows, from the top.
+        colors: one a label.
+        groups: (name, values, texts at the bars' ends); None is no bar.
+    """
+
+    title: str
+    value_label: str
+    labels: tuple[str, ...]
+    colors: tuple[str, ...]
+    groups: tuple[tuple[str, tuple[float | None, ...], tuple[str, ...]], ...]
+
+    def __post_init__(self) -> None:
+        counts = {len(self.labels), len(self.colors), *(len(part) for group in self.groups for part in group[1:])}
+        if len(counts) != 1:
+            raise InvalidInput(f"`labels`, `colors`, values and texts must be equally many, got {sorted(counts)}")
+
+
+Panel = Plot | Bars
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Panels that are read together, and what they say in plain words; one PNG."""
+
+    name: str
+    title: str
+    caption: str
+    panels: tuple[Panel, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of text; ``align`` has one letter a column: l (left) or r (right)."""
+
+    title: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    align: str
+
+    def __post_init__(self) -> None:
+        counts = {len(self.columns), len(self.align), *(len(row) for row in self.rows)}
+        if len(counts) != 1:
+            raise InvalidInput(f"`columns`, `align` and every row must be equally long, got {sorted(counts)}")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A chapter of the page: headline numbers first, then words, pictures and tables.
+
+    Attributes:
+        name: short and safe in a file's name and a link.
+        title, intro: words.
+        headlines: (number, what it says).
+        warnings: what the reader must know before believing the numbers.
+        terms: (word, meaning).
+    """
+
+    name: str
+    title: str
+    intro: str = ""
+    headlines: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[str, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    tables: tuple[Table, ...] = ()
+    terms: tuple[tuple[str, str], ...] = ()
+
+
+def slug(text: str) -> str:
+    """Return ``text`` as a short name that is safe in a path and in a link.
+
+    >>> slug("../Idx: Fashion MNIST")
+    'idx-fashion-mnist'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:48] or "unnamed"
+
+
+def cycle_colors(names: Iterable[str], known: dict[str, str] | None = None) -> dict[str, str]:
+    """Return a colour for each distinct name, in order of appearance: the known ones first keep theirs."""
+    colors: dict[str, str] = {}
+    fixed = known or {}
+    free = [color for color in PALETTE if color not in fixed.values()] or list(PALETTE)
+    for name in names:
+        if name not in colors:
+            taken = sum(1 for other in colors if other not in fixed)
+            colors[name] = fixed.get(name, free[taken % len(free)])
+    return colors
+
+
+def shade(color: str, amount: float) -> str:
+    """Return ``color`` mixed with white (amount > 0) or black (amount < 0).
+
+    >>> shade("#0072B2", 0.5)
+    '#7fb8d8'
+    """
+    target = 255 if amount > 0 else 0
+    parts = [int(color[at : at + 2], 16) for at in (1, 3, 5)]
+    return "#" + "".join(f"{int(part + (target - part) * abs(amount)):02x}" for part in parts)

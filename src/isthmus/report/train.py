@@ -1,0 +1,227 @@
+"""Training runs: accuracy and loss against what they cost, costs as bars, one table of all strategies, headlines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from isthmus.records import Run
+from isthmus.report.curves import Curve, averaged, curves, traffic
+from isthmus.report.plots import Bars, Figure, Plot, Section, Series, Table, slug
+from isthmus.report.strategies import STRATEGIES
+from isthmus.report.wording import mean, percent, plain, prefix_for, scaled, seconds, spread, times
+
+_WIDE_SPREAD = 8  # curves whose ends are further apart than this factor need a logarithmic axis
+
+_ACCURACY_CAPTION = (
+    "The same curves four times: against rounds, samples seen, bytes sent and received by the busiest worker, and "
+    "seconds. Higher and further left is better; which strategy leads depends on what is dear."
+)
+_LOSS_CAPTION = "The same for the loss on held-out data: lower is better."
+
+
+def training_sections(runs: Sequence[Run]) -> list[Section]:
+    """Return one section for each data set."""
+    data = list(dict.fromkeys(plain(run.config.get("data")) for run in runs))
+    return [_section(name, [run for run in runs if plain(run.config.get("data")) == name]) for name in data]
+
+
+def _section(data: str, runs: Sequence[Run]) -> Section:
+    found = curves(runs)
+    seeds = max((len(one.runs) for one in found), default=1)
+    spans = f" Lines are means over up to {seeds} seeds, bands reach from the lowest to the highest." * (seeds > 1)
+    figures = [
+        _figure(found, "accuracy", "Test accuracy against what it costs", _ACCURACY_CAPTION + spans),
+        _figure(found, "loss", "Test loss against what it costs", _LOSS_CAPTION + spans),
+        _train_loss(found),
+        *_cost_figures(found),
+    ]
+    shown = list(dict.fromkeys(one.strategy for one in found))
+    return Section(
+        name=slug(f"training {data}"),
+        title=f"Training on {data}",
+        intro="The same network trained by several strategies. Test accuracy is the share of held-out examples that "
+        "the joined network gets right.",
+        headlines=_headlines(found),
+        warnings=_warnings(runs),
+        figures=tuple(figure for figure in figures if figure is not None),
+        tables=(_table(found),),
+        terms=tuple((STRATEGIES[name].label, STRATEGIES[name].meaning) for name in shown if name in STRATEGIES),
+    )
+
+
+_MEASURES = {"accuracy": ("test_accuracy", "test accuracy (%)", 100.0), "loss": ("test_loss", "test loss", 1.0)}
+_AXES: tuple[tuple[str, str, Callable[[Run], list[Any]]], ...] = (
+    ("rounds", "round", lambda run: [row.get("round") for row in run.rows]),
+    ("samples", "samples seen by all workers", lambda run: [row.get("samples") for row in run.rows]),
+    ("bytes per worker", "bytes of the busiest worker", traffic),
+    ("seconds", "seconds", lambda run: [row.get("seconds") for row in run.rows]),
+)
+
+
+def _figure(found: Sequence[Curve], name: str, title: str, caption: str) -> Figure | None:
+    column, y_label, factor = _MEASURES[name]
+    panels = []
+    for axis, x_label, positions in _AXES:
+        series = [averaged(one, positions, column, factor) for one in found]
+        panels.append(_plot(f"against {axis}", x_label, y_label, [one for one in series if one.x]))
+    return Figure(name, title, caption, tuple(panels)) if any(panel.drawn() for panel in panels) else None
+
+
+def _plot(title: str, x_label: str, y_label: str, series: Sequence[Series]) -> Plot:
+    ends = [one.x[-1] for one in series if one.x[-1] > 0]
+    wide = bool(ends) and max(ends) > _WIDE_SPREAD * min(ends)
+    return Plot(title, x_label, y_label, tuple(series), x_scale="log" if wide else "linear")
+
+
+def _train_loss(found: Sequence[Curve]) -> Figure | None:
+    plot = _plot(
+        "against samples",
+        "samples seen by all workers",
+        "training loss",
+        [series for series in (averaged(one, _AXES[1][2], "train_loss", 1.0) for one in found) if series.x],
+    )
+    caption = (
+        "The loss that workers see on their own data while they train. For IST this is the loss of the pieces, not of "
+        "the joined network, so it compares runs of one strategy rather than strategies."
+    )
+    return Figure("train-loss", "Training loss", caption, (plot,)) if plot.drawn() else None
+
+
+def _cost_figures(found: Sequence[Curve]) -> list[Figure]:
+    panels = [
+        _bars(found, "Bytes over the run", "B", (("sent", "sent_bytes"), ("received", "received_bytes"))),
+        _bars(found, "Memory", "B", (("planned", "worker_memory_bytes"), ("measured growth", "measured_peak_bytes"))),
+        _bars(found, "Computing", "FLOP", (("floating-point operations", "flops_per_worker"),)),
+        _share_bars(found),
+    ]
+    drawn = tuple(panel for panel in panels if panel is not None)
+    caption = (
+        "What one worker has to send, hold and compute (the worst worker where they differ); shorter is better. "
+        "The last bars say which share of the network's parameters a worker holds at a time."
+    )
+    return [Figure("costs", "What a worker pays", caption, drawn)] if drawn else []
+
+
+def _bars(found: Sequence[Curve], title: str, unit: str, columns: Sequence[tuple[str, str]]) -> Bars | None:
+    values = [(name, [mean(one.summary(column)) for one in found]) for name, column in columns]
+    present = [(name, row) for name, row in values if any(value is not None for value in row)]
+    if not present:
+        return None
+    factor, letter = prefix_for(max(value for _, row in present for value in row if value is not None))
+    groups = tuple(
+        (
+            name,
+            tuple(None if value is None else value / factor for value in row),
+            tuple("" if value is None else scaled(value, unit) for value in row),
+        )
+        for name, row in present
+    )
+    label = f"{letter}{unit} of one worker"
+    return Bars(f"{title}, per worker", label, _labels(found), tuple(one.color for one in found), groups)
+
+
+def _share_bars(found: Sequence[Curve]) -> Bars | None:
+    shares = [one.share() for one in found]
+    if not any(share is not None for share in shares):
+        return None
+    values = tuple(None if share is None else 100 * share for share in shares)
+    texts = tuple("" if share is None else percent(share) for share in shares)
+    group = ("parameters", values, texts)
+    title = "Parameters a worker holds"
+    return Bars(title, "% of the network's parameters", _labels(found), tuple(one.color for one in found), (group,))
+
+
+def _labels(found: Sequence[Curve]) -> tuple[str, ...]:
+    return tuple(one.label for one in found)
+
+
+def _table(found: Sequence[Curve]) -> Table:
+    columns = (
+        "strategy",
+        "runs",
+        "test accuracy",
+        "sent per worker",
+        "received per worker",
+        "parameters of a worker",
+        "memory per worker",
+        "operations per worker",
+        "computing",
+        "communicating",
+        "status",
+    )
+    rows = [
+        (
+            one.label,
+            str(len(one.runs)),
+            spread(one.accuracy(), lambda value: percent(value, 2)),
+            scaled(mean(one.summary("sent_bytes")), "B"),
+            scaled(mean(one.summary("received_bytes")), "B"),
+            _parameters(one),
+            scaled(mean(one.summary("worker_memory_bytes")), "B"),
+            scaled(mean(one.summary("flops_per_worker")), "FLOP"),
+            seconds(mean(one.total("compute_seconds"))),
+            seconds(mean(one.total("communicate_seconds"))),
+            one.runs[0].status,
+        )
+        for one in found
+    ]
+    caption = (
+        "Accuracy is that of the last evaluation, ± the standard deviation over seeds. Bytes, memory, operations and "
+        "seconds are those of the worst worker over the whole run."
+    )
+    return Table("All strategies", caption, columns, tuple(rows), "lrrrrrrrrrl")
+
+
+def _parameters(one: Curve) -> str:
+    held, share = mean(one.summary("worker_parameters")), one.share()
+    return plain(None if held is None else round(held)) + ("" if share is None else f" ({percent(share)})")
+
+
+def _headlines(found: Sequence[Curve]) -> tuple[tuple[str, str], ...]:
+    """Accuracy and price of the best IST run beside each rival with as many workers."""
+    scores = [(mean(one.accuracy()), one) for one in found if one.runs[0].status == "finished"]
+    ranked = sorted(((score, one) for score, one in scores if score is not None), key=lambda pair: -pair[0])
+    ist = next(((score, one) for score, one in ranked if one.strategy == "ist"), None)
+    if ist is None:
+        return tuple((percent(score), f"test accuracy of {one.label}") for score, one in ranked[:4])
+    score, ours = ist
+    said = [(percent(score), f"test accuracy of {ours.label}")]
+    share = ours.share()
+    if share is not None:
+        said.append((percent(share), "of the network's parameters are held by one worker of it"))
+    for rival in ("narrow", "local-sgd", "data-parallel"):
+        match = next(((value, one) for value, one in ranked if one.strategy == rival and _same_size(one, ours)), None)
+        if match is not None:
+            said.append(_against(score, ours, *match))
+    return tuple(said)
+
+
+def _same_size(one: Curve, other: Curve) -> bool:
+    mine, theirs = one.runs[0].config, other.runs[0].config
+    return mine.get("workers") == theirs.get("workers")
+
+
+def _against(score: float, ours: Curve, other: float, rival: Curve) -> tuple[str, str]:
+    points = 100 * (score - other)
+    words = f"points of accuracy {'ahead of' if points >= 0 else 'behind'} {rival.label} ({percent(other)})"
+    sent, spent = mean(ours.summary("sent_bytes")), mean(rival.summary("sent_bytes"))
+    if sent and spent:
+        ratio = spent / sent
+        same = math.isclose(ratio, 1.0, rel_tol=0.05)
+        more, less = f"for {times(spent, sent)} fewer bytes", f"for {times(sent, spent)} more bytes"
+        words += " at the same bytes" if same else f" {more if ratio > 1 else less}"
+    return f"{abs(points):.1f}", words
+
+
+def _warnings(runs: Sequence[Run]) -> tuple[str, ...]:
+    said = []
+    if any(run.config.get("executor") == "serial" for run in runs):
+        said.append(
+            "Some runs did the workers' work in turn in one process (the serial executor): "
+            "their seconds are not those of workers side by side."
+        )
+    if any(not run.rows for run in runs):
+        said.append("Some runs have no rows: they ended before their first round.")
+    return tuple(said)

@@ -1,0 +1,135 @@
+"""Run folders in, one page and PNG figures out; written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from isthmus.errors import InvalidInput, RecordError
+from isthmus.progress import progress
+from isthmus.records import Run, read_run
+from isthmus.report.analyze import analysis_sections
+from isthmus.report.figure import figure_section
+from isthmus.report.other import other_section
+from isthmus.report.page import render
+from isthmus.report.plots import Section
+from isthmus.report.png import draw_figure
+from isthmus.report.train import training_sections
+
+PAGE = "index.html"
+FIGURES = "figures"
+
+# Kinds of runs, in the order of the page; runs of one kind share pictures.
+_KINDS: dict[str, Callable[[Sequence[Run]], list[Section]]] = {
+    "train": training_sections,
+    "analyze": analysis_sections,
+    "figure": lambda runs: [figure_section(run) for run in runs],
+}
+
+
+def find_runs(paths: Sequence[str | Path]) -> list[Path]:
+    """Return the run folders among ``paths``; a folder that is no run stands for all runs below it.
+
+    Raises:
+        InvalidInput: no path at all.
+        RecordError: a path that is neither a run nor holds one.
+    """
+    if not paths:
+        raise InvalidInput("no runs given: name one or more run folders, such as `isthmus report runs/first`")
+    found: list[Path] = []
+    for path in map(Path, paths):
+        below = [path] if (path / "config.json").exists() else sorted(rows.parent for rows in path.rglob("rows.jsonl"))
+        if not below:
+            raise RecordError(f"{path} is not a run of isthmus and holds none (no config.json in it)")
+        found += below
+    return list({path.resolve(): path for path in found}.values())
+
+
+def sections(runs: Sequence[Run]) -> list[Section]:
+    """Return the page's sections; their names are distinct."""
+    result: list[Section] = []
+    for kind, build in _KINDS.items():
+        alike = [run for run in runs if run.kind == kind]
+        result += build(alike) if alike else []
+    result += [other_section(run) for run in runs if run.kind not in _KINDS]
+    names = [section.name for section in result]
+    return [
+        replace(section, name=f"{section.name}-{names[:at].count(section.name) + 1}")
+        if names.count(section.name) > 1
+        else section
+        for at, section in enumerate(result)
+    ]
+
+
+def write_report(runs: Sequence[str | Path], out: str | Path) -> Path:
+    """Write the page and the PNG figures of some runs into a folder and return the page's path.
+
+    Everything is drawn in a temporary folder beside ``out`` and moved there at the end, so that a failure leaves what
+    was there before. An earlier report in ``out`` is replaced; anything else in it is left alone.
+
+    Args:
+        runs: run folders, or folders that hold some.
+        out: the folder; gets ``index.html`` and ``figures/*.png``.
+
+    Raises:
+        InvalidInput: no run given.
+        RecordError: a run cannot be read, or ``out`` cannot be written or holds a page that isthmus did not write.
+    """
+    folder = Path(out)
+    read = [read_run(path) for path in find_runs(runs)]
+    _check_free(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".report-", dir=folder.parent) as scratch:
+            _draw(read, Path(scratch))
+            return _move(Path(scratch), folder)
+    except OSError as error:
+        raise RecordError(f"cannot write the report to {folder}: {error.strerror or error}") from error
+
+
+def draw_png(run: Run, folder: str | Path) -> list[Path]:
+    """Draw the figures of one run as PNG files into ``folder`` and return their paths."""
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    drawn = []
+    for section in sections([run]):
+        for figure in section.figures:
+            drawn.append(target / f"{figure.name}.png")
+            draw_figure(figure, drawn[-1])
+    return drawn
+
+
+def _draw(runs: Sequence[Run], folder: Path) -> None:
+    chapters = sections(runs)
+    figures = [(section, figure) for section in chapters for figure in section.figures]
+    (folder / FIGURES).mkdir()
+    with progress("drawing the report", len(figures) + 1) as advance:
+        (folder / PAGE).write_text(render("isthmus report", chapters, runs), encoding="utf-8", errors="replace")
+        advance(note="page")
+        for section, figure in figures:
+            draw_figure(figure, folder / FIGURES / f"{section.name}-{figure.name}.png")
+            advance(note=figure.name)
+
+
+def _check_free(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise RecordError(f"{folder} is a file: choose another folder for the report")
+    page = folder / PAGE
+    if page.exists() and b'name="generator" content="isthmus"' not in page.read_bytes()[:2000]:
+        raise RecordError(f"{page} was not written by isthmus: choose another folder for the report")
+
+
+def _move(scratch: Path, folder: Path) -> Path:
+    """Figures first, the page last: whoever sees the new page finds its figures."""
+    folder.mkdir(exist_ok=True)
+    if (folder / PAGE).exists():
+        shutil.rmtree(folder / FIGURES, ignore_errors=True)
+    (folder / FIGURES).mkdir(exist_ok=True)
+    for drawn in sorted((scratch / FIGURES).iterdir()):
+        os.replace(drawn, folder / FIGURES / drawn.name)
+    os.replace(scratch / PAGE, folder / PAGE)
+    return folder / PAGE
