@@ -91,6 +91,15 @@ class RunWriter:
         _write_json(self.path / "environment.json", environment())
         self._rows = (self.path / "rows.jsonl").open("a", encoding="utf-8")
 
+    @classmethod
+    def attach(cls, path: str | Path) -> RunWriter:
+        """Return a writer that appends rows to the folder another process has begun and will finish."""
+        writer = cls.__new__(cls)
+        writer.path = Path(path)
+        writer._closed = False
+        writer._rows = (writer.path / "rows.jsonl").open("a", encoding="utf-8")
+        return writer
+
     def append(self, row: Mapping[str, Any]) -> None:
         """Append one row and flush it, so that a killed run keeps what it had."""
         self._rows.write(json.dumps(to_json(row), allow_nan=False) + "\n")
