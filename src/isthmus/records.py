@@ -179,9 +179,14 @@ def is_run(folder: Path) -> bool:
     """Whether ``folder`` holds a run of this format."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(config, dict) and config.get("format") == FORMAT and {"kind", "command", "config"} <= set(config)
+    fields = {"kind": str, "command": str, "config": dict}
+    return (
+        isinstance(config, dict)
+        and config.get("format") == FORMAT
+        and all(isinstance(config.get(name), kind) for name, kind in fields.items())
+    )
 
 
 def environment() -> dict[str, Any]:
@@ -238,7 +243,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         reason = f"cannot read {path.name} ({error.strerror})"
         raise RecordError(f"{path.parent} is not a run of isthmus: {reason}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} is not JSON: {error}") from error
     if not isinstance(data, dict):
         raise RecordError(f"{path} must hold a JSON object")
@@ -250,14 +255,19 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
         lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{path} is not text: {error}") from error
     rows = []
     for number, line in enumerate(lines, start=1):
         if not line:
             continue
         try:
-            rows.append(json.loads(line))
-        except ValueError as error:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
             if number == len(lines):  # no newline after it: the run was killed while it wrote this row
                 break
             raise RecordError(f"{path}, line {number}: not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise RecordError(f"{path}, line {number}: must hold a JSON object")
+        rows.append(row)
     return rows
