@@ -31,8 +31,10 @@ class Runs:
     def training(self, name: str, strategy: str = "ist", status: str | None = "finished", rounds: int = 40,
                  seed: int = 0, **config: Any) -> Path:  # fmt: skip
         traffic, parameters, memory, operations, goal = COSTS.get(strategy, COSTS["ist"])
-        flags = {"data": "digits", "strategy": strategy, "law": "fixed", "workers": 4, "widths": [512, 512],
-                 "local_steps": 10, "lr": 0.1, "seed": seed, "executor": "processes", "core": 0.0, **config}  # fmt: skip
+        flags = {
+            "data": "digits", "strategy": strategy, "law": "fixed", "workers": 4, "widths": [512, 512], "core": 0.0,
+            "local_steps": 10, "lr": 0.1, "seed": seed, "executor": "processes", **config,
+        }  # fmt: skip
         noise = generator(seed, f"test/{name}")
         writer = RunWriter(self.root / name, "train", flags, ["isthmus", "train", "--strategy", strategy])
         clock = 0.0
@@ -99,8 +101,10 @@ class Runs:
             {"panel": "left", "series": readout, "x": n, "y": height * (1 - 1 / n), "style": "markers"}
             for readout, height in (("y", 0.2), ("y/n", 0.9))
             for n in (2, 3, 4, 6, 12)
-        ] + [{"panel": "right", "series": "y", "x": k, "y": 10.0**-k - 1e-18, "low": -1.0, "high": None, "style": "dashed"}
-             for k in range(25)]  # fmt: skip
+        ] + [
+            {"panel": "right", "series": "y", "x": k, "y": 10.0**-k - 1e-18, "low": -1.0, "style": "dashed"}
+            for k in range(25)
+        ]
         with RunWriter(self.root / name, "figure", flags, ["isthmus", "analyze", "--figure", "bias"]) as writer:
             for row in default if rows is None else rows:
                 writer.append(row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from isthmus.records import Run
@@ -12,6 +13,7 @@ from isthmus.report.wording import distinct_labels, percent, plain
 NOISE = 1e-16  # of the initial gap: what float64 cannot tell from zero
 _IGNORED = frozenset({"out", "json", "replace", "config", "problem", "data"})
 _EXACT, _MEAN, _SIMULATED, _LEVEL = PALETTE[0], PALETTE[1], PALETTE[5], "#444444"
+_TOP = 100.0  # times the initial gap: what lies higher would squeeze the curves that converge
 _INTRO = (
     "On a quadratic everything IST does can be computed exactly, so theory can be laid beside simulation. "
     "The gap f − f* is how far the current point's value lies above the best possible one: 0 means solved."
@@ -22,7 +24,8 @@ def analysis_sections(runs: Sequence[Run]) -> list[Section]:
     """Return one section for each analysis and, where there are several, one that compares them."""
     labels = analysis_labels(runs)
     sections = [_section(run, label) for run, label in zip(runs, labels, strict=True)]
-    return [_comparison(runs, labels), *sections] if len(runs) > 1 else sections
+    sections = [_comparison(runs, labels), *sections] if len(runs) > 1 else sections
+    return [replace(sections[0], intro=_INTRO), *sections[1:]]
 
 
 def analysis_labels(runs: Sequence[Run]) -> list[str]:
@@ -42,7 +45,6 @@ def _section(run: Run, label: str) -> Section:
     return Section(
         name=slug(f"analysis {label}"),
         title=f"Analysis: {label}",
-        intro=_INTRO,
         headlines=_headlines(run),
         warnings=_warnings(run),
         figures=tuple(figure for figure in figures if any(panel.drawn() for panel in figure.panels)),  # type: ignore
@@ -71,7 +73,8 @@ def _gap_figure(run: Run) -> Figure:
     return Figure(
         "gap",
         "How fast the gap closes, and where it stops",
-        "Each round moves one step to the right; lower is better, and each gridline is ten times the next. "
+        "Each round moves one step to the right; lower is better. The vertical axis is logarithmic: the same step down "
+        "is always the same factor. "
         "The band is where the mean of the simulations lies with 95 % confidence: the exact expected gap should run "
         "through it. The exact gap of the mean point leaves out chance. The dotted line is the gap of the fixed "
         "point: the bias, which no number of rounds removes.",
@@ -120,8 +123,9 @@ def _headlines(run: Run) -> tuple[tuple[str, str], ...]:
     verdicts = _dicts(run.summary.get("verdicts"))
     said = []
     if final is not None and initial is not None:
-        left = f"of the initial gap is left after {plain(max(rounds, default=0.0))} rounds (simulated)"
-        said.append((percent(final / initial), left))
+        grown = final >= 100 * initial
+        left = "the initial gap" if grown else "of the initial gap is left"
+        said.append((percent(final / initial), f"{left} after {plain(max(rounds, default=0.0))} rounds (simulated)"))
     if bias is not None:
         small = abs(bias) < 1e-12
         meaning = "bias: the fixed point is the solution" if small else "of the initial gap stays for ever: the bias"
@@ -183,13 +187,13 @@ def _comparison(runs: Sequence[Run], labels: Sequence[str]) -> Section:
     ]
     caption = (
         "All analyses on one picture. Each curve starts at 1 and falls until it meets its own dotted line, "
-        "the bias of its fixed point; a curve without a dotted line below it goes on falling."
+        "the bias of its fixed point; one without a dotted line below it goes on falling, and one that leaves the "
+        "picture at the top diverges."
     )
     columns = ("analysis", "left at the end (simulated)", "bias", "status")
     return Section(
         name="analyses",
         title="All analyses together",
-        intro=_INTRO,
         figures=(Figure("gap", "How the analyses compare", caption, (plot,)),) if plot.drawn() else (),
         tables=(Table("Analyses", "Shares of the initial gap.", columns, tuple(rows), "lrrl"),),
     )
@@ -207,4 +211,5 @@ def _compared(run: Run, label: str, color: str) -> list[Series]:
     gaps = _column(run, "gap", initial)
     if not any(value is not None for value in gaps):
         gaps = _column(run, "simulated", initial)
-    return [curve(label, _column(run, "round"), gaps, color=color), *_level(run, "", initial, color, group=label)]
+    shown = [gap if gap is not None and gap <= _TOP else None for gap in gaps]
+    return [curve(label, _column(run, "round"), shown, color=color), *_level(run, "", initial, color, group=label)]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import html
 import math
-import textwrap
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
 from isthmus.report.plots import Bars, Panel, Plot, Series, shade
+from isthmus.report.wording import MISSING, label_lines
 
 _DASHES = {"line": "solid", "dashed": "dash", "dotted": "dot", "dashdot": "dashdot", "markers": "solid"}
 _FONT = {"family": "system-ui, -apple-system, 'Segoe UI', 'Noto Sans', 'DejaVu Sans', sans-serif", "size": 13}
@@ -33,15 +33,16 @@ def _plot(plot: Plot) -> go.Figure:
     named = [series.name for series in drawn if series.name]
     figure.update_layout(**_layout(named, 330), hovermode="closest")
     places, limits = [x for one in drawn for x in one.x], plot.y_range()
-    figure.update_xaxes(**_axis(plot.x_label, plot.x_scale), **_log_ticks(places, plot.x_scale))
-    figure.update_yaxes(**_axis(plot.y_label, plot.y_scale), **_log_ticks(limits or (), plot.y_scale))
+    figure.update_xaxes(_axis(plot.x_label, plot.x_scale) | _log_ticks(places, plot.x_scale, 1.7))
+    figure.update_yaxes(_axis(plot.y_label, plot.y_scale) | _log_ticks(limits or (), plot.y_scale, 3.0))
     if limits is not None:
-        figure.update_yaxes(range=[math.log10(limit) for limit in limits])
+        logarithmic = plot.y_scale == "log"
+        figure.update_yaxes(range=[math.log10(limit) if logarithmic else limit for limit in limits])
     return figure
 
 
 def _line(series: Series, plot: Plot) -> go.Scatter:
-    few = len(series.x) <= 30
+    few = 2 < len(series.x) <= 30
     mode = "markers" if series.style == "markers" or len(series.x) == 1 else "lines+markers" if few else "lines"
     name = html.escape(series.name or series.group)
     return go.Scatter(
@@ -77,42 +78,42 @@ def _band(series: Series) -> go.Scatter:
 
 def _bars(bars: Bars) -> go.Figure:
     figure = go.Figure()
-    labels = ["<br>".join(html.escape(line) for line in textwrap.wrap(label, 22)) or "–" for label in bars.labels]
+    labels = ["<br>".join(map(html.escape, label_lines(label))) for label in bars.labels]
     for at, (name, values, texts) in enumerate(bars.groups):
         colors = [shade(color, 0.55 * at / max(1, len(bars.groups) - 1)) for color in bars.colors]
         figure.add_trace(
             go.Bar(
                 y=list(range(len(labels))),
-                x=values,
+                x=[value or 0.0 for value in values],
                 orientation="h",
                 name=html.escape(name),
                 marker={"color": colors},
-                text=[html.escape(text) for text in texts],
+                text=[html.escape(text or MISSING) for text in texts],
                 textposition="outside",
                 cliponaxis=False,
                 customdata=labels,
                 hovertemplate=f"<b>%{{customdata}}</b><br>{_hover(name)}: %{{text}}<extra></extra>",
             )
         )
-    several = [name for name, _, _ in bars.groups] if len(bars.groups) > 1 else []
-    figure.update_layout(**_layout(several, 110 + (22 * len(bars.groups) + 18) * len(labels)), bargap=0.3)
-    figure.update_layout(showlegend=bool(several))
+    height = 110 + (22 * len(bars.groups) + 18) * len(labels)
+    figure.update_layout(**_layout([name for name, _, _ in bars.groups], height), bargap=0.3)
     largest = max((value for _, values, _ in bars.groups for value in values if value is not None), default=1.0)
     figure.update_xaxes(**_axis(bars.value_label, "linear"), range=[0, 1.3 * largest or 1], nticks=6)
-    figure.update_yaxes(tickvals=list(range(len(labels))), ticktext=labels, autorange="reversed", automargin=True)
+    ticks = {"tickvals": list(range(len(labels))), "ticktext": labels, "ticklabelstandoff": 6}
+    figure.update_yaxes(**ticks, autorange="reversed", automargin=True)
     return figure
 
 
 def _layout(legend: Sequence[str], height: int) -> dict[str, object]:
-    rows = math.ceil(sum(1 + len(name) // _LEGEND_COLUMN for name in legend) / 2)
+    rows = math.ceil(sum(1 + len(name) // _LEGEND_COLUMN for name in legend) / 2) if len(legend) > 1 else 0
     return {
         "template": "none",
         "font": _FONT,
         "height": height + 24 * rows,
-        "margin": {"l": 62, "r": 14, "t": 12, "b": 52 + 24 * rows},
+        "margin": {"l": 62, "r": 14, "t": 26, "b": 52},
         "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "font": {"size": 12}},
         "hoverlabel": {"align": "left", "namelength": -1},
-        "showlegend": True,
+        "showlegend": len(legend) > 1,
         "dragmode": "zoom",
     }
 
@@ -124,16 +125,31 @@ def _axis(label: str, scale: str) -> dict[str, object]:
         "gridcolor": _GRID,
         "linecolor": _AXIS,
         "zeroline": False,
+        "title_font_size": 13,
+        "tickfont_size": 12,
         "automargin": True,
-        "exponentformat": "power" if scale == "log" else "SI",
+        "exponentformat": "SI",
+        "minexponent": 4,
     }
 
 
-def _log_ticks(values: Sequence[float], scale: str) -> dict[str, object]:
-    """Whole powers of ten where a logarithmic axis spans two or more of them (its default crowds them with 2 and 5)."""
+def _log_ticks(values: Sequence[float], scale: str, most: float) -> dict[str, object]:
+    """Powers of ten where numbers are very small or large, else numbers in full (0.2, where plotly writes a bare 2).
+
+    ``most``: over how many powers of ten there is room for three labels in each.
+    """
     positive = [value for value in values if value > 0 and scale == "log"]
-    decades = math.log10(max(positive)) - math.log10(min(positive)) if positive else 0.0
-    return {"dtick": max(1, math.ceil(decades / 7))} if decades >= 2 else {}
+    if not positive:
+        return {}
+    low, high = min(positive), max(positive)
+    if low < 1e-4 or high > 1e13:
+        return {"nticks": 8, "exponentformat": "power"}
+    few = high > 10**most * low
+    return {
+        "dtick": 1 if few else "D2",
+        "tickformat": "~s" if low >= 1 else "~g",
+        "minor": {"dtick": "D1" if few else 1, "ticks": "outside" if few else ""},
+    }
 
 
 def _hover(label: str) -> str:

@@ -19,7 +19,15 @@ from isthmus.report.charts import chart
 from isthmus.report.plots import Figure, Panel, Plot, Section, Table
 from isthmus.report.wording import plain
 
-_CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["select2d", "lasso2d"]}
+# The buttons are named one by one because plotly's own choice includes one that sends the chart to a server.
+_BUTTONS = ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d", "toImage"]
+_CONFIG = {
+    "displaylogo": False,
+    "displayModeBar": "hover",
+    "responsive": True,
+    "modeBarButtons": [_BUTTONS],
+    "plotlyServerURL": "",
+}
 _UNFINISHED = {
     "unfinished": "did not end: it is still going on, or it was killed",
     "interrupted": "was interrupted",
@@ -81,23 +89,23 @@ def _section(section: Section, charts: list[str]) -> str:
 
 def _figure(figure: Figure, name: str, charts: list[str]) -> str:
     panels = [_panel(panel, f"{name}-{at}", charts) for at, panel in enumerate(figure.panels)]
+    notes = dict.fromkeys(note for panel in figure.panels if isinstance(panel, Plot) for note in panel.notes)
+    said = "".join(f'<p class="note">{_text(note)}</p>' for note in notes)
     return (
         f"<figure><h3>{_text(figure.title)}</h3><figcaption>{_text(figure.caption)}</figcaption>"
-        f'<div class="panels">{"".join(panels)}</div></figure>'
+        f'<div class="panels">{"".join(panels)}</div>{said}</figure>'
     )
 
 
 def _panel(panel: Panel, name: str, charts: list[str]) -> str:
     empty = isinstance(panel, Plot) and not panel.drawn()
-    notes = panel.notes if isinstance(panel, Plot) else ()
     if not empty:
         figure = chart(panel)
         charts.append(_script(name, figure.to_json()))
         shown = f'<div id="{_text(name)}" class="chart" style="height:{int(figure.layout.height)}px"></div>'
     else:
         shown = '<p class="note">Nothing to show: the runs hold no such numbers.</p>'
-    said = "".join(f'<p class="note">{_text(note)}</p>' for note in notes)
-    return f'<div class="panel"><h4>{_text(panel.title)}</h4>{shown}{said}</div>'
+    return f'<div class="panel"><h4>{_text(panel.title)}</h4>{shown}</div>'
 
 
 def _script(name: str, figure: str) -> str:

@@ -106,6 +106,7 @@ class Plot:
         x_scale, y_scale: "linear" or "log".
         floor: on a logarithmic y axis, smaller values (zero and negative rounding noise too) are drawn here.
             0 means that values which are not positive are left out.
+        focus: limits of a linear y axis when the page opens, or None for all of it.
     """
 
     title: str
@@ -115,6 +116,7 @@ class Plot:
     x_scale: str = "linear"
     y_scale: str = "linear"
     floor: float = 0.0
+    focus: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         check_choice("x_scale", self.x_scale, SCALES)
@@ -125,10 +127,10 @@ class Plot:
         return tuple(series for series in map(self._drawable, self.series) if series.x)
 
     def y_range(self) -> tuple[float, float] | None:
-        """Return limits of a logarithmic y axis, from the curves rather than from bands that may reach zero."""
+        """Return the limits of y: the focus, or on a logarithmic axis those of the curves (a band may reach zero)."""
         values = [value for series in self.drawn() for value in (*series.y, *series.high)]
         if self.y_scale == "linear" or not values:
-            return None
+            return self.focus
         lowest = min(value for series in self.drawn() for value in series.y)
         decades = math.log10(max(values)) - math.log10(lowest)
         margin = 10 ** max(0.08 * decades, 0.05)
@@ -140,9 +142,12 @@ class Plot:
         said = []
         if self.y_scale == "log" and any(value < self.floor for series in self.series for value in series.y):
             said.append(f"Values below {self.floor:.0e} are rounding noise and drawn at {self.floor:.0e}.")
-        hidden = sum(len(series.x) for series in self.series) - sum(len(series.x) for series in self.drawn())
-        if hidden:
-            said.append(f"{hidden} point{'s' * (hidden > 1)} at or below zero cannot be shown on a logarithmic axis.")
+        if self.y_scale == "log" and any(value <= 0 and not self.floor for series in self.series for value in series.y):
+            said.append("Values that are not above zero cannot be shown on a logarithmic axis.")
+        if self.x_scale == "log" and any(value <= 0 for series in self.series for value in series.x):
+            said.append("A logarithmic axis has no zero: the starting point is left out.")
+        if self.focus is not None:
+            said.append("The vertical axis shows where the curves differ; double-click a picture for all of it.")
         step = max((series.thinned for series in self.series), default=1)
         if step > 1:
             said.append(f"Long curves are drawn with one point in {step}.")

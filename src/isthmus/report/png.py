@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from isthmus.report.plots import Bars, Figure, Panel, Plot, shade
+from isthmus.report.wording import MISSING, label_lines, prefix_for
 
 _DASHES = {"line": "-", "dashed": "--", "dotted": ":", "dashdot": "-.", "markers": "none"}
 _DPI = 110
@@ -71,10 +72,31 @@ def _plot(axes: Axes, plot: Plot) -> None:
     limits = plot.y_range()
     if limits is not None:
         axes.set_ylim(*limits)
-    if plot.x_scale == "linear":
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    for axis, scale in ((axes.xaxis, plot.x_scale), (axes.yaxis, plot.y_scale)):
+        _ticks(axis, scale)
     if not plot.drawn():
         axes.text(0.5, 0.5, "nothing to show", transform=axes.transAxes, ha="center", color=_INK)
+
+
+def _ticks(axis: Axis, scale: str) -> None:
+    """Numbers in full where they are neither very small nor very large; matplotlib's powers of ten elsewhere."""
+    low, high = sorted(axis.get_view_interval())
+    if scale == "log" and (low < 1e-4 or high > 1e13):
+        return
+    if scale == "log":
+        axis.set_major_locator(LogLocator(subs=(1.0,) if high > 1e3 * low else (1.0, 2.0, 5.0)))
+        axis.set_minor_formatter(NullFormatter())
+    if scale == "log" or max(abs(low), abs(high)) >= 1e4:
+        axis.set_major_formatter(FuncFormatter(_tick))
+
+
+def _tick(value: float, _: int | None) -> str:
+    """
+    >>> _tick(0.2, None), _tick(2e6, None)
+    ('0.2', '2M')
+    """
+    size, letter = prefix_for(value) if abs(value) >= 1e4 else (1.0, "")
+    return f"{value / size:g}{letter}"
 
 
 def _bars(axes: Axes, bars: Bars) -> None:
@@ -84,8 +106,8 @@ def _bars(axes: Axes, bars: Bars) -> None:
         colors = [shade(color, 0.55 * at / max(1, len(bars.groups) - 1)) for color in bars.colors]
         drawn = axes.barh(places, [value or 0.0 for value in values], thickness * 0.92, color=colors)
         drawn.set_label(_text(name) if len(bars.groups) > 1 else "_")
-        axes.bar_label(drawn, [_text(text) for text in texts], padding=3, fontsize=8, color=_INK)
-    axes.set_yticks(range(len(bars.labels)), ["\n".join(textwrap.wrap(_text(label), 24)) for label in bars.labels])
+        axes.bar_label(drawn, [_text(text or MISSING) for text in texts], padding=3, fontsize=8, color=_INK)
+    axes.set_yticks(range(len(bars.labels)), ["\n".join(map(_text, label_lines(label))) for label in bars.labels])
     axes.invert_yaxis()
     axes.set_xlabel(_text(bars.value_label))
     axes.margins(x=0.2)

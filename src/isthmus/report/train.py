@@ -55,7 +55,7 @@ _MEASURES = {"accuracy": ("test_accuracy", "test accuracy (%)", 100.0), "loss": 
 _AXES: tuple[tuple[str, str, Callable[[Run], list[Any]]], ...] = (
     ("rounds", "round", lambda run: [row.get("round") for row in run.rows]),
     ("samples", "samples seen by all workers", lambda run: [row.get("samples") for row in run.rows]),
-    ("bytes per worker", "bytes of the busiest worker", traffic),
+    ("bytes per worker", "bytes sent and received by the busiest worker", traffic),
     ("seconds", "seconds", lambda run: [row.get("seconds") for row in run.rows]),
 )
 
@@ -65,14 +65,30 @@ def _figure(found: Sequence[Curve], name: str, title: str, caption: str) -> Figu
     panels = []
     for axis, x_label, positions in _AXES:
         series = [averaged(one, positions, column, factor) for one in found]
-        panels.append(_plot(f"against {axis}", x_label, y_label, [one for one in series if one.x]))
+        finished = [drawn for one, drawn in zip(found, series, strict=True) if one.runs[0].status == "finished"]
+        panels.append(_plot(f"against {axis}", x_label, y_label, series, _focus(series, finished)))
     return Figure(name, title, caption, tuple(panels)) if any(panel.drawn() for panel in panels) else None
 
 
-def _plot(title: str, x_label: str, y_label: str, series: Sequence[Series]) -> Plot:
-    ends = [one.x[-1] for one in series if one.x[-1] > 0]
+def _plot(
+    title: str, x_label: str, y_label: str, series: Sequence[Series], focus: tuple[float, float] | None = None
+) -> Plot:
+    ends = [one.x[-1] for one in series if one.x and one.x[-1] > 0]
     wide = bool(ends) and max(ends) > _WIDE_SPREAD * min(ends)
-    return Plot(title, x_label, y_label, tuple(series), x_scale="log" if wide else "linear")
+    shown = tuple(one for one in series if one.x)
+    return Plot(title, x_label, y_label, shown, x_scale="log" if wide else "linear", focus=focus)
+
+
+def _focus(series: Sequence[Series], finished: Sequence[Series]) -> tuple[float, float] | None:
+    """The part of the y axis around the finished curves' ends; the start would squeeze their differences to nothing."""
+    values = [value for one in series for value in (*one.y, *one.low, *one.high)]
+    ends = [one.y[-1] for one in finished if one.y]
+    if len(ends) < 2:
+        return None
+    room = 2 * (max(ends) - min(ends)) + 0.04 * (max(values) - min(values))
+    low, high = max(min(values), min(ends) - room), min(max(values), max(ends) + room)
+    margin = 0.03 * (high - low)
+    return (low - margin, high + margin) if high - low < 0.6 * (max(values) - min(values)) else None
 
 
 def _train_loss(found: Sequence[Curve]) -> Figure | None:
@@ -80,7 +96,7 @@ def _train_loss(found: Sequence[Curve]) -> Figure | None:
         "against samples",
         "samples seen by all workers",
         "training loss",
-        [series for series in (averaged(one, _AXES[1][2], "train_loss", 1.0) for one in found) if series.x],
+        [averaged(one, _AXES[1][2], "train_loss", 1.0) for one in found],
     )
     caption = (
         "The loss that workers see on their own data while they train. For IST this is the loss of the pieces, not of "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,11 +35,13 @@ def plain(value: Any) -> str:
 def percent(share: float | None, digits: int = 1) -> str:
     """Return a share as percent.
 
-    >>> percent(0.8612), percent(None), percent(0.0000123)
-    ('86.1 %', '–', '1.23 × 10⁻³ %')
+    >>> percent(0.8612), percent(None), percent(0.0000123), percent(1e13)
+    ('86.1 %', '–', '0.00123 %', '1 × 10¹³ times')
     """
     if share is None:
         return MISSING
+    if abs(share) >= 100:
+        return f"{_decimal(share, 3)} times"
     if 0 < abs(100 * share) < 10**-digits:
         return f"{_decimal(100 * share, 3)} %"
     return f"{100 * share:.{digits}f} %"
@@ -66,11 +69,11 @@ def seconds(value: float | None) -> str:
     """Return a duration.
 
     >>> seconds(0.0123), seconds(75.2), seconds(None)
-    ('0.012 s', '75 s', '–')
+    ('0.0123 s', '75 s', '–')
     """
     if value is None:
         return MISSING
-    return f"{value:.2g} s" if value < 10 else f"{value:,.0f} s"
+    return f"{value:.3g} s" if value < 10 else f"{value:,.0f} s"
 
 
 def times(larger: float, smaller: float) -> str:
@@ -112,6 +115,18 @@ def worst(value: Any) -> float | None:
     """
     known = [item for item in map(number, value if isinstance(value, list) else [value]) if item is not None]
     return max(known, default=None)
+
+
+def label_lines(label: str, width: int = 24) -> list[str]:
+    """Return a label in short lines, broken before brackets first.
+
+    >>> label_lines("IST, fixed pieces (core 0.25) [unfinished]")
+    ['IST, fixed pieces', '(core 0.25) [unfinished]']
+    """
+    if len(label) <= width:
+        return [label or MISSING]
+    head, bracket, tail = label.partition(" (") if " (" in label else label.partition(" [")
+    return textwrap.wrap(head, width) + textwrap.wrap(bracket.strip() + tail, width)
 
 
 def distinct_labels(bases: Sequence[str], configs: Sequence[Mapping[str, Any]], ignored: frozenset[str]) -> list[str]:
