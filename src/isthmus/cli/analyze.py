@@ -1,0 +1,103 @@
+"""Exact theory of IST on a quadratic, beside simulation: constants, verdicts, the gap round by round."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from isthmus.lab.analyze import Analysis, analyze
+from isthmus.lab.settings import Settings
+from isthmus.records import RunWriter, to_json
+
+_SHOWN_ROUNDS = 11
+
+
+@dataclass(frozen=True)
+class Options(Settings):
+    """Flags of ``isthmus analyze``."""
+
+    out: Path | None = None
+    """Folder to write the run to."""
+    replace: bool = False
+    """Replace an earlier run in --out."""
+    json: bool = False
+    """Print one JSON object instead of tables."""
+
+    def __post_init__(self) -> None:
+        """Leave the checks to the :class:`Settings` that :func:`run` builds: their messages are then one line."""
+
+
+def run(options: Options) -> None:
+    """Analyse, write the run, print."""
+    settings = Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)})
+    found = analyze(settings)
+    if options.out is not None:
+        with RunWriter(options.out, "analyze", found.config, replace=options.replace) as writer:
+            for row in found.rows:
+                writer.append(row)
+            writer.finish(found.summary, found.status)
+    if options.json:
+        whole = {"config": found.config, "summary": {"status": found.status, **found.summary}, "rows": found.rows}
+        print(json.dumps(to_json(whole)))
+    else:
+        _show(found, options.out)
+
+
+def _show(found: Analysis, out: Path | None) -> None:
+    console = Console()
+    console.print(_table("constants", ("constant", "value", "meaning"), _constant_rows(found.summary)))
+    console.print(_table("verdicts", ("", "statement"), _verdict_rows(found.summary)))
+    title = f"f - f* by round: {found.summary['dynamics']} beside the simulation"
+    columns = ("round", "mean iterate", "expected gap", "simulated", "95 % band", "to x_inf")
+    console.print(_table(title, columns, _round_rows(found.rows[: found.summary["diverged_at"]])))
+    left = found.summary["fixed_point_relative_gap"]
+    if left is not None:
+        console.print(f"the fixed point keeps {100 * left:.4g} % of the initial gap {found.summary['initial_gap']:.4g}")
+    if found.status == "diverged":
+        console.print(f"diverged at round {found.summary['diverged_at']}: try a smaller --stepsize")
+    if out is not None:
+        console.print(f"run written to {out}", soft_wrap=True)
+
+
+def _table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _constant_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [(entry["name"], _number(entry["value"]), entry["meaning"]) for entry in summary["constants"]]
+
+
+def _verdict_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
+    marks = {True: "yes", False: "no", None: "?"}
+    return [(marks[entry["holds"]], entry["verdict"]) for entry in summary["verdicts"]]
+
+
+def _round_rows(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    last = len(rows) - 1
+    shown = sorted({round(last * step / (_SHOWN_ROUNDS - 1)) for step in range(_SHOWN_ROUNDS)})
+    names = ("mean_gap", "gap", "simulated")
+    return [
+        (
+            str(row["round"]),
+            *(_number(row[name]) for name in names),
+            f"{_number(row['low'])} .. {_number(row['high'])}",
+            _number(row["distance"]),
+        )
+        for row in (rows[k] for k in shown)
+    ]
+
+
+def _number(value: float | int | None) -> str:
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.4g}"

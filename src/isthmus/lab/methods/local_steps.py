@@ -1,0 +1,131 @@
+"""T gradient steps of every worker on its own sketched model, batched over seeds.
+
+z^0 = C_i x,  z^{t+1} = z^t - gamma C_i (L_i z^t - b_i):  the iterate never leaves the worker's units.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from isthmus.lab.arrays import Array
+from isthmus.lab.quadratics import Quadratic
+from isthmus.lab.sketches import Blocks
+
+_LOOP_AT_MOST = 8
+_FLAT = 1e-12
+
+
+def local_gains(curvature: Array, stepsize: float, steps: float) -> tuple[Array, Array]:
+    """Return (decay, gain) of T steps along directions of the given curvatures.
+
+    u^T = decay u^0 + gain v for u^{t+1} = (1 - gamma k) u^t + gamma v:  decay = (1 - gamma k)^T, gain = (1 - decay)/k,
+    gamma T where k = 0. T = infinity is the limit: the local minimiser, staying put along flat directions.
+
+    >>> local_gains(np.array([0.5, 0.0]), 1.0, 2)
+    (array([0.25, 1.  ]), array([1.5, 2. ]))
+    """
+    k = np.asarray(curvature, dtype=np.float64)
+    flat = k <= _FLAT * max(float(k.max(initial=0.0)), 1e-300)
+    safe = np.where(flat, 1.0, k)
+    if math.isinf(steps):
+        contracts = np.abs(1.0 - stepsize * safe) < 1.0
+        decay = np.where(flat, 1.0, np.where(contracts, 0.0, np.inf))
+        return decay, np.where(flat, 0.0, np.where(contracts, 1.0 / safe, np.inf))
+    with np.errstate(over="ignore"):
+        decay = (1.0 - stepsize * np.where(flat, 0.0, k)) ** int(steps)
+    # expm1/log1p keep (1 - decay)/k accurate for small gamma k, where 1 - decay cancels
+    small = stepsize * safe < 0.5
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        precise = -np.expm1(steps * np.log1p(-stepsize * np.where(small, safe, 0.0))) / safe
+    return decay, np.where(flat, stepsize * steps, np.where(small, precise, (1.0 - decay) / safe))
+
+
+def local_map(matrix: Array, vector: Array, values: Array, stepsize: float, steps: float) -> tuple[Array, Array]:
+    """Return (G, g) with z^T = G x_S + g on one block: matrix [..., q, q], vector [..., q], values C_S [..., q] > 0.
+
+    With C^{1/2} L C^{1/2} = V Diag(k) V':  G = C^{1/2} V Diag((1-gamma k)^T) V' C^{1/2}, which is symmetric, and
+    g = C^{1/2} V Diag((1-(1-gamma k)^T)/k) V' C^{1/2} b.
+    """
+    root = np.sqrt(values)
+    curvature, vectors = np.linalg.eigh(root[..., :, None] * matrix * root[..., None, :])
+    decay, gain = local_gains(np.maximum(curvature, 0.0), stepsize, steps)
+    scaled = root[..., :, None] * vectors
+    transposed = np.swapaxes(scaled, -1, -2)
+    with np.errstate(invalid="ignore", over="ignore"):
+        G = (scaled * decay[..., None, :]) @ transposed
+        g = (scaled @ (gain[..., None] * (transposed @ vector[..., None])))[..., 0]
+    return G, g
+
+
+def run_local_steps(
+    problem: Quadratic, blocks: Blocks, x: Array, stepsize: float, steps: float
+) -> tuple[Array, Array]:
+    """Return (sum_i z_i^0, sum_i (z_i^T - z_i^0)), both [seeds, d], for the drawn ``blocks`` at ``x`` [seeds, d]."""
+    if blocks.members is None:
+        return _dense(problem, blocks.values, x, stepsize, steps)
+    if blocks.members.shape[2] == 1:
+        return _single_units(problem, blocks, x, stepsize, steps)
+    return _by_blocks(problem, blocks, x, stepsize, steps)
+
+
+def _dense(problem: Quadratic, values: Array, x: Array, stepsize: float, steps: float) -> tuple[Array, Array]:
+    start, change = np.zeros_like(x), np.zeros_like(x)
+    for worker in range(problem.workers):
+        c, b = values[:, worker], problem.b[worker]
+        z0 = c * x
+        if steps <= _LOOP_AT_MOST:
+            z = z0
+            for _ in range(int(steps)):
+                z = z - stepsize * c * (z @ problem.L[worker] - b)
+        else:
+            G, g = local_map(problem.L[worker], np.broadcast_to(b, c.shape), c, stepsize, steps)
+            z = (G @ x[..., None])[..., 0] + g
+        start += z0
+        change += z - z0
+    return start, change
+
+
+def _single_units(problem: Quadratic, blocks: Blocks, x: Array, stepsize: float, steps: float) -> tuple[Array, Array]:
+    assert blocks.members is not None
+    seeds, d = x.shape
+    units = blocks.members[:, :, 0]
+    c = blocks.values[:, :, 0]
+    workers = np.arange(problem.workers)
+    z0 = c * np.take_along_axis(x, units, axis=1)
+    b = problem.b[workers, units]
+    if steps == 1:
+        moved = -stepsize * c * (problem.diagonals[workers, units] * z0 - b)
+    else:
+        decay, gain = local_gains(c * problem.diagonals[workers, units], stepsize, steps)
+        moved = (decay - 1.0) * z0 + gain * c * b
+    places = (units + d * np.arange(seeds)[:, None]).ravel()
+    start, change = (
+        np.asarray(np.bincount(places, weights=w.ravel(), minlength=seeds * d), dtype=np.float64).reshape(seeds, d)
+        for w in (z0, moved)
+    )
+    return start, change
+
+
+def _by_blocks(problem: Quadratic, blocks: Blocks, x: Array, stepsize: float, steps: float) -> tuple[Array, Array]:
+    assert blocks.members is not None
+    seeds, d = x.shape
+    start, change = np.zeros((seeds, d + 1)), np.zeros((seeds, d + 1))
+    rows = np.arange(seeds)[:, None]
+    for worker in range(problem.workers):
+        target = blocks.members[:, worker]
+        units = np.minimum(target, d - 1)  # an unused place has value 0, whatever it reads
+        c, b = blocks.values[:, worker], problem.b[worker, units]
+        sub = problem.L[worker].ravel()[(units[:, :, None] * d + units[:, None, :])]
+        z0 = c * np.take_along_axis(x, units, axis=1)
+        if steps <= _LOOP_AT_MOST:
+            z = z0
+            for _ in range(int(steps)):
+                z = z - stepsize * c * ((sub @ z[:, :, None])[:, :, 0] - b)
+        else:
+            G, g = local_map(sub, b, c, stepsize, steps)
+            z = (G @ np.take_along_axis(x, units, axis=1)[:, :, None])[:, :, 0] + g
+        start[rows, target] += z0  # a worker's units are different, so the sum loses nothing
+        change[rows, target] += z - z0
+    return start[:, :d], change[:, :d]

@@ -1,0 +1,116 @@
+"""What to analyse: a problem, a method and how long, as the command line or a file gives it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from isthmus.data import load, standardize
+from isthmus.errors import InvalidInput, check_choice, check_integer, check_number
+from isthmus.lab.arrays import Array
+from isthmus.lab.methods import IST
+from isthmus.lab.quadratics import Quadratic
+from isthmus.lab.sketches import Identity, Permutation, Sketch
+from isthmus.lab.theory.stepsizes import contraction_limit
+from isthmus.randomness import generator
+
+PROBLEMS = ("gaussian", "data")
+SKETCHES = ("identity", "permutation")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A problem, a method and how long; every field is a flag of ``isthmus analyze``.
+
+    Raises:
+        InvalidInput: a value breaks its rule.
+    """
+
+    problem: str = "gaussian"
+    """gaussian: L_i = A_i'A_i with standard normal A_i, b_i and start; data: least squares on --data, start 0."""
+    data: str = "breast-cancer"
+    """For --problem data: digits, diabetes, breast-cancer, idx:FOLDER or libsvm:FILE. Features are standardised,
+    targets (class numbers of a classification) centred."""
+    workers: int = 4
+    """n."""
+    dim: int = 40
+    """d of --problem gaussian; data has its own."""
+    homogeneous: bool = False
+    """For --problem gaussian: all workers have the same L and b."""
+    ridge: float = 0.0
+    """For --problem data: adds (ridge/2)|x|^2 to every worker's function."""
+    sketch: str = "permutation"
+    """The joint law of the workers' masks: identity, permutation."""
+    scale: str = "n"
+    """Value of the permutation sketch: n (unbiased, the paper's), sqrt (of n), or a number; 1 is the plain 0/1 mask."""
+    stepsize: float | None = None
+    """gamma; by default half the step below which every realisation contracts."""
+    local_steps: float = 1
+    """Local steps T of every worker in a round; inf for the local minimiser."""
+    merge: str = "gradient"
+    """gradient: x + mean of the workers' changes; model: mean of the workers' models (Algorithm 1)."""
+    rounds: int = 100
+    """K."""
+    seeds: int = 64
+    """Simulated seeds."""
+    seed: int = 0
+    """Of the problem, the start and the simulation."""
+
+    def __post_init__(self) -> None:
+        check_choice("problem", self.problem, PROBLEMS)
+        check_choice("sketch", self.sketch, SKETCHES)
+        check_integer("workers", self.workers, at_least=1)
+        check_integer("dim", self.dim, at_least=1)
+        check_integer("rounds", self.rounds, at_least=1)
+        check_integer("seeds", self.seeds, at_least=2)
+        check_number("ridge", self.ridge, at_least=0.0)
+        if self.stepsize is not None:
+            check_number("stepsize", self.stepsize, above=0.0)
+        if not (math.isinf(self.local_steps) or float(self.local_steps).is_integer()):
+            raise InvalidInput(f"`local_steps` must be a whole number or inf, got {self.local_steps}")
+
+
+def build_problem(settings: Settings) -> Quadratic:
+    """Return the problem."""
+    if settings.problem == "gaussian":
+        return Quadratic.gaussian(settings.workers, settings.dim, settings.seed, settings.homogeneous)
+    (dataset,) = standardize(load(settings.data))
+    targets = np.asarray(dataset.targets, dtype=np.float64)
+    return Quadratic.least_squares(
+        dataset.features, targets - targets.mean(), settings.workers, settings.seed, settings.ridge
+    )
+
+
+def build_start(settings: Settings, problem: Quadratic) -> Array:
+    """Return x0: standard normal for a generated problem, 0 for data."""
+    if settings.problem == "data":
+        return np.zeros(problem.dim)
+    return generator(settings.seed, "quadratic/start").standard_normal(problem.dim)
+
+
+def build_sketch(settings: Settings, problem: Quadratic) -> Sketch:
+    """Return the sketch for the problem's workers and coordinates."""
+    n, d = problem.workers, problem.dim
+    return Identity(n, d) if settings.sketch == "identity" else Permutation(n, d, _scale(settings.scale, n, d))
+
+
+def build_method(settings: Settings, problem: Quadratic) -> IST:
+    """Return IST with the sketch; the step is half the contraction limit unless one is given."""
+    sketch = build_sketch(settings, problem)
+    stepsize = settings.stepsize or 0.5 * contraction_limit(problem, sketch)
+    local_steps = settings.local_steps if math.isinf(settings.local_steps) else int(settings.local_steps)
+    return IST(sketch, stepsize, local_steps, settings.merge)
+
+
+def _scale(text: str, workers: int, dim: int) -> float:
+    unbiased = float(min(workers, dim))
+    if text in ("n", "sqrt"):
+        return unbiased if text == "n" else math.sqrt(unbiased)
+    try:
+        return check_number("scale", float(text), above=0.0)
+    except ValueError as error:
+        if isinstance(error, InvalidInput):
+            raise
+        raise InvalidInput(f"`scale` must be n, sqrt or a number, got {text!r}") from None

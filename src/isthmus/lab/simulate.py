@@ -1,0 +1,95 @@
+"""Run a method over many seeds at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from isthmus.errors import check_integer
+from isthmus.lab.arrays import Array, check_array
+from isthmus.lab.methods import Draws, Method
+from isthmus.lab.quadratics import Quadratic
+from isthmus.progress import progress
+
+_DIVERGED = 1e30
+
+
+@dataclass(frozen=True, eq=False)
+class Simulation:
+    """What a method did over seeds.
+
+    Attributes:
+        gap: [seeds, K+1], f(x^k) - f*; infinite from the round on at which the run was stopped as diverged.
+        mean: [K+1, d], mean iterate over seeds (nan after divergence).
+        final: [seeds, d], last iterates.
+        diverged_at: the round at which some seed's gap left all bounds, or None.
+    """
+
+    gap: Array
+    mean: Array
+    final: Array
+    diverged_at: int | None
+
+    @property
+    def mean_gap(self) -> Array:
+        """Mean over seeds, [K+1]."""
+        return np.asarray(self.gap.mean(axis=0))
+
+    @property
+    def standard_error(self) -> Array:
+        """Standard error of that mean, [K+1]; infinite for one seed, which shows no spread."""
+        seeds = len(self.gap)
+        if seeds == 1:
+            return np.full(self.gap.shape[1], np.inf)
+        finite = np.isfinite(self.gap).all(axis=0)
+        spread = np.full(self.gap.shape[1], np.inf)
+        spread[finite] = self.gap[:, finite].std(axis=0, ddof=1) / np.sqrt(seeds)
+        return spread
+
+
+def simulate(
+    problem: Quadratic, method: Method, x0: ArrayLike, rounds: int, seeds: int, seed: int = 0
+) -> Simulation:
+    """Run ``method`` for ``rounds`` rounds over ``seeds`` independent seeds.
+
+    Args:
+        problem: the quadratic.
+        method: gradient descent, IST, ...
+        x0: [d], or [seeds, d].
+        rounds: K >= 0.
+        seeds: how many.
+        seed: of the whole batch; member s draws the same numbers whatever the batch's size.
+
+    Raises:
+        InvalidInput: wrong shapes, or no seeds.
+
+    >>> from isthmus.lab import GradientDescent
+    >>> problem = Quadratic([[[1.0]]], [[0.0]])
+    >>> simulate(problem, GradientDescent(0.5), [2.0], rounds=2, seeds=1).gap
+    array([[2.   , 0.5  , 0.125]])
+    """
+    check_integer("rounds", rounds, at_least=0)
+    check_integer("seeds", seeds, at_least=1)
+    x = np.array(_starts(x0, seeds, problem.dim))
+    gap = np.full((seeds, rounds + 1), np.inf)
+    mean = np.full((rounds + 1, problem.dim), np.nan)
+    gap[:, 0], mean[0] = problem.gap(x), x.mean(axis=0)
+    limit = _DIVERGED * max(float(gap[:, 0].max()), 1.0)
+    state = method.init(problem, x)
+    with progress("simulating", rounds) as advance, np.errstate(over="ignore", invalid="ignore"):
+        for k in range(1, rounds + 1):
+            state = method.step(problem, state, Draws(seed, k, seeds))
+            now = problem.gap(state.x)
+            if not bool((now <= limit).all()):
+                return Simulation(gap, mean, state.x, diverged_at=k)
+            gap[:, k], mean[k] = now, state.x.mean(axis=0)
+            advance()
+    return Simulation(gap, mean, state.x, diverged_at=None)
+
+
+def _starts(x0: ArrayLike, seeds: int, dim: int) -> Array:
+    if np.ndim(x0) == 2:
+        return check_array("x0", x0, seeds, dim)
+    return np.broadcast_to(check_array("x0", x0, dim), (seeds, dim))

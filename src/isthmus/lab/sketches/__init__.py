@@ -1,0 +1,8 @@
+"""Sketches: the joint law of the workers' random diagonal matrices, its samples, moments and support."""
+
+from isthmus.lab.sketches.base import SampledSketch, Sketch, as_sketch
+from isthmus.lab.sketches.identity import Identity
+from isthmus.lab.sketches.law import Blocks, Masks, Support
+from isthmus.lab.sketches.permutation import Permutation
+
+__all__ = ["Blocks", "Identity", "Masks", "Permutation", "SampledSketch", "Sketch", "Support", "as_sketch"]

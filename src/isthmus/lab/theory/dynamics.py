@@ -1,0 +1,185 @@
+"""The exact course of a method: mean and covariance of the iterate, bias and variance of the gap, round by round."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from isthmus.errors import InvalidInput, check_integer
+from isthmus.lab.arrays import Array, check_array
+from isthmus.lab.methods import Method
+from isthmus.lab.quadratics import Quadratic
+from isthmus.lab.simulate import simulate
+from isthmus.lab.theory.enumeration import enumerate_round
+from isthmus.lab.theory.moments import Moments
+from isthmus.lab.theory.update import affine_update
+from isthmus.progress import progress
+
+EXACT, MONTE_CARLO = "exact", "Monte Carlo"
+
+
+class RoundMoments(Protocol):
+    """First and second moments of one round x+ = keep x + H x + h."""
+
+    @property
+    def keep(self) -> float: ...
+    @property
+    def mean_matrix(self) -> Array: ...
+    @property
+    def mean_vector(self) -> Array: ...
+    def sandwich(self, X: Array) -> Array: ...
+    def drift(self, m: Array) -> Array: ...
+    def noise(self) -> Array: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Dynamics:
+    """The course of a method over K rounds.
+
+    Attributes:
+        mean: [K+1, d], E x^k.
+        bias: [K+1], |E x^k - x*|^2_Lbar / 2.
+        variance: [K+1], tr(Lbar Cov x^k) / 2.
+        method: "exact" or "Monte Carlo".
+        how: "moments" (closed form), "enumeration" (all outcomes) or "simulation of N seeds".
+        gap_error: [K+1], standard error of ``gap``; 0 where exact.
+        covariance: [d, d], Cov x^K; None where simulated.
+    """
+
+    mean: Array
+    bias: Array
+    variance: Array
+    method: str
+    how: str
+    gap_error: Array
+    covariance: Array | None
+
+    @property
+    def gap(self) -> Array:
+        """E f(x^k) - f* = bias + variance, [K+1]."""
+        return self.bias + self.variance
+
+
+def round_moments(problem: Quadratic, method: Method) -> RoundMoments | None:
+    """Return the exact moments of one round: closed form, else by enumeration, else None."""
+    update = affine_update(problem, method)
+    return Moments(update) if update is not None else enumerate_round(problem, method)
+
+
+def dynamics(
+    problem: Quadratic, method: Method, x0: ArrayLike, rounds: int, seeds: int = 1000, seed: int = 0
+) -> Dynamics:
+    """Return the course of ``method`` from ``x0``: exact where the sketch's moments are known, else Monte Carlo.
+
+    With m = E x and S = Cov x, x+ = keep x + H x + h:
+
+        m+ = v = keep m + E[H] m + E[h]
+        S+ = keep^2 S + keep (E[H] S + S E[H]) + E[H (S + m m') H] + E[H m h'] + E[h m' H] + E[h h'] - u u',
+        u = v - keep m.
+
+    Exact for one local step with every sketch of the lab, for several (or infinitely many) where a worker never holds
+    two units, and by enumeration of all outcomes for any local steps where those are few. A diverging course is a
+    result: the gap grows without bound (inf).
+
+    Args:
+        problem: the quadratic.
+        method: IST, gradient descent; others are simulated.
+        x0: [d].
+        rounds: K >= 0.
+        seeds: of the Monte Carlo fallback.
+        seed: likewise.
+
+    Raises:
+        InvalidInput: wrong shapes or numbers.
+
+    >>> from isthmus.lab import IST, Permutation
+    >>> problem = Quadratic([[[1.0, 0.0], [0.0, 1.0]]] * 2, [[1.0, 1.0]] * 2)
+    >>> dynamics(problem, IST(Permutation(2, 2), 0.5), [0.0, 0.0], rounds=1).gap
+    array([1.  , 0.25])
+    """
+    check_integer("rounds", rounds, at_least=0)
+    start = check_array("x0", x0, problem.dim)
+    moments = round_moments(problem, method)
+    if moments is None:
+        return _simulated(problem, method, start, rounds, seeds, seed)
+    how = "moments" if isinstance(moments, Moments) else "enumeration"
+    mean = np.full((rounds + 1, problem.dim), np.inf)
+    bias, variance = np.full(rounds + 1, np.inf), np.full(rounds + 1, np.inf)
+    covariance = np.zeros((problem.dim, problem.dim))
+    with progress("exact dynamics", rounds) as advance:
+        for k, (m, covariance) in enumerate(course(moments, start, rounds)):
+            mean[k], bias[k] = m, problem.gap(m)
+            variance[k] = 0.5 * float(np.vdot(problem.mean_matrix, covariance))
+            advance(min(k, 1))
+    return Dynamics(mean, bias, variance, EXACT, how, np.zeros(rounds + 1), covariance)
+
+
+def mean_trajectory(problem: Quadratic, method: Method, x0: ArrayLike, rounds: int) -> Array:
+    """Return E x^k for k = 0..K, [K+1, d], at the cost of one matrix-vector product a round.
+
+    Raises:
+        InvalidInput: wrong shapes, or a method whose mean is not known in closed form or by enumeration.
+    """
+    moments = known_moments(problem, method)
+    m = check_array("x0", x0, problem.dim)
+    means = [m]
+    with np.errstate(over="ignore", invalid="ignore"):
+        for _ in range(check_integer("rounds", rounds, at_least=0)):
+            m = moments.keep * m + moments.mean_matrix @ m + moments.mean_vector
+            means.append(m)
+    return np.stack(means)
+
+
+def course(moments: RoundMoments, x0: Array, rounds: int) -> Iterator[tuple[Array, Array]]:
+    """Yield (mean, covariance) of rounds 0..K; stops early once they are no longer finite."""
+    m, S = x0, np.zeros((len(x0), len(x0)))
+    yield m, S
+    noise = moments.noise()
+    for _ in range(rounds):
+        with np.errstate(over="ignore", invalid="ignore"):
+            step = moments.mean_matrix @ m + moments.mean_vector
+            drift = moments.drift(m)
+            S = covariance_step(moments, S, m) + drift + drift.T + noise - np.outer(step, step)
+            m = moments.keep * m + step
+        if not (np.isfinite(m).all() and np.isfinite(S).all()):
+            return
+        yield m, S
+
+
+def covariance_step(moments: RoundMoments, S: Array, m: Array | None = None) -> Array:
+    """Return keep^2 S + keep (E[H] S + S E[H]) + E[H (S + m m') H]: the part of a round that is linear in S + m m'."""
+    result = moments.sandwich(S if m is None else S + np.outer(m, m))
+    if moments.keep:
+        moved = moments.mean_matrix @ S
+        result = result + moments.keep**2 * S + moments.keep * (moved + moved.T)
+    return result
+
+
+def _simulated(problem: Quadratic, method: Method, x0: Array, rounds: int, seeds: int, seed: int) -> Dynamics:
+    check_integer("seeds", seeds, at_least=2)
+    run = simulate(problem, method, x0, rounds, seeds, seed)
+    with np.errstate(invalid="ignore"):
+        bias = problem.gap(run.mean)
+    gap = run.mean_gap
+    bias = np.where(np.isfinite(gap), bias, np.inf)
+    variance = np.where(np.isfinite(gap), gap - np.where(np.isfinite(gap), bias, 0.0), np.inf)
+    return Dynamics(run.mean, bias, variance, MONTE_CARLO, f"simulation of {seeds} seeds", run.standard_error, None)
+
+
+def known_moments(problem: Quadratic, method: Method) -> RoundMoments:
+    """Return the exact moments of one round.
+
+    Raises:
+        InvalidInput: they are not known; the message says what to do instead.
+    """
+    moments = round_moments(problem, method)
+    if moments is None:
+        raise InvalidInput(
+            f"`method` must have exact moments, got {method}: neither a closed form nor few enough outcomes; "
+            "use `theory.dynamics` or `simulate`, which fall back to Monte Carlo"
+        )
+    return moments

@@ -1,0 +1,47 @@
+"""Where the mean of a method goes, and how far from the minimiser that is."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from isthmus.lab.arrays import Array
+from isthmus.lab.methods import Method
+from isthmus.lab.quadratics import Quadratic, solve_symmetric
+from isthmus.lab.theory.dynamics import known_moments
+
+_CONSISTENT = 1e-8
+
+
+def fixed_point(problem: Quadratic, method: Method) -> Array:
+    """Return x_inf with E[x+ | x = x_inf] = x_inf, [d]: the limit of E x^k wherever that converges.
+
+    For x+ = keep x + H x + h it solves ((1 - keep) I - E[H]) x = E[h]. For IST with the unbiased permutation sketch
+    that is [Lbar + t (d Dbar - Lbar)]^{-1} bbar, t = (n-1)/(d-1). The solution of smallest norm where there are many;
+    nan where there is none.
+
+    Raises:
+        InvalidInput: the mean of a round is known neither in closed form nor by enumeration.
+
+    Reference:
+        Shulgin, Richtarik (arXiv 2306.16484), eq. (28) for the scaled sketch.
+
+    >>> from isthmus.lab import IST, Permutation
+    >>> problem = Quadratic([[[2.0, 1.0], [1.0, 2.0]]] * 2, [[2.0, 4.0]] * 2)
+    >>> fixed_point(problem, IST(Permutation(2, 2), 0.1))  # n = d: [n Dbar]^{-1} bbar
+    array([0.5, 1. ])
+    """
+    moments = known_moments(problem, method)
+    matrix = (1.0 - moments.keep) * np.eye(problem.dim) - moments.mean_matrix
+    if not np.isfinite(matrix).all():
+        return np.full(problem.dim, np.nan)
+    x = solve_symmetric(matrix, moments.mean_vector)
+    residual = np.linalg.norm(matrix @ x - moments.mean_vector)
+    if residual > _CONSISTENT * np.linalg.norm(moments.mean_vector):
+        return np.full(problem.dim, np.nan)
+    return x
+
+
+def relative_gap(problem: Quadratic, x: Array, x0: Array) -> float:
+    """Return (f(x) - f*) / (f(x0) - f*): the share of the initial gap that is left at x."""
+    initial = float(problem.gap(x0))
+    return float(problem.gap(x)) / initial if initial > 0 else np.nan

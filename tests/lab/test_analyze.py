@@ -1,0 +1,89 @@
+"""The command: a run folder whole or not at all, JSON for machines, one line for bad input."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from isthmus.cli import main
+from isthmus.records import read_run
+
+SMALL = ["analyze", "--dim", "6", "--workers", "3", "--rounds", "8", "--seeds", "16"]
+
+
+def test_writes_the_run_that_the_report_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([*SMALL, "--out", str(tmp_path / "run")])
+    run = read_run(tmp_path / "run")
+    assert run.kind == "analyze"
+    assert run.status == "finished"
+    assert [row["round"] for row in run.rows] == list(range(9))
+    assert {"mean_gap", "gap", "simulated", "low", "high", "distance"} <= set(run.rows[0])
+    for row in run.rows:
+        assert row["low"] <= row["simulated"] <= row["high"]
+        assert row["mean_gap"] <= row["gap"] * (1 + 1e-12)
+    summary = run.summary
+    assert summary["fixed_point_relative_gap"] == pytest.approx(summary["fixed_point_gap"] / summary["initial_gap"])
+    assert {"name", "value", "meaning"} <= set(summary["constants"][0])
+    assert {"statement", "holds", "verdict", "number"} <= set(summary["verdicts"][0])
+    assert run.config["stepsize"] > 0
+    shown = capsys.readouterr().out
+    assert "theorem 1 applies: no" in shown
+    assert "the fixed point keeps" in shown
+
+
+def test_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
+    main([*SMALL, "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["summary"]["status"] == "finished"
+    assert len(found["rows"]) == 9
+
+
+def test_real_data(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["analyze", "--problem", "data", "--data", "breast-cancer", "--rounds", "5", "--seeds", "8", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["config"]["dim"] == 30
+    assert 0 < found["summary"]["fixed_point_relative_gap"] < 1
+
+
+def test_a_diverging_step_is_a_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([*SMALL, "--rounds", "60", "--stepsize", "50", "--out", str(tmp_path / "run")])
+    run = read_run(tmp_path / "run")
+    assert run.status == "diverged"
+    assert run.summary["diverged_at"] >= 1
+    assert run.rows[-1]["simulated"] is None
+    assert "diverged at round" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--workers", "0"], "`workers` must be at least 1, got 0"),
+        (["--rounds", "0"], "`rounds` must be at least 1, got 0"),
+        (["--stepsize", "-1"], "`stepsize` must be greater than 0.0, got -1.0"),
+        (["--scale", "big"], "`scale` must be n, sqrt or a number, got 'big'"),
+        (["--scale", "-2"], "`scale` must be greater than 0.0, got -2.0"),
+        (["--sketch", "permutations"], "did you mean 'permutation'"),
+        (["--problem", "data", "--data", "brest-cancer"], "did you mean 'breast-cancer'"),
+        (["--problem", "data", "--workers", "600"], "`workers` must be at most the number of samples"),
+        (["--local-steps", "1.5"], "`local_steps` must be a whole number or inf, got 1.5"),
+    ],
+)
+def test_bad_input_is_one_line(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["analyze", *flags])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_the_command_is_a_process_without_torch() -> None:
+    code = (
+        "import sys; from isthmus.cli import main; main(['analyze', '--dim', '4', '--rounds', '2', '--seeds', '2', "
+        "'--json']); assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["summary"]["status"] == "finished"
