@@ -1,0 +1,89 @@
+"""Train a network by IST or a rival over real processes; the run goes to a folder that `isthmus report` reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from isthmus.errors import WorkerError
+from isthmus.records import Run
+from isthmus.train import TrainConfig, train
+
+
+@dataclass(frozen=True)
+class Options(TrainConfig):
+    """The flags of `isthmus train`."""
+
+    json: bool = False
+    """print the summary as JSON"""
+
+
+def run(options: Options) -> None:
+    """Train, then print the table, or the summary as JSON; a failed worker is one line and exit code 1."""
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(TrainConfig)}
+    try:
+        done = train(TrainConfig(**values))
+    except WorkerError as error:
+        print(f"isthmus: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    if done is None:  # a worker under torchrun that is not the root
+        return
+    if options.json:
+        print(json.dumps({"run": str(done.path), **done.summary}, indent=2))
+    else:
+        Console().print(table(done))
+
+
+def table(run: Run) -> Table:
+    """Return the result of a run as a table for people."""
+    config, summary = run.config, run.summary
+    law = f", law {config['law']}" if config["law"] else ""
+    core = f", core {config['core']:g}" if config["core"] else ""
+    title = f"{config['data']}: {config['strategy']}{law}{core}, {config['workers']} workers"
+    shown = Table(title=title, show_header=False)
+    for name, value in _lines(run, summary):
+        shown.add_row(name, value)
+    return shown
+
+
+def _lines(run: Run, summary: dict[str, Any]) -> list[tuple[str, str]]:
+    model, held = summary["model_parameters"], summary["worker_parameters"]
+    rounds = max(1, summary["rounds"])
+    search = summary["line_search"]
+    scale = f"{summary['eval_scale']:.3g}"
+    if search.get("held_out_loss") is not None:
+        scale += f" (best on held-out data: {search['best_factor']:.3g} times that)"
+    return [
+        ("status", summary["status"]),
+        ("test accuracy", _percent(summary["test_accuracy"])),
+        ("test loss", "not finite" if summary["test_loss"] is None else f"{summary['test_loss']:.4f}"),
+        ("rounds, samples", f"{summary['rounds']}, {summary['samples']:,}"),
+        ("peak learning rate", f"{run.config['lr']:g}"),
+        ("parameters of the model", f"{model:,}"),
+        ("of a worker (most)", f"{max(held):,} ({max(held) / model:.1%})"),
+        ("sent a round, by worker", ", ".join(_bytes(sent / rounds) for sent in summary["sent_bytes"])),
+        ("received a round, by worker", ", ".join(_bytes(got / rounds) for got in summary["received_bytes"])),
+        ("evaluation scale", scale),
+        ("seconds", f"{summary['seconds']:.1f} (computing {max(summary['compute_seconds']):.1f}, "
+                    f"communicating {max(summary['communicate_seconds']):.1f})"),
+        ("run", str(run.path)),
+    ]
+
+
+def _percent(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2%}"
+
+
+def _bytes(count: float) -> str:
+    """Return a number of bytes in decimal units, as network rates are given."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

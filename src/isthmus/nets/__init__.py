@@ -1,0 +1,1 @@
+"""Networks and how they are cut: small dense subnetworks out of a whole, and merged back by ownership (PyTorch)."""

@@ -1,0 +1,1 @@
+"""How workers are run: all in this process in turn, or one process each over torch.distributed; the same bits."""

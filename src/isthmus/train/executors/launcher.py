@@ -1,0 +1,150 @@
+"""Start one process a worker on this machine through torch's elastic launcher, and say in one line what went wrong.
+
+The launcher's agent runs in the calling process and only supervises: it polls ten times a second, and when a worker
+dies it ends the others. Nothing is restarted.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import torch.distributed as dist
+from rich.console import Console
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from isthmus.errors import WorkerError
+from isthmus.train.executors import loopback
+from isthmus.train.executors.processes import LostPeer, backend
+
+_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
+_GRACE = 5  # seconds a worker has to end before it is killed
+_PATIENCE = 20  # seconds a worker that only lost a peer waits for the launcher to end it
+
+
+def launch(entry: Callable[..., Any], arguments: tuple[Any, ...], workers: int) -> Any:
+    """Run ``entry(*arguments)`` in every worker's process, inside a process group; return worker 0's result.
+
+    Args:
+        entry: a function at the top level of a module, as other processes import it by name.
+        arguments: what it is called with, the same for all.
+        workers: number of processes.
+
+    Raises:
+        WorkerError: a worker was killed or raised ("worker 2 was killed (signal 9)"); the others were ended.
+        KeyboardInterrupt: on SIGINT, SIGTERM, SIGHUP or SIGQUIT, once all workers have ended.
+    """
+    loopback.register()
+    multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
+    with tempfile.TemporaryDirectory(prefix="isthmus-") as logs, _quiet_launcher(), _signals_restored():
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=workers,
+            run_id="isthmus",
+            rdzv_backend=loopback.BACKEND,
+            max_restarts=0,
+            start_method="forkserver",
+            logs_specs=DefaultLogsSpecs(log_dir=logs),
+            signals_to_handle=",".join(_SIGNALS),
+            shutdown_timeout=_GRACE,
+        )
+        try:
+            return elastic_launch(config, _enter)(entry, arguments)[0]
+        except SignalException as error:
+            raise KeyboardInterrupt from error
+        except ChildFailedError as error:
+            rank, failure = error.get_first_failure()
+            _raise_failure(rank, failure)
+
+
+def _enter(entry: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Be one worker: join the group, call, leave. The first failure the launcher sees must be the cause, so a worker
+    that only lost a peer waits to be ended."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C goes to the whole group: end at once, without a traceback
+    threading.Thread(target=_end_with_launcher, daemon=True).start()
+    _use_loopback_interface()
+    dist.init_process_group(backend())
+    try:
+        return entry(*arguments)
+    except LostPeer:
+        time.sleep(_PATIENCE)
+        raise
+    finally:
+        dist.destroy_process_group()
+
+
+def _raise_failure(worker: int, failure: ProcessFailure) -> NoReturn:
+    if failure.exitcode in (-signal.SIGINT, -signal.SIGTERM):  # the signal went to all; this worker was the faster
+        raise KeyboardInterrupt
+    if failure.exitcode < 0:
+        raise WorkerError(f"worker {worker} was killed (signal {-failure.exitcode})")
+    message = failure.message["message"] if isinstance(failure.message, dict) else failure.message
+    if failure.error_file_data.get("message") == "<NONE>":
+        message = f"exit code {failure.exitcode}"
+    raise WorkerError(f"worker {worker} failed: {' '.join(message.split())}")
+
+
+def _end_with_launcher() -> None:
+    """End this process when the launcher is gone, however that ended: no worker outlives its run."""
+    launcher = multiprocessing.parent_process()
+    if launcher is not None:
+        launcher.join()
+        os._exit(1)
+
+
+def _use_loopback_interface() -> None:
+    """Let gloo listen on the loopback interface only, unless the user named another."""
+    names = {name for _, name in socket.if_nameindex()}
+    loopback_name = next((name for name in ("lo", "lo0") if name in names), None)
+    if loopback_name:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback_name)
+
+
+@contextmanager
+def _quiet_launcher() -> Iterator[None]:
+    """Silence the launcher's own log, which tells every failure in some thirty lines; ours is one.
+
+    Set before torch is loaded by the workers, the variables also silence its warnings and keep it on one thread.
+    """
+    logs = [logging.getLogger(name) for name in ("torch", "torch.distributed")]
+    settings = [(log, log.handlers, log.propagate) for log in logs]
+    for log in logs:
+        log.handlers, log.propagate = [logging.NullHandler()], False
+    before = {name: os.environ.get(name) for name in ("TORCH_CPP_LOG_LEVEL", "OMP_NUM_THREADS")}
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        for log, handlers, propagate in settings:
+            log.handlers, log.propagate = handlers, propagate
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@contextmanager
+def _signals_restored() -> Iterator[None]:
+    """Give signals back to whoever handled them, and the terminal its cursor, which a killed root may have hidden."""
+    on_main = threading.current_thread() is threading.main_thread()
+    before = {name: signal.getsignal(getattr(signal, name)) for name in _SIGNALS}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            if on_main:
+                signal.signal(getattr(signal, name), handler)
+        console = Console(stderr=True)
+        if console.is_terminal:
+            console.show_cursor(True)

@@ -1,0 +1,97 @@
+"""A training from its configuration to its record, under whichever executor."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from isthmus.errors import InvalidInput, MissingDependency, WorkerError
+from isthmus.records import Run, RunWriter, read_run
+from isthmus.train.config import TrainConfig
+from isthmus.train.shards import load_shards
+
+try:
+    import torch.distributed as dist
+
+    from isthmus.train.executors.launcher import launch
+    from isthmus.train.executors.processes import attach, backend, run_worker
+    from isthmus.train.executors.serial import run_serial
+except ImportError as error:
+    raise MissingDependency(
+        f"training needs PyTorch and safetensors ({error}): pip install 'isthmus[train]'"
+    ) from error
+
+
+def run(config: TrainConfig, command: list[str] | None = None) -> Run | None:
+    """Run one training; return its record, or None on a worker under torchrun that is not the root.
+
+    Raises:
+        InvalidInput, DataError: before any process starts or folder is made.
+        WorkerError: a worker was killed or failed; says which, in which round, and where the rows so far are.
+    """
+    load_shards(config)  # so that bad data is one line now rather than one per worker later
+    if _under_torchrun():
+        return _join(config, command)
+    with _writer(config, command) as writer, _terminate_as_interrupt():
+        summary = run_serial(config, writer) if config.executor == "serial" else _launch(config, writer.path)
+        _finish(writer, summary)
+    return read_run(writer.path)
+
+
+def _launch(config: TrainConfig, folder: Path) -> dict[str, Any]:
+    try:
+        return launch(_run_launched, (config, folder), config.workers)
+    except WorkerError as error:
+        rows = read_run(folder).rows
+        raise WorkerError(f"{error} in round {len(rows) if rows else 0}; rows so far are in {folder}") from error
+
+
+def _run_launched(config: TrainConfig, folder: Path) -> dict[str, Any]:
+    return run_worker(config, attach(folder))
+
+
+def _join(config: TrainConfig, command: list[str] | None) -> Run | None:
+    """Be the one worker that torchrun started here."""
+    world = int(os.environ["WORLD_SIZE"])
+    if world != config.workers:
+        raise InvalidInput(f"`workers` must be the number of processes torchrun started, {world}, got {config.workers}")
+    dist.init_process_group(backend())
+    try:
+        if dist.get_rank() != 0:
+            run_worker(config, None)
+            return None
+        with _writer(config, command) as writer:
+            _finish(writer, run_worker(config, writer))
+        return read_run(writer.path)
+    finally:
+        dist.destroy_process_group()
+
+
+def _under_torchrun() -> bool:
+    return {"RANK", "WORLD_SIZE"} <= set(os.environ)
+
+
+def _writer(config: TrainConfig, command: list[str] | None) -> RunWriter:
+    return RunWriter(config.folder, "train", config.resolved(), command, config.replace)
+
+
+def _finish(writer: RunWriter, summary: dict[str, Any]) -> None:
+    writer.finish(summary, status=str(summary["status"]))
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C inside the block, so that a run that is told to end records that it was interrupted."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

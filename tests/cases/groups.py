@@ -1,0 +1,49 @@
+"""Real process groups for tests, made in a tenth of a second: forked from a server that has torch loaded already."""
+
+from __future__ import annotations
+
+import multiprocessing
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import torch.distributed as dist
+
+
+def run_group(function: Callable[..., Any], workers: int, *arguments: Any) -> list[Any]:
+    """Call ``function(*arguments)`` in ``workers`` processes inside one gloo group; return the results by worker."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "torch.distributed", "isthmus.train.run", "sklearn.datasets"])
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    store = dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())
+    answers = context.SimpleQueue()
+    processes = [
+        context.Process(target=_enter, args=(function, arguments, port, workers, rank, answers))
+        for rank in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    results: dict[int, Any] = {}
+    while len(results) < workers:
+        rank, result = answers.get()
+        if isinstance(result, Exception):
+            for process in processes:
+                process.kill()
+            raise result
+        results[rank] = result
+    for process in processes:
+        process.join()
+    del store
+    return [results[rank] for rank in range(workers)]
+
+
+def _enter(function: Any, arguments: Any, port: int, workers: int, rank: int, answers: Any) -> None:
+    try:
+        store = dist.TCPStore("127.0.0.1", port, is_master=False)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=workers)
+        answers.put((rank, function(*arguments)))
+        dist.barrier()
+        dist.destroy_process_group()
+    except Exception as error:
+        answers.put((rank, RuntimeError(f"worker {rank}: {type(error).__name__}: {error}")))
