@@ -147,11 +147,10 @@ def _dicts(value: Any) -> list[dict[str, Any]]:
 
 
 def _verdict_tables(run: Run) -> tuple[Table, ...]:
-    holds = {True: "yes", False: "no"}
     rows = [
         (
             plain(verdict.get("statement")),
-            holds.get(verdict.get("holds"), "not decided"),  # type: ignore[arg-type]
+            plain(verdict["holds"]) if isinstance(verdict.get("holds"), bool) else "not decided",
             plain(verdict.get("verdict")),
             plain(verdict.get("number")),
         )

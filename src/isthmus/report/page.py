@@ -29,10 +29,10 @@ _CONFIG = {
     "plotlyServerURL": "",
 }
 _UNFINISHED = {
-    "unfinished": "did not end: it is still going on, or it was killed",
-    "interrupted": "was interrupted",
+    "unfinished": "no end: still going on, or killed",
+    "interrupted": "interrupted",
     "failed": "failed",
-    "diverged": "diverged: its numbers left all bounds",
+    "diverged": "diverged",
 }
 
 
@@ -66,8 +66,9 @@ def _flags(runs: Sequence[Run]) -> str:
     bad = [run for run in runs if run.status != "finished"]
     if not bad:
         return ""
-    named = "; ".join(f"{run.path.name} {_UNFINISHED.get(run.status, run.status)}" for run in bad)
-    return f'<p class="warning">{len(bad)} of {len(runs)} runs did not finish as planned: {_text(named)}.</p>'
+    named = "; ".join(f"{run.path.name} ({_UNFINISHED.get(run.status, run.status)})" for run in bad)
+    said = f"{len(bad)} of {len(runs)} runs did not finish as planned, so what they show is partial: {named}."
+    return f'<p class="warning">{_text(said)}</p>'
 
 
 def _section(section: Section, charts: list[str]) -> str:

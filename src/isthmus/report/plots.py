@@ -140,9 +140,10 @@ class Plot:
     def notes(self) -> tuple[str, ...]:
         """What is not shown as it was recorded, in sentences."""
         said = []
-        if self.y_scale == "log" and any(value < self.floor for series in self.series for value in series.y):
+        lowest = min((value for series in self.series for value in series.y), default=1.0)
+        if self.y_scale == "log" and lowest < self.floor and self.floor:
             said.append(f"Values below {self.floor:.0e} are rounding noise and drawn at {self.floor:.0e}.")
-        if self.y_scale == "log" and any(value <= 0 and not self.floor for series in self.series for value in series.y):
+        if self.y_scale == "log" and lowest <= 0 and not self.floor:
             said.append("Values that are not above zero cannot be shown on a logarithmic axis.")
         if self.x_scale == "log" and any(value <= 0 for series in self.series for value in series.x):
             said.append("A logarithmic axis has no zero: the starting point is left out.")

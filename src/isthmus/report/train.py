@@ -203,7 +203,9 @@ def _headlines(found: Sequence[Curve]) -> tuple[tuple[str, str], ...]:
     if ist is None:
         return tuple((percent(score), f"test accuracy of {one.label}") for score, one in ranked[:4])
     score, ours = ist
-    said = [(percent(score), f"test accuracy of {ours.label}")]
+    variants = sum(one.strategy == "ist" for _, one in ranked)
+    best = f" (the best of {variants} variants)" if variants > 1 else ""
+    said = [(percent(score), f"test accuracy of {ours.label}{best}")]
     share = ours.share()
     if share is not None:
         said.append((percent(share), "of the network's parameters are held by one worker of it"))

@@ -1,0 +1,158 @@
+"""Training runs to curves, bars, tables and headlines: the numbers on the page are the runs' numbers."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from isthmus.records import Run, RunWriter, read_run
+from isthmus.report.curves import averaged, curves, traffic
+from isthmus.report.plots import Bars, Plot, Section
+from isthmus.report.strategies import STRATEGIES
+from isthmus.report.train import training_sections
+from isthmus.report.wording import distinct_labels
+
+
+def read(*paths: Path) -> list[Run]:
+    return [read_run(path) for path in paths]
+
+
+def panel(section: Section, figure: str, title: str) -> Any:
+    (found,) = [one for one in section.figures if one.name == figure]
+    return next(one for one in found.panels if one.title.startswith(title))
+
+
+def test_runs_that_differ_only_in_seed_are_one_curve_with_their_mean_and_range(runs: Any) -> None:
+    read_runs = read(*(runs.training(f"r{seed}", seed=seed) for seed in range(3)))
+    (one,) = curves(read_runs)
+    assert one.label == "IST, fixed pieces"
+    drawn = averaged(one, lambda run: [row["round"] for row in run.rows], "test_accuracy", 100.0)
+    for at, x in enumerate(drawn.x):
+        values = [100 * run.rows[int(x)]["test_accuracy"] for run in read_runs]
+        assert drawn.y[at] == pytest.approx(statistics.fmean(values), rel=1e-14)
+        assert (drawn.low[at], drawn.high[at]) == (min(values), max(values))
+    assert drawn.x == tuple(range(0, 41, 4))  # where the accuracy was evaluated
+
+
+def test_the_table_gives_mean_and_standard_deviation_over_seeds(runs: Any) -> None:
+    read_runs = read(*(runs.training(f"r{seed}", seed=seed) for seed in range(3)))
+    scores = [100 * run.summary["test_accuracy"] for run in read_runs]
+    (section,) = training_sections(read_runs)
+    row = dict(zip(section.tables[0].columns, section.tables[0].rows[0], strict=True))
+    assert row["test accuracy"] == f"{statistics.fmean(scores):.2f} % ± {statistics.stdev(scores):.2f}"
+    assert row["runs"] == "3"
+    assert row["sent per worker"] == "13.2 MB"
+    assert row["parameters of a worker"] == "165,000 (24.6 %)"
+
+
+def test_a_run_that_did_not_finish_never_bends_a_mean(runs: Any) -> None:
+    whole, cut = read(runs.training("whole", seed=0), runs.training("cut", seed=1, rounds=9, status=None))
+    found = curves([whole, cut])
+    assert [one.label for one in found] == ["IST, fixed pieces", "IST, fixed pieces [unfinished]"]
+    assert [len(one.runs) for one in found] == [1, 1]
+    known = [row["test_accuracy"] for row in cut.rows if row["test_accuracy"] is not None]
+    assert found[1].accuracy() == [known[-1]]  # the last evaluation before it was killed
+
+
+def test_traffic_is_the_running_total_of_the_busiest_worker(runs: Any) -> None:
+    with RunWriter(runs.root / "uneven", "train", {}) as writer:
+        for sent, received in (([0, 0], [0, 0]), ([5, 1], [1, 1]), ([0, 9], [0, 9]), ([1, 0], None)):
+            writer.append({"sent_bytes": sent, "received_bytes": received})
+    (run,) = read(runs.root / "uneven")
+    naive, totals = [], [0, 0]
+    for row in run.rows:
+        for worker in range(2):
+            totals[worker] += row["sent_bytes"][worker] + (row["received_bytes"] or [0, 0])[worker]
+        naive.append(max(totals))
+    assert traffic(run) == naive == [0, 6, 20, 20]
+
+
+def test_accuracy_is_drawn_against_rounds_samples_bytes_and_seconds(runs: Any) -> None:
+    (section,) = training_sections(read(runs.training("a"), runs.training("b", "data-parallel")))
+    run = read_run(runs.root / "a")
+    expected = {
+        "against rounds": [row["round"] for row in run.rows],
+        "against samples": [row["samples"] for row in run.rows],
+        "against bytes": traffic(run),
+        "against seconds": [row["seconds"] for row in run.rows],
+    }
+    for title, positions in expected.items():
+        plot = panel(section, "accuracy", title)
+        assert isinstance(plot, Plot)
+        assert [series.name for series in plot.series] == ["IST, fixed pieces", "data parallel"]
+        assert plot.series[0].x == tuple(map(float, positions[::4]))
+    assert panel(section, "accuracy", "against bytes").x_scale == "log"  # 81 times apart
+    assert panel(section, "accuracy", "against rounds").x_scale == "linear"
+
+
+def test_a_strategy_keeps_its_colour_whatever_stands_beside_it(runs: Any) -> None:
+    for name in STRATEGIES:
+        runs.training(name, name)
+    for chosen in (["narrow"], ["data-parallel", "narrow"], list(STRATEGIES)):
+        found = curves(read(*(runs.root / name for name in chosen)))
+        assert {one.strategy: one.color.lower() for one in found} == {
+            name: STRATEGIES[name].color.lower() for name in chosen
+        }
+
+
+def test_variants_of_a_strategy_are_told_apart_by_colour_and_stroke(runs: Any) -> None:
+    found = curves(read(*(runs.training(f"c{core}", core=core) for core in (0.0, 0.25, 0.5))))
+    assert [one.label for one in found] == [f"IST, fixed pieces (core {core:g})" for core in (0.0, 0.25, 0.5)]
+    assert len({(one.color, one.style) for one in found}) == 3
+
+
+def test_the_share_of_a_narrow_net_is_of_the_network_it_replaces(runs: Any) -> None:
+    (section,) = training_sections(read(*(runs.training(name, name) for name in STRATEGIES)))
+    bars = panel(section, "costs", "Parameters")
+    assert isinstance(bars, Bars)
+    shares = dict(zip(bars.labels, bars.groups[0][1], strict=True))
+    assert shares["narrow net"] == shares["IST, fixed pieces"] == pytest.approx(100 * 165_000 / 669_706)
+    assert shares["local SGD"] == pytest.approx(100)
+
+
+def test_bars_name_bytes_and_memory_and_a_missing_number_is_no_bar(runs: Any) -> None:
+    (section,) = training_sections(read(runs.training("a"), runs.training("b", "local-sgd", status=None)))
+    sent = panel(section, "costs", "Bytes").groups[0]
+    assert sent == ("sent", (pytest.approx(13.2), None), ("13.2 MB", ""))
+    planned, measured = panel(section, "costs", "Memory").groups
+    assert (planned[2][0], measured[2][0]) == ("2.7 MB", "3.78 MB")
+
+
+def test_headlines_compare_ist_with_its_rivals(runs: Any) -> None:
+    paths = {name: runs.training(name, name) for name in STRATEGIES}
+    for name, accuracy in (("ist", 0.861), ("narrow", 0.886), ("local-sgd", 0.85), ("data-parallel", 0.8998)):
+        summary = json.loads((paths[name] / "summary.json").read_text())
+        (paths[name] / "summary.json").write_text(json.dumps(summary | {"test_accuracy": accuracy}))
+    (section,) = training_sections(read(*paths.values()))
+    assert section.headlines == (
+        ("86.1 %", "test accuracy of IST, fixed pieces"),
+        ("24.6 %", "of the network's parameters are held by one worker of it"),
+        ("2.5", "points of accuracy behind narrow net (88.6 %) at the same bytes"),
+        ("1.1", "points of accuracy ahead of local SGD (85.0 %) for 8.1 × fewer bytes"),
+        ("3.9", "points of accuracy behind data parallel (90.0 %) for 81 × fewer bytes"),
+    )
+
+
+def test_a_rival_with_other_workers_is_not_compared(runs: Any) -> None:
+    (section,) = training_sections(read(runs.training("a"), runs.training("b", "narrow", workers=8)))
+    assert not any("narrow" in words for _, words in section.headlines)
+
+
+def test_each_data_set_has_its_own_section(runs: Any) -> None:
+    found = training_sections(read(runs.training("a"), runs.training("b", data="idx:/somewhere"), runs.training("c")))
+    assert [section.title for section in found] == ["Training on digits", "Training on idx:/somewhere"]
+
+
+def test_seconds_of_the_serial_executor_are_explained(runs: Any) -> None:
+    (section,) = training_sections(read(runs.training("a", executor="serial")))
+    assert any("serial executor" in warning for warning in section.warnings)
+    (section,) = training_sections(read(runs.training("b")))
+    assert section.warnings == ()
+
+
+def test_labels_name_only_what_differs_among_the_like() -> None:
+    configs = [{"lr": 1, "n": 4}, {"lr": 1, "n": 8}, {"lr": 3, "n": 4}]
+    assert distinct_labels(["a", "a", "b"], configs, frozenset()) == ["a (n 4)", "a (n 8)", "b"]
+    assert distinct_labels(["a", "a", "b"], configs, frozenset({"n"})) == ["a", "a", "b"]
