@@ -51,7 +51,13 @@ def _dispatch(argv: list[str]) -> None:
         return
     name = check_choice("command", argv[0], COMMANDS)
     module = import_module(f"isthmus.cli.{name}")
-    options = tyro.cli(module.Options, prog=f"isthmus {name}", args=argv[1:], description=module.__doc__)
+    options = tyro.cli(
+        module.Options,
+        prog=f"isthmus {name}",
+        args=argv[1:],
+        description=module.__doc__,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
     module.run(options)
 
 
