@@ -66,7 +66,8 @@ def _steps(options: Options) -> Iterator[list[str]]:
         yield ["analyze", *flags.split(), "--out", str(options.out / name), *tail]
     for name, flags in TRAININGS.items():
         yield ["train", "--data", "digits", "--workers", "4", *flags.split(), "--out", str(options.out / name), *tail]
-    yield ["report", *(str(options.out / name) for name in [*ANALYSES, *TRAININGS]), "--out", str(options.out / "report")]
+    runs = [str(options.out / name) for name in [*ANALYSES, *TRAININGS]]
+    yield ["report", *runs, "--out", str(options.out / "report")]
 
 
 def _analyses(runs: list[Run]) -> Table:
