@@ -2,6 +2,8 @@
 
 import json
 import math
+import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,21 @@ from isthmus.errors import InvalidInput
 from isthmus.records import Run
 from isthmus.report.charts import chart
 from isthmus.report.page import render
-from isthmus.report.plots import MOST_POINTS, PALETTE, Bars, Plot, Series, Table, curve, cycle_colors, shade, slug
+from isthmus.report.plots import (
+    MOST_POINTS,
+    PALETTE,
+    SCALES,
+    Bars,
+    Figure,
+    Plot,
+    Series,
+    Table,
+    curve,
+    cycle_colors,
+    shade,
+    slug,
+)
+from isthmus.report.png import draw_figure
 from isthmus.report.strategies import STRATEGIES
 from isthmus.report.write import sections
 
@@ -101,6 +117,23 @@ def test_whatever_the_numbers_a_logarithmic_plot_is_finite_and_positive(points: 
         bottom, top = plot.y_range() or (0.0, 0.0)
         assert 0 < bottom < top < math.inf
         json.loads(chart(plot).to_json())
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.tuples(st.floats(), st.floats(), st.floats()), max_size=5), st.sampled_from(SCALES), st.text(max_size=9))
+def test_whatever_the_numbers_and_the_words_a_png_is_drawn(points: list[Any], scale: str, words: str) -> None:
+    x, y, high = ([point[at] for point in points] for at in range(3))
+    plot = Plot(words, words, words, (curve(words, x, y, (y, high)),), scale, scale)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # words of any alphabet
+        draw_figure(Figure("a", words, "", (plot, plot)), Path(folder) / "a.png")
+        assert (Path(folder) / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_numbers_at_the_end_of_float64_are_left_out_and_said(tmp_path: Path) -> None:
+    plot = Plot("", "", "", (curve("a", [0, 1, 2], [1.0, 1e99, 1e307]),), y_scale="log")
+    assert plot.drawn()[0].y == (1.0, 1e99)
+    assert plot.notes == ("Values beyond 1e+100 are left out.",)
 
 
 def test_strategies_keep_their_colours_and_others_get_their_own() -> None:

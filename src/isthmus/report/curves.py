@@ -49,6 +49,15 @@ class Curve:
         """Return a number of the summary for each run: the worst worker's where there is one a worker."""
         return [worst(run.summary.get(name)) for run in self.runs]
 
+    def average(self, name: str) -> list[float | None]:
+        """Return a number of the summary for each run: the mean over its workers."""
+        values = [run.summary.get(name) for run in self.runs]
+        return [mean([number(item) for item in (value if isinstance(value, list) else [value])]) for value in values]
+
+    def traffic(self) -> list[float | None]:
+        """Return the bytes that the busiest worker of each run sent and received."""
+        return [traffic(run)[-1] if run.rows and run.summary else None for run in self.runs]
+
     def total(self, name: str) -> list[float | None]:
         """Return, for each run, the sum over rounds of the worst worker's entry in a column of its rows."""
         return [worst(_running_totals(run, (name,))[-1]) if run.rows else None for run in self.runs]

@@ -18,6 +18,7 @@ from isthmus.errors import InvalidInput, check_choice
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#882255", "#5B5B5B")
 SCALES = ("linear", "log")
 STYLES = ("line", "dashed", "dotted", "dashdot", "markers")
+LARGEST = 1e100  # a run that diverges goes to 1e308, where the arithmetic of axes itself overflows
 MOST_POINTS = 1500  # a screen is about as many pixels wide
 
 
@@ -134,7 +135,7 @@ class Plot:
         lowest = min(value for series in self.drawn() for value in series.y)
         decades = math.log10(max(values)) - math.log10(lowest)
         margin = 10 ** max(0.08 * decades, 0.05)
-        return max(lowest / margin, 1e-307), min(max(values) * margin, 1e307)
+        return lowest / margin, max(values) * margin
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -147,6 +148,8 @@ class Plot:
             said.append("Values that are not above zero cannot be shown on a logarithmic axis.")
         if self.x_scale == "log" and any(value <= 0 for series in self.series for value in series.x):
             said.append("A logarithmic axis has no zero: the starting point is left out.")
+        if any(abs(value) > LARGEST for series in self.series for value in (*series.x, *series.y)):
+            said.append(f"Values beyond {LARGEST:.0e} are left out.")
         if self.focus is not None:
             said.append("The vertical axis shows where the curves differ; double-click a picture for all of it.")
         step = max((series.thinned for series in self.series), default=1)
@@ -156,12 +159,12 @@ class Plot:
 
     def _drawable(self, series: Series) -> Series:
         low, high = series.low or series.y, series.high or series.y
-        points = list(zip(series.x, series.y, low, high, strict=True))
+        points = [point for point in zip(series.x, series.y, low, high, strict=True) if max(map(abs, point)) <= LARGEST]
         if self.x_scale == "log":
-            points = [point for point in points if point[0] > 0]
+            points = [point for point in points if point[0] > 1 / LARGEST]
         if self.y_scale == "log":
             raised = [(x, max(y, self.floor), max(bottom, self.floor), top) for x, y, bottom, top in points]
-            points = [(x, y, max(bottom, y * 1e-6), max(top, y)) for x, y, bottom, top in raised if y > 0]
+            points = [(x, y, max(bottom, y * 1e-6), max(top, y)) for x, y, bottom, top in raised if y > 1 / LARGEST]
         xs, ys, lows, highs = zip(*points, strict=True) if points else ((), (), (), ())
         banded = bool(series.low or series.high)
         return replace(series, x=xs, y=ys, low=lows if banded else (), high=highs if banded else ())

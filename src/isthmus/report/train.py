@@ -107,21 +107,33 @@ def _train_loss(found: Sequence[Curve]) -> Figure | None:
 
 def _cost_figures(found: Sequence[Curve]) -> list[Figure]:
     panels = [
-        _bars(found, "Bytes over the run", "B", (("sent", "sent_bytes"), ("received", "received_bytes"))),
-        _bars(found, "Memory", "B", (("planned", "worker_memory_bytes"), ("measured growth", "measured_peak_bytes"))),
-        _bars(found, "Computing", "FLOP", (("floating-point operations", "flops_per_worker"),)),
+        _bars(found, "Bytes sent and received, per worker", "B", {"busiest worker": Curve.traffic, "mean": _both_ways}),
+        _bars(found, "Memory, per worker", "B", {
+            "planned": lambda one: one.summary("worker_memory_bytes"),
+            "measured growth": lambda one: one.summary("measured_peak_bytes"),
+        }),
+        _bars(found, "Computing, per worker", "FLOP", {"operations": lambda one: one.summary("flops_per_worker")}),
         _share_bars(found),
     ]
     drawn = tuple(panel for panel in panels if panel is not None)
     caption = (
-        "What one worker has to send, hold and compute (the worst worker where they differ); shorter is better. "
+        "What one worker has to send, hold and compute (the worst worker where they differ); shorter is better. Where "
+        "one worker keeps the whole network between rounds it is the busiest: it sends every other its piece. "
         "The last bars say which share of the network's parameters a worker holds at a time."
     )
     return [Figure("costs", "What a worker pays", caption, drawn)] if drawn else []
 
 
-def _bars(found: Sequence[Curve], title: str, unit: str, columns: Sequence[tuple[str, str]]) -> Bars | None:
-    values = [(name, [mean(one.summary(column)) for one in found]) for name, column in columns]
+def _both_ways(one: Curve) -> list[float | None]:
+    ways = zip(one.average("sent_bytes"), one.average("received_bytes"), strict=True)
+    return [None if sent is None or received is None else sent + received for sent, received in ways]
+
+
+_Measure = Callable[[Curve], list[float | None]]
+
+
+def _bars(found: Sequence[Curve], title: str, unit: str, measures: dict[str, _Measure]) -> Bars | None:
+    values = [(name, [mean(measure(one)) for one in found]) for name, measure in measures.items()]
     present = [(name, row) for name, row in values if any(value is not None for value in row)]
     if not present:
         return None
@@ -135,7 +147,7 @@ def _bars(found: Sequence[Curve], title: str, unit: str, columns: Sequence[tuple
         for name, row in present
     )
     label = f"{letter}{unit} of one worker"
-    return Bars(f"{title}, per worker", label, _labels(found), tuple(one.color for one in found), groups)
+    return Bars(title, label, _labels(found), tuple(one.color for one in found), groups)
 
 
 def _share_bars(found: Sequence[Curve]) -> Bars | None:
@@ -158,8 +170,9 @@ def _table(found: Sequence[Curve]) -> Table:
         "strategy",
         "runs",
         "test accuracy",
-        "sent per worker",
-        "received per worker",
+        "sent, busiest worker",
+        "received, busiest",
+        "sent, mean",
         "parameters of a worker",
         "memory per worker",
         "operations per worker",
@@ -174,6 +187,7 @@ def _table(found: Sequence[Curve]) -> Table:
             spread(one.accuracy(), lambda value: percent(value, 2)),
             scaled(mean(one.summary("sent_bytes")), "B"),
             scaled(mean(one.summary("received_bytes")), "B"),
+            scaled(mean(one.average("sent_bytes")), "B"),
             _parameters(one),
             scaled(mean(one.summary("worker_memory_bytes")), "B"),
             scaled(mean(one.summary("flops_per_worker")), "FLOP"),
@@ -187,7 +201,7 @@ def _table(found: Sequence[Curve]) -> Table:
         "Accuracy is that of the last evaluation, ± the standard deviation over seeds. Bytes, memory, operations and "
         "seconds are those of the worst worker over the whole run."
     )
-    return Table("All strategies", caption, columns, tuple(rows), "lrrrrrrrrrl")
+    return Table("All strategies", caption, columns, tuple(rows), "lrrrrrrrrrrl")
 
 
 def _parameters(one: Curve) -> str:
@@ -224,12 +238,12 @@ def _same_size(one: Curve, other: Curve) -> bool:
 def _against(score: float, ours: Curve, other: float, rival: Curve) -> tuple[str, str]:
     points = 100 * (score - other)
     words = f"points of accuracy {'ahead of' if points >= 0 else 'behind'} {rival.label} ({percent(other)})"
-    sent, spent = mean(ours.summary("sent_bytes")), mean(rival.summary("sent_bytes"))
+    sent, spent = mean(ours.average("sent_bytes")), mean(rival.average("sent_bytes"))
     if sent and spent:
         ratio = spent / sent
         same = math.isclose(ratio, 1.0, rel_tol=0.05)
         more, less = f"for {times(spent, sent)} fewer bytes", f"for {times(sent, spent)} more bytes"
-        words += " at the same bytes" if same else f" {more if ratio > 1 else less}"
+        words += " for the same bytes" if same else f" {more if ratio > 1 else less}"
     return f"{abs(points):.1f}", words
 
 
