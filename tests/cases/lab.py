@@ -7,7 +7,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from isthmus.lab import Permutation, Quadratic
+from isthmus.lab import (
+    Bernoulli,
+    Identity,
+    ImportanceSampling,
+    Permutation,
+    Quadratic,
+    RandomSparsification,
+    ScaledPermutation,
+    Sketch,
+)
 from isthmus.lab.arrays import Array
 
 GRID = [(5, 5), (4, 2), (6, 3), (6, 2), (8, 4)]  # (d, n)
@@ -41,3 +50,26 @@ SCALES: dict[str, Callable[[int], float | None]] = {"n": lambda n: None, "sqrt n
 
 def permutation(workers: int, dim: int, scale: str) -> Permutation:
     return Permutation(workers, dim, SCALES[scale](workers))
+
+
+# name: (workers, dim, sketch of a problem); small enough for their whole support
+SKETCHES: dict[str, tuple[int, int, Callable[[Quadratic], Sketch]]] = {
+    "identity": (3, 4, lambda problem: Identity(3, 4)),
+    "perm 5 of 5": (5, 5, lambda problem: Permutation(5, 5)),
+    "perm 2 of 4": (2, 4, lambda problem: Permutation(2, 4)),
+    "perm 2 of 6, scale 1": (2, 6, lambda problem: Permutation(2, 6, 1.0)),
+    "perm 2 of 5": (2, 5, lambda problem: Permutation(2, 5)),
+    "perm 3 of 7, sqrt n": (3, 7, lambda problem: Permutation(3, 7, 3**0.5)),
+    "perm 1 of 4": (1, 4, lambda problem: Permutation(1, 4)),
+    "perm 3 of 2": (3, 2, lambda problem: Permutation(3, 2)),
+    "perm 6 of 3": (6, 3, lambda problem: Permutation(6, 3)),
+    "scaled": (4, 4, lambda problem: ScaledPermutation(problem)),
+    "scaled, homogeneous": (2, 5, lambda problem: ScaledPermutation(problem, homogeneous=True)),
+    "rand 2 of 3": (3, 3, lambda problem: RandomSparsification(3, 3, 2)),
+    "rand 2 of 5": (2, 5, lambda problem: RandomSparsification(2, 5, 2)),
+    "rand 1 of 3": (3, 3, lambda problem: RandomSparsification(3, 3, 1)),
+    "rand 4 of 4": (2, 4, lambda problem: RandomSparsification(2, 4, 4)),
+    "bernoulli": (2, 4, lambda problem: Bernoulli(2, 4, 0.3)),
+    "bernoulli, scale 1": (3, 2, lambda problem: Bernoulli(3, 2, 0.7, scale=1.0)),
+    "importance": (2, 4, lambda problem: ImportanceSampling(2, [[0.2, 0.9, 0.5, 1.0], [0.7, 0.3, 0.4, 0.6]])),
+}

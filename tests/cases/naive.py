@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -58,3 +59,14 @@ def exact_gap(
 def dense_round(problem: Quadratic, method: IST, diagonals: Array, x: Array) -> Array:
     """One round of IST for many seeds with dense masks: diagonals [seeds, n, d], x [seeds, d]."""
     return np.stack([ist_round(problem, method, c, point) for c, point in zip(diagonals, x, strict=True)])
+
+
+def partition_counts(workers: int, dim: int) -> int:
+    """How many different ways there are to deal units as evenly as possible, each worker's share mattering."""
+    many, few = max(workers, dim), min(workers, dim)
+    deals = set()
+    for owners in itertools.product(range(few), repeat=many):
+        sizes = [owners.count(place) for place in range(few)]
+        if max(sizes) - min(sizes) <= 1:
+            deals.add(owners)
+    return len(deals)

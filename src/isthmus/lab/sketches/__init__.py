@@ -2,7 +2,22 @@
 
 from isthmus.lab.sketches.base import SampledSketch, Sketch, as_sketch
 from isthmus.lab.sketches.identity import Identity
+from isthmus.lab.sketches.independent import Bernoulli, ImportanceSampling, RandomSparsification
 from isthmus.lab.sketches.law import Blocks, Masks, Support
 from isthmus.lab.sketches.permutation import Permutation
+from isthmus.lab.sketches.scaled import ScaledPermutation
 
-__all__ = ["Blocks", "Identity", "Masks", "Permutation", "SampledSketch", "Sketch", "Support", "as_sketch"]
+__all__ = [
+    "Bernoulli",
+    "Blocks",
+    "Identity",
+    "ImportanceSampling",
+    "Masks",
+    "Permutation",
+    "RandomSparsification",
+    "SampledSketch",
+    "ScaledPermutation",
+    "Sketch",
+    "Support",
+    "as_sketch",
+]

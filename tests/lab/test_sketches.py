@@ -1,0 +1,188 @@
+"""Every sketch through the same checks: support, samples, unbiasedness, moments against enumeration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cases.lab import SKETCHES, random_quadratic
+from cases.naive import affine, partition_counts
+from isthmus.errors import InvalidInput
+from isthmus.lab import (
+    IST,
+    Bernoulli,
+    ImportanceSampling,
+    Permutation,
+    Quadratic,
+    RandomSparsification,
+    ScaledPermutation,
+    Sketch,
+    theory,
+)
+from isthmus.lab.sketches import as_sketch
+from isthmus.lab.theory.dynamics import RoundMoments, round_moments
+from isthmus.randomness import generator
+
+Build = Callable[[Quadratic], Sketch]
+
+
+def case(name: str) -> tuple[Quadratic, Sketch]:
+    workers, dim, build = SKETCHES[name]
+    problem = random_quadratic(workers, dim)
+    return problem, build(problem)
+
+
+@pytest.mark.parametrize("name", SKETCHES)
+def test_support_is_the_law(name: str) -> None:
+    _, sketch = case(name)
+    support = sketch.support()
+    assert support.probabilities.sum() == pytest.approx(1.0, abs=1e-12)
+    draws = sketch.sample_many(generator(0, "test"), 6000)
+    assert draws.shape == (6000, sketch.workers, sketch.dim)
+    outcomes = np.round(support.diagonals, 9).reshape(len(support.probabilities), -1)
+    keys = {row.tobytes(): k for k, row in enumerate(outcomes)}
+    counts = np.zeros(len(keys))
+    for row in np.round(draws, 9).reshape(6000, -1):
+        counts[keys[row.tobytes()]] += 1  # a draw outside the support is a KeyError
+    # Pearson's statistic against its own mean and spread
+    expected = 6000 * support.probabilities
+    statistic = ((counts - expected) ** 2 / expected).sum()
+    freedom = max(len(counts) - 1, 1)
+    assert statistic < freedom + 5 * math.sqrt(2 * freedom + (1 / expected).sum())
+
+
+@pytest.mark.parametrize("name", SKETCHES)
+def test_mean_and_second_moment(name: str) -> None:
+    _, sketch = case(name)
+    support = sketch.support()
+    mean = np.einsum("p,pna->na", support.probabilities, support.diagonals)
+    np.testing.assert_allclose(sketch.mean, mean, rtol=1e-12)
+    assert sketch.unbiased == (np.abs(mean - 1).max() < 1e-12)
+    M = np.random.default_rng(1).standard_normal((sketch.dim, sketch.dim))
+    for worker in range(sketch.workers):
+        c = support.diagonals[:, worker]
+        expected = np.einsum("p,pa,ab,pb->ab", support.probabilities, c, M, c)
+        np.testing.assert_allclose(sketch.second_moment(M, worker), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("merge", ["gradient", "model"])
+@pytest.mark.parametrize("name", SKETCHES)
+def test_moments_of_a_round(name: str, merge: str) -> None:
+    problem, sketch = case(name)
+    method = IST(sketch, 0.03, merge=merge)
+    moments = round_moments(problem, method)
+    assert moments is not None
+    check_moments(problem, method, moments)
+
+
+@pytest.mark.parametrize("steps", [2, 7, 40, math.inf])
+@pytest.mark.parametrize("merge", ["gradient", "model"])
+@pytest.mark.parametrize("name", ["perm 5 of 5", "perm 3 of 2", "scaled", "perm 2 of 4", "perm 2 of 5", "rand 2 of 3"])
+def test_moments_of_many_local_steps(name: str, merge: str, steps: float) -> None:
+    problem, sketch = case(name)
+    method = IST(sketch, 0.02, steps, merge)
+    moments = round_moments(problem, method)
+    assert moments is not None
+    check_moments(problem, method, moments)
+
+
+def check_moments(problem: Quadratic, method: IST, moments: RoundMoments) -> None:
+    support = method.sketch.support()
+    J, j = (np.stack(parts) for parts in zip(*(affine(problem, method, c) for c in support.diagonals), strict=True))
+    J -= moments.keep * np.eye(problem.dim)  # what is left is H
+    random = np.random.default_rng(2)
+    A = random.standard_normal((problem.dim, problem.dim))
+    X, m = A @ A.T, random.standard_normal(problem.dim)
+    p = support.probabilities
+    expected = {
+        "mean matrix": (moments.mean_matrix, np.einsum("p,pab->ab", p, J)),
+        "mean vector": (moments.mean_vector, p @ j),
+        "sandwich": (moments.sandwich(X), np.einsum("p,pab,bc,pdc->ad", p, J, X, J, optimize=True)),
+        "drift": (moments.drift(m), np.einsum("p,pa,pb->ab", p, J @ m, j)),
+        "noise": (moments.noise(), np.einsum("p,pa,pb->ab", p, j, j)),
+    }
+    for what, (found, enumerated) in expected.items():
+        error = np.abs(found - enumerated).max() / max(np.abs(enumerated).max(), 1e-3)  # a full merge of T = inf is 0
+        assert error < (1e-12 if method.local_steps == 1 else 1e-10), (what, error)
+
+
+def test_partitions_are_counted() -> None:
+    for workers, dim in [(2, 5), (3, 7), (4, 6), (3, 2), (5, 2)]:
+        sketch = Permutation(workers, dim)
+        outcomes = {tuple(row.ravel() > 0) for row in sketch.support().diagonals}
+        assert len(outcomes) == len(sketch.support().probabilities) == partition_counts(workers, dim)
+
+
+@given(workers=st.integers(1, 9), dim=st.integers(1, 9))
+def test_a_permutation_covers(workers: int, dim: int) -> None:
+    draws = Permutation(workers, dim, 1.0).sample_many(generator(1, "test"), 20)
+    holders, sizes = draws.sum(axis=1), draws.sum(axis=2)
+    if workers <= dim:
+        assert (holders == 1).all()
+        assert sizes.max() - sizes.min() <= 1
+    else:
+        assert (sizes == 1).all()
+        assert holders.max() - holders.min() <= 1
+    assert Permutation(workers, dim).unbiased
+
+
+def test_scaled_sketch_makes_every_realisation_the_identity() -> None:
+    problem = random_quadratic(4, 4)
+    for c in ScaledPermutation(problem).support().diagonals:
+        B = np.mean([row[:, None] * L * row for row, L in zip(c, problem.L, strict=True)], axis=0)
+        np.testing.assert_allclose(B, np.eye(4), atol=1e-12)
+    assert theory.theorem1(problem, ScaledPermutation(problem)).theta == pytest.approx(1.0)
+
+
+class Halves:
+    """A sketch of a user's own: half of the workers hold everything, twice as heavily."""
+
+    def sample(self, random: np.random.Generator) -> np.ndarray:
+        chosen = random.permutation(4) < 2
+        return np.repeat(2.0 * chosen[:, None], 3, axis=1)
+
+
+def test_a_sketch_that_only_samples() -> None:
+    sketch = as_sketch(Halves())
+    assert (sketch.workers, sketch.dim) == (4, 3)
+    assert sketch.unbiased
+    estimate, error = sketch.second_moment_estimate(np.ones((3, 3)))
+    assert np.abs(estimate - 2.0).max() < 4 * error.max()
+    assert 0 < error.max() < 0.05
+    problem = random_quadratic(4, 3)
+    course = theory.dynamics(problem, IST(Halves(), 0.02), np.ones(3), 10, seeds=400)
+    assert course.method == "Monte Carlo"
+    assert (course.gap_error[1:] > 0).all()
+    # the same law with its moments by hand: x+ = x - gamma (2/n) sum over a random pair of grad f_i
+    found = theory.theorem1(problem, sketch)
+    assert not found.exact
+    np.testing.assert_allclose(found.mean, 2 * problem.mean_matrix, rtol=0.1)
+    with pytest.raises(InvalidInput, match="fall back to Monte Carlo"):
+        theory.fixed_point(problem, IST(Halves(), 0.02))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: RandomSparsification(2, 4, 5), "`size` must be at most 4, got 5"),
+        (lambda: RandomSparsification(2, 4, 0), "`size` must be at least 1"),
+        (lambda: Bernoulli(2, 4, 0.0), "`probability` must be greater than 0"),
+        (lambda: Bernoulli(2, 4, 1.5), "`probability` must be at most 1"),
+        (lambda: ImportanceSampling(2, [0.5, 0.0]), r"`marginals` must be in \(0, 1\]"),
+        (lambda: ImportanceSampling(2, np.ones((3, 2))), r"`marginals` must have shape \[2, d\]"),
+        (lambda: ScaledPermutation(random_quadratic(2, 4)), "as many workers as coordinates"),
+        (lambda: ScaledPermutation(random_quadratic(5, 4), homogeneous=True), "at most as many workers"),
+        (lambda: ScaledPermutation(Quadratic([np.diag([1.0, 0.0])] * 2, np.zeros((2, 2)))), r"got 0 at \[0, 1\]"),
+        (lambda: Permutation(4, 40).support(), "more than 100000"),
+        (lambda: Bernoulli(3, 20, 0.5).support(), "more than 100000"),
+        (lambda: as_sketch(Halves()).support(), "does not enumerate"),
+    ],
+)
+def test_refuses(build: object, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        build()  # type: ignore[operator]
