@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from importlib import import_module
+from typing import Any
 
 import tyro
 
@@ -51,14 +53,24 @@ def _dispatch(argv: list[str]) -> None:
         return
     name = check_choice("command", argv[0], COMMANDS)
     module = import_module(f"isthmus.cli.{name}")
-    options = tyro.cli(
-        module.Options,
+    module.run(_parse(module.Options, name, argv[1:], module.__doc__))
+
+
+def _parse(kind: type[Any], name: str, argv: list[str], description: str | None) -> Any:
+    """Parse flags into ``kind``, a frozen dataclass that validates itself.
+
+    The parser fills a twin without the validation, and ``kind`` is made from that: so what it refuses is raised here,
+    as one line, and not shown in the parser's box.
+    """
+    twin = type(kind.__name__, (kind,), {"__post_init__": lambda self: None, "__doc__": kind.__doc__})
+    flags: Any = tyro.cli(
+        twin,
         prog=f"isthmus {name}",
-        args=argv[1:],
-        description=module.__doc__,
+        args=argv,
+        description=description,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
-    module.run(options)
+    return kind(**{field.name: getattr(flags, field.name) for field in fields(kind)})
 
 
 def _usage() -> str:
