@@ -172,6 +172,14 @@ class Quadratic:
         """Return Lbar x - bbar at one point [d] or at many [..., d]."""
         return np.asarray(np.asarray(x, dtype=np.float64) @ self.mean_matrix - self.mean_vector)
 
+    def worker_gradients(self, x: Array) -> Array:
+        """Return L_i x_i - b_i, [seeds, n, d], at one point a seed [seeds, d] or one a worker [seeds, n, d]."""
+        if x.ndim == 2 and self.homogeneous_matrices:
+            return np.asarray((x @ self.L[0])[:, None] - self.b)
+        products = np.matmul(x[None] if x.ndim == 2 else x.transpose(1, 0, 2), self.L)
+        products -= self.b[:, None]
+        return products.transpose(1, 0, 2)
+
     def gap(self, x: ArrayLike) -> Array:
         """Return f(x) - f* = |x - x*|^2_Lbar / 2 at [..., d]; free of the cancellation of f(x) - f*."""
         error = np.asarray(x, dtype=np.float64) - self.minimizer

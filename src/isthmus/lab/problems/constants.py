@@ -1,0 +1,137 @@
+"""The constants that theorems speak of, computed from the problem."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import linalg
+
+from isthmus.errors import InvalidInput
+from isthmus.lab.arrays import Array
+from isthmus.lab.problems.base import Problem
+from isthmus.lab.problems.logistic import Logistic
+from isthmus.lab.problems.minibatch import Minibatch, exact
+from isthmus.lab.quadratics import Quadratic
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Smoothness, convexity and heterogeneity of n functions and their mean.
+
+    Exact for quadratics. For logistic regression upper bounds of smoothness (curvature at most 1/4 of the Gram
+    matrices') and a lower bound of convexity.
+
+    Attributes:
+        workers: n.
+        mu: strong convexity of f; 0 where there is none.
+        L: smoothness of f.
+        mu_min: the smallest strong convexity of an f_i.
+        L_max: the largest smoothness L_i of an f_i.
+        L_tilde: sqrt(mean L_i^2).
+        L_plus: mean |grad f_i(x) - grad f_i(y)|^2 <= L_plus^2 |x - y|^2.
+        L_pm: the Hessian variance: the same, of grad f_i - grad f.
+        zeta2: mean |grad f_i(x*)|^2; nan where there is no one minimiser.
+        norm2: |x*|^2; likewise.
+        sigma2: mean over workers of the variance of a stochastic gradient at x*; 0 without minibatches.
+    """
+
+    workers: int
+    mu: float
+    L: float
+    mu_min: float
+    L_max: float
+    L_tilde: float
+    L_plus: float
+    L_pm: float
+    zeta2: float
+    norm2: float
+    sigma2: float
+
+    @property
+    def condition_number(self) -> float:
+        """L/mu; inf where f is not strongly convex."""
+        return self.L / self.mu if self.mu > 0 else np.inf
+
+
+def constants(problem: Problem) -> Constants:
+    """Return the constants of a quadratic or a logistic problem (or minibatches of one).
+
+    Raises:
+        InvalidInput: another kind of problem.
+
+    >>> found = constants(Quadratic([[[1.0]], [[3.0]]], [[1.0], [3.0]]))
+    >>> found.L, found.L_max, found.L_pm
+    (2.0, 3.0, 1.0)
+    """
+    plain = exact(problem)
+    sigma2 = _minibatch_variance(problem) if isinstance(problem, Minibatch) else 0.0
+    if isinstance(plain, Quadratic):
+        return _of_quadratic(plain, sigma2)
+    if isinstance(plain, Logistic):
+        return _of_logistic(plain, sigma2)
+    raise InvalidInput(f"`problem` must be a quadratic or logistic regression, got {type(plain).__name__}")
+
+
+def _of_quadratic(problem: Quadratic, sigma2: float) -> Constants:
+    spectra = np.stack([linalg.eigvalsh(matrix) for matrix in problem.L])
+    squares = np.mean(problem.L @ problem.L, axis=0)
+    variance = squares - problem.mean_matrix @ problem.mean_matrix
+    x = problem.minimizer
+    at_minimizer = problem.worker_gradients(x[None])[0]
+    return Constants(
+        workers=problem.workers,
+        mu=0.0 if problem.singular else float(problem.spectrum[0]),
+        L=float(problem.spectrum[-1]),
+        mu_min=max(float(spectra[:, 0].min()), 0.0),
+        L_max=float(spectra[:, -1].max()),
+        L_tilde=float(np.sqrt((spectra[:, -1] ** 2).mean())),
+        L_plus=_root_of_largest(squares),
+        L_pm=_root_of_largest(variance),
+        zeta2=float((at_minimizer**2).sum(axis=1).mean()),
+        norm2=float(x @ x),
+        sigma2=sigma2,
+    )
+
+
+def _of_logistic(problem: Logistic, sigma2: float) -> Constants:
+    grams = problem.samples.grams
+    penalty = problem.ridge if problem.convex else 2.0 * problem.ridge
+    each = np.array([float(linalg.eigvalsh(gram)[-1]) for gram in grams]) / 4.0 + penalty
+    mu = problem.ridge if problem.convex else 0.0
+    x = problem.minimizer
+    zeta2 = float("nan") if x is None else float((problem.worker_gradients(x[None])[0] ** 2).sum(axis=1).mean())
+    together = float(np.sqrt((each**2).mean()))
+    return Constants(
+        workers=problem.workers,
+        mu=mu,
+        L=float(linalg.eigvalsh(grams.mean(axis=0))[-1]) / 4.0 + penalty,
+        mu_min=mu,
+        L_max=float(each.max()),
+        L_tilde=together,
+        L_plus=together,
+        L_pm=together,
+        zeta2=zeta2,
+        norm2=float("nan") if x is None else float(x @ x),
+        sigma2=sigma2,
+    )
+
+
+def _minibatch_variance(problem: Minibatch) -> float:
+    """mean_i Var of one minibatch gradient at x*: the variance over samples, divided by the batch size."""
+    plain, samples = problem.problem, problem.problem.samples
+    if plain.minimizer is None:
+        return float("nan")
+    predictions = samples.features @ plain.minimizer
+    rows = plain.loss_slope(predictions, samples.targets)[:, :, None] * samples.features
+    return float(_variances(rows, samples.weights).mean()) / problem.batch_size
+
+
+def _variances(rows: Array, weights: Array) -> Array:
+    mean = np.einsum("nm,nmd->nd", weights, rows)
+    return np.asarray(np.einsum("nm,nmd->n", weights, (rows - mean[:, None]) ** 2))
+
+
+def _root_of_largest(matrix: Array) -> float:
+    last = len(matrix) - 1
+    return float(np.sqrt(max(float(linalg.eigvalsh(matrix, subset_by_index=[last, last])[0]), 0.0)))
