@@ -135,7 +135,8 @@ def full_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from isthmus.report import write_report
 
     root = tmp_path_factory.mktemp("report")
-    return write_report(Runs(root / "runs").everything(), root / "out")
+    Runs(root / "runs").everything()
+    return write_report([root / "runs"], root / "out")
 
 
 @pytest.fixture(scope="session")

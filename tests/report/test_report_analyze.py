@@ -58,7 +58,11 @@ def test_a_diverging_run_is_a_result_and_does_not_squeeze_the_others(runs: Any) 
     found = [read_run(runs.analysis("a")), read_run(runs.analysis("b", diverging=True, stepsize=1.0))]
     together, *_, diverged = analysis_sections(found)
     assert "round 40" in diverged.warnings[0]
-    assert max(value for series in together.figures[0].panels[0].series for value in series.y) <= 100
+    plot = together.figures[0].panels[0]
+    assert plot.y_range() == (pytest.approx(0.06), 100.0)
+    leaving = next(series for series in plot.series if series.name.endswith("(stepsize 1)"))
+    assert [value > 100 for value in leaving.y] == [False] * 10 + [True]  # the first point above is where it leaves
+    assert not any("bias" in words for _, words in diverged.headlines)
     assert together.tables[0].rows[1][-1] == "diverged"
     names = [series.name for series in together.figures[0].panels[0].series if series.name]
     assert names == ["gaussian quadratic (stepsize 0.01)", "gaussian quadratic (stepsize 1)"]

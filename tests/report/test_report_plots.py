@@ -120,7 +120,7 @@ def test_whatever_the_numbers_a_logarithmic_plot_is_finite_and_positive(points: 
 
 
 @settings(deadline=None, max_examples=20)
-@given(st.lists(st.tuples(st.floats(), st.floats(), st.floats()), max_size=5), st.sampled_from(SCALES), st.text(max_size=9))
+@given(st.lists(st.tuples(*[st.floats()] * 3), max_size=5), st.sampled_from(SCALES), st.text(max_size=9))
 def test_whatever_the_numbers_and_the_words_a_png_is_drawn(points: list[Any], scale: str, words: str) -> None:
     x, y, high = ([point[at] for point in points] for at in range(3))
     plot = Plot(words, words, words, (curve(words, x, y, (y, high)),), scale, scale)

@@ -11,7 +11,7 @@ from isthmus.report.plots import PALETTE, Figure, Plot, Section, Series, Table, 
 from isthmus.report.wording import distinct_labels, percent, plain
 
 NOISE = 1e-16  # of the initial gap: what float64 cannot tell from zero
-_IGNORED = frozenset({"out", "json", "replace", "config", "problem", "data"})
+_IGNORED = frozenset({"out", "json", "replace", "config", "problem", "data", "rounds", "seeds"})
 _EXACT, _MEAN, _SIMULATED, _LEVEL = PALETTE[0], PALETTE[1], PALETTE[5], "#444444"
 _TOP = 100.0  # times the initial gap: what lies higher would squeeze the curves that converge
 _INTRO = (
@@ -126,7 +126,7 @@ def _headlines(run: Run) -> tuple[tuple[str, str], ...]:
         grown = final >= 100 * initial
         left = "the initial gap" if grown else "of the initial gap is left"
         said.append((percent(final / initial), f"{left} after {plain(max(rounds, default=0.0))} rounds (simulated)"))
-    if bias is not None:
+    if bias is not None and run.status != "diverged":
         small = abs(bias) < 1e-12
         meaning = "bias: the fixed point is the solution" if small else "of the initial gap stays for ever: the bias"
         said.append(("no" if small else percent(bias), meaning))
@@ -173,8 +173,10 @@ def _constant_tables(run: Run) -> tuple[Table, ...]:
 def _comparison(runs: Sequence[Run], labels: Sequence[str]) -> Section:
     colors = cycle_colors(labels)
     series = [one for run, label in zip(runs, labels, strict=True) for one in _compared(run, label, colors[label])]
+    lowest = min((max(value, NOISE) for one in series for value in one.y), default=NOISE)
+    focus = (lowest / 2, _TOP) if any(value > _TOP for one in series for value in one.y) else None
     plot = Plot("Share of the initial gap that is left", "round", "(f − f*) / (f(x⁰) − f*)", tuple(series),
-                y_scale="log", floor=NOISE)  # fmt: skip
+                y_scale="log", floor=NOISE, focus=focus)  # fmt: skip
     rows = [
         (
             label,
@@ -210,5 +212,6 @@ def _compared(run: Run, label: str, color: str) -> list[Series]:
     gaps = _column(run, "gap", initial)
     if not any(value is not None for value in gaps):
         gaps = _column(run, "simulated", initial)
-    shown = [gap if gap is not None and gap <= _TOP else None for gap in gaps]
+    above = next((at for at, gap in enumerate(gaps) if gap is not None and gap > _TOP), len(gaps))
+    shown = [gap if at <= above else None for at, gap in enumerate(gaps)]
     return [curve(label, _column(run, "round"), shown, color=color), *_level(run, "", initial, color, group=label)]

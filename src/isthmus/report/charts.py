@@ -44,13 +44,13 @@ def _plot(plot: Plot) -> go.Figure:
 def _line(series: Series, plot: Plot) -> go.Scatter:
     few = 2 < len(series.x) <= 30
     mode = "markers" if series.style == "markers" or len(series.x) == 1 else "lines+markers" if few else "lines"
-    name = html.escape(series.name or series.group)
+    name = _text(series.name or series.group)
     return go.Scatter(
         x=series.x,
         y=series.y,
         mode=mode,
         name=name,
-        legendgroup=html.escape(series.group or series.name),
+        legendgroup=_text(series.group or series.name),
         showlegend=bool(series.name),
         line={"color": series.color, "width": 2, "dash": _DASHES[series.style]},
         marker={"color": series.color, "size": 5 if few and series.style != "markers" else 7},
@@ -69,8 +69,8 @@ def _band(series: Series) -> go.Scatter:
         line={"width": 0},
         fill="toself",
         fillcolor=f"rgba({red},{green},{blue},0.22)",
-        name=html.escape(series.name),
-        legendgroup=html.escape(series.group or series.name),
+        name=_text(series.name),
+        legendgroup=_text(series.group or series.name),
         showlegend=False,
         hoverinfo="skip",
     )
@@ -78,7 +78,7 @@ def _band(series: Series) -> go.Scatter:
 
 def _bars(bars: Bars) -> go.Figure:
     figure = go.Figure()
-    labels = ["<br>".join(map(html.escape, label_lines(label))) for label in bars.labels]
+    labels = ["<br>".join(map(_text, label_lines(label))) for label in bars.labels]
     for at, (name, values, texts) in enumerate(bars.groups):
         colors = [shade(color, 0.55 * at / max(1, len(bars.groups) - 1)) for color in bars.colors]
         figure.add_trace(
@@ -86,9 +86,9 @@ def _bars(bars: Bars) -> go.Figure:
                 y=list(range(len(labels))),
                 x=[value or 0.0 for value in values],
                 orientation="h",
-                name=html.escape(name),
+                name=_text(name),
                 marker={"color": colors},
-                text=[html.escape(text or MISSING) for text in texts],
+                text=[_text(text or MISSING) for text in texts],
                 textposition="outside",
                 cliponaxis=False,
                 customdata=labels,
@@ -120,7 +120,7 @@ def _layout(legend: Sequence[str], height: int) -> dict[str, object]:
 
 def _axis(label: str, scale: str) -> dict[str, object]:
     return {
-        "title": {"text": html.escape(label), "standoff": 8},
+        "title": {"text": _text(label), "standoff": 8},
         "type": scale,
         "gridcolor": _GRID,
         "linecolor": _AXIS,
@@ -129,7 +129,7 @@ def _axis(label: str, scale: str) -> dict[str, object]:
         "tickfont_size": 12,
         "automargin": True,
         "exponentformat": "SI",
-        "minexponent": 4,
+        "minexponent": 3,
     }
 
 
@@ -146,12 +146,17 @@ def _log_ticks(values: Sequence[float], scale: str, most: float) -> dict[str, ob
         return {"nticks": 8, "exponentformat": "power"}
     few = high > 10**most * low
     return {
-        "dtick": 1 if few else "D2",
+        "dtick": 1 if few else "D2" if high > 10 * low else "D1",
         "tickformat": "~s" if low >= 1 else "~g",
         "minor": {"dtick": "D1" if few else 1, "ticks": "outside" if few else ""},
     }
 
 
+def _text(text: str) -> str:
+    """Escaped for plotly, which knows the entities of "<", ">" and "&" but shows that of a quotation mark as it is."""
+    return html.escape(text, quote=False)
+
+
 def _hover(label: str) -> str:
     """A label inside a hover template, where "%{" would start a variable."""
-    return html.escape(label).replace("{", "&#123;").replace("}", "&#125;")
+    return _text(label).replace("{", "&#123;").replace("}", "&#125;")

@@ -107,7 +107,7 @@ class Plot:
         x_scale, y_scale: "linear" or "log".
         floor: on a logarithmic y axis, smaller values (zero and negative rounding noise too) are drawn here.
             0 means that values which are not positive are left out.
-        focus: limits of a linear y axis when the page opens, or None for all of it.
+        focus: limits of the y axis when the page opens, or None for all of it.
     """
 
     title: str
@@ -130,7 +130,7 @@ class Plot:
     def y_range(self) -> tuple[float, float] | None:
         """Return the limits of y: the focus, or on a logarithmic axis those of the curves (a band may reach zero)."""
         values = [value for series in self.drawn() for value in (*series.y, *series.high)]
-        if self.y_scale == "linear" or not values:
+        if self.focus is not None or self.y_scale == "linear" or not values:
             return self.focus
         lowest = min(value for series in self.drawn() for value in series.y)
         decades = math.log10(max(values)) - math.log10(lowest)
