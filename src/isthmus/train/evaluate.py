@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,18 +25,15 @@ class Evaluation:
     Attributes:
         accuracy: on the test part.
         loss: mean cross-entropy on the test part.
+        held_out_accuracy: on training data that nobody trains on, for choices that must not see the test data; None if
+            the line search was not asked for.
         line_search: factor on the evaluation scale -> mean cross-entropy on held-out training data; empty if not asked.
     """
 
     accuracy: float
     loss: float
+    held_out_accuracy: float | None
     line_search: dict[float, float]
-
-    @property
-    def best_factor(self) -> float:
-        """The factor of the line search with the smallest held-out loss (1 if there was none that is finite)."""
-        finite = {factor: loss for factor, loss in self.line_search.items() if loss < float("inf")}
-        return min(finite, key=lambda factor: finite[factor], default=1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +54,13 @@ class Evaluator:
 
     def __call__(self, whole: Whole, search: bool = False) -> Evaluation:
         """Evaluate; ``search`` asks for the line search over the evaluation scale."""
-        factors: dict[float, float] = {}
+        tried = {}
         if search or self.readout:
-            factors = {factor: _test(self.model(whole, factor), *self.held_out)[1] for factor in _FACTORS}
-        chosen = Evaluation(0.0, 0.0, factors).best_factor if self.readout else 1.0
+            tried = {factor: _test(self.model(whole, factor), *self.held_out) for factor in _FACTORS}
+        losses = {factor: loss for factor, (_, loss) in tried.items()}
+        chosen = best_factor(losses) if self.readout else 1.0
         accuracy, loss = _test(self.model(whole, chosen), *self.test)
-        return Evaluation(accuracy, loss, factors)
+        return Evaluation(accuracy, loss, tried[chosen][0] if tried else None, losses)
 
     def model(self, whole: Whole, factor: float = 1.0) -> MLP:
         """Return the network to use: weights times scales times factor, statistics recomputed.
@@ -69,7 +69,7 @@ class Evaluator:
         """
         state = dict(whole.state)
         for name, scale in whole.scales.items():
-            state[name] = state[name] * scale
+            state[name] = state[name] * scale.to(state[name].device)
         for name in _without_norm(whole.spec) if factor != 1.0 else ():
             state[name] = state[name] * factor
         model = MLP(whole.spec).to(self.calibration.device)
@@ -91,6 +91,12 @@ def recalibrate(model: nn.Module, features: Tensor) -> None:
         model(features)
 
 
+def best_factor(losses: Mapping[float, float]) -> float:
+    """Return the factor with the smallest loss; 1 if none is finite."""
+    finite = {factor: loss for factor, loss in losses.items() if math.isfinite(loss)}
+    return min(finite, key=lambda factor: finite[factor], default=1.0)
+
+
 def summarize_scale(whole: Whole) -> float:
     """Return the mean evaluation scale of the output layer, the one number to show for it."""
     scale = whole.scales.get("output.weight")
@@ -100,9 +106,10 @@ def summarize_scale(whole: Whole) -> float:
 def line_search_record(evaluation: Evaluation) -> dict[str, Any]:
     """Return the line search as plain data: best factor, and its held-out loss beside that of the rule (factor 1)."""
     losses = evaluation.line_search
+    best = best_factor(losses)
     return {
-        "best_factor": evaluation.best_factor,
-        "held_out_loss": losses.get(evaluation.best_factor),
+        "best_factor": best,
+        "held_out_loss": losses.get(best),
         "held_out_loss_of_rule": losses.get(1.0),
         "losses": {f"{factor:.3g}": loss for factor, loss in losses.items()},
     }

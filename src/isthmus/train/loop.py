@@ -23,7 +23,7 @@ from isthmus.progress import progress
 from isthmus.records import RunWriter
 from isthmus.train.account import flops_per_sample, planned_bytes, resident_bytes
 from isthmus.train.config import TrainConfig
-from isthmus.train.evaluate import Evaluation, Evaluator, line_search_record, summarize_scale
+from isthmus.train.evaluate import Evaluation, Evaluator, best_factor, line_search_record, summarize_scale
 from isthmus.train.exchange import Program, all_gather
 from isthmus.train.round import Worker
 from isthmus.train.shards import Shards
@@ -40,6 +40,8 @@ class Report:
     compute: float
     communicate: float
     parameters: float
+    memory: float
+    operations: float
     process: float
 
     def as_tensor(self, device: torch.device) -> Tensor:
@@ -70,12 +72,12 @@ def work(worker: Worker, shards: Shards, writer: RunWriter | None, shared_proces
     with ExitStack() as stack:
         total = len(config.steps_by_round)
         advance = stack.enter_context(progress(_title(config), total)) if root else None
-        reports = yield from _exchange_reports(worker, strategy, 0.0)
+        reports = yield from _exchange_reports(worker, strategy, 0.0, 0)
         if root:
             root.first_row([int(report.process) for report in reports])
         for number, steps in enumerate(config.steps_by_round, start=1):
             loss = yield from strategy.round(number - 1, steps)
-            reports = yield from _exchange_reports(worker, strategy, loss)
+            reports = yield from _exchange_reports(worker, strategy, loss, len(steps))
             diverged = not all(math.isfinite(report.loss) for report in reports)
             if root and advance:
                 root.row(number, steps, reports, diverged)
@@ -90,12 +92,21 @@ def work(worker: Worker, shards: Shards, writer: RunWriter | None, shared_proces
     return root.summary([value.item() for value in peaks])
 
 
-def _exchange_reports(worker: Worker, strategy: Strategy, loss: float) -> Program[list[Report]]:
-    meter = worker.meter
-    parameters = sum(parameter.numel() for parameter in strategy.trained.parameters())
-    own = Report(loss, meter.sent, meter.received, meter.compute, meter.communicate, parameters, os.getpid())
+def _exchange_reports(worker: Worker, strategy: Strategy, loss: float, steps: int) -> Program[list[Report]]:
+    config, meter, network = worker.config, worker.meter, strategy.trained
+    own = Report(
+        loss=loss,
+        sent=meter.sent,
+        received=meter.received,
+        compute=meter.compute,
+        communicate=meter.communicate,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        memory=planned_bytes(network, config.momentum),
+        operations=flops_per_sample(network) * config.batch_size * steps,
+        process=os.getpid(),
+    )
     meter.reset()
-    replies = yield from all_gather(own.as_tensor(worker.features.device), worker.config.workers, counted=False)
+    replies = yield from all_gather(own.as_tensor(worker.features.device), config.workers, counted=False)
     return [Report(*reply.tolist()) for reply in replies]
 
 
@@ -115,7 +126,7 @@ class _Root:
         )
         self._start = time.perf_counter()
         self._rows: list[dict[str, Any]] = []
-        self._most_parameters = [0] * worker.config.workers
+        self._most_parameters = self._most_memory = self._operations = [0] * worker.config.workers
         self._status = "finished"
         self.note = ""
 
@@ -138,9 +149,10 @@ class _Root:
     def row(self, number: int, steps: range, reports: list[Report], diverged: bool) -> None:
         """Write the row of a finished round."""
         config = self._config
-        self._most_parameters = [
-            max(most, int(report.parameters)) for most, report in zip(self._most_parameters, reports, strict=True)
-        ]
+        self._most_parameters = _most(self._most_parameters, [int(report.parameters) for report in reports])
+        self._most_memory = _most(self._most_memory, [int(report.memory) for report in reports])
+        done = [int(report.operations) for report in reports]
+        self._operations = [sum(pair) for pair in zip(self._operations, done, strict=True)]
         self._status = "diverged" if diverged else "finished"
         evaluation = self._evaluator(self._strategy.whole()) if config.evaluated(number) or diverged else None
         loss = sum(report.loss for report in reports) / (len(steps) * config.workers)
@@ -161,14 +173,13 @@ class _Root:
         """Save the model and return the summary."""
         config, whole, last = self._config, self._strategy.whole(), self._rows[-1]
         evaluation = self._evaluator(whole, search=True)
-        factor = evaluation.best_factor if config.scale == "readout" else 1.0
+        factor = best_factor(evaluation.line_search) if config.scale == "readout" else 1.0
         _save(self._evaluator.model(whole, factor), self._writer.path)
-        samples_of_one = last["samples"] // config.workers
-        trained = self._strategy.trained
         return {
             "status": self._status,
             "test_accuracy": evaluation.accuracy,
             "test_loss": evaluation.loss,
+            "held_out_accuracy": evaluation.held_out_accuracy,
             "rounds": last["round"],
             "samples": last["samples"],
             "seconds": time.perf_counter() - self._start,
@@ -178,10 +189,10 @@ class _Root:
             "received_bytes": _column_sums(self._rows, "received_bytes"),
             "compute_seconds": _column_sums(self._rows, "compute_seconds"),
             "communicate_seconds": _column_sums(self._rows, "communicate_seconds"),
-            "worker_memory_bytes": [planned_bytes(trained, config.momentum)] * config.workers,
+            "worker_memory_bytes": self._most_memory,
             "root_model_bytes": sum(t.numel() * t.element_size() for t in whole.state.values()),
             "measured_peak_bytes": [None if math.isnan(peak) else int(peak) for peak in peaks],
-            "flops_per_worker": flops_per_sample(trained) * samples_of_one,
+            "flops_per_worker": max(self._operations),
             "eval_scale": summarize_scale(whole),
             "line_search": line_search_record(evaluation),
             "weights_sha256": digest(whole.state),
@@ -229,6 +240,10 @@ def _tensors(data: Dataset, device: torch.device) -> tuple[Tensor, Tensor]:
 
 def _column_sums(rows: list[dict[str, Any]], key: str) -> list[Any]:
     return [sum(column) for column in zip(*(row[key] for row in rows), strict=True)]
+
+
+def _most(before: list[int], now: list[int]) -> list[int]:
+    return [max(pair) for pair in zip(before, now, strict=True)]
 
 
 def _growth(start: int | None) -> float:

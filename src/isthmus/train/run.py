@@ -38,17 +38,21 @@ def run(config: TrainConfig, command: list[str] | None = None) -> Run | None:
     if _under_torchrun():
         return _join(config, command)
     with _writer(config, command) as writer, _terminate_as_interrupt():
-        summary = run_serial(config, writer) if config.executor == "serial" else _launch(config, writer.path)
+        try:
+            summary = _run_here(config, writer)
+        except WorkerError as error:
+            rows = read_run(writer.path).rows
+            when = f"in round {len(rows)}" if rows else "while starting"
+            raise WorkerError(f"{error} {when}; rows so far are in {writer.path}") from error
         _finish(writer, summary)
     return read_run(writer.path)
 
 
-def _launch(config: TrainConfig, folder: Path) -> dict[str, Any]:
-    try:
-        return launch(_run_launched, (config, folder), config.workers)
-    except WorkerError as error:
-        rows = read_run(folder).rows
-        raise WorkerError(f"{error} in round {len(rows) if rows else 0}; rows so far are in {folder}") from error
+def _run_here(config: TrainConfig, writer: RunWriter) -> dict[str, Any]:
+    if config.executor == "serial":
+        return run_serial(config, writer)
+    summary: dict[str, Any] = launch(_run_launched, (config, writer.path), config.workers)
+    return summary
 
 
 def _run_launched(config: TrainConfig, folder: Path) -> dict[str, Any]:

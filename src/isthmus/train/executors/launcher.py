@@ -93,7 +93,7 @@ def _raise_failure(worker: int, failure: ProcessFailure) -> NoReturn:
     message = failure.message["message"] if isinstance(failure.message, dict) else failure.message
     if failure.error_file_data.get("message") == "<NONE>":
         message = f"exit code {failure.exitcode}"
-    raise WorkerError(f"worker {worker} failed: {' '.join(message.split())}")
+    raise WorkerError(f"worker {worker} failed ({' '.join(message.split())})")
 
 
 def _end_with_launcher() -> None:

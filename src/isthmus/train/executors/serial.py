@@ -44,7 +44,7 @@ def step_together(programs: Sequence[Program[Any]], meters: Sequence[Meter]) -> 
             except (IsthmusError, KeyboardInterrupt):
                 raise
             except Exception as error:
-                raise WorkerError(f"worker {worker} failed: {type(error).__name__}: {error}") from error
+                raise WorkerError(f"worker {worker} failed ({type(error).__name__}: {error})") from error
         if not requests:
             return results
         replies = list(_deliver(requests, meters))

@@ -1,0 +1,193 @@
+"""Configurations that cannot run are one clear line; budgets and schedules count what they say."""
+
+from __future__ import annotations
+
+import dataclasses
+import doctest
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from isthmus.cli import main
+from isthmus.errors import InvalidInput, RecordError
+from isthmus.nets import mlp
+from isthmus.records import read_run
+from isthmus.train import TrainConfig, account, scaling, train
+from isthmus.train.shards import batch_at, load_shards
+
+BAD = [
+    (["--workers", "0"], "`workers` must be at least 1, got 0"),
+    (["--workers", "65", "--widths", "64", "128"], "at most the 64 units dealt out of the hidden layer of 64, got 65"),
+    (["--workers", "4", "--widths", "4", "--core", "0.5"], "at most the 2 units dealt"),
+    (["--data", "digit"], "got 'digit'; did you mean 'digits'?"),
+    (["--data", "diabetes"], "`data` must have classes"),
+    (["--data", "idx:/nowhere"], "/nowhere: no such folder"),
+    (["--strategy", "isst"], "did you mean 'ist'?"),
+    (["--law", "rotate"], "did you mean 'rotated'?"),
+    (["--rounds", "0"], "`rounds` must be at least 1"),
+    (["--local-steps", "-1"], "`local_steps` must be at least 1"),
+    (["--batch-size", "4000"], "`batch_size` must be at most a worker's share of the training data"),
+    (["--samples", "10"], "`samples` must allow one step of every worker"),
+    (["--lr", "0"], "`lr` must be greater than 0"),
+    (["--lr", "nan"], "`lr` must be a finite number"),
+    (["--core", "1.5"], "`core` must be at most 1.0"),
+    (["--widths"], "`widths` must name at least one hidden layer"),
+    (["--widths", "0"], "`widths` must be at least 1"),
+    (["--momentum", "1"], "`momentum` must be less than 1.0"),
+    (["--executor", "thread"], "`executor` must be one of processes, serial"),
+    (["--norm", "layer"], "`norm` must be one of batch, none"),
+    (["--activation", "rely"], "did you mean 'relu'?"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(arguments) for arguments, _ in BAD])
+def test_bad_input_is_one_line_and_leaves_nothing(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", *arguments, "--out", str(tmp_path / "run")])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.svm").write_text("0 1:0.5\n1 1:nan\n")
+    with pytest.raises(InvalidInput, match=r"bad\.svm, line 2: a value is not a finite number"):
+        train(TrainConfig(data=f"libsvm:{tmp_path / 'bad.svm'}", out=tmp_path / "run"))
+
+
+def test_a_taken_folder_is_refused_before_any_worker_starts(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RecordError, match="is not a run of isthmus"):
+        train(TrainConfig(out=tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def run_without_torch(*flags: str) -> subprocess.CompletedProcess[str]:
+    """`isthmus train` in a fresh interpreter in which torch cannot be found, as where the extra is not installed."""
+    code = (
+        "import sys\n"
+        "class NoTorch:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'torch': raise ModuleNotFoundError(\"No module named 'torch'\", name=name)\n"
+        "sys.meta_path.insert(0, NoTorch())\n"
+        "from isthmus.cli import main\n"
+        f"main(['train', *{list(flags)}])\n"
+    )
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def test_help_needs_no_torch() -> None:
+    done = run_without_torch("--help")
+    assert done.returncode == 0, done.stderr
+    assert "--local-steps" in done.stdout
+
+
+def test_without_torch_one_line_says_what_to_install() -> None:
+    done = run_without_torch()
+    assert done.returncode == 2
+    assert "pip install 'isthmus[train]'" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_budget_counts_samples_over_all_workers() -> None:
+    config = TrainConfig(samples=1000, workers=3, batch_size=10, local_steps=7)
+    assert config.steps == 33
+    assert [len(steps) for steps in config.steps_by_round] == [7, 7, 7, 7, 5]
+    assert [step for steps in config.steps_by_round for step in steps] == list(range(33))
+    assert config.resolved()["samples"] == 990
+
+
+def test_the_learning_rate_rises_then_falls_to_zero() -> None:
+    config = TrainConfig(rounds=10, local_steps=10, lr=0.4, warmup=0.1)
+    rates = [config.lr_at(step) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.04 * k for k in range(1, 11)])
+    assert max(rates) == 0.4
+    assert all(np.diff(rates[10:]) < 0)
+    assert config.lr_at(100) == pytest.approx(0.0, abs=1e-12)
+    assert TrainConfig(rounds=1, local_steps=1).lr_at(0) == TrainConfig().peak_lr
+
+
+def test_data_is_really_sharded() -> None:
+    config = TrainConfig(workers=5, batch_size=16)
+    shards = load_shards(config)
+    everything = np.concatenate(shards.shares)
+    assert sorted(everything) == list(range(shards.train.samples))
+    assert shards.train.samples + shards.held_out.samples + shards.test.samples == 1797
+    assert max(map(len, shards.shares)) - min(map(len, shards.shares)) <= 1
+
+
+def test_an_epoch_is_a_new_order_without_repetition() -> None:
+    config = TrainConfig(batch_size=10)
+    epochs = [[batch_at(config, 1, 95, step) for step in range(9 * e, 9 * (e + 1))] for e in range(2)]
+    for epoch in epochs:
+        seen = np.concatenate(epoch)
+        assert len(set(seen)) == len(seen) == 90
+    assert not np.array_equal(np.concatenate(epochs[0]), np.concatenate(epochs[1]))
+    assert not np.array_equal(batch_at(config, 1, 95, 0), batch_at(config, 2, 95, 0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "least"),
+    [
+        ({"strategy": "ist", "law": "block"}, 0.93),
+        ({"strategy": "ist", "law": "uniform"}, 0.90),
+        ({"strategy": "ist", "law": "fixed", "core": 0.25}, 0.93),
+        ({"strategy": "ist", "law": "block", "norm": "none"}, 0.90),
+        ({"strategy": "narrow"}, 0.93),
+        ({"strategy": "local-sgd"}, 0.94),
+        ({"strategy": "data-parallel"}, 0.94),
+    ],
+    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
+)
+def test_it_learns_digits(changes: dict[str, Any], least: float, tmp_path: Path) -> None:
+    run = train(TrainConfig(executor="serial", out=tmp_path / "run", rounds=40, **changes))
+    assert run is not None
+    assert run.status == "finished"
+    assert run.summary["test_accuracy"] >= least
+    assert run.rows[0]["test_accuracy"] < 0.5
+    assert run.rows[-1]["train_loss"] < 0.3 < run.rows[1]["train_loss"]
+
+
+def test_a_diverging_run_is_a_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(
+        ["train", "--executor", "serial", "--norm", "none", "--lr", "1e6", "--out", str(tmp_path / "run"), "--json"]
+    )
+    summary = json.loads(capsys.readouterr().out)
+    run = read_run(tmp_path / "run")
+    assert summary["status"] == run.status == "diverged"
+    assert 1 <= len(run.rows) - 1 < 60
+    assert run.rows[-1]["train_loss"] is None
+
+
+def test_a_run_holds_what_readers_expect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["train", "--executor", "serial", "--rounds", "4", "--widths", "16", "--out", str(tmp_path / "run")])
+    assert "test accuracy" in capsys.readouterr().out
+    run = read_run(tmp_path / "run")
+    assert [row["round"] for row in run.rows] == [0, 1, 2, 3, 4]
+    assert [row["samples"] for row in run.rows] == [number * 4 * 10 * 32 for number in range(5)]
+    assert run.summary["sent_bytes"] == [sum(row["sent_bytes"][worker] for row in run.rows) for worker in range(4)]
+    weights = 64 * 4 + 4 * 10
+    assert run.summary["flops_per_worker"] == 2 * (3 * weights - 64 * 4) * 4 * 10 * 32
+    parameters = weights + 2 * 4 + 10
+    assert run.summary["worker_parameters"] == [parameters] * 4
+    assert run.summary["worker_memory_bytes"] == [3 * 4 * parameters + 2 * 4 * 4 + 8] * 4  # and the norm's buffers
+    again = dataclasses.replace(TrainConfig(), rounds=4, widths=(16,), executor="serial", out=tmp_path / "run")
+    with pytest.raises(RecordError, match="already holds a run"):
+        train(again)
+    assert train(dataclasses.replace(again, replace=True)) is not None
+
+
+@pytest.mark.parametrize("module", [mlp, account, scaling], ids=lambda module: module.__name__)
+def test_documentation_examples(module: Any) -> None:
+    found = doctest.testmod(module)
+    assert found.attempted > 0
+    assert found.failed == 0

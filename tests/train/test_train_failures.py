@@ -1,0 +1,157 @@
+"""Real processes through the command: joined by torchrun, killed, interrupted, failing; never an orphan."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from isthmus.errors import WorkerError
+from isthmus.records import read_run
+from isthmus.train import TrainConfig, train
+from isthmus.train.exchange import Meter, Program, all_gather
+from isthmus.train.executors.launcher import launch
+from isthmus.train.executors.processes import drive
+from isthmus.train.executors.serial import step_together
+
+pytestmark = pytest.mark.processes
+ENDLESS = ["train", "--workers", "3", "--rounds", "100000", "--widths", "32", "16", "--eval-every", "1000"]
+
+KILLED = r"isthmus: worker {} was killed \(signal 9\) in round \d+; rows so far are in .*run"
+
+
+def start(out: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "isthmus", *ENDLESS, "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    try:
+        lines = (out / "rows.jsonl").read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+    except FileNotFoundError:
+        return []
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 90.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "took too long"
+        time.sleep(0.05)
+
+
+def running(process: int) -> bool:
+    """Whether a process exists and is more than a zombie that nobody has waited for."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def kill_worker(index: int) -> Callable[[subprocess.Popen[str], list[int]], None]:
+    return lambda command, workers: os.kill(workers[index], signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("harm", "code", "status", "line"),
+    [
+        (kill_worker(2), 1, "failed", KILLED.format(2)),
+        (kill_worker(0), 1, "failed", KILLED.format(0)),
+        (lambda command, workers: os.killpg(command.pid, signal.SIGINT), 130, "interrupted", "isthmus: interrupted"),
+        (lambda command, workers: command.send_signal(signal.SIGTERM), 130, "interrupted", "isthmus: interrupted"),
+        (lambda command, workers: command.kill(), -signal.SIGKILL, "unfinished", None),
+    ],
+    ids=["kill-9-worker", "kill-9-root", "ctrl-c", "sigterm", "kill-9-launcher"],
+)
+def test_a_run_that_is_cut_short(harm: Any, code: int, status: str, line: str | None, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = start(out)
+    try:
+        wait_for(lambda: len(rows(out)) > 3)
+        workers = rows(out)[0]["processes"]
+        assert len(set(workers)) == 3
+        assert all(running(worker) for worker in workers)
+        harm(command, workers)
+        _, errors = command.communicate(timeout=20)
+    finally:
+        command.kill()
+    assert command.returncode == code
+    if line is not None:
+        assert errors.count("\n") == 1, errors
+        assert re.fullmatch(line, errors.strip()), errors
+    wait_for(lambda: not any(running(worker) for worker in workers), 10)
+    run = read_run(out)
+    assert run.status == status
+    assert [row["round"] for row in run.rows] == list(range(len(run.rows)))
+
+
+def test_a_worker_that_raises_is_named() -> None:
+    with pytest.raises(WorkerError, match=r"^worker 1 failed \(ValueError: the third number is odd\)$"):
+        launch(_fail_on_one, (), 3)
+
+
+def test_a_worker_that_raises_is_named_by_the_serial_executor_too() -> None:
+    with pytest.raises(WorkerError, match=r"^worker 1 failed \(ValueError: the third number"):
+        step_together([_odd_program(worker) for worker in range(3)], [Meter() for _ in range(3)])
+
+
+def _fail_on_one() -> None:
+    drive(_odd_program(dist.get_rank()), Meter(), dist.get_rank())
+
+
+def _odd_program(worker: int) -> Program[None]:
+    yield from all_gather(torch.zeros(2), 3)
+    if worker == 1:
+        raise ValueError("the third number\nis odd")
+    yield from all_gather(torch.zeros(2), 3)
+
+
+def test_the_launchers_processes_equal_serial(tmp_path: Path) -> None:
+    config = {"widths": (16,), "rounds": 5, "workers": 3, "strategy": "ist"}
+    launched = train(TrainConfig(**config, out=tmp_path / "launched"))
+    serial = train(TrainConfig(**config, out=tmp_path / "serial", executor="serial"))
+    assert launched is not None
+    assert serial is not None
+    assert launched.status == serial.status == "finished"
+    assert launched.summary["weights_sha256"] == serial.summary["weights_sha256"]
+    assert all(peak > 0 for peak in launched.summary["measured_peak_bytes"])
+    assert serial.summary["measured_peak_bytes"] == [None] * 3
+
+
+def test_torchrun_joins_and_equals_serial(tmp_path: Path) -> None:
+    flags = ["--workers", "2", "--rounds", "3", "--widths", "16"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*torchrun, "-m", "isthmus", "train", *flags, "--out", str(tmp_path / "joined"), "--json"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)  # only the root prints
+    serial = train(TrainConfig(workers=2, rounds=3, widths=(16,), executor="serial", out=tmp_path / "serial"))
+    assert serial is not None
+    assert summary["weights_sha256"] == serial.summary["weights_sha256"]
+    assert read_run(tmp_path / "joined").status == "finished"
+
+
+def test_torchrun_with_another_number_of_workers_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="number of processes torchrun started, 2, got 4"):
+        train(TrainConfig(workers=4, out=tmp_path / "run"))

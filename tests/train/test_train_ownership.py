@@ -1,0 +1,116 @@
+"""Slicing and merging by index sets against entry-by-entry twins."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from isthmus.errors import InvalidInput
+from isthmus.nets.mlp import MLPSpec, index_map, initial_state
+from isthmus.nets.ownership import Held, mean_of, merge_states, slice_state, slice_tensor
+from isthmus.partitions import LAWS, partition_at
+
+
+def naive_slice(array: np.ndarray, held: Held) -> np.ndarray:
+    return array[np.ix_(*(np.arange(size) if h is None else h for size, h in zip(array.shape, held, strict=True)))]
+
+
+def naive_merge(whole: np.ndarray, parts: list[tuple[np.ndarray, Held]]) -> np.ndarray:
+    """Entry by entry: the mean over its holders, in float64; the old value where there is none."""
+    result = whole.astype(np.float64)
+    for place in itertools.product(*(range(size) for size in whole.shape)):
+        values = []
+        for part, held in parts:
+            where = [place[d] if h is None else np.flatnonzero(h == place[d]) for d, h in enumerate(held)]
+            if all(np.size(w) for w in where):
+                values.append(float(part[tuple(int(np.ravel(w)[0]) for w in where)]))
+        if values:
+            result[place] = sum(values) / len(values)
+    return result
+
+
+@st.composite
+def cuts(draw: st.DrawFn) -> tuple[tuple[int, ...], list[Held]]:
+    shape = draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))
+    held = []
+    for _ in range(draw(st.integers(1, 4))):
+        sets = [draw(st.none() | st.sets(st.integers(0, size - 1), min_size=1)) for size in shape]
+        held.append(tuple(None if s is None else np.array(sorted(s), dtype=np.int64) for s in sets))
+    return tuple(shape), held
+
+
+@given(cuts())
+@settings(max_examples=150, deadline=None)
+def test_slice_and_merge_equal_the_naive_twins(case: tuple[tuple[int, ...], list[Held]]) -> None:
+    shape, maps = case
+    random = np.random.Generator(np.random.Philox(len(shape)))
+    whole = torch.from_numpy(random.standard_normal(shape))
+    parts = []
+    for held in maps:
+        piece = slice_tensor(whole, held)
+        assert np.array_equal(piece.numpy(), naive_slice(whole.numpy(), held))
+        parts.append((piece + torch.from_numpy(random.standard_normal(piece.shape)), held))
+    merged = merge_states({"w": whole}, [({"w": part}, {"w": held}) for part, held in parts])["w"]
+    expected = naive_merge(whole.numpy(), [(part.numpy(), held) for part, held in parts])
+    np.testing.assert_allclose(merged.numpy(), expected, rtol=0, atol=1e-14)
+
+
+@given(cuts())
+@settings(max_examples=100, deadline=None)
+def test_merging_what_was_cut_gives_back_the_very_bits(case: tuple[tuple[int, ...], list[Held]]) -> None:
+    shape, maps = case
+    whole = torch.from_numpy(np.random.Generator(np.random.Philox(1)).standard_normal(shape).astype(np.float32)) / 3
+    parts = [({"w": slice_tensor(whole, held)}, {"w": held}) for held in maps]
+    assert torch.equal(merge_states({"w": whole}, parts)["w"], whole)
+
+
+@pytest.mark.parametrize(("law", "workers", "core"), [*itertools.product(LAWS, (1, 2, 3, 5), (0.0, 0.3, 1.0))])
+def test_a_cut_mlp_merges_back_bit_for_bit(law: str, workers: int, core: float) -> None:
+    spec = MLPSpec(inputs=4, widths=(11, 9, 8), outputs=3)
+    whole = initial_state(spec, seed=1)
+    partitions = [partition_at(law, d, workers, 0, f"hidden{i}", 2, core) for i, d in enumerate(spec.widths)]
+    maps = [index_map(spec, [p.held(worker) for p in partitions]) for worker in range(workers)]
+    merged = merge_states(whole, [(slice_state(whole, held), held) for held in maps])
+    assert merged.keys() == whole.keys()
+    assert all(torch.equal(merged[name], whole[name]) and merged[name].dtype == whole[name].dtype for name in whole)
+
+
+def test_holders_are_averaged_and_the_rest_is_kept() -> None:
+    """Three workers hold units {0, 1}, {1, 2}, {1}; nobody holds 3."""
+    held = [np.array([0, 1]), np.array([1, 2]), np.array([1])]
+    parts = [torch.tensor([10.0, 20.0]), torch.tensor([30.0, 40.0]), torch.tensor([70.0])]
+    pairs = [({"w": part}, {"w": (indices,)}) for part, indices in zip(parts, held, strict=True)]
+    merged = merge_states({"w": torch.tensor([1.0, 2.0, 3.0, 4.0])}, pairs)["w"]
+    assert merged.tolist() == [10.0, 40.0, 40.0, 4.0]
+
+
+def test_integer_and_boolean_buffers_keep_their_type() -> None:
+    whole = {"steps": torch.tensor(0), "mask": torch.tensor([True, False])}
+    everything = {"steps": (), "mask": (None,)}
+    parts = [({"steps": torch.tensor(n), "mask": torch.tensor([False, True])}, everything) for n in (5, 6, 7)]
+    merged = merge_states(whole, parts)
+    assert merged["steps"].dtype == torch.int64
+    assert merged["steps"].item() == 6
+    assert merged["mask"].tolist() == [False, True]
+
+
+def test_the_mean_of_equal_tensors_is_that_tensor() -> None:
+    tensor = torch.tensor([0.1, 1 / 3, 1e-30, 3e30])
+    for copies in range(1, 12):
+        assert torch.equal(mean_of([tensor] * copies), tensor)
+    assert mean_of([torch.tensor([1.0]), torch.tensor([2.0]), torch.tensor([6.0])]).item() == 3.0
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    whole = {"w": torch.zeros(3, 2)}
+    with pytest.raises(InvalidInput, match="has no 'w'"):
+        slice_state(whole, {})
+    with pytest.raises(InvalidInput, match="must have 2 dimensions, got 1"):
+        slice_state(whole, {"w": (None,)})
+    with pytest.raises(InvalidInput, match=r"shape \(1, 2\), got \(2, 2\)"):
+        merge_states(whole, [({"w": torch.zeros(2, 2)}, {"w": (np.array([1]), None)})])
