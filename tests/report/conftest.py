@@ -74,11 +74,11 @@ class Runs:
                 gap = initial * falling
                 writer.append({
                     "round": at, "mean_gap": 0.97 * gap, "gap": gap, "simulated": gap * (1 + 0.02 * math.sin(at)),
-                    "low": gap * 0.9, "high": gap * 1.1, "distance": 5 * math.exp(-at),
+                    "low": gap * 0.9, "high": gap * 1.1, "distance": 5 * math.exp(8 * at if diverging else -at),
                 })  # fmt: skip
             writer.finish({
-                "initial_gap": initial, "optimal_value": -3.2, "fixed_point_gap": None if diverging else bias * initial,
-                "fixed_point_relative_gap": None if diverging else bias, "final_simulated_gap": gap,
+                "initial_gap": initial, "optimal_value": -3.2, "fixed_point_gap": bias * initial,
+                "fixed_point_relative_gap": bias, "final_simulated_gap": gap,
                 "constants": [{"name": "λmax(L̄)", "value": 12.3456789, "meaning": "largest curvature"},
                               {"name": "θ", "value": None, "meaning": "smallest constant of Theorem 1"}],
                 "verdicts": [{"statement": "Theorem 1 applies", "holds": False,

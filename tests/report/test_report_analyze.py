@@ -1,5 +1,6 @@
 """Analyses and figures to plots and tables."""
 
+import math
 from typing import Any
 
 import pytest
@@ -62,6 +63,9 @@ def test_a_diverging_run_is_a_result_and_does_not_squeeze_the_others(runs: Any) 
     assert plot.y_range() == (pytest.approx(0.06), 100.0)
     leaving = next(series for series in plot.series if series.name.endswith("(stepsize 1)"))
     assert [value > 100 for value in leaving.y] == [False] * 10 + [True]  # the first point above is where it leaves
+    assert sum(series.style == "dotted" for series in plot.series) == 1  # it does not move to its fixed point
+    (distance,) = diverged.figures[1].panels
+    assert distance.drawn()[0].y[:2] == (5.0, pytest.approx(5 * math.exp(8)))
     assert not any("bias" in words for _, words in diverged.headlines)
     assert together.tables[0].rows[1][-1] == "diverged"
     names = [series.name for series in together.figures[0].panels[0].series if series.name]

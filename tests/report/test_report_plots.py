@@ -106,6 +106,7 @@ def test_a_band_that_reaches_below_zero_does_not_stretch_the_axis() -> None:
     assert 0.7 < high < 1.0
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(), st.floats(), st.floats(), st.floats()), max_size=12), st.floats(0, 1))
 def test_whatever_the_numbers_a_logarithmic_plot_is_finite_and_positive(points: list[Any], floor: float) -> None:
     x, y, low, high = ([point[at] for point in points] for at in range(4))

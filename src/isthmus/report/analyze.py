@@ -105,14 +105,14 @@ def _level(run: Run, name: str, scale: float, color: str, group: str = "") -> li
 
 def _distance_figure(run: Run) -> Figure:
     distances = _column(run, "distance")
-    largest = max((value for value in distances if value is not None), default=0.0)
+    first = next((value for value in distances if value), 0.0)
     series = curve("‖E xᵏ − x∞‖", _column(run, "round"), distances, color=_MEAN)
     return Figure(
         "distance",
         "How fast the mean point settles",
         "Distance of the mean point to the fixed point. It shows the speed only: the fixed point itself may be far "
         "from the solution, which is what the dotted line in the picture of the gap says.",
-        (Plot("Distance to the fixed point", "round", "‖E xᵏ − x∞‖", (series,), y_scale="log", floor=NOISE * largest),),
+        (Plot("Distance to the fixed point", "round", "‖E xᵏ − x∞‖", (series,), y_scale="log", floor=NOISE * first),),
     )
 
 
@@ -214,4 +214,5 @@ def _compared(run: Run, label: str, color: str) -> list[Series]:
         gaps = _column(run, "simulated", initial)
     above = next((at for at, gap in enumerate(gaps) if gap is not None and gap > _TOP), len(gaps))
     shown = [gap if at <= above else None for at, gap in enumerate(gaps)]
-    return [curve(label, _column(run, "round"), shown, color=color), *_level(run, "", initial, color, group=label)]
+    level = _level(run, "", initial, color, group=label) if run.status != "diverged" else []
+    return [curve(label, _column(run, "round"), shown, color=color), *level]

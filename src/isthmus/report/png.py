@@ -119,7 +119,8 @@ def _legend(canvas: Canvas, grid: Sequence[Axes]) -> None:
     if len({tuple(labels) for _, labels in entries}) == 1:
         handles, labels = entries[0]
         if labels:
-            columns = min(3, len(labels))
+            widest = 0.5 + 0.085 * max(map(len, labels))  # inches: the line and its words
+            columns = min(3, len(labels), max(1, int(canvas.get_figwidth() / widest)))
             canvas.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
         return
     for axes, (handles, labels) in zip(grid, entries, strict=True):
