@@ -1,19 +1,54 @@
 """Exact theory of IST on quadratics: moments, dynamics, fixed points, and the theorems with what they assume."""
 
-from isthmus.lab.theory.dynamics import Dynamics, dynamics, mean_trajectory
+from isthmus.lab.theory.bounds import (
+    Bound,
+    exact_scaled_gap,
+    gradient_descent_rate,
+    perm_q_form,
+    scaled_noise,
+    sgd_rate,
+    theorem1_average,
+    theorem1_contraction,
+    theorem2,
+)
+from isthmus.lab.theory.coordinates import CoordinateCourse, coordinate_dynamics
+from isthmus.lab.theory.dynamics import Dynamics, dynamics, mean_trajectory, quadratic_forms
 from isthmus.lab.theory.fixed_points import fixed_point, relative_gap
+from isthmus.lab.theory.readouts import Readouts, first_order_fixed_point, readouts, sketched_objective
+from isthmus.lab.theory.stationary import StableSteps, Stationary, spectral_radius, stable_stepsizes, stationary
 from isthmus.lab.theory.stepsizes import contraction_limit
 from isthmus.lab.theory.theorem1 import Condition, Theorem1, expected_matrix, theorem1
 
 __all__ = [
+    "Bound",
     "Condition",
+    "CoordinateCourse",
     "Dynamics",
+    "Readouts",
+    "StableSteps",
+    "Stationary",
     "Theorem1",
     "contraction_limit",
+    "coordinate_dynamics",
     "dynamics",
+    "exact_scaled_gap",
     "expected_matrix",
+    "first_order_fixed_point",
     "fixed_point",
+    "gradient_descent_rate",
     "mean_trajectory",
+    "perm_q_form",
+    "quadratic_forms",
+    "readouts",
     "relative_gap",
+    "scaled_noise",
+    "sgd_rate",
+    "sketched_objective",
+    "spectral_radius",
+    "stable_stepsizes",
+    "stationary",
     "theorem1",
+    "theorem1_average",
+    "theorem1_contraction",
+    "theorem2",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -134,6 +134,23 @@ def mean_trajectory(problem: Quadratic, method: Method, x0: ArrayLike, rounds: i
     return np.stack(means)
 
 
+def quadratic_forms(
+    problem: Quadratic, method: Method, x0: ArrayLike, rounds: int, forms: Sequence[Array], center: Array | None = None
+) -> Array:
+    """Return E (x^k - c)' A (x^k - c) for every A of ``forms``, [len(forms), K+1], exact; c is x* unless given.
+
+    Raises:
+        InvalidInput: wrong shapes, or moments that are not known.
+    """
+    moments = known_moments(problem, method)
+    c = problem.minimizer if center is None else center
+    values = np.full((len(forms), check_integer("rounds", rounds, at_least=0) + 1), np.inf)
+    for k, (m, S) in enumerate(course(moments, check_array("x0", x0, problem.dim), rounds)):
+        second = S + np.outer(m - c, m - c)
+        values[:, k] = [float(np.vdot(A, second)) for A in forms]
+    return values
+
+
 def course(moments: RoundMoments, x0: Array, rounds: int) -> Iterator[tuple[Array, Array]]:
     """Yield (mean, covariance) of rounds 0..K; stops early once they are no longer finite."""
     m, S = x0, np.zeros((len(x0), len(x0)))
@@ -144,6 +161,7 @@ def course(moments: RoundMoments, x0: Array, rounds: int) -> Iterator[tuple[Arra
             step = moments.mean_matrix @ m + moments.mean_vector
             drift = moments.drift(m)
             S = covariance_step(moments, S, m) + drift + drift.T + noise - np.outer(step, step)
+            S = 0.5 * (S + S.T)  # rounding makes a skew part, which no step shrinks
             m = moments.keep * m + step
         if not (np.isfinite(m).all() and np.isfinite(S).all()):
             return

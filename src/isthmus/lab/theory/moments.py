@@ -97,6 +97,11 @@ def _chain(G: Array, X: Array, chance: Patterns, p: Array | None = None) -> Arra
     return result
 
 
+def same_worker(G: Array, X: Array, masks: Masks) -> Array:
+    """Return E[P G P X P G P] for one worker's mask with no marginals of its own, [d, d]."""
+    return _chain(np.array(G), X, _within(masks))
+
+
 @dataclass(frozen=True, eq=False)
 class Moments:
     """E[H], E[h], E[H X H], E[H m h'] and E[h h'] of one :class:`AffineUpdate`, exact.

@@ -106,10 +106,10 @@ def theorem1(problem: Quadratic, sketch: Sketch) -> Theorem1:
         mean, square = moments.mean_matrix, moments.sandwich(Lbar)
     product = Lbar @ mean
     W = 0.5 * (product + product.T)
-    values, vectors = linalg.eigh(W)
+    values = linalg.eigvalsh(W)
     scale = max(float(np.abs(values).max()), 1e-300)
     psd = bool(values[0] >= -_ROUNDING * scale)
-    theta = _smallest_theta(square, values, vectors) if psd else np.inf
+    theta = largest_relative(square, W) if psd else np.inf
     rate = _smallest_relative(W, Lbar) if psd else np.nan
     conditions = (_interpolation(problem), _semidefinite(float(values[0]), psd), _finite_theta(theta, psd))
     return Theorem1(mean, square, W, float(values[0]), theta, rate, conditions, update is not None)
@@ -133,9 +133,15 @@ def _finite_theta(theta: float, psd: bool) -> Condition:
     return Condition("theta", False, theta, f"no theta has E[B Lbar B] <= theta W: {reason}")
 
 
-def _smallest_theta(square: Array, values: Array, vectors: Array) -> float:
-    kept = values > _ROUNDING * values[-1]
-    rotated = vectors.T @ square @ vectors
+def largest_relative(matrix: Array, base: Array) -> float:
+    """Return the smallest theta with matrix <= theta base, both positive semi-definite; inf where there is none.
+
+    >>> largest_relative(np.diag([3.0, 0.0]), np.diag([2.0, 0.0])), largest_relative(np.eye(2), np.diag([2.0, 0.0]))
+    (1.5, inf)
+    """
+    values, vectors = linalg.eigh(base)
+    kept = values > _ROUNDING * max(values[-1], 0.0)
+    rotated = vectors.T @ matrix @ vectors
     outside = float(np.abs(np.diagonal(rotated)[~kept]).max(initial=0.0))
     if outside > 1e-8 * float(np.abs(rotated).max()):
         return np.inf

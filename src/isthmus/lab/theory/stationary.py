@@ -1,0 +1,259 @@
+"""Where a method settles: the stationary mean and covariance, and the step sizes for which there are any."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import linalg, optimize
+from scipy.sparse.linalg import ArpackError, LinearOperator, eigs, gmres
+
+from isthmus.errors import InvalidInput
+from isthmus.lab.arrays import Array
+from isthmus.lab.methods import IST, GradientDescent, Method
+from isthmus.lab.quadratics import Quadratic
+from isthmus.lab.sketches import Identity
+from isthmus.lab.theory.dynamics import RoundMoments, covariance_step, known_moments
+from isthmus.lab.theory.fixed_points import fixed_point
+from isthmus.lab.theory.moments import Moments
+from isthmus.lab.theory.update import sketched_matrix_update
+
+_DENSE_UP_TO = 8
+_MARGIN = 1e-9
+_GRID = 40
+
+
+@dataclass(frozen=True, eq=False)
+class Stationary:
+    """The stationary law's first two moments, or why there is none.
+
+    Attributes:
+        exists: whether mean and covariance converge from every start.
+        why: one line.
+        radius: spectral radius of the covariance map S -> E[J S J']; the covariance converges iff it is below 1.
+        mean: [d], nan without one.
+        covariance: [d, d], nan without one.
+        bias: |mean - x*|^2_Lbar / 2.
+        variance: tr(Lbar covariance) / 2.
+    """
+
+    exists: bool
+    why: str
+    radius: float
+    mean: Array
+    covariance: Array
+    bias: float
+    variance: float
+
+    @property
+    def gap(self) -> float:
+        """Stationary E f - f* = bias + variance."""
+        return self.bias + self.variance
+
+
+def stationary(problem: Quadratic, method: Method) -> Stationary:
+    """Return the stationary mean and covariance of ``method``, or that none exists and why.
+
+    The covariance solves S = E[J S J'] + Cov(round at the fixed point), J = keep I + H, by GMRES preconditioned with
+    the same equation for E[J].
+
+    Raises:
+        InvalidInput: the moments of a round are known neither in closed form nor by enumeration.
+
+    >>> from isthmus.lab import IST, Permutation
+    >>> problem = Quadratic([[[2.0]], [[4.0]]], [[2.0], [4.0]])  # one coordinate, held by one of two workers
+    >>> settled = stationary(problem, IST(Permutation(2, 1), 0.1))
+    >>> settled.mean.round(12), abs(settled.gap) < 1e-12
+    (array([1.]), True)
+    """
+    moments = known_moments(problem, method)
+    radius = spectral_radius(moments, problem.dim)
+    if not radius < 1.0 - _MARGIN:
+        flat = ": Lbar is singular, the limit depends on the start" if problem.singular else ""
+        return _none(problem, f"no stationary law: mean-square radius {radius:.6g} is not below 1{flat}", radius)
+    mean = fixed_point(problem, method)
+    step = moments.mean_matrix @ mean + moments.mean_vector
+    drift = moments.drift(mean)
+    source = moments.sandwich(np.outer(mean, mean)) + drift + drift.T + moments.noise() - np.outer(step, step)
+    covariance = _solve_covariance(moments, source)
+    variance = 0.5 * float(np.vdot(problem.mean_matrix, covariance))
+    why = f"stationary: mean-square radius {radius:.6g}"
+    return Stationary(True, why, radius, mean, covariance, float(problem.gap(mean)), variance)
+
+
+def spectral_radius(moments: RoundMoments, dim: int) -> float:
+    """Return the spectral radius of S -> E[J S J'] on symmetric matrices; it is an eigenvalue, the map being positive.
+
+    The iterates' covariance converges, whatever the start, iff it is below 1.
+    """
+    return _largest_eigenvalue(lambda S: covariance_step(moments, S), dim)
+
+
+@dataclass(frozen=True)
+class StableSteps:
+    """The step sizes that are stable in mean square.
+
+    Attributes:
+        intervals: open intervals (low, high), ascending.
+        how: "closed form" (one eigenvalue problem, exact) or "search" (crossings found on a grid and refined).
+    """
+
+    intervals: tuple[tuple[float, float], ...]
+    how: str
+
+    @property
+    def largest(self) -> float:
+        """Supremum of the set; 0 if it is empty."""
+        return self.intervals[-1][1] if self.intervals else 0.0
+
+    def __contains__(self, stepsize: float) -> bool:
+        return any(low < stepsize < high for low, high in self.intervals)
+
+
+def stable_stepsizes(problem: Quadratic, method: Method) -> StableSteps:
+    """Return the set of step sizes for which the covariance converges; ``method.stepsize`` itself does not matter.
+
+    For one local step merged by gradients the set is (0, gamma*): with T(S) = E[B] S + S E[B] and Q(S) = E[B S B],
+    S -> S - gamma T(S) + gamma^2 Q(S) is stable iff gamma times the spectral radius of T^{-1} Q is below 1. Directions
+    that no worker's function sees (Lbar singular) are left out: nothing moves along them. Elsewhere the radius is
+    searched over a grid of steps and its crossings of 1 are refined.
+
+    Raises:
+        InvalidInput: the moments of a round are not known.
+
+    Reference:
+        Damm, "Rational matrix equations in stochastic control" (2004), on resolvent positive operators.
+
+    >>> from isthmus.lab import GradientDescent
+    >>> steps = stable_stepsizes(Quadratic([[[4.0, 0.0], [0.0, 1.0]]], [[0.0, 0.0]]), GradientDescent(1.0))
+    >>> [tuple(round(float(end), 9) for end in ends) for ends in steps.intervals]
+    [(0.0, 0.5)]
+    """
+    if isinstance(method, GradientDescent):
+        method = IST(Identity(problem.workers, problem.dim), method.stepsize)
+    if not isinstance(method, IST):
+        raise InvalidInput(f"`method` must be IST or gradient descent, got {type(method).__name__}")
+    if method.local_steps == 1 and method.merge == "gradient":
+        update = sketched_matrix_update(problem, method.sketch)
+        if update is not None:
+            return StableSteps(((0.0, _largest_step(Moments(update), problem.dim)),), "closed form")
+    return _search(problem, method)
+
+
+def _largest_step(moments: Moments, dim: int) -> float:
+    values, vectors = linalg.eigh(moments.mean_matrix)
+    kept = values > 1e-12 * dim * max(values[-1], 0.0)
+    if not kept.any():
+        return math.inf
+    basis, sums = vectors[:, kept], values[kept][:, None] + values[kept]
+
+    def forward(S: Array) -> Array:
+        return np.asarray(basis.T @ moments.sandwich(basis @ S @ basis.T) @ basis / sums)
+
+    return 1.0 / _largest_eigenvalue(forward, int(kept.sum()))
+
+
+def _search(problem: Quadratic, method: IST) -> StableSteps:
+    scale = float(np.max(method.sketch.weights)) ** 2 / problem.workers if method.merge == "gradient" else 1.0
+    top = 4.0 / (scale * float(np.max(np.linalg.eigvalsh(problem.L))))
+
+    def excess(stepsize: float) -> float:
+        moments = known_moments(problem, replace(method, stepsize=stepsize))
+        if not np.isfinite(moments.mean_matrix).all():
+            return math.inf
+        return spectral_radius(moments, problem.dim) - 1.0
+
+    grid = top * np.concatenate([np.geomspace(1e-6, 0.02, 12), np.linspace(0.03, 1.0, _GRID)])
+    values = [excess(float(step)) for step in grid]
+    while values[-1] < 0 and grid[-1] < 1e3 * top:
+        grid = np.append(grid, 1.5 * grid[-1])
+        values.append(excess(float(grid[-1])))
+    return StableSteps(_intervals(excess, grid, values), "search")
+
+
+def _intervals(excess: Callable[[float], float], grid: Array, values: list[float]) -> tuple[tuple[float, float], ...]:
+    ends: list[float] = [0.0] if values[0] < 0 else []
+    for low, high, before, after in zip(grid[:-1], grid[1:], values[:-1], values[1:], strict=True):
+        if (before < 0) != (after < 0):
+            if math.isfinite(before) and math.isfinite(after):
+                ends.append(float(optimize.brentq(excess, low, high, xtol=1e-14, rtol=1e-12)))
+            else:
+                ends.append(_bisect(excess, float(low), float(high)))
+    if len(ends) % 2:
+        ends.append(math.inf)
+    return tuple(zip(ends[::2], ends[1::2], strict=True))
+
+
+def _bisect(excess: Callable[[float], float], low: float, high: float) -> float:
+    """Find where the sign changes when one side is infinite."""
+    negative_below = excess(low) < 0
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if (excess(middle) < 0) == negative_below else (low, middle)
+    return 0.5 * (low + high)
+
+
+def _largest_eigenvalue(forward: Callable[[Array], Array], dim: int) -> float:
+    """Spectral radius of a positive map of symmetric matrices: dense if small, otherwise ARPACK."""
+
+    def apply(flat: Array) -> Array:
+        S = flat.reshape(dim, dim)
+        return np.asarray(forward(0.5 * (S + S.T))).ravel()
+
+    if dim <= _DENSE_UP_TO:
+        matrix = np.stack([apply(row) for row in np.eye(dim * dim)], axis=1)
+        return float(np.abs(np.linalg.eigvals(matrix)).max())
+    operator = LinearOperator((dim * dim, dim * dim), matvec=apply, dtype=np.float64)
+    start = np.eye(dim).ravel()
+    try:
+        found = eigs(operator, k=1, which="LM", v0=start, tol=1e-12, return_eigenvectors=False)
+        return float(np.abs(found[0]))
+    except ArpackError:
+        return _power_iteration(apply, start)
+
+
+def _power_iteration(apply: Callable[[Array], Array], start: Array, steps: int = 2000) -> float:
+    vector = start / np.linalg.norm(start)
+    size = 0.0
+    for _ in range(steps):
+        vector = apply(vector)
+        size, before = float(np.linalg.norm(vector)), size
+        if size == 0.0 or abs(size - before) <= 1e-13 * size:
+            break
+        vector = vector / size
+    return size
+
+
+def _solve_covariance(moments: RoundMoments, source: Array) -> Array:
+    dim = len(source)
+    values, vectors = linalg.eigh(moments.keep * np.eye(dim) + moments.mean_matrix)
+    denominators = 1.0 - values[:, None] * values
+
+    def residual(flat: Array) -> Array:
+        S = flat.reshape(dim, dim)
+        S = 0.5 * (S + S.T)
+        return np.asarray(S - covariance_step(moments, S)).ravel()
+
+    def precondition(flat: Array) -> Array:
+        rotated = vectors.T @ flat.reshape(dim, dim) @ vectors / denominators
+        return np.asarray(vectors @ rotated @ vectors.T).ravel()
+
+    shape = (dim * dim, dim * dim)
+    operator = LinearOperator(shape, matvec=residual, dtype=np.float64)
+    preconditioner = LinearOperator(shape, matvec=precondition, dtype=np.float64)
+    flat = np.zeros(dim * dim)
+    for _ in range(3):  # refinement: each solve starts from the last one's residual
+        left = source.ravel() - residual(flat)
+        if np.linalg.norm(left) <= 1e-15 * np.linalg.norm(source):
+            break
+        change, _ = gmres(operator, left, M=preconditioner, rtol=1e-12, atol=0.0, restart=60, maxiter=20)
+        flat = flat + change
+    S = flat.reshape(dim, dim)
+    return np.asarray(0.5 * (S + S.T))
+
+
+def _none(problem: Quadratic, why: str, radius: float) -> Stationary:
+    d = problem.dim
+    return Stationary(False, why, radius, np.full(d, np.nan), np.full((d, d), np.nan), np.nan, np.nan)
