@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,7 +12,7 @@ from numpy.typing import ArrayLike
 from isthmus.errors import check_integer
 from isthmus.lab.arrays import Array, check_array
 from isthmus.lab.methods import Draws, Method
-from isthmus.lab.quadratics import Quadratic
+from isthmus.lab.problems import Problem
 from isthmus.progress import progress
 
 _DIVERGED = 1e30
@@ -49,8 +51,21 @@ class Simulation:
         return spread
 
 
+@dataclass(frozen=True)
+class Watch:
+    """What to do beside counting gaps.
+
+    Attributes:
+        see: called with the round and the method's state, from round 0 on.
+        target: stop after the round in which every seed's gap is at most this; the later rounds' gaps are left out.
+    """
+
+    see: Callable[[int, Any], None] | None = None
+    target: float | None = None
+
+
 def simulate(
-    problem: Quadratic, method: Method, x0: ArrayLike, rounds: int, seeds: int, seed: int = 0
+    problem: Problem, method: Method, x0: ArrayLike, rounds: int, seeds: int, seed: int = 0, watch: Watch = Watch()
 ) -> Simulation:
     """Run ``method`` for ``rounds`` rounds over ``seeds`` independent seeds.
 
@@ -61,11 +76,12 @@ def simulate(
         rounds: K >= 0.
         seeds: how many.
         seed: of the whole batch; member s draws the same numbers whatever the batch's size.
+        watch: what else to record, and when to stop early.
 
     Raises:
         InvalidInput: wrong shapes, or no seeds.
 
-    >>> from isthmus.lab import GradientDescent
+    >>> from isthmus.lab import GradientDescent, Quadratic
     >>> problem = Quadratic([[[1.0]]], [[0.0]])
     >>> simulate(problem, GradientDescent(0.5), [2.0], rounds=2, seeds=1).gap
     array([[2.   , 0.5  , 0.125]])
@@ -78,6 +94,8 @@ def simulate(
     gap[:, 0], mean[0] = problem.gap(x), x.mean(axis=0)
     limit = _DIVERGED * max(float(gap[:, 0].max()), 1.0)
     state = method.init(problem, x)
+    if watch.see is not None:
+        watch.see(0, state)
     with progress("simulating", rounds) as advance, np.errstate(over="ignore", invalid="ignore"):
         for k in range(1, rounds + 1):
             state = method.step(problem, state, Draws(seed, k, seeds))
@@ -85,6 +103,10 @@ def simulate(
             if not bool((now <= limit).all()):
                 return Simulation(gap, mean, state.x, diverged_at=k)
             gap[:, k], mean[k] = now, state.x.mean(axis=0)
+            if watch.see is not None:
+                watch.see(k, state)
+            if watch.target is not None and bool((now <= watch.target).all()):
+                return Simulation(gap[:, : k + 1], mean[: k + 1], state.x, diverged_at=None)
             advance()
     return Simulation(gap, mean, state.x, diverged_at=None)
 

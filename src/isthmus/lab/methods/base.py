@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from isthmus.lab.accounting import Cost
 from isthmus.lab.arrays import Array
-from isthmus.lab.quadratics import Quadratic
+from isthmus.lab.problems import Problem
 from isthmus.randomness import generator
 
 
@@ -55,8 +56,18 @@ class Method(Protocol):
     def stepsize(self) -> float:
         """gamma."""
 
-    def init(self, problem: Quadratic, x0: Array) -> Any:
+    def init(self, problem: Any, x0: Array) -> Any:
         """Return the state before the first round."""
 
-    def step(self, problem: Quadratic, state: Any, draws: Draws) -> Any:
+    def step(self, problem: Any, state: Any, draws: Draws) -> Any:
         """Return the state after one round."""
+
+
+class CountedMethod(Method, Protocol):
+    """A method that also states what it costs, without touching the numerics."""
+
+    def cost(self, problem: Problem, draws: Draws | None = None, value_bits: int = 64) -> Cost:
+        """Return one round's cost of a worker: expected, or, for given draws, of every seed."""
+
+    def start_cost(self, problem: Problem, value_bits: int = 64) -> Cost:
+        """Return what has to be paid before the first round."""

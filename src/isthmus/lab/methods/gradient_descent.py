@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from isthmus.errors import check_number
+from isthmus.lab.accounting import NOTHING, Cost, numbers
 from isthmus.lab.arrays import Array
 from isthmus.lab.methods.base import Draws, Iterate
-from isthmus.lab.quadratics import Quadratic
+from isthmus.lab.methods.messages import gradient_round
+from isthmus.lab.problems import Problem, mean_gradient
 
 
 @dataclass(frozen=True)
@@ -23,10 +25,19 @@ class GradientDescent:
     def __post_init__(self) -> None:
         check_number("stepsize", self.stepsize, above=0.0)
 
-    def init(self, problem: Quadratic, x0: Array) -> Iterate:
+    def init(self, problem: Problem, x0: Array) -> Iterate:
         """Start at x0."""
         return Iterate(x0)
 
-    def step(self, problem: Quadratic, state: Iterate, draws: Draws) -> Iterate:
-        """One gradient step; no randomness."""
-        return Iterate(state.x - self.stepsize * problem.gradient(state.x))
+    def step(self, problem: Problem, state: Iterate, draws: Draws) -> Iterate:
+        """One gradient step; no randomness but that of minibatches."""
+        return Iterate(state.x - self.stepsize * mean_gradient(problem, state.x, draws))
+
+    def cost(self, problem: Problem, draws: Draws | None = None, value_bits: int = 64) -> Cost:
+        """A gradient up, the model down; a model and a gradient held."""
+        whole = numbers(problem.dim, value_bits)
+        return gradient_round(problem, whole, whole, memory=2 * problem.dim)
+
+    def start_cost(self, problem: Problem, value_bits: int = 64) -> Cost:
+        """Nothing."""
+        return NOTHING

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from isthmus.errors import InvalidInput, check_choice, check_integer, check_number
+from isthmus.lab.accounting import Cost, numbers
 from isthmus.lab.arrays import Array
 from isthmus.lab.methods.base import Draws, Iterate
 from isthmus.lab.methods.local_steps import run_local_steps
+from isthmus.lab.methods.messages import SEED, block_size
+from isthmus.lab.methods.sketched_steps import sketched_steps
+from isthmus.lab.problems import Problem, gradient_share, gradient_work
 from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.sketches import Sketch, as_sketch
 
@@ -52,21 +56,45 @@ class IST:
             object.__setattr__(self, "local_steps", check_integer("local_steps", self.local_steps, at_least=1))
         check_choice("merge", self.merge, MERGES)
 
-    def init(self, problem: Quadratic, x0: Array) -> Iterate:
-        """Start at x0."""
+    def init(self, problem: Problem, x0: Array) -> Iterate:
+        """Start at x0.
+
+        Raises:
+            InvalidInput: a sketch that does not fit, or infinitely many local steps on what is not a quadratic.
+        """
         check_fits(problem, self.sketch)
+        if math.isinf(self.local_steps) and not isinstance(problem, Quadratic):
+            raise InvalidInput("`local_steps` must be finite where the problem is not a quadratic, got inf")
         return Iterate(x0)
 
-    def step(self, problem: Quadratic, state: Iterate, draws: Draws) -> Iterate:
+    def step(self, problem: Problem, state: Iterate, draws: Draws) -> Iterate:
         """One round: sketch, local steps, merge."""
-        blocks = self.sketch.sample_blocks(draws.generator("sketch"), draws.seeds)
-        start, change = run_local_steps(problem, blocks, state.x, self.stepsize, self.local_steps)
+        random = draws.generator("sketch")
+        if isinstance(problem, Quadratic):
+            blocks = self.sketch.sample_blocks(random, draws.seeds)
+            start, change = run_local_steps(problem, blocks, state.x, self.stepsize, self.local_steps)
+        else:
+            sketched = self.sketch.sample_many(random, draws.seeds)
+            start, change = sketched_steps(problem, sketched, state.x, self.stepsize, int(self.local_steps), draws)
         if self.merge == "gradient":
             return Iterate(state.x + change / problem.workers)
         return Iterate((start + change) / problem.workers)
 
+    def cost(self, problem: Problem, draws: Draws | None = None, value_bits: int = 64) -> Cost:
+        """A block down, T gradients on it (a linear solve where T is infinite), the block up; two blocks held."""
+        size = block_size(self.sketch)
+        block = numbers(size, value_bits)
+        solve = 2.0 / 3.0 * size**3
+        steps = gradient_work(problem, size, size) * self.local_steps if math.isfinite(self.local_steps) else solve
+        share = gradient_share(problem) * steps / gradient_work(problem)
+        return Cost(block, block, False, steps, share, 2 * size)
 
-def check_fits(problem: Quadratic, sketch: Sketch) -> None:
+    def start_cost(self, problem: Problem, value_bits: int = 64) -> Cost:
+        """The run's seed."""
+        return SEED
+
+
+def check_fits(problem: Problem, sketch: Sketch) -> None:
     """Refuse a sketch of another number of workers or coordinates than the problem's.
 
     Raises:

@@ -60,20 +60,25 @@ def local_map(matrix: Array, vector: Array, values: Array, stepsize: float, step
 
 
 def run_local_steps(
-    problem: Quadratic, blocks: Blocks, x: Array, stepsize: float, steps: float
+    problem: Quadratic, blocks: Blocks, x: Array, stepsize: float, steps: float, vectors: Array | None = None
 ) -> tuple[Array, Array]:
-    """Return (sum_i z_i^0, sum_i (z_i^T - z_i^0)), both [seeds, d], for the drawn ``blocks`` at ``x`` [seeds, d]."""
+    """Return (sum_i z_i^0, sum_i (z_i^T - z_i^0)), both [seeds, d], for the drawn ``blocks`` at ``x`` [seeds, d].
+
+    ``vectors`` [seeds, d] stand for all workers' b_i where they are given.
+    """
     if blocks.members is None:
-        return _dense(problem, blocks.values, x, stepsize, steps)
+        return _dense(problem, blocks.values, x, stepsize, steps, vectors)
     if blocks.members.shape[2] == 1:
-        return _single_units(problem, blocks, x, stepsize, steps)
-    return _by_blocks(problem, blocks, x, stepsize, steps)
+        return _single_units(problem, blocks, x, stepsize, steps, vectors)
+    return _by_blocks(problem, blocks, x, stepsize, steps, vectors)
 
 
-def _dense(problem: Quadratic, values: Array, x: Array, stepsize: float, steps: float) -> tuple[Array, Array]:
+def _dense(
+    problem: Quadratic, values: Array, x: Array, stepsize: float, steps: float, vectors: Array | None
+) -> tuple[Array, Array]:
     start, change = np.zeros_like(x), np.zeros_like(x)
     for worker in range(problem.workers):
-        c, b = values[:, worker], problem.b[worker]
+        c, b = values[:, worker], problem.b[worker] if vectors is None else vectors
         z0 = c * x
         if steps <= _LOOP_AT_MOST:
             z = z0
@@ -87,14 +92,16 @@ def _dense(problem: Quadratic, values: Array, x: Array, stepsize: float, steps: 
     return start, change
 
 
-def _single_units(problem: Quadratic, blocks: Blocks, x: Array, stepsize: float, steps: float) -> tuple[Array, Array]:
+def _single_units(
+    problem: Quadratic, blocks: Blocks, x: Array, stepsize: float, steps: float, vectors: Array | None
+) -> tuple[Array, Array]:
     assert blocks.members is not None
     seeds, d = x.shape
     units = blocks.members[:, :, 0]
     c = blocks.values[:, :, 0]
     workers = np.arange(problem.workers)
     z0 = c * np.take_along_axis(x, units, axis=1)
-    b = problem.b[workers, units]
+    b = problem.b[workers, units] if vectors is None else np.take_along_axis(vectors, units, axis=1)
     if steps == 1:
         moved = -stepsize * c * (problem.diagonals[workers, units] * z0 - b)
     else:
@@ -108,7 +115,9 @@ def _single_units(problem: Quadratic, blocks: Blocks, x: Array, stepsize: float,
     return start, change
 
 
-def _by_blocks(problem: Quadratic, blocks: Blocks, x: Array, stepsize: float, steps: float) -> tuple[Array, Array]:
+def _by_blocks(
+    problem: Quadratic, blocks: Blocks, x: Array, stepsize: float, steps: float, vectors: Array | None
+) -> tuple[Array, Array]:
     assert blocks.members is not None
     seeds, d = x.shape
     start, change = np.zeros((seeds, d + 1)), np.zeros((seeds, d + 1))
@@ -116,7 +125,8 @@ def _by_blocks(problem: Quadratic, blocks: Blocks, x: Array, stepsize: float, st
     for worker in range(problem.workers):
         target = blocks.members[:, worker]
         units = np.minimum(target, d - 1)  # an unused place has value 0, whatever it reads
-        c, b = blocks.values[:, worker], problem.b[worker, units]
+        b = problem.b[worker, units] if vectors is None else np.take_along_axis(vectors, units, axis=1)
+        c = blocks.values[:, worker]
         sub = problem.L[worker].ravel()[(units[:, :, None] * d + units[:, None, :])]
         z0 = c * np.take_along_axis(x, units, axis=1)
         if steps <= _LOOP_AT_MOST:

@@ -11,7 +11,7 @@ from isthmus.errors import InvalidInput
 from isthmus.lab.arrays import Array
 from isthmus.lab.problems.base import Problem
 from isthmus.lab.problems.logistic import Logistic
-from isthmus.lab.problems.minibatch import Minibatch, exact
+from isthmus.lab.problems.minibatch import exact
 from isthmus.lab.quadratics import Quadratic
 
 
@@ -33,7 +33,6 @@ class Constants:
         L_pm: the Hessian variance: the same, of grad f_i - grad f.
         zeta2: mean |grad f_i(x*)|^2; nan where there is no one minimiser.
         norm2: |x*|^2; likewise.
-        sigma2: mean over workers of the variance of a stochastic gradient at x*; 0 without minibatches.
     """
 
     workers: int
@@ -46,7 +45,6 @@ class Constants:
     L_pm: float
     zeta2: float
     norm2: float
-    sigma2: float
 
     @property
     def condition_number(self) -> float:
@@ -65,15 +63,14 @@ def constants(problem: Problem) -> Constants:
     (2.0, 3.0, 1.0)
     """
     plain = exact(problem)
-    sigma2 = _minibatch_variance(problem) if isinstance(problem, Minibatch) else 0.0
     if isinstance(plain, Quadratic):
-        return _of_quadratic(plain, sigma2)
+        return _of_quadratic(plain)
     if isinstance(plain, Logistic):
-        return _of_logistic(plain, sigma2)
+        return _of_logistic(plain)
     raise InvalidInput(f"`problem` must be a quadratic or logistic regression, got {type(plain).__name__}")
 
 
-def _of_quadratic(problem: Quadratic, sigma2: float) -> Constants:
+def _of_quadratic(problem: Quadratic) -> Constants:
     spectra = np.stack([linalg.eigvalsh(matrix) for matrix in problem.L])
     squares = np.mean(problem.L @ problem.L, axis=0)
     variance = squares - problem.mean_matrix @ problem.mean_matrix
@@ -90,11 +87,10 @@ def _of_quadratic(problem: Quadratic, sigma2: float) -> Constants:
         L_pm=_root_of_largest(variance),
         zeta2=float((at_minimizer**2).sum(axis=1).mean()),
         norm2=float(x @ x),
-        sigma2=sigma2,
     )
 
 
-def _of_logistic(problem: Logistic, sigma2: float) -> Constants:
+def _of_logistic(problem: Logistic) -> Constants:
     grams = problem.samples.grams
     penalty = problem.ridge if problem.convex else 2.0 * problem.ridge
     each = np.array([float(linalg.eigvalsh(gram)[-1]) for gram in grams]) / 4.0 + penalty
@@ -113,23 +109,7 @@ def _of_logistic(problem: Logistic, sigma2: float) -> Constants:
         L_pm=together,
         zeta2=zeta2,
         norm2=float("nan") if x is None else float(x @ x),
-        sigma2=sigma2,
     )
-
-
-def _minibatch_variance(problem: Minibatch) -> float:
-    """mean_i Var of one minibatch gradient at x*: the variance over samples, divided by the batch size."""
-    plain, samples = problem.problem, problem.problem.samples
-    if plain.minimizer is None:
-        return float("nan")
-    predictions = samples.features @ plain.minimizer
-    rows = plain.loss_slope(predictions, samples.targets)[:, :, None] * samples.features
-    return float(_variances(rows, samples.weights).mean()) / problem.batch_size
-
-
-def _variances(rows: Array, weights: Array) -> Array:
-    mean = np.einsum("nm,nmd->nd", weights, rows)
-    return np.asarray(np.einsum("nm,nmd->n", weights, (rows - mean[:, None]) ** 2))
 
 
 def _root_of_largest(matrix: Array) -> float:
