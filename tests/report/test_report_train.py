@@ -157,3 +157,11 @@ def test_labels_name_only_what_differs_among_the_like() -> None:
     configs = [{"lr": 1, "n": 4}, {"lr": 1, "n": 8}, {"lr": 3, "n": 4}]
     assert distinct_labels(["a", "a", "b"], configs, frozenset()) == ["a (n 4)", "a (n 8)", "b"]
     assert distinct_labels(["a", "a", "b"], configs, frozenset({"n"})) == ["a", "a", "b"]
+
+
+def test_words_of_the_trade_are_explained_where_they_appear(runs: Any) -> None:
+    (section,) = training_sections(read(runs.training("a", law="block"), runs.training("b", "narrow")))
+    assert [term for term, _ in section.terms] == ["IST", "narrow net", "blocks"]
+    assert "one seed only" in section.intro
+    (section,) = training_sections(read(*(runs.training(f"s{seed}", seed=seed) for seed in range(2))))
+    assert "one seed only" not in section.intro

@@ -47,7 +47,7 @@ def _section(run: Run, label: str) -> Section:
         title=f"Analysis: {label}",
         headlines=_headlines(run),
         warnings=_warnings(run),
-        figures=tuple(figure for figure in figures if any(panel.drawn() for panel in figure.panels)),  # type: ignore
+        figures=tuple(figure for figure in figures if any(panel.has_points for panel in figure.panels)),
         tables=(*_verdict_tables(run), *_constant_tables(run)),
     )
 
@@ -195,7 +195,7 @@ def _comparison(runs: Sequence[Run], labels: Sequence[str]) -> Section:
     return Section(
         name="analyses",
         title="All analyses together",
-        figures=(Figure("gap", "How the analyses compare", caption, (plot,)),) if plot.drawn() else (),
+        figures=(Figure("gap", "How the analyses compare", caption, (plot,)),) if plot.has_points else (),
         tables=(Table("Analyses", "Shares of the initial gap.", columns, tuple(rows), "lrrl"),),
     )
 

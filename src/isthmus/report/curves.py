@@ -13,15 +13,9 @@ from typing import Any
 
 from isthmus.records import Run
 from isthmus.report.plots import Series, curve, cycle_colors, number, shade
-from isthmus.report.strategies import COLORS, STRATEGIES
+from isthmus.report.strategies import COLORS, LAWS, STRATEGIES
 from isthmus.report.wording import distinct_labels, mean, plain, worst
 
-_LAWS = {
-    "uniform": "new pieces each round",
-    "fixed": "fixed pieces",
-    "rotated": "rotated pieces",
-    "block": "blocks",
-}
 _IGNORED = frozenset({"seed", "out", "json", "replace", "eval_every", "strategy", "data", "law"})
 _LOOKS = (("line", 0.0), ("dashed", -0.35), ("dotted", 0.35), ("dashdot", -0.6), ("dashed", 0.5), ("dotted", -0.5))
 
@@ -113,7 +107,7 @@ def _base(run: Run) -> str:
     strategy = plain(run.config.get("strategy"))
     label = STRATEGIES[strategy].label if strategy in STRATEGIES else strategy
     law = plain(run.config.get("law"))
-    return f"{label}, {_LAWS.get(law, law)}" if strategy == "ist" and run.config.get("law") else label
+    return f"{label}, {LAWS[law][0] if law in LAWS else law}" if strategy == "ist" and run.config.get("law") else label
 
 
 def _running_totals(run: Run, names: Sequence[str]) -> list[list[float]]:

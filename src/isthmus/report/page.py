@@ -99,8 +99,7 @@ def _figure(figure: Figure, name: str, charts: list[str]) -> str:
 
 
 def _panel(panel: Panel, name: str, charts: list[str]) -> str:
-    empty = isinstance(panel, Plot) and not panel.drawn()
-    if not empty:
+    if panel.has_points:
         figure = chart(panel)
         charts.append(_script(name, figure.to_json()))
         shown = f'<div id="{_text(name)}" class="chart" style="height:{int(figure.layout.height)}px"></div>'

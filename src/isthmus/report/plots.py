@@ -127,6 +127,11 @@ class Plot:
         """Return the series as they can be drawn on these axes; empty ones are left out."""
         return tuple(series for series in map(self._drawable, self.series) if series.x)
 
+    @property
+    def has_points(self) -> bool:
+        """Whether there is anything to draw."""
+        return bool(self.drawn())
+
     def y_range(self) -> tuple[float, float] | None:
         """Return the limits of y: the focus, or on a logarithmic axis those of the curves (a band may reach zero)."""
         values = [value for series in self.drawn() for value in (*series.y, *series.high)]
@@ -186,6 +191,11 @@ class Bars:
     labels: tuple[str, ...]
     colors: tuple[str, ...]
     groups: tuple[tuple[str, tuple[float | None, ...], tuple[str, ...]], ...]
+
+    @property
+    def has_points(self) -> bool:
+        """Whether there is anything to draw."""
+        return any(value is not None for _, values, _ in self.groups for value in values)
 
     def __post_init__(self) -> None:
         counts = {len(self.labels), len(self.colors), *(len(part) for group in self.groups for part in group[1:])}

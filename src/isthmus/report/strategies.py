@@ -24,7 +24,7 @@ STRATEGIES = {
         "narrow net",
         "#D55E00",
         "every worker trains the same small network, as wide as one piece of IST, and they average: "
-        "the same cost per worker, so the rival IST has to beat",
+        "the same cost per worker, so the rival IST has to beat; its network is also the cheaper one to use afterwards",
     ),
     "local-sgd": Strategy(
         "local SGD",
@@ -37,6 +37,14 @@ STRATEGIES = {
         "every worker holds the whole network and gradients are averaged at every step: "
         "the usual way, dear in bytes",
     ),
+}
+
+# How the pieces of IST are dealt: (label, meaning).
+LAWS = {
+    "uniform": ("new pieces each round", "every round cuts the network into pieces anew"),
+    "fixed": ("fixed pieces", "each worker keeps its piece for the whole run"),
+    "rotated": ("rotated pieces", "the pieces stay and move to the next worker every round, so each sees all the data"),
+    "block": ("blocks", "rotated pieces without connections between them: the joined network averages their answers"),
 }
 
 # By the name in a run and by the label, so that any picture of a strategy has its colour.

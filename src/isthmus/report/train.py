@@ -9,11 +9,16 @@ from typing import Any
 from isthmus.records import Run
 from isthmus.report.curves import Curve, averaged, curves, traffic
 from isthmus.report.plots import Bars, Figure, Plot, Section, Series, Table, slug
-from isthmus.report.strategies import STRATEGIES
+from isthmus.report.strategies import LAWS, STRATEGIES
 from isthmus.report.wording import mean, percent, plain, prefix_for, scaled, seconds, spread, times
 
 _WIDE_SPREAD = 8  # curves whose ends are further apart than this factor need a logarithmic axis
 
+_INTRO = (
+    "The same network trained by several strategies. Test accuracy is the share of held-out examples that the joined "
+    "network gets right."
+)
+_ONE_SEED = " Where a strategy has one seed only, a difference of a few examples is chance."
 _ACCURACY_CAPTION = (
     "The same curves four times: against rounds, samples seen, bytes sent and received by the busiest worker, and "
     "seconds. Higher and further left is better; which strategy leads depends on what is dear."
@@ -41,14 +46,19 @@ def _section(data: str, runs: Sequence[Run]) -> Section:
     return Section(
         name=slug(f"training {data}"),
         title=f"Training on {data}",
-        intro="The same network trained by several strategies. Test accuracy is the share of held-out examples that "
-        "the joined network gets right.",
+        intro=_INTRO + _ONE_SEED * any(len(one.runs) == 1 for one in found),
         headlines=_headlines(found),
         warnings=_warnings(runs),
         figures=tuple(figure for figure in figures if figure is not None),
         tables=(_table(found),),
-        terms=tuple((STRATEGIES[name].label, STRATEGIES[name].meaning) for name in shown if name in STRATEGIES),
+        terms=tuple((known.label, known.meaning) for name in shown if (known := STRATEGIES.get(name))) + _laws(found),
     )
+
+
+def _laws(found: Sequence[Curve]) -> tuple[tuple[str, str], ...]:
+    """What the laws of the IST runs mean, in words."""
+    shown = dict.fromkeys(plain(one.runs[0].config.get("law")) for one in found if one.strategy == "ist")
+    return tuple(LAWS[name] for name in shown if name in LAWS)
 
 
 _MEASURES = {"accuracy": ("test_accuracy", "test accuracy (%)", 100.0), "loss": ("test_loss", "test loss", 1.0)}
@@ -67,7 +77,7 @@ def _figure(found: Sequence[Curve], name: str, title: str, caption: str) -> Figu
         series = [averaged(one, positions, column, factor) for one in found]
         finished = [drawn for one, drawn in zip(found, series, strict=True) if one.runs[0].status == "finished"]
         panels.append(_plot(f"against {axis}", x_label, y_label, series, _focus(series, finished)))
-    return Figure(name, title, caption, tuple(panels)) if any(panel.drawn() for panel in panels) else None
+    return Figure(name, title, caption, tuple(panels)) if any(panel.has_points for panel in panels) else None
 
 
 def _plot(
@@ -102,7 +112,7 @@ def _train_loss(found: Sequence[Curve]) -> Figure | None:
         "The loss that workers see on their own data while they train. For IST this is the loss of the pieces, not of "
         "the joined network, so it compares runs of one strategy rather than strategies."
     )
-    return Figure("train-loss", "Training loss", caption, (plot,)) if plot.drawn() else None
+    return Figure("train-loss", "Training loss", caption, (plot,)) if plot.has_points else None
 
 
 def _cost_figures(found: Sequence[Curve]) -> list[Figure]:
