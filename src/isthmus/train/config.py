@@ -76,6 +76,8 @@ class TrainConfig:
     replace: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", tuple(self.widths))
+        object.__setattr__(self, "out", None if self.out is None else Path(self.out))
         check_choice("strategy", self.strategy, STRATEGIES)
         check_choice("law", self.law, LAWS)
         check_choice("scale", self.scale, SCALES)

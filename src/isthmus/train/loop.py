@@ -52,23 +52,30 @@ class Report:
 def make_worker(config: TrainConfig, shards: Shards, index: int, device: torch.device) -> Worker:
     """Return a worker with its own share of the data."""
     features, targets = _tensors(shards.train.take(shards.shares[index]), device)
-    return Worker(index, config, features, targets)
+    return Worker(index, config, features, targets, shards.train.classes)
 
 
-def work(worker: Worker, shards: Shards, writer: RunWriter | None, shared_process: bool) -> Program[dict[str, Any]]:
+@dataclass(frozen=True)
+class RootDuty:
+    """What the root has beside its share: data to evaluate on, and where rows go."""
+
+    shards: Shards
+    writer: RunWriter
+
+
+def work(worker: Worker, duty: RootDuty | None, shared_process: bool) -> Program[dict[str, Any]]:
     """Run all rounds as one worker. The root writes a row a round and returns the summary; the others return {}.
 
     Args:
         worker: which one, with its share.
-        shards: the data; a worker other than the root reads no more of it than its sizes.
-        writer: where rows go; None on workers that are not the root.
+        duty: None on workers that are not the root.
         shared_process: whether all workers live in this process, so that memory cannot be told apart.
     """
     config = worker.config
-    spec = MLPSpec(shards.train.dim, config.widths, shards.train.classes, config.activation, config.norm)
-    strategy = STRATEGIES[config.strategy](spec, worker)
+    spec = MLPSpec(worker.features.shape[1], config.widths, worker.classes, config.activation, config.norm)
     start_bytes = resident_bytes()
-    root = _Root(worker, strategy, shards, writer) if writer is not None else None
+    strategy = STRATEGIES[config.strategy](spec, worker)
+    root = _Root(worker, strategy, duty) if duty is not None else None
     with ExitStack() as stack:
         total = len(config.steps_by_round)
         advance = stack.enter_context(progress(_title(config), total)) if root else None
@@ -113,15 +120,15 @@ def _exchange_reports(worker: Worker, strategy: Strategy, loss: float, steps: in
 class _Root:
     """What worker 0 does besides training: evaluate, write rows, sum up."""
 
-    def __init__(self, worker: Worker, strategy: Strategy, shards: Shards, writer: RunWriter) -> None:
+    def __init__(self, worker: Worker, strategy: Strategy, duty: RootDuty) -> None:
         self._config = worker.config
         self._strategy = strategy
-        self._writer = writer
+        self._writer = duty.writer
         device = worker.features.device
         self._evaluator = Evaluator(
             worker.features,
-            _tensors(shards.held_out, device),
-            _tensors(shards.test, device),
+            _tensors(duty.shards.held_out, device),
+            _tensors(duty.shards.test, device),
             worker.config.scale == "readout",
         )
         self._start = time.perf_counter()

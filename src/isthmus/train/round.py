@@ -22,6 +22,7 @@ class Worker:
         config: of the run.
         features: [m, p] float32, this worker's share.
         targets: [m] int64.
+        classes: number of classes in the whole data set.
         meter: bytes and seconds of the round that is going on.
     """
 
@@ -29,6 +30,7 @@ class Worker:
     config: TrainConfig
     features: Tensor
     targets: Tensor
+    classes: int
     meter: Meter = field(default_factory=Meter)
 
     @property

@@ -51,6 +51,7 @@ def run(config: TrainConfig, command: list[str] | None = None) -> Run | None:
 def _run_here(config: TrainConfig, writer: RunWriter) -> dict[str, Any]:
     if config.executor == "serial":
         return run_serial(config, writer)
+    load_shards.cache_clear()  # each worker loads for itself; this process only supervises
     summary: dict[str, Any] = launch(_run_launched, (config, writer.path), config.workers)
     return summary
 

@@ -15,7 +15,7 @@ from isthmus.errors import WorkerError
 from isthmus.records import RunWriter
 from isthmus.train.config import TrainConfig
 from isthmus.train.exchange import Exchange, Meter, Program
-from isthmus.train.loop import make_worker, work
+from isthmus.train.loop import RootDuty, make_worker, work
 from isthmus.train.shards import load_shards
 
 
@@ -32,8 +32,11 @@ def run_worker(config: TrainConfig, writer: RunWriter | None) -> dict[str, Any]:
     torch.set_num_threads(1)
     device = worker_device()
     shards = load_shards(config)
+    load_shards.cache_clear()  # a worker that is not the root keeps its share and nothing else
     worker = make_worker(config, shards, dist.get_rank(), device)
-    return drive(work(worker, shards, writer, False), worker.meter, worker.index)
+    duty = None if writer is None else RootDuty(shards, writer)
+    del shards
+    return drive(work(worker, duty, False), worker.meter, worker.index)
 
 
 def drive(program: Program[Any], meter: Meter, worker: int) -> Any:

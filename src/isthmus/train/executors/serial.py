@@ -14,7 +14,7 @@ from isthmus.errors import IsthmusError, WorkerError
 from isthmus.records import RunWriter
 from isthmus.train.config import TrainConfig
 from isthmus.train.exchange import Exchange, Meter, Program
-from isthmus.train.loop import make_worker, work
+from isthmus.train.loop import RootDuty, make_worker, work
 from isthmus.train.shards import load_shards
 
 
@@ -23,7 +23,8 @@ def run_serial(config: TrainConfig, writer: RunWriter) -> dict[str, Any]:
     shards = load_shards(config)
     with one_thread():
         workers = [make_worker(config, shards, index, torch.device("cpu")) for index in range(config.workers)]
-        programs = [work(worker, shards, writer if worker.is_root else None, True) for worker in workers]
+        duty = RootDuty(shards, writer)
+        programs = [work(worker, duty if worker.is_root else None, True) for worker in workers]
         return step_together(programs, [worker.meter for worker in workers])[0]
 
 
