@@ -5,7 +5,7 @@ from isthmus.lab.sketches.identity import Identity
 from isthmus.lab.sketches.independent import Bernoulli, ImportanceSampling, RandomSparsification
 from isthmus.lab.sketches.law import Blocks, Masks, Support
 from isthmus.lab.sketches.permutation import Permutation
-from isthmus.lab.sketches.scaled import ScaledPermutation
+from isthmus.lab.sketches.scaled import ScaledPermutation, WeightedPermutation
 
 __all__ = [
     "Bernoulli",
@@ -19,5 +19,6 @@ __all__ = [
     "ScaledPermutation",
     "Sketch",
     "Support",
+    "WeightedPermutation",
     "as_sketch",
 ]

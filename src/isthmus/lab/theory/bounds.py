@@ -49,8 +49,9 @@ class Bound:
 
     @property
     def worst_ratio(self) -> float:
-        """Largest exact/bound over rounds where the bound says something; above 1 an upper bound is broken."""
+        """Largest exact/bound over rounds k >= 1 where the bound says something; above 1 an upper bound is broken."""
         said = np.isfinite(self.values) & (self.values > 0) & np.isfinite(self.exact)
+        said[0] = False  # most bounds are equalities at the start
         return float((self.exact[said] / self.values[said]).max()) if said.any() else np.nan
 
     def holds(self, rounding: float = 1e-9) -> bool:
