@@ -29,7 +29,7 @@ class LocalModels:
 
 @dataclass(frozen=True)
 class ProxSkip:
-    """y_i = x_i - gamma (grad f_i(x_i) - h_i);  x_i+ = mean y by chance p, else y_i;  h_i+ = h_i + (p/gamma)(x_i+ - y_i).
+    """y_i = x_i - gamma (grad f_i(x_i) - h_i);  x_i+ = mean y by chance p, else y_i;  h_i += (p/gamma)(x_i+ - y_i).
 
     One coin a round for all workers; the h_i start at 0 and always sum to 0.
 

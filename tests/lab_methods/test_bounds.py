@@ -1,0 +1,137 @@
+"""Every bound on a grid of 108 problems, seeds averaged with a confidence level; and what flags a bound."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from cases.methods import BUILDERS, build
+from isthmus.errors import InvalidInput
+from isthmus.lab import IST, GradientDescent, Permutation, Quadratic
+from isthmus.lab.bounds import Bound
+from isthmus.lab.compressors import RandK
+from isthmus.lab.measure import Run, judge, measure
+from isthmus.lab.methods import DCGD, DIANA, MARINA, BlockCoordinateDescent, ProxSkip
+from isthmus.lab.problems import LeastSquares, Logistic, Minibatch, Samples, random_quadratic
+from isthmus.lab.rates import Setting, bounds, largest_stepsize, with_default_stepsize
+
+GRID = [
+    (dim, workers, condition, heterogeneity, shared)
+    for dim in (6, 20)
+    for workers in (3, 5, 8)
+    for condition in (2.0, 10.0, 100.0)
+    for heterogeneity in (0.0, 0.3, 1.0)
+    for shared in (False, True)
+]
+
+
+def verdicts(problem, name, rounds=40, seeds=24, seed=0):
+    x0 = np.full(problem.dim, 2.0)
+    setting, method = Setting(problem, x0, rounds), build(name, problem, x0)
+    found = bounds(method, setting)
+    if not found:
+        return []
+    measured = measure(problem, method, x0, Run(rounds, seeds, seed), {bound.measure for bound in found})
+    return [judge(bound, measured) for bound in found]
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_bounds_hold_on_the_grid(name):
+    """A broken bound fails on the first problem; a bound that never applies fails too."""
+    applied, ratios = 0, []
+    for seed, (dim, workers, condition, heterogeneity, shared) in enumerate(GRID):
+        problem = random_quadratic(workers, dim, condition, heterogeneity, seed, shared)
+        for verdict in verdicts(problem, name, seed=seed):
+            assert verdict.holds is not False, (verdict, GRID[seed])
+            applied += verdict.applies
+            ratios.append(verdict.ratio if verdict.applies else np.nan)
+    if name == "local gradient descent, half the workers":
+        assert applied == 0  # the closed form is for all workers
+    elif ratios:
+        assert applied >= 50
+        assert np.nanmax(ratios) > 0.05  # not a bound so loose that it says nothing
+
+
+@pytest.mark.parametrize("name", ["gradient descent", "DCGD, Rand-K", "DIANA, Rand-K", "MARINA, Rand-K", "EF21, Top-K",
+                                  "ProxSkip"])  # fmt: skip
+@pytest.mark.parametrize("regularizer", ["l2", "nonconvex"])
+def test_bounds_hold_on_logistic_regression(name, regularizer):
+    samples = Samples.gaussian(4, 8, 20, seed=2)
+    problem = Logistic(Samples(samples.features, np.sign(samples.targets), samples.counts), 0.1, regularizer)
+    found = verdicts(problem, name, rounds=200, seeds=16)
+    assert all(verdict.holds is not False for verdict in found), found
+    if regularizer == "l2" or name.startswith(("MARINA", "EF21")):
+        assert any(verdict.applies for verdict in found)
+    else:
+        assert all("mu = 0" in verdict.why or "mu_i = 0" in verdict.why for verdict in found)
+
+
+def test_a_step_above_the_limit_is_allowed_and_flagged():
+    problem = random_quadratic(4, 8, 10.0, 1.0, 0)
+    setting = Setting(problem, np.ones(8), 20)
+    method = DIANA(RandK(8, 2), 1.0)
+    limit = largest_stepsize(method, setting)
+    (bound,) = bounds(dataclasses.replace(method, stepsize=1.5 * limit), setting)
+    assert not bound.applies
+    assert any("> " in one.why and "the theorem's limit" in one.why for one in bound.assumptions if not one.holds)
+    (bound,) = bounds(dataclasses.replace(method, stepsize=limit), setting)
+    assert bound.applies
+
+
+def test_no_strong_convexity_is_said_not_raised():
+    singular = Quadratic(np.stack([np.diag([1.0, 0.0])] * 2), np.array([[1.0, 0.0], [3.0, 0.0]]))
+    setting = Setting(singular, np.ones(2), 10)
+    for method in (GradientDescent(0.5), DCGD(RandK(2, 1), 0.1), ProxSkip(0.5, 0.5), BlockCoordinateDescent(1, 0.5)):
+        (bound,) = bounds(method, setting)
+        assert not bound.applies
+        assert any(one.holds is False and "= 0" in one.why for one in bound.assumptions)
+    smooth, linear = bounds(with_default_stepsize(MARINA(RandK(2, 1), 1.0, 0.5), setting), setting)
+    assert smooth.applies
+    assert not linear.applies
+
+
+def test_minibatches_void_the_full_gradient_theorems():
+    problem = Minibatch(LeastSquares(Samples.gaussian(3, 4, 9, 0)), 2)
+    (bound,) = bounds(GradientDescent(0.01), Setting(problem, np.ones(4), 5))
+    assert not bound.applies
+    assert "minibatches" in [one.why for one in bound.assumptions]
+
+
+def test_theorem_1_is_judged_where_it_applies():
+    problem = random_quadratic(3, 6, 5.0, 0.5, 0)
+    problem = Quadratic(problem.L, np.zeros_like(problem.b))
+    setting = Setting(problem, np.ones(6), 60)
+    method = IST(Permutation(3, 6), 1e-3)
+    found = {bound.name: bound for bound in bounds(method, setting)}
+    measured = measure(problem, method, setting.x0, Run(60, 200))
+    assert judge(found["IST, theorem 1"], measured).holds
+    assert judge(found["IST, gap of the mean"], measured).holds
+
+
+def test_a_bound_that_is_broken_is_seen():
+    problem = random_quadratic(3, 6, 5.0, 0.5, 0)
+    measured = measure(problem, GradientDescent(0.1), np.ones(6), Run(20, 4))
+    gaps = measured.simulation.mean_gap
+    for kind, factor in (("upper", 0.99), ("lower", 1.01), ("tight", 1.01)):
+        verdict = judge(Bound("wrong", "gap", factor * gaps, kind, (), ""), measured)
+        assert verdict.holds is False
+        assert verdict.ratio == pytest.approx(1 / factor)
+    assert judge(Bound("right", "gap", gaps, "tight", (), ""), measured).holds
+
+
+def test_constants_of_a_known_problem():
+    L = np.stack([np.diag([1.0, 4.0]), np.diag([3.0, 2.0])])
+    b = np.array([[2.0, 0.0], [0.0, 3.0]])
+    c = Setting(Quadratic(L, b), np.zeros(2), 1).constants
+    assert (c.mu, c.L, c.mu_min, c.L_max) == pytest.approx((2.0, 3.0, 1.0, 4.0))
+    assert c.L_tilde == pytest.approx(np.sqrt((16 + 9) / 2))
+    assert c.L_plus == pytest.approx(np.sqrt(10.0))
+    assert c.L_pm == pytest.approx(1.0)
+    x = np.array([0.5, 0.5])
+    assert c.zeta2 == pytest.approx(np.mean([((Li @ x - bi) ** 2).sum() for Li, bi in zip(L, b, strict=True)]))
+
+
+def test_a_method_without_a_theorem_asks_for_a_step():
+    problem = Logistic(Samples(np.ones((2, 3, 2)), np.ones((2, 3)), np.array([3, 3])), 0.1)
+    with pytest.raises(InvalidInput, match="`stepsize` must be given for IST"):
+        with_default_stepsize(IST(Permutation(2, 2), 1.0), Setting(problem, np.zeros(2), 1))
