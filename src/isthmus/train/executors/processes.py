@@ -15,7 +15,8 @@ from isthmus.errors import WorkerError
 from isthmus.records import RunWriter
 from isthmus.train.config import TrainConfig
 from isthmus.train.exchange import Exchange, Meter, Program
-from isthmus.train.loop import RootDuty, make_worker, work
+from isthmus.train.loop import make_worker, work
+from isthmus.train.root import RootDuty
 from isthmus.train.shards import load_shards
 
 
@@ -36,7 +37,9 @@ def run_worker(config: TrainConfig, writer: RunWriter | None) -> dict[str, Any]:
     worker = make_worker(config, shards, dist.get_rank(), device)
     duty = None if writer is None else RootDuty(shards, writer)
     del shards
-    return drive(work(worker, duty, False), worker.meter, worker.index)
+    result: dict[str, Any] = drive(work(worker, duty, False), worker.meter, worker.index)
+    dist.barrier()  # leave together: nobody closes a connection that another still reads from
+    return result
 
 
 def drive(program: Program[Any], meter: Meter, worker: int) -> Any:

@@ -14,7 +14,8 @@ from isthmus.errors import IsthmusError, WorkerError
 from isthmus.records import RunWriter
 from isthmus.train.config import TrainConfig
 from isthmus.train.exchange import Exchange, Meter, Program
-from isthmus.train.loop import RootDuty, make_worker, work
+from isthmus.train.loop import make_worker, work
+from isthmus.train.root import RootDuty
 from isthmus.train.shards import load_shards
 
 
