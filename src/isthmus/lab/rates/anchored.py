@@ -1,0 +1,187 @@
+"""Rates of anchored IST: a theorem in the problem's constants, the exact asymptotic factor, and the step-size rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import linalg
+
+from isthmus.errors import InvalidInput, check_integer
+from isthmus.lab.arrays import Array
+from isthmus.lab.bounds import Assumption, Bound
+from isthmus.lab.methods import AnchoredIST
+from isthmus.lab.methods.ist import check_fits
+from isthmus.lab.problems import exact
+from isthmus.lab.quadratics import Quadratic
+from isthmus.lab.rates.anchored_dynamics import anchored_dynamics, lifted_round, renewed
+from isthmus.lab.rates.base import Setting, bounds, largest_stepsize
+from isthmus.lab.sketches import Permutation, Sketch
+from isthmus.lab.theory.moments import Moments
+from isthmus.lab.theory.stepsizes import contraction_limit
+from isthmus.lab.theory.update import sketched_matrix_update
+
+_EXACT_UP_TO = 100  # dimension up to which a bound is the exact course
+_BISECTIONS = 50
+
+
+@dataclass(frozen=True, eq=False)
+class Surrogate:
+    """What anchored IST minimises between two anchors, f(y) + grad f(y)'w + w'Pw/2 with P = E[B], and its constants.
+
+    Attributes:
+        matrix: P = E[(1/n) sum_i C_i L_i C_i], [d, d].
+        theta: the smallest with E[B P B] <= theta P^2; gamma <= 1/theta is what the theorem asks for.
+        mu: lambda_min(P).
+        largest: lambda_max(P).
+        ratios: eigenvalues of P^{-1} Lbar, ascending: all at most 1 where P >= Lbar, as for the unbiased sketch.
+    """
+
+    matrix: Array
+    theta: float
+    mu: float
+    largest: float
+    ratios: Array
+
+
+def surrogate(problem: Quadratic, sketch: Sketch) -> Surrogate:
+    """Return P and its constants.
+
+    Raises:
+        InvalidInput: a sketch whose masks' law is not known, or a P that is singular.
+    """
+    check_fits(problem, sketch)
+    update = sketched_matrix_update(problem, sketch)
+    if update is None:
+        raise InvalidInput("`sketch` must have masks with a known law, got one known by its samples only")
+    moments = Moments(update)
+    P = moments.mean_matrix
+    values, vectors = linalg.eigh(P)
+    if values[0] <= 1e-13 * values[-1]:
+        raise InvalidInput(f"`sketch` must give a positive definite E[B], got smallest eigenvalue {values[0]:.3g}")
+    inverse = (vectors / values) @ vectors.T
+    theta = linalg.eigvalsh(inverse @ moments.sandwich(P) @ inverse)[-1]
+    ratios = linalg.eigvalsh(problem.mean_matrix, P)
+    return Surrogate(P, float(theta), float(values[0]), float(values[-1]), np.asarray(ratios))
+
+
+def anchored_factor(problem: Quadratic, found: Surrogate, stepsize: float, period: int) -> float:
+    """Return q with E f(y+) - f* <= q (f(y) - f*) from one anchor y to the next, m rounds of one local step later.
+
+        q = |I - Lbar^{1/2} N Lbar^{1/2}|^2 + R theta L gamma^2 sum_{k<m} (1 - gamma mu_P)^{m-1-k} a_k^2,
+        N = (I - (I - gamma P)^m) P^{-1},  R = lambda_max(P^{-1} Lbar),  a_k = 1 - (1 - gamma lambda_max(P))^k,
+
+    for gamma <= 1/theta: the squared rate of the mean, and the variance that m rounds gather. With m = 1 it is gradient
+    descent's. The proof is in ``docs/anchored.md``.
+    """
+    rounds = np.arange(period)
+    seen = 1.0 - (1.0 - stepsize * found.largest) ** rounds
+    gathered = float(((1.0 - stepsize * found.mu) ** rounds[::-1] * seen**2).sum())
+    L = float(problem.spectrum[-1])
+    noise = float(found.ratios[-1]) * found.theta * L * stepsize**2 * gathered
+    return _mean_factor(problem, found, stepsize, period) ** 2 + noise
+
+
+def _moved(problem: Quadratic, found: Surrogate, stepsize: float, period: float) -> Array:
+    """Eigenvalues of N Lbar, ascending."""
+    values, vectors = linalg.eigh(found.matrix)
+    N = (vectors * ((1.0 - (1.0 - stepsize * values) ** period) / values)) @ vectors.T
+    scale, turned = linalg.eigh(problem.mean_matrix)
+    root = turned * np.sqrt(np.maximum(scale, 0.0))
+    return np.asarray(linalg.eigvalsh(root.T @ N @ root))
+
+
+def _mean_factor(problem: Quadratic, found: Surrogate, stepsize: float, period: int) -> float:
+    return float(np.abs(1.0 - _moved(problem, found, stepsize, period)).max())
+
+
+def best_scale(workers: int, problem: Quadratic) -> float:
+    """Return the scale s of the permutation sketch whose surrogate is closest to f: s^2/n = (a + b)/2.
+
+    With the bias gone the scale is free. P = (s^2/n) G, G = (1 - rho) Dbar + rho Lbar, rho = (q-1)/(d-1), so exact
+    minimisation between anchors contracts the error by (b - a)/(b + a), a and b the ends of the spectrum of
+    G^{-1} Lbar. The unbiased s = n makes P >= Lbar: safe, and about n times too steep.
+
+    Raises:
+        InvalidInput: fewer workers than one, or a G that is singular.
+    """
+    check_integer("workers", workers, at_least=1)
+    plain = surrogate(problem, Permutation(workers, problem.dim, scale=float(np.sqrt(workers))))
+    return float(np.sqrt(workers * 0.5 * (plain.ratios[0] + plain.ratios[-1])))
+
+
+def asymptotic_factor(problem: Quadratic, method: AnchoredIST, periods: int = 60) -> float:
+    """Return the factor by which E f - f* shrinks a round in the long run; at least 1 where it does not converge.
+
+    Exact but for the number of iterations: power iteration on the second moments of the lifted state, a linear map that
+    keeps them positive semi-definite. For a fixed period the geometric mean over its rounds.
+
+    Raises:
+        InvalidInput: moments that are known neither in closed form nor by enumeration.
+    """
+    check_integer("periods", periods, at_least=2)
+    step = lifted_round(problem, method)
+    m = np.zeros((3, problem.dim))
+    M = np.einsum("ab,ij->abij", np.ones((3, 3)), np.eye(problem.dim))
+    rounds = method.period if isinstance(method.period, int) else 1
+    growth, last = np.nan, 1.0
+    for _ in range(periods if isinstance(method.period, int) else round(periods / method.period)):
+        for k in range(1, rounds + 1):
+            m, M = renewed(method, k, m, step.second(M))
+        size = float(np.einsum("aaii->", M))
+        if not np.isfinite(size) or size <= 0:
+            return np.inf if size > 0 or np.isnan(size) else 0.0
+        growth, last, M = (size / last) ** (1.0 / rounds), 1.0, M / size
+    return float(growth)
+
+
+@largest_stepsize.register
+def _(method: AnchoredIST, setting: Setting) -> float:
+    """Half the contraction limit, and no more than makes lambda_max(N Lbar) = 1: between anchors nothing overshoots."""
+    problem = exact(setting.problem)
+    if not isinstance(problem, Quadratic):
+        return float("nan")
+    limit = 0.5 * contraction_limit(problem, method.sketch)
+    if problem.singular or sketched_matrix_update(problem, method.sketch) is None:
+        return limit
+    found = surrogate(problem, method.sketch)
+    period = (1.0 / method.period if isinstance(method.period, float) else method.period) * method.local_steps
+    if found.ratios[-1] <= 1.0 or _moved(problem, found, limit, period)[-1] <= 1.0:
+        return limit
+    low, high = 0.0, limit
+    for _ in range(_BISECTIONS):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if _moved(problem, found, middle, period)[-1] <= 1.0 else (low, middle)
+    return low
+
+
+@bounds.register
+def _(method: AnchoredIST, setting: Setting) -> tuple[Bound, ...]:
+    """The exact course where d is small, and the theorem's factor from anchor to anchor."""
+    problem = exact(setting.problem)
+    if not isinstance(problem, Quadratic) or sketched_matrix_update(problem, method.sketch) is None:
+        return ()
+    result = []
+    if problem.dim <= _EXACT_UP_TO and method.local_steps == 1:
+        gap = anchored_dynamics(problem, method, setting.x0, setting.rounds).gap
+        full = (setting.full_gradients,)
+        result.append(Bound("anchored IST, exact", "gap", gap, "tight", full, "moments of the lifted state"))
+    if isinstance(method.period, int) and not problem.singular:
+        result.append(_theorem(method, problem, setting))
+    return tuple(result)
+
+
+def _theorem(method: AnchoredIST, problem: Quadratic, setting: Setting) -> Bound:
+    found = surrogate(problem, method.sketch)
+    assert isinstance(method.period, int)
+    factor = anchored_factor(problem, found, method.stepsize, method.period)
+    plain = method.local_steps == 1 and method.momentum == 0.0
+    assumptions = (
+        setting.full_gradients,
+        setting.step_within(method.stepsize, 1.0 / found.theta),
+        Assumption("plain form", plain, method.local_steps, f"T = {method.local_steps}, beta = {method.momentum:g}"),
+    )
+    k = np.arange(setting.rounds + 1)
+    at_anchors = k % method.period == 0
+    values = np.where(at_anchors, factor ** (k // method.period) * setting.gap, np.inf)
+    return Bound("anchored IST, from anchor to anchor", "gap", values, "upper", assumptions, "docs/anchored.md")
