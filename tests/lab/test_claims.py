@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from isthmus.cli import main
@@ -27,7 +28,10 @@ def test_places_are_different() -> None:
 
 
 def test_a_false_statement_is_found() -> None:
-    false = Claim("x", "a number is at most 1", "", "bound", lambda random: Trial(float(random.uniform(0, 2)), None, "u"))
+    def trial(random: np.random.Generator) -> Trial:
+        return Trial(float(random.uniform(0, 2)), None, "u")
+
+    false = Claim("x", "a number is at most 1", "", "bound", trial)
     verdict = check(false, cases=30)
     assert not verdict.printed_holds
     assert verdict.counterexample.startswith("u: 1.")

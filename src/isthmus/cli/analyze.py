@@ -10,9 +10,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from isthmus.errors import InvalidInput, check_choice
 from isthmus.lab.analyze import Analysis, analyze
-from isthmus.lab.settings import Settings
-from isthmus.records import RunWriter, to_json
+from isthmus.lab.figures import FIGURES
+from isthmus.lab.settings import Settings, read_toml
+from isthmus.records import RunWriter, read_run, to_json
+from isthmus.report import draw_png
 
 _SHOWN_ROUNDS = 11
 
@@ -25,6 +28,11 @@ class Options(Settings):
     """Folder to write the run to."""
     replace: bool = False
     """Replace an earlier run in --out."""
+    config: Path | None = None
+    """TOML file with flags as keys (dim = 100); flags given on the command line come first."""
+    figure: str | None = None
+    """Make a figure of the gallery instead: its run and PNG go to --out. Names: heterogeneous, homogeneous, remark-1,
+    algorithm-1, theorem-1, theorem-2, least-squares, bias-variance, readouts, bias-removal."""
     json: bool = False
     """Print one JSON object instead of tables."""
 
@@ -33,9 +41,11 @@ class Options(Settings):
 
 
 def run(options: Options) -> None:
-    """Analyse, write the run, print."""
-    settings = Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)})
-    found = analyze(settings)
+    """Analyse, write the run, print; or make a figure."""
+    if options.figure is not None:
+        _make_figure(options)
+        return
+    found = analyze(_settings(options))
     if options.out is not None:
         with RunWriter(options.out, "analyze", found.config, replace=options.replace) as writer:
             for row in found.rows:
@@ -46,6 +56,31 @@ def run(options: Options) -> None:
         print(json.dumps(to_json(whole)))
     else:
         _show(found, options.out)
+
+
+def _settings(options: Options) -> Settings:
+    """Flags that differ from their defaults, over the file's values, over the defaults."""
+    given = {field.name: getattr(options, field.name) for field in fields(Settings)}
+    if options.config is None:
+        return Settings(**given)
+    defaults = {field.name: field.default for field in fields(Settings)}
+    flags = {name: value for name, value in given.items() if value != defaults[name]}
+    return Settings(**{**read_toml(options.config), **flags})
+
+
+def _make_figure(options: Options) -> None:
+    name = check_choice("figure", str(options.figure), FIGURES)
+    if options.out is None:
+        raise InvalidInput(f"`out` must be given with `figure`: the folder for its run and PNG, such as --out {name}")
+    figure = FIGURES[name](options.seed)
+    with RunWriter(options.out, "figure", figure.config | {"seed": options.seed}, replace=options.replace) as writer:
+        for row in figure.rows:
+            writer.append(row)
+    drawn = draw_png(read_run(options.out), options.out)
+    if options.json:
+        print(json.dumps(to_json({"config": figure.config, "rows": figure.rows, "drawn": drawn})))
+    else:
+        print("\n".join([figure.title, *(str(path) for path in drawn)]))
 
 
 def _show(found: Analysis, out: Path | None) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,12 +16,28 @@ from isthmus.errors import InvalidInput, check_choice, check_integer, check_numb
 from isthmus.lab.arrays import Array
 from isthmus.lab.methods import IST
 from isthmus.lab.quadratics import Quadratic
-from isthmus.lab.sketches import Identity, Permutation, Sketch
+from isthmus.lab.sketches import (
+    Bernoulli,
+    Identity,
+    ImportanceSampling,
+    Permutation,
+    RandomSparsification,
+    ScaledPermutation,
+    Sketch,
+)
 from isthmus.lab.theory.stepsizes import contraction_limit
 from isthmus.randomness import generator
 
 PROBLEMS = ("gaussian", "data")
-SKETCHES = ("identity", "permutation")
+SKETCHES = (
+    "identity",
+    "permutation",
+    "scaled",
+    "scaled-homogeneous",
+    "random-sparsification",
+    "bernoulli",
+    "importance",
+)
 
 
 @dataclass(frozen=True)
@@ -42,9 +62,14 @@ class Settings:
     ridge: float = 0.0
     """For --problem data: adds (ridge/2)|x|^2 to every worker's function."""
     sketch: str = "permutation"
-    """The joint law of the workers' masks: identity, permutation."""
+    """The law of the workers' masks: identity, permutation, scaled (n = d), scaled-homogeneous, random-sparsification
+    (--size), bernoulli (--probability), importance (marginals by the diagonal of Lbar, mean --probability)."""
     scale: str = "n"
     """Value of the permutation sketch: n (unbiased, the paper's), sqrt (of n), or a number; 1 is the plain 0/1 mask."""
+    size: int | None = None
+    """Coordinates a worker holds under random-sparsification; by default d/n, the permutation's."""
+    probability: float | None = None
+    """Chance that a worker holds a coordinate under bernoulli and importance; by default 1/n."""
     stepsize: float | None = None
     """gamma; by default half the step below which every realisation contracts."""
     local_steps: float = 1
@@ -66,10 +91,41 @@ class Settings:
         check_integer("rounds", self.rounds, at_least=1)
         check_integer("seeds", self.seeds, at_least=2)
         check_number("ridge", self.ridge, at_least=0.0)
+        if self.size is not None:
+            check_integer("size", self.size, at_least=1)
+        if self.probability is not None:
+            check_number("probability", self.probability, above=0.0, at_most=1.0)
         if self.stepsize is not None:
             check_number("stepsize", self.stepsize, above=0.0)
         if not (math.isinf(self.local_steps) or float(self.local_steps).is_integer()):
             raise InvalidInput(f"`local_steps` must be a whole number or inf, got {self.local_steps}")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the settings of a TOML file: keys are the flags, with - or _.
+
+    Raises:
+        InvalidInput: missing, malformed, an unknown key (the nearest is suggested), or a value of the wrong type.
+    """
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path}: not TOML: {error}") from error
+    return {key.replace("-", "_"): _typed(path, key, value) for key, value in found.items()}
+
+
+def _typed(path: Path, key: str, value: Any) -> Any:
+    kinds = {field.name: str(field.type) for field in fields(Settings)}
+    name = check_choice(f"key in {path}", key.replace("-", "_"), kinds)
+    allowed: Mapping[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "bool": (bool,), "float": (int, float)}
+    kind = kinds[name].split(" ")[0]
+    if kind == "str" and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)  # scale = 1
+    if not isinstance(value, allowed[kind]) or (kind != "bool" and isinstance(value, bool)):
+        raise InvalidInput(f"`{key}` in {path} must be of type {kind}, got {value!r}")
+    return value
 
 
 def build_problem(settings: Settings) -> Quadratic:
@@ -93,7 +149,30 @@ def build_start(settings: Settings, problem: Quadratic) -> Array:
 def build_sketch(settings: Settings, problem: Quadratic) -> Sketch:
     """Return the sketch for the problem's workers and coordinates."""
     n, d = problem.workers, problem.dim
-    return Identity(n, d) if settings.sketch == "identity" else Permutation(n, d, _scale(settings.scale, n, d))
+    probability = settings.probability or 1.0 / n
+    builders: dict[str, Callable[[], Sketch]] = {
+        "identity": lambda: Identity(n, d),
+        "permutation": lambda: Permutation(n, d, _scale(settings.scale, n, d)),
+        "scaled": lambda: ScaledPermutation(problem),
+        "scaled-homogeneous": lambda: ScaledPermutation(problem, homogeneous=True),
+        "random-sparsification": lambda: RandomSparsification(n, d, settings.size or max(1, d // n)),
+        "bernoulli": lambda: Bernoulli(n, d, probability),
+        "importance": lambda: ImportanceSampling(n, _marginals(problem, probability)),
+    }
+    return builders[settings.sketch]()
+
+
+def _marginals(problem: Quadratic, probability: float) -> Array:
+    """Chances in proportion to the square root of the diagonal of Lbar, of the given mean, at most 1."""
+    weights = np.sqrt(np.maximum(np.diagonal(problem.mean_matrix), 1e-12 * float(problem.spectrum[-1])))
+    p = np.minimum(probability * weights / weights.mean(), 1.0)
+    for _ in range(problem.dim):  # what the cap took off goes to the others
+        free = p < 1.0
+        missing = probability * problem.dim - p.sum()
+        if missing < 1e-12 or not free.any():
+            break
+        p[free] = np.minimum(p[free] * (1 + missing / p[free].sum()), 1.0)
+    return np.asarray(p)
 
 
 def build_method(settings: Settings, problem: Quadratic) -> IST:

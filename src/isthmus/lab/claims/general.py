@@ -171,7 +171,7 @@ GENERAL = (
     _theorem_2("tight"),
     _theorem_2("beta-free"),
     Claim("beyond: gamma = 1", "Theorem 2' is an equality at gamma = 1", "", "equality", _equality_at_one),
-    Claim("beyond: sigma^2", "closed form from the workers' D_i^{-1/2} b_i; no assumption needed", "", "equality", _noise),
+    Claim("beyond: sigma^2", "closed form in the workers' D_i^{-1/2} b_i, no assumption", "", "equality", _noise),
     Claim("beyond: exact course", "E f(x^k) - f* of the scaled method, 0 < gamma < 2", "", "equality", _exact_course),
     Claim("(31)", "homogeneous: no noise, fixed point b~/sqrt(n)", "", "equality", _homogeneous),
     Claim("(33), (34)", "compressed gradients: noise at most omega |grad f|^2, 0 at x*", "", "bound",

@@ -20,7 +20,7 @@ from isthmus.lab.theory.fixed_points import fixed_point
 from isthmus.lab.theory.moments import Moments
 from isthmus.lab.theory.update import sketched_matrix_update
 
-_DENSE_UP_TO = 8
+_DENSE_UP_TO = 16
 _MARGIN = 1e-9
 _GRID = 40
 
@@ -57,7 +57,7 @@ def stationary(problem: Quadratic, method: Method) -> Stationary:
     """Return the stationary mean and covariance of ``method``, or that none exists and why.
 
     The covariance solves S = E[J S J'] + Cov(round at the fixed point), J = keep I + H, by GMRES preconditioned with
-    the same equation for E[J].
+    the same equation for E[J] (directly for few coordinates).
 
     Raises:
         InvalidInput: the moments of a round are known neither in closed form nor by enumeration.
@@ -197,14 +197,13 @@ def _bisect(excess: Callable[[float], float], low: float, high: float) -> float:
 
 def _largest_eigenvalue(forward: Callable[[Array], Array], dim: int) -> float:
     """Spectral radius of a positive map of symmetric matrices: dense if small, otherwise ARPACK."""
+    if dim <= _DENSE_UP_TO:
+        return float(np.abs(np.linalg.eigvals(_on_symmetric(forward, dim))).max())
 
     def apply(flat: Array) -> Array:
         S = flat.reshape(dim, dim)
         return np.asarray(forward(0.5 * (S + S.T))).ravel()
 
-    if dim <= _DENSE_UP_TO:
-        matrix = np.stack([apply(row) for row in np.eye(dim * dim)], axis=1)
-        return float(np.abs(np.linalg.eigvals(matrix)).max())
     operator = LinearOperator((dim * dim, dim * dim), matvec=apply, dtype=np.float64)
     start = np.eye(dim).ravel()
     try:
@@ -240,6 +239,11 @@ def _solve_covariance(moments: RoundMoments, source: Array) -> Array:
         rotated = vectors.T @ flat.reshape(dim, dim) @ vectors / denominators
         return np.asarray(vectors @ rotated @ vectors.T).ravel()
 
+    if dim <= _DENSE_UP_TO:
+        matrix = _on_symmetric(lambda S: S - covariance_step(moments, S), dim)
+        S = np.zeros((dim, dim))
+        S[np.triu_indices(dim)] = np.linalg.solve(matrix, source[np.triu_indices(dim)])
+        return S + np.triu(S, 1).T
     shape = (dim * dim, dim * dim)
     operator = LinearOperator(shape, matvec=residual, dtype=np.float64)
     preconditioner = LinearOperator(shape, matvec=precondition, dtype=np.float64)
@@ -252,6 +256,17 @@ def _solve_covariance(moments: RoundMoments, source: Array) -> Array:
         flat = flat + change
     S = flat.reshape(dim, dim)
     return np.asarray(0.5 * (S + S.T))
+
+
+def _on_symmetric(forward: Callable[[Array], Array], dim: int) -> Array:
+    """The matrix of a map of symmetric matrices, in their upper entries, [d(d+1)/2, d(d+1)/2]."""
+    upper = np.triu_indices(dim)
+    columns = []
+    for a, b in zip(*upper, strict=True):
+        S = np.zeros((dim, dim))
+        S[a, b] = S[b, a] = 1.0
+        columns.append(forward(S)[upper])
+    return np.stack(columns, axis=1)
 
 
 def _none(problem: Quadratic, why: str, radius: float) -> Stationary:
