@@ -109,9 +109,9 @@ def _panel(panel: Panel, name: str, charts: list[str]) -> str:
 
 
 def _script(name: str, figure: str) -> str:
-    data = figure.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    """The chart's script; plotly's ``to_json`` escapes "<", so that no text in it can close the element."""
     target, config = json.dumps(name), json.dumps(_CONFIG)
-    return f"<script>(f => Plotly.newPlot({target}, f.data, f.layout, {config}))({data});</script>"
+    return f"<script>(f => Plotly.newPlot({target}, f.data, f.layout, {config}))({figure});</script>"
 
 
 def _table(table: Table) -> str:
