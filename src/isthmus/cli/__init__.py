@@ -21,6 +21,7 @@ from isthmus.errors import IsthmusError, check_choice
 
 COMMANDS = {
     "analyze": "exact theory of IST on a quadratic, beside simulation",
+    "compare": "rivals with compressed communication, IST and anchored IST to a target",
     "claims": "every numbered statement of the paper, checked on random problems",
     "train": "train a network by IST or a rival over real processes",
     "report": "runs to one HTML page and PNG figures",

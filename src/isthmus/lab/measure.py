@@ -127,8 +127,9 @@ def judge(bound: Bound, measured: Measured) -> Verdict:
     rounds = values.shape[1]
     said = bound.values[1 : 1 + rounds]
     floor = _ROUNDING * float(values[:, :1].max(initial=0.0, where=np.isfinite(values[:, :1])))
-    mean = values.mean(axis=0)
-    error = values.std(axis=0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.zeros(rounds)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = values.mean(axis=0)
+        error = values.std(axis=0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.zeros(rounds)
     kept = np.isfinite(said) & (said > 0) & np.isfinite(mean) & np.isfinite(error) & (np.maximum(said, mean) > floor)
     ratio, cleared, holds = _compare(bound.kind, said[kept], mean[kept], _SIGMAS * error[kept])
     failed = [one.why for one in bound.assumptions if one.holds is False]

@@ -75,8 +75,9 @@ def anchored_factor(problem: Quadratic, found: Surrogate, stepsize: float, perio
     descent's. The proof is in ``docs/anchored.md``.
     """
     rounds = np.arange(period)
-    seen = 1.0 - (1.0 - stepsize * found.largest) ** rounds
-    gathered = float(((1.0 - stepsize * found.mu) ** rounds[::-1] * seen**2).sum())
+    with np.errstate(over="ignore", invalid="ignore"):
+        seen = 1.0 - (1.0 - stepsize * found.largest) ** rounds
+        gathered = float(((1.0 - stepsize * found.mu) ** rounds[::-1] * seen**2).sum())
     L = float(problem.spectrum[-1])
     noise = float(found.ratios[-1]) * found.theta * L * stepsize**2 * gathered
     return _mean_factor(problem, found, stepsize, period) ** 2 + noise
@@ -183,5 +184,6 @@ def _theorem(method: AnchoredIST, problem: Quadratic, setting: Setting) -> Bound
     )
     k = np.arange(setting.rounds + 1)
     at_anchors = k % method.period == 0
-    values = np.where(at_anchors, factor ** (k // method.period) * setting.gap, np.inf)
+    with np.errstate(over="ignore"):
+        values = np.where(at_anchors, factor ** (k // method.period) * setting.gap, np.inf)
     return Bound("anchored IST, from anchor to anchor", "gap", values, "upper", assumptions, "docs/anchored.md")

@@ -74,8 +74,9 @@ class Setting:
         return Assumption("step size", holds, limit, f"gamma = {stepsize:.4g} {sign} {limit:.4g}, the theorem's limit")
 
     def geometric(self, factor: float, start: float, level: float = 0.0) -> Array:
-        """factor^k start + level."""
-        return factor**self.k * start + level
+        """factor^k start + level; inf where that overflows."""
+        with np.errstate(over="ignore"):
+            return factor**self.k * start + level
 
     def average(self, total: float) -> Array:
         """total/k, inf for k = 0."""

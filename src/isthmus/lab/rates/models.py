@@ -79,9 +79,10 @@ def _(method: LocalGradientDescent, setting: Setting) -> tuple[Bound, ...]:
     here = Assumption("full participation", everyone, float(everyone), said)
     keep, shift = _local_round(problem, method)
     x, gaps = setting.x0, []
-    for _ in range(setting.rounds + 1):
-        gaps.append(float(problem.gap(x)))
-        x = keep @ x + shift
+    with np.errstate(over="ignore", invalid="ignore"):
+        for _ in range(setting.rounds + 1):
+            gaps.append(float(problem.gap(x)))
+            x = keep @ x + shift
     assumptions = (setting.full_gradients, here)
     kind = "exact, from Khaled, Mishchenko, Richtarik (arXiv 1909.04715), section 2"
     return (Bound("local gradient descent", "gap", np.array(gaps), "tight", assumptions, kind),)
@@ -139,7 +140,8 @@ def _(method: IST, setting: Setting) -> tuple[Bound, ...]:
     found = []
     if round_moments(problem, method) is not None:
         means = mean_trajectory(problem, method, setting.x0, setting.rounds)
-        lower = np.asarray(problem.gap(means))
+        with np.errstate(over="ignore", invalid="ignore"):
+            lower = np.asarray(problem.gap(means))
         reference = "Jensen's inequality with the exact mean"
         found.append(Bound("IST, gap of the mean", "gap", lower, "lower", (setting.full_gradients,), reference))
     if method.local_steps == 1 and method.merge == "gradient" and not problem.b.any():

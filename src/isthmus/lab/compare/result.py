@@ -1,0 +1,157 @@
+"""Run one method of a comparison and say, in plain data, how it did."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from isthmus.lab.arrays import Array
+from isthmus.lab.bounds import Bound
+from isthmus.lab.compare.roster import ROSTER, build_method
+from isthmus.lab.compare.settings import Comparison, build_problem, build_start
+from isthmus.lab.measure import Measured, Run, judge, measure
+from isthmus.lab.methods import IST
+from isthmus.lab.problems import exact
+from isthmus.lab.quadratics import Quadratic
+from isthmus.lab.rates import Setting, bounds
+from isthmus.lab.theory import fixed_point, relative_gap
+from isthmus.lab.theory.dynamics import round_moments
+from isthmus.records import to_json
+
+_POINTS = 200
+_STALLED = 0.8
+
+
+def compare_one(settings: Comparison, name: str) -> dict[str, Any]:
+    """Return how one method did: the cheapest of its step sizes to the target, else the one that came closest.
+
+    Plain JSON data. The linear algebra runs on one thread, so that the numbers do not depend on who runs it.
+
+    Raises:
+        InvalidInput: an unknown method, or settings that do not fit the data.
+    """
+    with threadpool_limits(limits=1):
+        problem = build_problem(settings)
+        setting = Setting(problem, build_start(settings, problem), settings.rounds)
+        tried = [_try(settings, name, setting, factor) for factor in settings.step_factors]
+    best = min(tried, key=_worth)
+    plain = to_json({**best, "tried": [{key: one[key] for key in ("factor", "status", "bits")} for one in tried]})
+    assert isinstance(plain, dict)
+    return plain
+
+
+def _worth(one: dict[str, Any]) -> tuple[int, float]:
+    """Reached, by bits; then the others by level, those that diverged last."""
+    if one["status"] == "reached":
+        return 0, one["bits"]
+    return (2, 0.0) if one["status"] == "diverged" else (1, one["level"])
+
+
+def _try(settings: Comparison, name: str, setting: Setting, factor: float) -> dict[str, Any]:
+    method, limit = build_method(name, setting, settings, factor)
+    found = bounds(method, setting)
+    initial = setting.gap
+    run = Run(
+        settings.rounds,
+        settings.seeds,
+        settings.seed,
+        0.1 * settings.target * initial,
+        settings.value_bits,
+        settings.broadcast,
+    )
+    measured = measure(setting.problem, method, setting.x0, run, {bound.measure for bound in found})
+    relative = measured.simulation.mean_gap / initial
+    reached = np.flatnonzero(relative <= settings.target)
+    verdicts = [judge(bound, measured) for bound in found]
+    return {
+        "name": name,
+        "title": ROSTER[name].title,
+        "stepsize": method.stepsize,
+        "factor": factor,
+        "limit": limit,
+        "above_limit": bool(np.isfinite(limit) and method.stepsize > limit * (1 + 1e-9)),
+        "status": _status(measured, relative, len(reached) > 0),
+        "level": float(relative[np.isfinite(relative)][-1]),
+        "stall_level": _stall_level(setting, method),
+        **_spent(measured, int(reached[0]) if len(reached) else None),
+        "memory": measured.ledger.memory,
+        "verdicts": [vars(verdict) for verdict in verdicts],
+        "curve": _curve(measured, initial, settings),
+        "bounds": _bound_curves(found, measured, setting, settings),
+    }
+
+
+def _status(measured: Measured, relative: Array, reached: bool) -> str:
+    if reached:
+        return "reached"
+    if measured.simulation.diverged_at is not None:
+        return "diverged"
+    quarter = max(1, len(relative) // 4)
+    late, before = relative[-quarter:].mean(), relative[-2 * quarter : -quarter].mean()
+    return "stalled" if late > _STALLED * before else "too slow"
+
+
+def _stall_level(setting: Setting, method: Any) -> float | None:
+    """The relative gap at which the mean of plain IST ends, exact; None for other methods."""
+    problem = exact(setting.problem)
+    if not (isinstance(method, IST) and isinstance(problem, Quadratic)) or round_moments(problem, method) is None:
+        return None
+    return float(relative_gap(problem, fixed_point(problem, method), setting.x0))
+
+
+def _spent(measured: Measured, reached: int | None) -> dict[str, Any]:
+    """What it took to reach the target, means over seeds; None where it did not."""
+    names = ("bits", "up", "down", "up_without_indices", "up_total", "down_total", "bits_total", "work", "gradients")
+    if reached is None:
+        return {"rounds": None, **dict.fromkeys(names)}
+    book = measured.ledger
+    return {"rounds": reached, **{name: float(getattr(book, name)[:, reached].mean()) for name in names}}
+
+
+def _curve(measured: Measured, initial: float, settings: Comparison) -> dict[str, list[float]]:
+    """At most 200 rounds of the mean relative gap with its 95 % band, over the axis of the figure."""
+    gaps = measured.simulation.mean_gap / initial
+    kept = _thinned(int(np.isfinite(gaps).sum()))
+    error = 1.96 * measured.simulation.standard_error / initial
+    half = np.where(np.isfinite(error), error, 0.0)
+    x = _axis(measured, settings)
+    columns = {"x": x, "y": gaps, "low": np.maximum(gaps - half, 0.0), "high": gaps + half}
+    return {key: [float(value) for value in column[kept]] for key, column in columns.items()}
+
+
+def _bound_curves(
+    found: tuple[Bound, ...], measured: Measured, setting: Setting, settings: Comparison
+) -> list[dict[str, Any]]:
+    """The bounds that apply, as relative gaps; a squared distance bounds the gap by L/2 times itself."""
+    curves = []
+    x = _axis(measured, settings)
+    for bound in found:
+        if not bound.applies or bound.measure == "gradient":
+            continue
+        factor = 0.5 * setting.constants.L if bound.measure == "distance" else 1.0
+        said = factor * bound.values[: len(x)] / setting.gap
+        kept = [k for k in _thinned(len(x)) if np.isfinite(said[k])]
+        if len(kept) < 2:  # a bound that speaks of few rounds is drawn at those
+            kept = list(np.flatnonzero(np.isfinite(said)))
+        curves.append(
+            {
+                "name": bound.name,
+                "kind": bound.kind,
+                "x": [float(x[k]) for k in kept],
+                "y": [float(said[k]) for k in kept],
+            }
+        )
+    return curves
+
+
+def _axis(measured: Measured, settings: Comparison) -> Array:
+    rounds = measured.simulation.gap.shape[1]
+    if settings.x_axis == "rounds":
+        return np.arange(rounds, dtype=np.float64)
+    return np.asarray(getattr(measured.ledger, settings.x_axis).mean(axis=0))
+
+
+def _thinned(rounds: int) -> list[int]:
+    return sorted({round(place) for place in np.linspace(0, rounds - 1, min(rounds, _POINTS))})

@@ -1,0 +1,113 @@
+"""The methods that can be compared, by name: each built for a problem with the step size its theory gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from isthmus.errors import InvalidInput, check_choice
+from isthmus.lab.compare.settings import Comparison
+from isthmus.lab.compressors import Dithering, Natural, PermK, RandK, TopK
+from isthmus.lab.methods import (
+    DCGD,
+    DIANA,
+    EF21,
+    GDCI,
+    IST,
+    MARINA,
+    AnchoredIST,
+    BlockCoordinateDescent,
+    BlockGradientIST,
+    DistributedGDCI,
+    GradientDescent,
+    LocalGradientDescent,
+    ProxSkip,
+)
+from isthmus.lab.problems import Problem, constants
+from isthmus.lab.rates import Setting, largest_stepsize
+from isthmus.lab.sketches import Permutation
+
+Builder = Callable[[Problem, Comparison], Any]
+_ANY = 1.0  # a step size to be replaced by the theory's
+_MOMENTUM = 0.6
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method to compare: what it is, and how it is built (its step size is replaced)."""
+
+    title: str
+    build: Builder
+
+
+def _kept(problem: Problem, settings: Comparison) -> int:
+    share = 1.0 / problem.workers if settings.keep is None else settings.keep
+    return max(1, min(problem.dim, round(share * problem.dim)))
+
+
+def _proxskip(problem: Problem, settings: Comparison) -> ProxSkip:
+    c = constants(problem)
+    return ProxSkip(_ANY, float(np.sqrt(max(c.mu_min, c.mu * 1e-4, 1e-12 * c.L_max) / c.L_max)))
+
+
+def _sketch(problem: Problem, scale: str) -> Permutation:
+    n, d = problem.workers, problem.dim
+    return Permutation(n, d, float(np.sqrt(min(n, d))) if scale == "free" else None)
+
+
+def _anchored(momentum: float) -> Builder:
+    return lambda p, s: AnchoredIST(_sketch(p, s.scale), _ANY, s.period, s.local_steps, momentum)
+
+
+ROSTER: dict[str, Entry] = {
+    "gd": Entry("gradient descent", lambda p, s: GradientDescent(_ANY)),
+    "dcgd": Entry("DCGD, Rand-K", lambda p, s: DCGD(RandK(p.dim, _kept(p, s)), _ANY)),
+    "dcgd-perm-k": Entry("DCGD, Perm-K", lambda p, s: DCGD(PermK(p.workers, p.dim), _ANY)),
+    "dcgd-natural": Entry("DCGD, natural", lambda p, s: DCGD(Natural(p.dim), _ANY)),
+    "diana": Entry("DIANA, Rand-K", lambda p, s: DIANA(RandK(p.dim, _kept(p, s)), _ANY)),
+    "diana-perm-k": Entry("DIANA, Perm-K", lambda p, s: DIANA(PermK(p.workers, p.dim), _ANY)),
+    "diana-dithering": Entry("DIANA, dithering", lambda p, s: DIANA(Dithering(p.dim, _levels(p)), _ANY)),
+    "marina": Entry("MARINA, Rand-K", lambda p, s: MARINA(RandK(p.dim, _kept(p, s)), _ANY, _kept(p, s) / p.dim)),
+    "marina-perm-k": Entry("MARINA, Perm-K", lambda p, s: MARINA(PermK(p.workers, p.dim), _ANY, 1.0 / p.workers)),
+    "ef21": Entry("EF21, Top-K", lambda p, s: EF21(TopK(p.dim, _kept(p, s)), _ANY)),
+    "gdci": Entry("GDCI, natural", lambda p, s: GDCI(Natural(p.dim), _ANY)),
+    "gdci-distributed": Entry("distributed GDCI, Perm-K", lambda p, s: DistributedGDCI(PermK(p.workers, p.dim), _ANY)),
+    "local-gd": Entry("local gradient descent", lambda p, s: LocalGradientDescent(_ANY, max(s.local_steps, 2))),
+    "proxskip": Entry("ProxSkip", _proxskip),
+    "block-descent": Entry("block descent", lambda p, s: BlockCoordinateDescent(_kept(p, s), _ANY)),
+    "block-ist": Entry("block-gradient IST", lambda p, s: BlockGradientIST(_sketch(p, "unbiased"), _ANY)),
+    "ist": Entry("IST", lambda p, s: IST(_sketch(p, "unbiased"), _ANY, s.local_steps)),
+    "anchored": Entry("anchored IST", _anchored(0.0)),
+    "anchored-momentum": Entry("anchored IST, momentum", _anchored(_MOMENTUM)),
+}
+
+
+def _levels(problem: Problem) -> int:
+    return max(1, round(np.sqrt(problem.dim)))
+
+
+def build_method(name: str, setting: Setting, settings: Comparison, factor: float) -> tuple[Any, float]:
+    """Return the method with ``factor`` times the theory's step size, and that theory's limit (nan without a theory).
+
+    Raises:
+        InvalidInput: an unknown name.
+    """
+    entry = ROSTER[check_choice("methods", name, ROSTER)]
+    if settings.local_steps > 1 and name.startswith("anchored") and settings.problem == "logistic":
+        raise InvalidInput("`local_steps` must be 1 for anchored IST with logistic regression: no step size is known")
+    method = entry.build(setting.problem, settings)
+    limit = largest_stepsize(method, setting)
+    start = limit if np.isfinite(limit) else _without_theory(method, setting)
+    return replace(method, stepsize=factor * start), limit
+
+
+def _without_theory(method: Any, setting: Setting) -> float:
+    """Half of 2/lambda_max of what a sketched worker can see at most, s^2 L_max/n; 1/L_max for the others."""
+    smooth = setting.constants.L_max
+    sketch = getattr(method, "sketch", None)
+    if sketch is None:
+        return 1.0 / smooth
+    return setting.n / (float(np.max(sketch.weights)) ** 2 * smooth)
