@@ -30,6 +30,9 @@ from isthmus.train.executors.processes import LostPeer, backend
 
 _SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 _GRACE = 5  # seconds a worker has to end before it is killed
+# Loaded once, in the server that all workers are forked from. torch.optim loads torch._dynamo at its first use, which
+# takes longer than a small training.
+_PRELOADED = [__name__, "torch._dynamo"]
 _PATIENCE = 20  # seconds a worker that only lost a peer waits for the launcher to end it
 
 
@@ -46,7 +49,7 @@ def launch(entry: Callable[..., Any], arguments: tuple[Any, ...], workers: int) 
         KeyboardInterrupt: on SIGINT, SIGTERM, SIGHUP or SIGQUIT, once all workers have ended.
     """
     loopback.register()
-    multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
     with tempfile.TemporaryDirectory(prefix="isthmus-") as logs, _quiet_launcher(), _signals_restored():
         config = LaunchConfig(
             min_nodes=1,
