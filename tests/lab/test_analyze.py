@@ -1,13 +1,17 @@
 """The command: a run folder whole or not at all, JSON for machines, one line for bad input."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from isthmus.cli import main
+from isthmus.lab import ImportanceSampling
+from isthmus.lab.settings import Settings, build_problem, build_sketch
 from isthmus.records import read_run
 
 SMALL = ["analyze", "--dim", "6", "--workers", "3", "--rounds", "8", "--seeds", "16"]
@@ -77,6 +81,80 @@ def test_bad_input_is_one_line(flags: list[str], message: str, capsys: pytest.Ca
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--sketch", "scaled"],
+        ["--sketch", "scaled-homogeneous", "--workers", "2"],
+        ["--sketch", "random-sparsification", "--size", "3"],
+        ["--sketch", "bernoulli", "--probability", "0.4"],
+        ["--sketch", "importance", "--probability", "0.7", "--merge", "model"],
+        ["--scale", "1", "--local-steps", "inf"],
+        ["--sketch", "identity", "--homogeneous"],
+        ["--workers", "9"],
+    ],
+)
+def test_every_sketch(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    main(["analyze", "--dim", "6", "--workers", "6", "--rounds", "5", "--seeds", "400", "--json", *flags])
+    found = json.loads(capsys.readouterr().out)
+    assert found["summary"]["dynamics"].startswith("exact")
+    for row in found["rows"][1:]:
+        center, half = row["simulated"], row["high"] - row["simulated"]
+        assert abs(row["gap"] - center) <= 3 * half + 1e-9 * center
+
+
+def test_importance_marginals_have_the_asked_mean(capsys: pytest.CaptureFixture[str]) -> None:
+    problem = build_problem(Settings(dim=8, workers=3))
+    for probability in (0.2, 0.9, 1.0):
+        sketch = build_sketch(Settings(dim=8, workers=3, sketch="importance", probability=probability), problem)
+        assert isinstance(sketch, ImportanceSampling)
+        assert sketch.marginals.mean() == pytest.approx(probability)
+
+
+def test_settings_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text("dim = 6\nworkers = 2\nlocal-steps = 2\nscale = 1\nrounds = 3\nseeds = 4\nhomogeneous = true\n")
+    main(["analyze", "--config", str(file), "--workers", "3", "--json"])
+    config = json.loads(capsys.readouterr().out)["config"]
+    assert (config["dim"], config["workers"], config["local_steps"], config["scale"]) == (6, 3, 2, "1")
+    assert config["homogeneous"] is True
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("worker = 3", "did you mean 'workers'"),
+        ('dim = "six"', "`dim` in"),
+        ("dim = true", "must be of type int, got True"),
+        ("dim = ", "not TOML"),
+        ("workers = 0", "`workers` must be at least 1, got 0"),
+    ],
+)
+def test_a_bad_file_is_one_line(
+    content: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.toml").write_text(content)
+    with pytest.raises(SystemExit) as stopped:
+        main(["analyze", "--config", str(tmp_path / "a.toml")])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_interrupted_leaves_no_run(tmp_path: Path) -> None:
+    flags = ["analyze", "--dim", "200", "--workers", "10", "--rounds", "20000", "--out", "run"]
+    code = f"from isthmus.cli import main; main({flags})"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    time.sleep(6.0)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.strip() == "isthmus: interrupted"
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_command_is_a_process_without_torch() -> None:

@@ -156,6 +156,15 @@ def test_a_diverging_course_is_a_result() -> None:
     assert np.isfinite(course.gap[0])
 
 
+def test_diverging_local_steps_are_a_result() -> None:
+    problem = random_quadratic(4, 4)
+    method = IST(Permutation(4, 4, 1.0), 1e3, math.inf)
+    course = theory.dynamics(problem, method, np.ones(4), 3)
+    assert np.isinf(course.gap[1:]).all()
+    assert np.isnan(theory.fixed_point(problem, method)).all()
+    assert theory.local_limit(problem, method.sketch) == pytest.approx(2 / problem.diagonals.max())
+
+
 def test_monte_carlo_says_so() -> None:
     problem = random_quadratic(4, 40)
     method = IST(Permutation(4, 40), 0.001, local_steps=3)  # too many outcomes, blocks of ten, several steps

@@ -25,7 +25,7 @@ from isthmus.lab.sketches import (
     ScaledPermutation,
     Sketch,
 )
-from isthmus.lab.theory.stepsizes import contraction_limit
+from isthmus.lab.theory.stepsizes import contraction_limit, local_limit
 from isthmus.randomness import generator
 
 PROBLEMS = ("gaussian", "data")
@@ -71,7 +71,7 @@ class Settings:
     probability: float | None = None
     """Chance that a worker holds a coordinate under bernoulli and importance; by default 1/n."""
     stepsize: float | None = None
-    """gamma; by default half the step below which every realisation contracts."""
+    """gamma; by default half the step below which every realisation (and every worker's local steps) contracts."""
     local_steps: float = 1
     """Local steps T of every worker in a round; inf for the local minimiser."""
     merge: str = "gradient"
@@ -162,6 +162,11 @@ def build_sketch(settings: Settings, problem: Quadratic) -> Sketch:
     return builders[settings.sketch]()
 
 
+def _limit(problem: Quadratic, sketch: Sketch, local_steps: float) -> float:
+    limit = contraction_limit(problem, sketch)
+    return limit if local_steps == 1 else min(limit, local_limit(problem, sketch))
+
+
 def _marginals(problem: Quadratic, probability: float) -> Array:
     """Chances in proportion to the square root of the diagonal of Lbar, of the given mean, at most 1."""
     weights = np.sqrt(np.maximum(np.diagonal(problem.mean_matrix), 1e-12 * float(problem.spectrum[-1])))
@@ -178,7 +183,7 @@ def _marginals(problem: Quadratic, probability: float) -> Array:
 def build_method(settings: Settings, problem: Quadratic) -> IST:
     """Return IST with the sketch; the step is half the contraction limit unless one is given."""
     sketch = build_sketch(settings, problem)
-    stepsize = settings.stepsize or 0.5 * contraction_limit(problem, sketch)
+    stepsize = settings.stepsize or 0.5 * _limit(problem, sketch, settings.local_steps)
     local_steps = settings.local_steps if math.isinf(settings.local_steps) else int(settings.local_steps)
     return IST(sketch, stepsize, local_steps, settings.merge)
 

@@ -25,11 +25,11 @@ def bias_variance(seed: int) -> Figure:
     figure = Figure(
         "bias-variance",
         "What the gap IST ends with is made of",
-        "Shares of f(0) - f*. More workers mean more bias, and so does correlation, up to a point; the step size "
-        "changes the variance only; local steps change both.",
+        "Shares of f(0) - f*. More workers mean more bias. With correlation the bias of the unbiased method (scale n) "
+        "shrinks, that of plain masks (scale 1) grows. The step size changes the variance only, local steps both.",
         (
             Panel("workers", "bias against workers", "workers n", "share of f(0) - f*", y_scale="linear"),
-            Panel("correlation", "bias against correlation, n = 3", "correlation", "share"),
+            Panel("correlation", "bias against correlation, n = 3", "correlation", "share", y_scale="linear"),
             Panel("step", "against the step size, n = 3", "gamma / gamma*", "share"),
             Panel("local", "against local steps, d = 6, n = 3", "local steps T", "share", "log"),
         ),
@@ -98,11 +98,11 @@ def bias_removal(seed: int) -> Figure:
     """Extrapolation over the number of workers, and the line search."""
     figure = Figure(
         "bias-removal",
-        "Removing bias afterwards: extrapolation and a line search",
+        "Removing bias after training",
         "The unbiased method's fixed point is a smooth function of t = (n-1)/(d-1), the minimiser at t = 0. Runs with "
         "2 and 3 workers give 2 x(2) - x(3), free of the first order in t; a run with 4 workers removes the second. 20 "
         "random correlation matrices, d = 12.",
-        (Panel("gap", "f - f*, share of f(0) - f*", "problem", "relative gap"),),
+        (Panel("gap", "f - f* as a share of f(0) - f*", "problem", "relative gap"),),
     )
     names = ("2 workers, y/n", "2 workers, c y", "2 x(2) - x(3)", "3 x(2) - 3 x(3) + x(4)")
     values = np.array([_removals(case) for case in range(seed, seed + 20)])

@@ -16,7 +16,7 @@ from isthmus.lab.theory.dynamics import Dynamics, dynamics, mean_trajectory, qua
 from isthmus.lab.theory.fixed_points import fixed_point, relative_gap
 from isthmus.lab.theory.readouts import Readouts, first_order_fixed_point, readouts, sketched_objective
 from isthmus.lab.theory.stationary import StableSteps, Stationary, spectral_radius, stable_stepsizes, stationary
-from isthmus.lab.theory.stepsizes import contraction_limit
+from isthmus.lab.theory.stepsizes import contraction_limit, local_limit
 from isthmus.lab.theory.theorem1 import Condition, Theorem1, expected_matrix, theorem1
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "first_order_fixed_point",
     "fixed_point",
     "gradient_descent_rate",
+    "local_limit",
     "mean_trajectory",
     "perm_q_form",
     "quadratic_forms",

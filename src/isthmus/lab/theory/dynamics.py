@@ -155,7 +155,8 @@ def course(moments: RoundMoments, x0: Array, rounds: int) -> Iterator[tuple[Arra
     """Yield (mean, covariance) of rounds 0..K; stops early once they are no longer finite."""
     m, S = x0, np.zeros((len(x0), len(x0)))
     yield m, S
-    noise = moments.noise()
+    with np.errstate(over="ignore", invalid="ignore"):  # local steps without limit give infinite maps
+        noise = moments.noise()
     for _ in range(rounds):
         with np.errstate(over="ignore", invalid="ignore"):
             step = moments.mean_matrix @ m + moments.mean_vector

@@ -31,8 +31,9 @@ def fixed_point(problem: Quadratic, method: Method) -> Array:
     array([0.5, 1. ])
     """
     moments = known_moments(problem, method)
-    matrix = (1.0 - moments.keep) * np.eye(problem.dim) - moments.mean_matrix
-    if not np.isfinite(matrix).all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        matrix = (1.0 - moments.keep) * np.eye(problem.dim) - moments.mean_matrix
+    if not np.isfinite(matrix).all():  # the local steps diverge
         return np.full(problem.dim, np.nan)
     x = solve_symmetric(matrix, moments.mean_vector)
     residual = np.linalg.norm(matrix @ x - moments.mean_vector)

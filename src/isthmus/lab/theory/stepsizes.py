@@ -33,6 +33,21 @@ def contraction_limit(problem: Quadratic, sketch: Sketch) -> float:
     return 2.0 / bound if bound > 0 else np.inf
 
 
+def local_limit(problem: Quadratic, sketch: Sketch) -> float:
+    """Return a step size below which every worker's local steps converge: 2/max_i max(w_i) lambda_max(L_i).
+
+    >>> from isthmus.lab import Permutation
+    >>> local_limit(Quadratic([[[2.0, 1.0], [1.0, 2.0]]] * 2, [[0.0, 0.0]] * 2), Permutation(2, 2))
+    0.5
+    """
+    sketch = as_sketch(sketch)
+    single = sketch.masks is not None and sketch.masks.single_unit
+    steepest = max(
+        float(np.max(sketch.worker_weights(i))) * norm for i, norm in enumerate(_norms(problem, single))
+    )
+    return 2.0 / steepest if steepest > 0 else np.inf
+
+
 def _norms(problem: Quadratic, diagonal: bool) -> list[float]:
     """lambda_max of every L_i, or of its largest 1 x 1 block."""
     if diagonal:
