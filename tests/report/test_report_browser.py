@@ -139,8 +139,12 @@ def test_it_is_readable_on_a_phone_and_on_a_wide_screen(
             assert overlapping(boxes(page, f"#{name} {kind}")) == [], name
         assert overlapping(boxes(page, f"#{name} .xtitle") + boxes(page, f"#{name} .legend")) == [], name
         assert overlapping(boxes(page, f"#{name} .ytitle") + boxes(page, f"#{name} .ytick text")) == [], name
+        frame = chart.bounding_box()
+        for text, left, _, right, _ in boxes(page, f"#{name} :is(.xtick, .ytick, .ytitle, .legendtext, .bartext)"):
+            assert left >= frame["x"] - 1, (name, text)
+            assert right <= frame["x"] + frame["width"] + 1, (name, text)
         plotted = chart.locator(".nsewdrag").bounding_box()
-        assert plotted["width"] > 0.35 * chart.bounding_box()["width"], name
+        assert plotted["width"] > 0.35 * frame["width"], name
         assert plotted["height"] > 120, name
 
 
