@@ -14,7 +14,8 @@ from isthmus.partitions import LAWS
 STRATEGIES = ("ist", "local-sgd", "narrow", "data-parallel")
 EXECUTORS = ("processes", "serial")
 SCALES = ("expected", "none", "readout")
-LEARNING_RATES = {"ist": 0.1, "local-sgd": 0.1, "narrow": 0.1, "data-parallel": 0.1}
+# Measured on digits and Fashion-MNIST. Momentum that starts anew every round moves less: three times more there.
+LEARNING_RATES = {"ist": 0.3, "local-sgd": 0.3, "narrow": 0.3, "data-parallel": 0.1}
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def launch(entry: Callable[..., Any], arguments: tuple[Any, ...], workers: int) 
     """
     loopback.register()
     multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
-    with tempfile.TemporaryDirectory(prefix="isthmus-") as logs, _quiet_launcher(), _signals_restored():
+    with tempfile.TemporaryDirectory(prefix="isthmus-") as logs, _quiet_launcher(), _surroundings_restored():
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -138,16 +138,19 @@ def _quiet_launcher() -> Iterator[None]:
 
 
 @contextmanager
-def _signals_restored() -> Iterator[None]:
-    """Give signals back to whoever handled them, and the terminal its cursor, which a killed root may have hidden."""
+def _surroundings_restored() -> Iterator[None]:
+    """Give signals back to whoever handled them, and the terminal its cursor and a fresh line after a killed root."""
     on_main = threading.current_thread() is threading.main_thread()
     before = {name: signal.getsignal(getattr(signal, name)) for name in _SIGNALS}
     try:
         yield
+    except BaseException:
+        console = Console(stderr=True)
+        if console.is_terminal:  # the root drew its progress line until it was ended
+            console.show_cursor(True)
+            console.line()
+        raise
     finally:
         for name, handler in before.items():
             if on_main:
                 signal.signal(getattr(signal, name), handler)
-        console = Console(stderr=True)
-        if console.is_terminal:
-            console.show_cursor(True)
