@@ -26,6 +26,7 @@ def test_an_analysis_shows_theory_simulation_and_bias_relative_and_absolute(runs
         assert plot.y_scale == "log"
     assert relative.floor == 1e-16
     assert absolute.floor == pytest.approx(37.5e-16)
+    assert section.figures[1].panels[0].floor == pytest.approx(5e-16)  # of the first distance
     verdicts, constants = section.tables
     assert [row[1] for row in verdicts.rows] == ["no", "yes", "not decided"]
     assert verdicts.rows[0][2:] == ("no, W is indefinite: smallest eigenvalue -1.72", "-1.72")

@@ -90,6 +90,7 @@ def _bars(bars: Bars) -> go.Figure:
                 marker={"color": colors},
                 text=[_text(text or MISSING) for text in texts],
                 textposition="outside",
+                textfont={"size": 11},
                 cliponaxis=False,
                 customdata=labels,
                 hovertemplate=f"<b>%{{customdata}}</b><br>{_hover(name)}: %{{text}}<extra></extra>",
@@ -98,7 +99,7 @@ def _bars(bars: Bars) -> go.Figure:
     height = 110 + (22 * len(bars.groups) + 18) * len(labels)
     figure.update_layout(**_layout([name for name, _, _ in bars.groups], height), bargap=0.3)
     largest = max((value for _, values, _ in bars.groups for value in values if value is not None), default=1.0)
-    figure.update_xaxes(**_axis(bars.value_label, "linear"), range=[0, 1.5 * largest or 1], nticks=5)
+    figure.update_xaxes(**_axis(bars.value_label, "linear"), range=[0, 1.65 * largest or 1], nticks=5)
     ticks = {"tickvals": list(range(len(labels))), "ticktext": labels, "ticklabelstandoff": 6}
     figure.update_yaxes(**ticks, autorange="reversed", automargin=True)
     return figure
