@@ -1,7 +1,38 @@
 """The lab: exact theory of Independent Subnetwork Training on quadratics, beside simulation. NumPy and SciPy only."""
 
-from isthmus.lab import theory
-from isthmus.lab.methods import IST, GradientDescent
+from isthmus.lab import compare, rates, theory
+from isthmus.lab.bounds import Bound
+from isthmus.lab.compressors import (
+    Composition,
+    Compressor,
+    Dithering,
+    IdentityCompressor,
+    Natural,
+    Participation,
+    PermK,
+    RandK,
+    Scaled,
+    TopK,
+    bernoulli_compressor,
+)
+from isthmus.lab.measure import Run, judge, measure
+from isthmus.lab.methods import (
+    DCGD,
+    DIANA,
+    EF21,
+    GDCI,
+    IST,
+    MARINA,
+    AnchoredIST,
+    Averaged,
+    BlockCoordinateDescent,
+    BlockGradientIST,
+    DistributedGDCI,
+    GradientDescent,
+    LocalGradientDescent,
+    ProxSkip,
+)
+from isthmus.lab.problems import Constants, LeastSquares, Logistic, Minibatch, Samples, constants, random_quadratic
 from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.simulate import Simulation, simulate
 from isthmus.lab.sketches import (
@@ -15,17 +46,53 @@ from isthmus.lab.sketches import (
 )
 
 __all__ = [
+    "DCGD",
+    "DIANA",
+    "EF21",
+    "GDCI",
     "IST",
+    "MARINA",
+    "AnchoredIST",
+    "Averaged",
     "Bernoulli",
+    "BlockCoordinateDescent",
+    "BlockGradientIST",
+    "Bound",
+    "Composition",
+    "Compressor",
+    "Constants",
+    "DistributedGDCI",
+    "Dithering",
     "GradientDescent",
     "Identity",
+    "IdentityCompressor",
     "ImportanceSampling",
+    "LeastSquares",
+    "LocalGradientDescent",
+    "Logistic",
+    "Minibatch",
+    "Natural",
+    "Participation",
+    "PermK",
     "Permutation",
+    "ProxSkip",
     "Quadratic",
+    "RandK",
     "RandomSparsification",
+    "Run",
+    "Samples",
+    "Scaled",
     "ScaledPermutation",
     "Simulation",
     "Sketch",
+    "TopK",
+    "bernoulli_compressor",
+    "compare",
+    "constants",
+    "judge",
+    "measure",
+    "random_quadratic",
+    "rates",
     "simulate",
     "theory",
 ]

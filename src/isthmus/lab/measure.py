@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from isthmus.lab.accounting import Ledger, ledger
 from isthmus.lab.arrays import Array
@@ -15,7 +16,7 @@ from isthmus.lab.methods import CountedMethod, Draws
 from isthmus.lab.problems import Problem, exact
 from isthmus.lab.simulate import Simulation, Watch, simulate
 
-_SIGMAS = 4.0
+_MISS = 3e-5  # one-sided chance of a false alarm in one round: four standard errors of many seeds
 _ROUNDING = 1e-12
 
 
@@ -79,7 +80,7 @@ class Verdict:
         kind: "tight", "upper" or "lower".
         applies: whether its assumptions hold.
         ratio: worst mean over seeds / bound over the rounds.
-        cleared: likewise, four standard errors of the mean in the bound's favour.
+        cleared: likewise, by the end of the mean's confidence interval (Student, 3e-5) that favours the bound.
         holds: whether ``cleared`` keeps to the bound; None where the bound does not apply.
         why: the assumptions that fail, or all that hold.
     """
@@ -131,7 +132,8 @@ def judge(bound: Bound, measured: Measured) -> Verdict:
         mean = values.mean(axis=0)
         error = values.std(axis=0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.zeros(rounds)
     kept = np.isfinite(said) & (said > 0) & np.isfinite(mean) & np.isfinite(error) & (np.maximum(said, mean) > floor)
-    ratio, cleared, holds = _compare(bound.kind, said[kept], mean[kept], _SIGMAS * error[kept])
+    slack = error[kept] * (stats.t.isf(_MISS, len(values) - 1) if len(values) > 1 else 0.0)
+    ratio, cleared, holds = _compare(bound.kind, said[kept], mean[kept], slack)
     failed = [one.why for one in bound.assumptions if one.holds is False]
     why = "; ".join(failed or [one.why for one in bound.assumptions])
     return Verdict(bound.name, bound.kind, bound.applies, ratio, cleared, holds if bound.applies else None, why)

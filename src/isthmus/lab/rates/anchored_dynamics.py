@@ -39,6 +39,7 @@ class _ByMoments:
     def second(self, M: Array) -> Array:
         """The second moments after the step; M [3, 3, d, d]."""
         gamma, Bm = self.stepsize, self.moments.mean_matrix
+        M = 0.5 * (M + M.transpose(1, 0, 3, 2))  # rounding's asymmetry would grow: the formulas below rely on it
         away = M[0] - M[1]  # E[w z'] for z = e, u, p
         drift = M[0] - gamma * (self.Lbar @ M[1])  # E[v z'], v = e - gamma Lbar u
         v_v = drift[0] - gamma * drift[1] @ self.Lbar
@@ -48,8 +49,7 @@ class _ByMoments:
         result = M.copy()
         result[0] = drift - gamma * (Bm @ away)
         result[1:, 0] = np.swapaxes(result[0, 1:], 1, 2)
-        symmetric = 0.5 * (w_w + w_w.T)
-        result[0, 0] = v_v - gamma * (crossed + crossed.T) + gamma**2 * self.moments.sandwich(symmetric)
+        result[0, 0] = v_v - gamma * (crossed + crossed.T) + gamma**2 * self.moments.sandwich(0.5 * (w_w + w_w.T))
         return result
 
 

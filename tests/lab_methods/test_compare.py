@@ -1,0 +1,184 @@
+"""Comparisons and sweeps, through the library and through the command."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from isthmus.cli import main
+from isthmus.errors import InvalidInput, RecordError
+from isthmus.lab.compare import ROSTER, Comparison, build_problem, cells_of, compare_one, figure_rows, run_cells
+from isthmus.lab.compare import sweep as sweep_module
+from isthmus.records import read_run
+from isthmus.report import write_report
+
+SMALL = Comparison(
+    methods=("gd", "diana", "marina-perm-k", "ist", "anchored"), dim=12, workers=3, rows=20, rounds=600, seeds=3
+)
+
+
+def command(*flags, cwd=None):
+    return subprocess.run([sys.executable, "-m", "isthmus", "compare", *flags], capture_output=True, text=True, cwd=cwd)
+
+
+@pytest.mark.parametrize("name", ROSTER)
+@pytest.mark.parametrize("problem", ["gaussian", "random", "logistic"])
+def test_every_method_of_the_roster_can_be_compared(name, problem):
+    settings = replace(SMALL, problem=problem, ridge=0.1, rounds=40, seeds=2, heterogeneity=0.5)
+    result = compare_one(settings, name)
+    json.dumps(result, allow_nan=False)
+    assert result["status"] in ("reached", "too slow", "stalled")
+    assert result["level"] < 1.5
+    assert all(verdict["holds"] is not False for verdict in result["verdicts"])
+
+
+def test_what_the_paper_says_and_what_the_anchor_changes():
+    """Compressed gradients reach the target, IST stalls at its exact level, anchored IST reaches it."""
+    results = {one["name"]: one for one in run_cells(cells_of(SMALL))}
+    assert {name: one["status"] for name, one in results.items()} == {
+        "gd": "reached", "diana": "reached", "marina-perm-k": "reached", "ist": "stalled", "anchored": "reached",
+    }  # fmt: skip
+    assert results["ist"]["stall_level"] > 0.01
+    assert results["ist"]["level"] >= 0.9 * results["ist"]["stall_level"]
+    assert results["anchored"]["memory"] < results["gd"]["memory"] < results["diana"]["memory"]
+    for one in results.values():
+        if one["status"] == "reached":
+            assert one["bits"] == pytest.approx(one["up"] + one["down"])
+            assert one["level"] <= 1e-6
+
+
+def test_several_steps_are_tried_and_the_cheapest_is_shown():
+    tried = compare_one(replace(SMALL, step_factors=(0.25, 1.0, 100.0)), "diana")
+    alone = {factor: compare_one(replace(SMALL, step_factors=(factor,)), "diana") for factor in (0.25, 1.0, 100.0)}
+    assert alone[100.0]["status"] == "diverged"
+    assert alone[100.0]["above_limit"]
+    assert not alone[1.0]["above_limit"]
+    assert tried["bits"] == min(alone[0.25]["bits"] or np.inf, alone[1.0]["bits"])
+    assert [one["factor"] for one in tried["tried"]] == [0.25, 1.0, 100.0]
+
+
+def test_a_sweep_interrupted_and_resumed_gives_the_same_bits(tmp_path, monkeypatch):
+    settings = replace(SMALL, methods=("gd", "anchored"), rounds=60)
+    cells = cells_of(settings, "heterogeneity", (0.0, 0.5))
+    whole = run_cells(cells, tmp_path / "whole")
+    computed = []
+
+    def interrupted(settings, name):
+        if len(computed) == 2:
+            raise KeyboardInterrupt
+        computed.append(name)
+        return compare_one(settings, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_module, "compare_one", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_cells(cells, tmp_path / "parts")
+    assert len(list((tmp_path / "parts").glob("*.json"))) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_module, "compare_one", lambda s, name: computed.append(name) or compare_one(s, name))
+        resumed = run_cells(cells, tmp_path / "parts")
+    assert len(computed) == len(cells)  # nothing was computed twice
+    assert json.dumps(resumed) == json.dumps(whole)
+    files = [sorted(path.read_bytes() for path in (tmp_path / name).iterdir()) for name in ("whole", "parts")]
+    assert files[0] == files[1]
+
+
+def test_processes_do_not_change_a_bit():
+    settings = replace(SMALL, methods=("gd", "diana", "anchored"), rounds=50)
+    assert json.dumps(run_cells(cells_of(settings), processes=2)) == json.dumps(run_cells(cells_of(settings)))
+
+
+def test_a_cell_is_named_by_everything_it_depends_on():
+    keys = {cell.key for cell in cells_of(SMALL)}
+    assert len(keys) == len(SMALL.methods)
+    assert keys == {cell.key for cell in cells_of(replace(SMALL, methods=tuple(reversed(SMALL.methods))))}
+    for change in ({"seed": 1}, {"rounds": 7}, {"target": 1e-5}, {"x_axis": "work"}, {"value_bits": 64}):
+        assert keys.isdisjoint(cell.key for cell in cells_of(replace(SMALL, **change)))
+
+
+def test_a_broken_cell_is_named(tmp_path):
+    (cell,) = cells_of(replace(SMALL, methods=("gd",)))
+    (tmp_path / f"{cell.key}.json").write_text("{not json")
+    with pytest.raises(RecordError, match=f"{cell.key}.json is not a cell of a sweep"):
+        run_cells([cell], tmp_path)
+
+
+def test_data_is_split_by_target_as_much_as_asked_for():
+    spread = []
+    for heterogeneity in (0.0, 0.5, 1.0):
+        problem = build_problem(Comparison(problem="data", data="diabetes", workers=4, heterogeneity=heterogeneity))
+        spread.append(np.std([y[:count].mean() for y, count in
+                              zip(problem.samples.targets, problem.samples.counts, strict=True)]))  # fmt: skip
+    assert spread[0] < 0.5 * spread[1] < 0.5 * spread[2]
+
+
+def test_the_figure_has_what_its_panels_need():
+    rows = figure_rows(run_cells(cells_of(replace(SMALL, rounds=300))))
+    cost = {row["series"] for row in rows if row["panel"] == "cost"}
+    assert {"gradient descent", "anchored IST"} <= cost
+    assert "IST" not in cost
+    dashed = {row["series"] for row in rows if row["style"] == "dashed"}
+    assert {"anchored IST: exact", "gradient descent: bound"} <= dashed
+    assert all(np.isfinite([row["x"], row["y"]]).all() for row in rows)
+
+
+def test_the_command_writes_a_run_that_the_report_shows(tmp_path):
+    flags = ["--dim", "8", "--workers", "2", "--rows", "12", "--rounds", "200", "--seeds", "2", "--processes", "1"]
+    done = command(*flags, "--methods", "gd", "ist", "anchored", "--out", str(tmp_path / "run"), "--x-axis", "work")
+    assert done.returncode == 0, done.stderr
+    assert "stalled at" in done.stdout
+    run = read_run(tmp_path / "run")
+    assert (run.kind, run.status) == ("figure", "finished")
+    assert [one["name"] for one in run.summary["results"]] == ["gd", "ist", "anchored"]
+    page = write_report([tmp_path / "run"], tmp_path / "report")
+    assert "anchored IST" in page.read_text(encoding="utf-8")
+
+
+def test_the_command_sweeps_and_resumes(tmp_path):
+    flags = ["--dim", "8", "--workers", "2", "--rows", "12", "--rounds", "900", "--seeds", "2", "--processes", "1"]
+    flags += ["--methods", "gd", "anchored", "--over", "period", "--values", "2", "5", "--cells", str(tmp_path / "c")]
+    first = command(*flags, "--json")
+    again = command(*flags, "--out", str(tmp_path / "run"))
+    assert first.returncode == again.returncode == 0, first.stderr + again.stderr
+    assert len(json.loads(first.stdout)["results"]) == 4
+    assert {row["x"] for row in read_run(tmp_path / "run").rows} == {2.0, 5.0}
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--methods", "dianna"], "did you mean 'diana'?"),
+        (["--target", "0"], "`target` must be greater than 0.0, got 0.0"),
+        (["--keep", "1.5"], "`keep` must be at most 1.0, got 1.5"),
+        (["--problem", "logistic", "--data", "breast-cancer"], "`ridge` must be greater than 0.0, got 0.0"),
+        (["--problem", "logistic", "--data", "digits", "--ridge", "1"], "must have two classes for logistic, got 10"),
+        (["--problem", "random", "--batch-size", "2"], "must keep its samples for minibatches"),
+        (["--over", "period"], "`values` must hold at least one number"),
+        (["--over", "colour", "--values", "1"], "`over` must be one of step_factors, workers"),
+        (["--over", "workers", "--values", "2.5"], "`workers` must be an integer, got 2.5"),
+        (["--processes", "0"], "`processes` must be at least 1, got 0"),
+        (["--problem", "data", "--data", "libsvm:nowhere"], "nowhere: cannot be read"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(flags, said, capsys):
+    alone = [] if "--processes" in flags else ["--processes", "1"]
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", "--rounds", "10", "--seeds", "2", *alone, *flags])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_values_are_checked_at_construction():
+    for change, said in (
+        ({"step_factors": ()}, "`step_factors` must hold at least one number"),
+        ({"methods": ()}, "`methods` must name at least one method"),
+        ({"heterogeneity": 1.5, "problem": "random"}, "`heterogeneity` must be at most 1.0"),
+        ({"scale": "wide"}, "`scale` must be one of free, unbiased"),
+    ):
+        with pytest.raises(InvalidInput) as caught:
+            replace(SMALL, **change)
+        assert said in str(caught.value)
