@@ -28,7 +28,7 @@ from isthmus.train.executors.serial import step_together
 pytestmark = pytest.mark.processes
 ENDLESS = ["train", "--workers", "3", "--rounds", "100000", "--widths", "32", "16", "--eval-every", "1000"]
 
-KILLED = r"isthmus: worker {} was killed \(signal 9\) in round \d+; rows so far are in .*run"
+KILLED = r"isthmus: worker {} was killed \(signal {}\) in round \d+; rows so far are in .*run"
 
 
 def start(out: Path) -> subprocess.Popen[str]:
@@ -64,20 +64,21 @@ def running(process: int) -> bool:
         return False
 
 
-def kill_worker(index: int) -> Callable[[subprocess.Popen[str], list[int]], None]:
-    return lambda command, workers: os.kill(workers[index], signal.SIGKILL)
+def kill_worker(index: int, how: int) -> Callable[[subprocess.Popen[str], list[int]], None]:
+    return lambda command, workers: os.kill(workers[index], how)
 
 
 @pytest.mark.parametrize(
     ("harm", "code", "status", "line"),
     [
-        (kill_worker(2), 1, "failed", KILLED.format(2)),
-        (kill_worker(0), 1, "failed", KILLED.format(0)),
+        (kill_worker(2, signal.SIGKILL), 1, "failed", KILLED.format(2, 9)),
+        (kill_worker(0, signal.SIGKILL), 1, "failed", KILLED.format(0, 9)),
+        (kill_worker(1, signal.SIGTERM), 1, "failed", KILLED.format(1, 15)),
         (lambda command, workers: os.killpg(command.pid, signal.SIGINT), 130, "interrupted", "isthmus: interrupted"),
-        (lambda command, workers: command.send_signal(signal.SIGTERM), 130, "interrupted", "isthmus: interrupted"),
+        (lambda command, workers: os.killpg(command.pid, signal.SIGTERM), 130, "interrupted", "isthmus: interrupted"),
         (lambda command, workers: command.kill(), -signal.SIGKILL, "unfinished", None),
     ],
-    ids=["kill-9-worker", "kill-9-root", "ctrl-c", "sigterm", "kill-9-launcher"],
+    ids=["kill-9-worker", "kill-9-root", "kill-worker", "ctrl-c", "sigterm", "kill-9-launcher"],
 )
 def test_a_run_that_is_cut_short(harm: Any, code: int, status: str, line: str | None, tmp_path: Path) -> None:
     out = tmp_path / "run"

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any
 
 import torch.distributed as dist
 from rich.console import Console
@@ -33,6 +33,7 @@ _GRACE = 5  # seconds a worker has to end before it is killed
 # Loaded once, in the server that all workers are forked from. torch.optim loads torch._dynamo at its first use, which
 # takes longer than a small training.
 _PRELOADED = [__name__, "torch._dynamo"]
+_SAME_SIGNAL = 0.3  # seconds in which a signal to a whole process group reaches all of it
 _PATIENCE = 20  # seconds a worker that only lost a peer waits for the launcher to end it
 
 
@@ -64,12 +65,9 @@ def launch(entry: Callable[..., Any], arguments: tuple[Any, ...], workers: int) 
             shutdown_timeout=_GRACE,
         )
         try:
-            return elastic_launch(config, _enter)(entry, arguments)[0]
+            return _supervise(config, entry, arguments)
         except SignalException as error:
             raise KeyboardInterrupt from error
-        except ChildFailedError as error:
-            rank, failure = error.get_first_failure()
-            _raise_failure(rank, failure)
 
 
 def _enter(entry: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
@@ -88,15 +86,24 @@ def _enter(entry: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         dist.destroy_process_group()
 
 
-def _raise_failure(worker: int, failure: ProcessFailure) -> NoReturn:
-    if failure.exitcode in (-signal.SIGINT, -signal.SIGTERM):  # the signal went to all; this worker was the faster
-        raise KeyboardInterrupt
+def _supervise(config: LaunchConfig, entry: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    try:
+        return elastic_launch(config, _enter)(entry, arguments)[0]
+    except ChildFailedError as error:
+        worker, failure = error.get_first_failure()
+        if failure.exitcode in (-signal.SIGINT, -signal.SIGTERM):
+            time.sleep(_SAME_SIGNAL)  # it may have gone to all of us, and this worker was the faster
+        raise WorkerError(f"worker {worker} {_how(failure)}") from error
+
+
+def _how(failure: ProcessFailure) -> str:
+    """Return how a worker ended, in a few words on one line."""
     if failure.exitcode < 0:
-        raise WorkerError(f"worker {worker} was killed (signal {-failure.exitcode})")
-    message = failure.message["message"] if isinstance(failure.message, dict) else failure.message
+        return f"was killed (signal {-failure.exitcode})"
     if failure.error_file_data.get("message") == "<NONE>":
-        message = f"exit code {failure.exitcode}"
-    raise WorkerError(f"worker {worker} failed ({' '.join(message.split())})")
+        return f"failed (exit code {failure.exitcode})"
+    message = failure.message["message"] if isinstance(failure.message, dict) else failure.message
+    return f"failed ({' '.join(message.split())})"
 
 
 def _end_with_launcher() -> None:

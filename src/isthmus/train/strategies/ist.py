@@ -54,8 +54,9 @@ class IST:
         workers = self._worker.config.workers
         pieces = None
         if self._worker.is_root:
-            whole = {name: self._state[name] for name in parameter_shapes(self._spec)}
-            pieces = [pack(list(slice_state(whole, self._index_map(w)).values())) for w in range(workers)]
+            with self._worker.meter.computing():
+                whole = {name: self._state[name] for name in parameter_shapes(self._spec)}
+                pieces = [pack(list(slice_state(whole, self._index_map(w)).values())) for w in range(workers)]
         piece = yield from scatter(pieces, self._size(self._worker.index), self._worker.index, workers)
         load_flat(self.trained, piece)
 
@@ -69,8 +70,9 @@ class IST:
         own = pack(list(self.trained.parameters()))
         pieces = yield from gather(own, [self._size(w) for w in workers], self._worker.index, len(workers))
         if self._worker.is_root:
-            parts = [(self._unpack(w, pieces[w]), self._index_map(w)) for w in workers]
-            self._state = merge_states(self._state, parts)
+            with self._worker.meter.computing():
+                parts = [(self._unpack(w, pieces[w]), self._index_map(w)) for w in workers]
+                self._state = merge_states(self._state, parts)
 
     def _network(self) -> MLP:
         """Return this worker's small dense network, reused while its widths stay the same."""
