@@ -8,7 +8,7 @@ import pytest
 from cases.lab import random_quadratic
 from cases.naive import dense_round
 from isthmus.lab import IST, Permutation, simulate, theory
-from isthmus.lab.methods import Draws
+from isthmus.lab.methods import Draws, local_steps
 from isthmus.lab.methods.base import Iterate
 
 
@@ -23,6 +23,14 @@ def test_a_round_equals_its_dense_twin(workers: int, dim: int, steps: float, mer
     diagonals = method.sketch.sample_many(draws.generator("sketch"), 9)
     stepped = method.step(problem, Iterate(x), draws).x
     np.testing.assert_allclose(stepped, dense_round(problem, method, diagonals, x), rtol=1e-9, atol=1e-11)
+
+
+def test_many_seeds_are_worked_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = random_quadratic(2, 6)
+    whole = simulate(problem, IST(Permutation(2, 6), 0.01), np.ones(6), 4, seeds=11)
+    monkeypatch.setattr(local_steps, "_GATHERED", 30)  # three seeds a chunk
+    parts = simulate(problem, IST(Permutation(2, 6), 0.01), np.ones(6), 4, seeds=11)
+    np.testing.assert_allclose(parts.final, whole.final, rtol=1e-13)
 
 
 @pytest.mark.parametrize(("workers", "dim"), [(2, 6), (3, 7), (5, 3)])

@@ -14,6 +14,7 @@ from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.sketches import Blocks
 
 _LOOP_AT_MOST = 8
+_GATHERED = 1_000_000  # matrix entries held at a time for all seeds of a chunk
 _FLAT = 1e-12
 
 
@@ -120,14 +121,32 @@ def _by_blocks(
 ) -> tuple[Array, Array]:
     assert blocks.members is not None
     seeds, d = x.shape
+    q = blocks.members.shape[2]
+    chunk = max(1, _GATHERED // q**2)
+    if seeds > chunk:
+        parts = [
+            _by_blocks(
+                problem,
+                Blocks(blocks.members[some], blocks.values[some]),
+                x[some],
+                stepsize,
+                steps,
+                None if vectors is None else vectors[some],
+            )
+            for some in (slice(first, first + chunk) for first in range(0, seeds, chunk))
+        ]
+        starts, changes = zip(*parts, strict=True)
+        return np.concatenate(starts), np.concatenate(changes)
     start, change = np.zeros((seeds, d + 1)), np.zeros((seeds, d + 1))
     rows = np.arange(seeds)[:, None]
+    places, sub = np.empty((seeds, q, q), dtype=np.int64), np.empty((seeds, q, q))  # reused: fresh pages cost more
     for worker in range(problem.workers):
         target = blocks.members[:, worker]
         units = np.minimum(target, d - 1)  # an unused place has value 0, whatever it reads
         b = problem.b[worker, units] if vectors is None else np.take_along_axis(vectors, units, axis=1)
         c = blocks.values[:, worker]
-        sub = problem.L[worker].ravel()[(units[:, :, None] * d + units[:, None, :])]
+        np.add(units[:, :, None] * d, units[:, None, :], out=places)
+        np.take(problem.L[worker].ravel(), places, out=sub, mode="clip")  # clip: without a copy; all are in range
         z0 = c * np.take_along_axis(x, units, axis=1)
         if steps <= _LOOP_AT_MOST:
             z = z0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.lab.arrays import Array, off
+from isthmus.lab.arrays import Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +48,14 @@ class Masks:
 
     def second_moment(self, matrix: Array, worker: int) -> Array:
         """Return E[P M P] for the worker's mask P: p1 Diag(M) + p2 off(M), entries weighted by the marginals."""
-        diagonal = np.diagonal(matrix)
-        if self.marginals is None:
-            return self.within[1] * off(matrix) + np.diag(self.within[0] * diagonal)
-        p = self.marginals[worker]
-        return self.within[1] * off(p[:, None] * matrix * p) + np.diag(self.within[0] * p * diagonal)
+        diagonal = self.within[0] * np.diagonal(matrix)
+        result = self.within[1] * matrix
+        if self.marginals is not None:
+            p = self.marginals[worker]
+            result *= p[:, None] * p
+            diagonal = p * diagonal
+        result[np.diag_indices(len(result))] = diagonal
+        return result
 
 
 @dataclass(frozen=True, eq=False)

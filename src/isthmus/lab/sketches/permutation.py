@@ -95,7 +95,7 @@ class Permutation(Sketch):
         keys = random.random((count, d if equal else d + n))
         order = np.argsort(keys[:, :d], axis=1)
         if equal:
-            members = order.reshape(count, n, d // n)
+            members = np.sort(order.reshape(count, n, d // n), axis=2)  # ascending reads of L are faster
             return Blocks(members, np.broadcast_to(np.float64(self.weights), members.shape))
         slots = np.argsort(keys[:, d:], axis=1)
         if n > d:

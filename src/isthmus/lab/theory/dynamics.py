@@ -31,6 +31,7 @@ class RoundMoments(Protocol):
     def mean_matrix(self) -> Array: ...
     @property
     def mean_vector(self) -> Array: ...
+    def mean_times(self, S: Array) -> Array: ...
     def sandwich(self, X: Array) -> Array: ...
     def drift(self, m: Array) -> Array: ...
     def noise(self) -> Array: ...
@@ -160,9 +161,13 @@ def course(moments: RoundMoments, x0: Array, rounds: int) -> Iterator[tuple[Arra
     for _ in range(rounds):
         with np.errstate(over="ignore", invalid="ignore"):
             step = moments.mean_matrix @ m + moments.mean_vector
+            S = covariance_step(moments, S, m)
             drift = moments.drift(m)
-            S = covariance_step(moments, S, m) + drift + drift.T + noise - np.outer(step, step)
-            S = 0.5 * (S + S.T)  # rounding makes a skew part, which no step shrinks
+            S += drift
+            S += drift.T
+            S += noise
+            S -= np.outer(step, step)
+            S = _symmetric(S)  # rounding makes a skew part, which no step shrinks
             m = moments.keep * m + step
         if not (np.isfinite(m).all() and np.isfinite(S).all()):
             return
@@ -171,11 +176,26 @@ def course(moments: RoundMoments, x0: Array, rounds: int) -> Iterator[tuple[Arra
 
 def covariance_step(moments: RoundMoments, S: Array, m: Array | None = None) -> Array:
     """Return keep^2 S + keep (E[H] S + S E[H]) + E[H (S + m m') H]: the part of a round that is linear in S + m m'."""
-    result = moments.sandwich(S if m is None else S + np.outer(m, m))
+    if m is None:
+        second = S
+    else:
+        second = np.outer(m, m)
+        second += S
+    result = moments.sandwich(second)
     if moments.keep:
-        moved = moments.mean_matrix @ S
-        result = result + moments.keep**2 * S + moments.keep * (moved + moved.T)
+        moved = moments.mean_times(S)
+        moved *= moments.keep
+        result += moved
+        result += moved.T
+        result += S if moments.keep == 1 else moments.keep**2 * S
     return result
+
+
+def _symmetric(S: Array) -> Array:
+    """The symmetric part, in place."""
+    S += S.T.copy()
+    S *= 0.5
+    return S
 
 
 def _simulated(problem: Quadratic, method: Method, x0: Array, rounds: int, seeds: int, seed: int) -> Dynamics:

@@ -53,6 +53,10 @@ class Enumeration:
         """E[j], [d]."""
         return np.asarray(self.probabilities @ self.vectors)
 
+    def mean_times(self, S: Array) -> Array:
+        """Return E[J] S."""
+        return self.mean_matrix @ S
+
     def sandwich(self, X: Array) -> Array:
         """Return E[J X J'], [d, d]."""
         weighted = self.probabilities[:, None, None] * self.matrices @ X

@@ -32,7 +32,8 @@ def fixed_point(problem: Quadratic, method: Method) -> Array:
     """
     moments = known_moments(problem, method)
     with np.errstate(over="ignore", invalid="ignore"):
-        matrix = (1.0 - moments.keep) * np.eye(problem.dim) - moments.mean_matrix
+        matrix = -moments.mean_matrix
+        matrix[np.diag_indices(problem.dim)] += 1.0 - moments.keep
     if not np.isfinite(matrix).all():  # the local steps diverge
         return np.full(problem.dim, np.nan)
     x = solve_symmetric(matrix, moments.mean_vector)

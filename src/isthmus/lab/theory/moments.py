@@ -56,50 +56,61 @@ def _between(masks: Masks) -> Patterns:
     return Patterns(abcd=masks.shared, ab_cd=c11, ab_c_d=c12, a_b_c_d=c22)
 
 
-def _chain(G: Array, X: Array, chance: Patterns, p: Array | None = None) -> Array:
-    """Return the matrix of sum_{b,c} G_ab X_bc G_cd times chance(pattern) times the p of every different index.
+def _chain(G: Array, X: Array, chance: Patterns, into: Array, spare: tuple[Array, Array]) -> None:
+    """Add to ``into`` the matrix of sum_{b,c} G_ab X_bc G_cd times chance(pattern); two matrix products.
 
-    G and X symmetric, [d, d]; G's diagonal is overwritten. Two matrix products.
+    G and X symmetric, [d, d]; G's diagonal and both ``spare`` arrays are overwritten, and nothing else is allocated.
     """
-    D, x = np.diagonal(G).copy(), np.diagonal(X).copy()
-    O = G
+    D, x, before = np.diagonal(G).copy(), np.diagonal(X).copy(), np.diagonal(into).copy()
+    O, (inner, work) = G, spare
     np.fill_diagonal(O, 0.0)
-    inner = (O if p is None else O * p) @ X
-    px = x if p is None else p * x
-    inner -= O * px  # now sum over b of O_ab p_b Xo_bc
-    r = np.diagonal(inner).copy()  # sum over b of O_ab p_b X_ba
-    from_c = np.einsum("ac,ac->a", inner, O if p is None else O * p)
-    diagonal = chance.abcd * D * D * x + 2 * chance.abd_c * D * r + chance.ad_b_c * from_c
-    diagonal += chance.ad_bc * np.einsum("ab,ab,b->a", O, O, px)
+    np.matmul(O, X, out=inner)
+    inner -= np.multiply(O, x, out=work)  # now sum over b of O_ab Xo_bc
+    r = np.diagonal(inner).copy()  # sum over b of O_ab X_ba
+    diagonal = chance.abcd * D * D * x + 2 * chance.abd_c * D * r
+    diagonal += chance.ad_b_c * np.einsum("ac,ac->a", inner, O) + chance.ad_bc * np.einsum("ab,ab,b->a", O, O, x)
 
-    result = chance.ab_c_d * (inner * D)
-    result += result.T.copy()
-    result += chance.ab_cd * (D[:, None] * X * D)
+    into += np.multiply(inner, chance.ab_c_d * D, out=work)
+    into += work.T
+    np.multiply(X, chance.ab_cd * D, out=work)
+    work *= D[:, None]
+    into += work
     if chance.a_b_c_d or chance.a_bc_d:
-        inner *= chance.a_b_c_d if p is None else chance.a_b_c_d * p
-        inner += O * (chance.a_bc_d * px)
-        result += inner @ O
-    ones = 1.0 if p is None else p
-    side = chance.abc_d * D * x + (chance.a_bd_c - chance.a_b_c_d * ones) * r
-    twice = O * X
-    if p is None:
-        twice *= chance.ac_bd + chance.a_b_c_d - 2 * chance.a_bd_c
-    else:
-        twice *= chance.ac_bd + chance.a_b_c_d * p[:, None] * p - chance.a_bd_c * (p[:, None] + p)
-    twice += side[:, None]
-    twice += side
-    twice *= O
-    result += twice
-    if p is not None:
-        result *= p[:, None] * p
-        diagonal = diagonal * p
-    result[np.diag_indices(len(D))] = diagonal
+        inner *= chance.a_b_c_d
+        inner += np.multiply(O, chance.a_bc_d * x, out=work)
+        into += np.matmul(inner, O, out=work)
+    side = chance.abc_d * D * x + (chance.a_bd_c - chance.a_b_c_d) * r
+    np.multiply(O, X, out=work)
+    work *= chance.ac_bd + chance.a_b_c_d - 2 * chance.a_bd_c
+    work += side[:, None]
+    work += side
+    work *= O
+    into += work
+    into[np.diag_indices(len(D))] = before + diagonal
+
+
+def _chain_with_marginals(G: Array, X: Array, p: Array) -> Array:
+    """Return the same for a mask of independent units: every different index among (a, b, c, d) counts its p once."""
+    D, x = np.diagonal(G).copy(), np.diagonal(X)
+    O = off(G)
+    inner = (O * p) @ off(X)  # sum over b of O_ab p_b Xo_bc
+    r = np.diagonal(inner).copy()
+    diagonal = D * D * x + 2 * D * r + np.einsum("ac,c,ac->a", inner, p, O) + (O * O) @ (p * x)
+    result = inner * D
+    result = result + result.T + D[:, None] * X * D
+    result += (inner * p + O * (p * x)) @ O
+    side = D * x + (1 - p) * r
+    result += O * (side[:, None] + side + O * X * (1 + np.outer(p, p) - p[:, None] - p))
+    result *= np.outer(p, p)
+    result[np.diag_indices(len(D))] = p * diagonal
     return result
 
 
 def same_worker(G: Array, X: Array, masks: Masks) -> Array:
     """Return E[P G P X P G P] for one worker's mask with no marginals of its own, [d, d]."""
-    return _chain(np.array(G), X, _within(masks))
+    result, spare = np.zeros_like(G), (np.empty_like(G), np.empty_like(G))
+    _chain(np.array(G), X, _within(masks), result, spare)
+    return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,8 +132,12 @@ class Moments:
     def mean_matrix(self) -> Array:
         """E[H], [d, d]."""
         u = self.update
+        if self._by_diagonals:
+            return np.diag(self._mean_diagonal)
         if u.masks.marginals is None:
-            return u.masks.second_moment(u.total(), 0) / u.workers
+            result = u.masks.second_moment(u.total(), 0)
+            result /= u.workers
+            return result
         return np.asarray(sum(u.masks.second_moment(u.matrix(i), i) for i in range(u.workers))) / u.workers
 
     @cached_property
@@ -135,19 +150,23 @@ class Moments:
         u = self.update
         if u.masks.certain:
             return self.mean_matrix @ X @ self.mean_matrix
-        if u.masks.single_unit and u.masks.marginals is None and u.masks.between is not None:
+        if self._by_diagonals:
             return self._pairs * X
         if u.masks.between is None:
             return self._independent(X) / u.workers**2
         within, between = _within(u.masks), _between(u.masks)
+        total, buffer, *spare = (np.zeros((u.dim, u.dim)) for _ in range(4))
+        for worker in range(1 if u.equal else u.workers):
+            _chain(u.matrix(worker, out=buffer), X, within - between, total, (spare[0], spare[1]))
         if u.equal:
-            total = u.workers * _chain(u.matrix(0), X, within - between)
-        else:
-            total, buffer = np.zeros((u.dim, u.dim)), np.empty((u.dim, u.dim))
-            for worker in range(u.workers):
-                total += _chain(u.matrix(worker, out=buffer), X, within - between)
-        total += _chain(u.total(), X, between)
-        return total / u.workers**2
+            total *= u.workers
+        _chain(u.total(out=buffer), X, between, total, (spare[0], spare[1]))
+        total /= u.workers**2
+        return total
+
+    def mean_times(self, S: Array) -> Array:
+        """Return E[H] S."""
+        return self._mean_diagonal[:, None] * S if self._by_diagonals else self.mean_matrix @ S
 
     def noise(self) -> Array:
         """Return E[h h'], [d, d]."""
@@ -167,11 +186,34 @@ class Moments:
         total = np.zeros((u.dim, u.dim))
         if not u.vectors.any():
             return total
+        if self._by_diagonals:
+            return m[:, None] * self._pairs_with_vectors
         for worker in range(1 if u.equal and _one_row(u.vectors) else u.workers):
             total += _drift_within(u, worker, m)
         if u.equal and _one_row(u.vectors):
             total *= u.workers
         return (total + self._drift_between(m)) / u.workers**2
+
+    @property
+    def _by_diagonals(self) -> bool:
+        """Whether H is diagonal, its second moments a table of pairs of coordinates."""
+        return self.update.masks.single_unit and self.update.masks.between is not None
+
+    @cached_property
+    def _mean_diagonal(self) -> Array:
+        """E[H_aa], [d]."""
+        return np.asarray(self.update.masks.within[0] * self._diagonals.mean(axis=0))
+
+    @cached_property
+    def _pairs_with_vectors(self) -> Array:
+        """E[H_aa h_b], [d, d]: E[H m h'] is this times m, row by row."""
+        u, g = self.update, self.update.vectors
+        assert u.masks.between is not None
+        own, D = self._diagonals * g, self._diagonals
+        others = np.outer(D.sum(axis=0), g.sum(axis=0)) - D.T @ g
+        result = u.masks.between[0] * others
+        result[np.diag_indices(u.dim)] = u.masks.within[0] * own.sum(axis=0) + u.masks.shared * np.diagonal(others)
+        return result / u.workers**2
 
     @cached_property
     def _pairs(self) -> Array:
@@ -204,12 +246,16 @@ class Moments:
         """n^2 E[H X H] for independent workers: own terms, and sum over pairs of E[H_i] X E[H_j]."""
         u, within = self.update, _within(self.update.masks)
         total, means = np.zeros((u.dim, u.dim)), np.zeros((u.dim, u.dim))
+        spare = (np.empty((u.dim, u.dim)), np.empty((u.dim, u.dim)))
         for worker in range(u.workers):
             G = u.matrix(worker)
             mean = u.masks.second_moment(G, worker)
             means += mean
             total -= mean @ X @ mean
-            total += _chain(G, X, within, None if u.masks.marginals is None else u.masks.marginals[worker])
+            if u.masks.marginals is None:
+                _chain(G, X, within, total, spare)
+            else:
+                total += _chain_with_marginals(G, X, u.masks.marginals[worker])
         return total + means @ X @ means
 
     def _drift_between(self, m: Array) -> Array:
@@ -220,16 +266,18 @@ class Moments:
             moved = np.stack([u.masks.second_moment(u.matrix(i), i) @ m for i in range(u.workers)])
             return np.outer(moved.sum(axis=0), held.sum(axis=0)) - moved.T @ held
         c11, c12, _ = u.masks.between
-        Dm = self._diagonals * m
-        pairs = np.outer(Dm.sum(axis=0), g.sum(axis=0)) - Dm.T @ g
-        result = c11 * pairs
-        if c12:
-            O = off(u.total())
-            result += c12 * (np.outer(O @ m, g.sum(axis=0)) - O * (m * g.sum(axis=0)))
-            for worker in range(u.workers):
-                G = off(u.matrix(worker))
-                result -= c12 * (np.outer(G @ m, g[worker]) - G * (m * g[worker]))
-        result[np.diag_indices(u.dim)] = u.masks.shared * np.diagonal(pairs)
+        Dm, all_g = self._diagonals * m, g.sum(axis=0)
+        result = c11 * np.outer(Dm.sum(axis=0), all_g)
+        result -= c11 * (Dm.T @ g)
+        work = off(u.total())
+        result += c12 * np.outer(work @ m, all_g)
+        result -= np.multiply(work, c12 * m * all_g, out=work)
+        for worker in range(u.workers):
+            G = u.matrix(worker, out=work)
+            np.fill_diagonal(G, 0.0)
+            result -= c12 * np.outer(G @ m, g[worker])
+            result += np.multiply(G, c12 * m * g[worker], out=G)
+        np.fill_diagonal(result, 0.0)
         return result
 
 

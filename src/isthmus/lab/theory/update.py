@@ -74,13 +74,18 @@ class AffineUpdate:
         result[np.diag_indices(self.dim)] += self.shift[worker]
         return result
 
-    def total(self) -> Array:
+    def total(self, out: Array | None = None) -> Array:
         """Return sum_i G_i, [d, d]; without a pass over L where the weights are one number or one vector."""
         if np.ndim(self.weights) == 2 and self.factor:
-            return np.sum([self.matrix(worker) for worker in range(self.workers)], axis=0)
+            result = self.matrix(0, out=out)
+            for worker in range(1, self.workers):
+                result += self.matrix(worker)
+            return result
         w = np.asarray(self.weights)
-        outer = w**2 if w.ndim == 0 else w[:, None] * w
-        result = (self.workers * self.factor) * (outer * self.mean_matrix)
+        factor = self.workers * self.factor
+        result = np.multiply(self.mean_matrix, factor * w**2 if w.ndim == 0 else factor * w, out=out)
+        if w.ndim:
+            result *= w[:, None]
         result[np.diag_indices(self.dim)] += self.shift.sum(axis=0)
         return np.asarray(result)
 
