@@ -133,6 +133,12 @@ class RandK(Sparsifier):
         keys = random.random(x.shape)
         return np.sort(np.argpartition(keys, self.size - 1, axis=-1)[..., : self.size], axis=-1)
 
+    def compress(self, x: Array, random: np.random.Generator) -> Array:
+        """Keep the coordinates with the K smallest keys, those of :meth:`choose` (two keys never tie in practice)."""
+        keys = random.random(require_vectors(x, self.dim).shape)
+        largest = np.partition(keys, self.size - 1, axis=-1)[..., self.size - 1, None]
+        return np.where(keys <= largest, self.factor * x, 0.0)
+
 
 @dataclass(frozen=True)
 class TopK(Sparsifier):
