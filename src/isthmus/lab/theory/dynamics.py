@@ -165,6 +165,7 @@ def course(moments: RoundMoments, x0: Array, rounds: int) -> Iterator[tuple[Arra
             drift = moments.drift(m)
             S += drift
             S += drift.T
+            del drift  # one array less while the next round is worked
             S += noise
             S -= np.outer(step, step)
             S = _symmetric(S)  # rounding makes a skew part, which no step shrinks
