@@ -105,6 +105,39 @@ def test_every_sketch(flags: list[str], capsys: pytest.CaptureFixture[str]) -> N
         assert abs(row["gap"] - center) <= 3 * half + 1e-9 * center
 
 
+def test_a_singular_problem_says_what_still_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "flat.svm"  # two equal columns
+    data.write_text("".join(f"{k % 3} 1:{k} 2:{k} 3:{(k * k) % 7}\n" for k in range(12)))
+    flags = ["--problem", "data", "--data", f"libsvm:{data}", "--workers", "2", "--rounds", "30", "--seeds", "200"]
+    main(["analyze", *flags, "--json"])
+    summary = json.loads(capsys.readouterr().out)["summary"]
+    verdicts = {entry["statement"]: entry for entry in summary["verdicts"]}
+    assert verdicts["one minimiser"]["holds"] is False
+    assert "Lbar is singular" in verdicts["one minimiser"]["verdict"]
+    assert summary["status"] == "finished"
+    assert 0 <= summary["fixed_point_relative_gap"] < 1
+
+
+def test_theorems_settling_and_readouts(capsys: pytest.CaptureFixture[str]) -> None:
+    scaled = ["--sketch", "scaled", "--workers", "6", "--stepsize", "0.5"]
+    main(["analyze", "--dim", "6", *scaled, "--rounds", "60", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    summary = found["summary"]
+    assert summary["stationary_gap"] == pytest.approx(summary["final_gap"], rel=1e-6)
+    bounds = {entry["name"]: entry for entry in summary["bounds"]}
+    for name in ("theorem 2 (printed)", "theorem 2 (beta-free)", "SGD on f~"):
+        assert bounds[name]["applies"]
+        assert bounds[name]["worst_ratio"] <= 1
+    assert "b is not 0" in bounds["theorem 1 (16)"]["why"]
+    constants = {entry["name"]: entry["value"] for entry in summary["constants"]}
+    assert constants["gamma*"] == pytest.approx(2.0)
+    main(["analyze", "--dim", "6", "--workers", "3", "--rounds", "5"])
+    shown = capsys.readouterr().out
+    assert "theorems as bounds" in shown
+    assert "settles: yes" in shown
+    assert "c y" in shown
+
+
 def test_importance_marginals_have_the_asked_mean(capsys: pytest.CaptureFixture[str]) -> None:
     problem = build_problem(Settings(dim=8, workers=3))
     for probability in (0.2, 0.9, 1.0):

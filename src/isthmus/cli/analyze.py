@@ -87,12 +87,18 @@ def _show(found: Analysis, out: Path | None) -> None:
     console = Console()
     console.print(_table("constants", ("constant", "value", "meaning"), _constant_rows(found.summary)))
     console.print(_table("verdicts", ("", "statement"), _verdict_rows(found.summary)))
+    if found.summary["bounds"]:
+        bounds = ("theorem", "bounds", "applies", "exact/bound at most")
+        console.print(_table("theorems as bounds", bounds, _bound_rows(found.summary)))
     title = f"f - f* by round: {found.summary['dynamics']} beside the simulation"
     columns = ("round", "mean iterate", "expected gap", "simulated", "95 % band", "to x_inf")
     console.print(_table(title, columns, _round_rows(found.rows[: found.summary["diverged_at"]])))
     left = found.summary["fixed_point_relative_gap"]
     if left is not None:
         console.print(f"the fixed point keeps {100 * left:.4g} % of the initial gap {found.summary['initial_gap']:.4g}")
+    if found.summary["readouts"]:
+        parts = ", ".join(f"{name[16:]} {_number(gap)}" for name, gap in found.summary["readouts"].items())
+        console.print(f"relative gap by readout of the model that plain masks train: {parts}")
     if found.status == "diverged":
         console.print(f"diverged at round {found.summary['diverged_at']}: try a smaller --stepsize")
     if out is not None:
@@ -115,6 +121,18 @@ def _constant_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
 def _verdict_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
     marks = {True: "yes", False: "no", None: "?"}
     return [(marks[entry["holds"]], entry["verdict"]) for entry in summary["verdicts"]]
+
+
+def _bound_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (
+            entry["name"],
+            entry["quantity"],
+            "yes" if entry["applies"] else f"no: {entry['why']}",
+            _number(entry["worst_ratio"]),
+        )
+        for entry in summary["bounds"]
+    ]
 
 
 def _round_rows(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:

@@ -13,13 +13,18 @@ from isthmus.lab.methods import IST
 from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.settings import Settings, build_method, build_problem, build_start
 from isthmus.lab.simulate import Simulation, simulate
+from isthmus.lab.sketches import Permutation, ScaledPermutation
+from isthmus.lab.theory.bounds import sgd_rate, theorem1_average, theorem1_contraction, theorem2
 from isthmus.lab.theory.dynamics import EXACT, Dynamics, dynamics, round_moments
 from isthmus.lab.theory.fixed_points import fixed_point
+from isthmus.lab.theory.readouts import readouts
+from isthmus.lab.theory.stationary import Stationary, stable_stepsizes, stationary
 from isthmus.lab.theory.stepsizes import contraction_limit
 from isthmus.lab.theory.theorem1 import Theorem1, theorem1
 
 _NORMAL_95 = 1.96
 _DIVERGED = 1e30
+_STATIONARY_UP_TO = 60
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +51,7 @@ class _Case:
     x0: Array
     x_inf: Array | None
     theorem: Theorem1
+    settled: Stationary | None
 
 
 def analyze(settings: Settings) -> Analysis:
@@ -59,7 +65,8 @@ def analyze(settings: Settings) -> Analysis:
     x0 = build_start(settings, problem)
     known = round_moments(problem, method) is not None
     x_inf = fixed_point(problem, method) if known else None
-    case = _Case(problem, method, x0, x_inf, theorem1(problem, method.sketch))
+    settled = stationary(problem, method) if known and problem.dim <= _STATIONARY_UP_TO else None
+    case = _Case(problem, method, x0, x_inf, theorem1(problem, method.sketch), settled)
     exact = dynamics(problem, method, x0, settings.rounds, settings.seeds, settings.seed)
     run = simulate(problem, method, x0, settings.rounds, settings.seeds, settings.seed)
     rows = [_row(k, case, exact, run) for k in range(settings.rounds + 1)]
@@ -109,9 +116,14 @@ def _summary(case: _Case, exact: Dynamics, run: Simulation) -> dict[str, Any]:
         "optimal_value": problem.optimal_value,
         "fixed_point_gap": limit,
         "fixed_point_relative_gap": limit / initial if limit is not None and initial > 0 else None,
+        "stationary_gap": None if case.settled is None else case.settled.gap,
+        "stationary_bias": None if case.settled is None else case.settled.bias,
+        "stationary_variance": None if case.settled is None else case.settled.variance,
         "final_gap": float(exact.gap[-1]),
         "final_simulated_gap": float(run.mean_gap[-1]),
         "dynamics": f"{exact.method} ({exact.how})",
+        "readouts": _readouts(case, initial),
+        "bounds": _bounds(case, len(exact.gap) - 1),
         "constants": _constants(case),
         "verdicts": _verdicts(case),
     }
@@ -131,7 +143,44 @@ def _constants(case: _Case) -> list[dict[str, Any]]:
         ("rate", theorem.rate, "theorem 1 contracts by 1 - gamma rate a round"),
         ("contraction limit", contraction_limit(problem, case.method.sketch), "below it every realisation contracts"),
     ]
+    if case.settled is not None:
+        steps = stable_stepsizes(problem, case.method)
+        ends = " and ".join(f"({low:.4g}, {high:.4g})" for low, high in steps.intervals) or "no step"
+        values.append(("gamma*", steps.largest, f"stable in mean square: {ends}, by {steps.how}"))
+        values.append(("radius", case.settled.radius, "the covariance converges where this is below 1"))
     return [{"name": name, "value": value, "meaning": meaning} for name, value, meaning in values]
+
+
+def _readouts(case: _Case, initial: float) -> dict[str, float] | None:
+    """Gaps of the three readouts of the model that plain masks train, relative to the start."""
+    sketch = case.method.sketch
+    if not isinstance(sketch, Permutation) or case.x_inf is None or initial == 0:
+        return None
+    read = readouts(case.problem, float(sketch.scale or 1.0) * case.x_inf)
+    return {f"relative gap of {name}": gap / initial for name, gap in zip(("y", "y/n", "c y"), read.gaps, strict=True)}
+
+
+def _bounds(case: _Case, rounds: int) -> list[dict[str, Any]]:
+    """The theorems for this sketch as bounds over the exact quantity, for problems small enough to work them all."""
+    problem, method = case.problem, case.method
+    if case.settled is None or method.local_steps != 1 or method.merge != "gradient":
+        return []
+    bounds = [bound(problem, method, case.x0, rounds) for bound in (theorem1_average, theorem1_contraction, sgd_rate)]
+    scaled = isinstance(method.sketch, ScaledPermutation) and problem.workers == problem.dim
+    if scaled and method.stepsize <= 1:
+        bounds += [theorem2(problem, method.stepsize, case.x0, rounds, form) for form in ("printed", "beta-free")]
+    return [
+        {
+            "name": bound.name,
+            "quantity": bound.quantity,
+            "kind": bound.kind,
+            "applies": bound.applies,
+            "why": "; ".join(condition.why for condition in bound.conditions if not condition.holds),
+            "worst_ratio": bound.worst_ratio,
+            "reference": bound.reference,
+        }
+        for bound in bounds
+    ]
 
 
 def _verdicts(case: _Case) -> list[dict[str, Any]]:
@@ -143,10 +192,23 @@ def _verdicts(case: _Case) -> list[dict[str, Any]]:
     return [
         _verdict("theorem 1", theorem.holds, theorem.why, theorem.number),
         _verdict("contraction", contracts or None, f"every realisation contracts: {comparison}", limit),
+        _stability_verdict(case),
         _sketch_verdict(method),
         _bias_verdict(case),
         _minimizer_verdict(problem),
     ]
+
+
+def _stability_verdict(case: _Case) -> dict[str, Any]:
+    if case.settled is None:
+        why = f"worked for up to {_STATIONARY_UP_TO} coordinates with exact moments"
+        return _verdict("stationary law", None, f"settles: not known, {why}", None)
+    settled = case.settled
+    if not settled.exists:
+        why = settled.why.removeprefix("no stationary law: ")
+        return _verdict("stationary law", False, f"settles: no, {why}", settled.radius)
+    said = f"yes, at a gap of {settled.gap:.4g} = bias {settled.bias:.4g} + variance {settled.variance:.4g}"
+    return _verdict("stationary law", True, f"settles: {said}", settled.radius)
 
 
 def _sketch_verdict(method: IST) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def remark_1(seed: int) -> Figure:
         "remark-1",
         f"Remark 1's example, a = {a:g}, b = {b:g}, c = {c:g}: W indefinite, yet IST converges",
         f"W has the eigenvalue {found.smallest_eigenvalue:.3g}, so Theorem 1 says nothing. From the worst start f "
-        "rises in the first round, as the remark says, and then falls to 0: every realisation contracts for "
+        "rises at first, as the remark says, and then falls to 0: every realisation contracts for "
         "gamma < 2/(n b).",
         (
             Panel("start", "the first rounds", "round", "f / f(x0)", y_scale="linear"),

@@ -187,8 +187,13 @@ def sgd_rate(problem: Quadratic, method: IST, x0: ArrayLike, rounds: int) -> Bou
     drift = moments.drift(center)
     moved = moments.sandwich(np.outer(center, center)) + drift + drift.T + moments.noise()
     noise = float(np.trace(moved)) / gamma**2
-    values = (1 - gamma * mu) ** np.arange(rounds + 1) * exact[0] + 2 * gamma * noise / mu
-    conditions = (_step_below(gamma, 0.5 / smooth, "1/(2 l)"), _one_step(method))
+    convex = mu > 1e-12 * smooth
+    values = np.full(rounds + 1, np.inf)
+    if convex:
+        values = (1 - gamma * mu) ** np.arange(rounds + 1) * exact[0] + 2 * gamma * noise / mu
+    said = "above" if convex else "not above"
+    strongly = Condition("strong convexity", convex, mu, f"lambda_min(E[B]) = {mu:.4g} is {said} 0")
+    conditions = (_step_below(gamma, 0.5 / smooth, "1/(2 l)"), strongly, _one_step(method))
     return Bound("SGD on f~", "E|x - x_inf|^2", "upper", values, exact, conditions, "Gower et al. (arXiv 1901.09401)")
 
 
