@@ -115,6 +115,25 @@ def test_theorem_1_bounds_hold_where_they_apply() -> None:
     assert "above 1/theta" in large.conditions[3].why
 
 
+@given(n=st.integers(1, 4), size=st.integers(1, 3), seed=st.integers(0, 999), share=st.floats(0.05, 1.0))
+@settings(max_examples=30, deadline=None)
+def test_no_bound_is_broken(n: int, size: int, seed: int, share: float) -> None:
+    d = n * size
+    x0 = np.random.default_rng(seed).standard_normal(d)
+    unbiased = random_quadratic(n, d, seed, biased=False)
+    theta = theory.theorem1(unbiased, Permutation(n, d)).theta
+    bounds = [theory.gradient_descent_rate(unbiased, share * 2 / float(unbiased.spectrum[-1]), x0, 25)]
+    if np.isfinite(theta):
+        method = IST(Permutation(n, d), share / theta)
+        bounds += [theory.theorem1_contraction(unbiased, method, x0, 25)]
+        bounds += [theory.theorem1_average(unbiased, method, x0, 25)]
+    biased = random_quadratic(n, d, seed)
+    limit = theory.sgd_rate(biased, IST(Permutation(n, d), 1e-9), x0, 1).conditions[0].number
+    bounds += [theory.sgd_rate(biased, IST(Permutation(n, d), share * limit), x0, 25)]
+    for bound in bounds:
+        assert not bound.applies or bound.holds(), bound.name
+
+
 @given(n=st.integers(2, 5), seed=st.integers(0, 999), gamma=st.floats(0.05, 1.0))
 @settings(max_examples=40, deadline=None)
 def test_theorem_2_in_its_three_forms(n: int, seed: int, gamma: float) -> None:

@@ -136,8 +136,8 @@ def _finite_theta(theta: float, psd: bool) -> Condition:
 def largest_relative(matrix: Array, base: Array) -> float:
     """Return the smallest theta with matrix <= theta base, both positive semi-definite; inf where there is none.
 
-    >>> largest_relative(np.diag([3.0, 0.0]), np.diag([2.0, 0.0])), largest_relative(np.eye(2), np.diag([2.0, 0.0]))
-    (1.5, inf)
+    >>> largest_relative(np.diag([8.0, 0.0]), np.diag([4.0, 0.0])), largest_relative(np.eye(2), np.diag([4.0, 0.0]))
+    (2.0, inf)
     """
     values, vectors = linalg.eigh(base)
     kept = values > _ROUNDING * max(values[-1], 0.0)
