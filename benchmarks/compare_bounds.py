@@ -1,0 +1,74 @@
+"""Every method's bounds on a grid of 108 problems: the worst measured/bound, seeds averaged.
+
+    python benchmarks/compare_bounds.py [--rounds 150] [--seeds 48]
+
+Quadratics with d in {6, 20}, n in {3, 5, 8}, condition number in {2, 10, 100}, heterogeneity in {0, 0.3, 1}, with and
+without a shared minimiser; step sizes at the theory's limit. "cleared" takes the end of the mean's confidence interval
+that favours the bound (Student, 3e-5 a round): a bound is broken where it leaves 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from isthmus.lab.compare import ROSTER, Comparison
+from isthmus.lab.compare.roster import build_method
+from isthmus.lab.measure import Run, Verdict, judge, measure
+from isthmus.lab.problems import random_quadratic
+from isthmus.lab.rates import Setting, bounds
+from isthmus.progress import progress
+
+GRID = list(itertools.product((6, 20), (3, 5, 8), (2.0, 10.0, 100.0), (0.0, 0.3, 1.0), (False, True)))
+
+
+@dataclass
+class Worst:
+    """What the grid said of one bound of one method."""
+
+    kind: str
+    cases: int = 0
+    ratio: float = np.nan
+    cleared: float = np.nan
+    broken: int = 0
+
+    def add(self, verdict: Verdict) -> None:
+        """Count one case that the bound applies to."""
+        worse = np.fmin if self.kind == "lower" else np.fmax
+        self.cases += 1
+        self.ratio, self.cleared = worse(self.ratio, verdict.ratio), worse(self.cleared, verdict.cleared)
+        self.broken += verdict.holds is False
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=150)
+    parser.add_argument("--seeds", type=int, default=48)
+    given = parser.parse_args()
+    found: dict[tuple[str, str], Worst] = {}
+    with progress("grid", len(GRID)) as advance:
+        for seed, (dim, workers, condition, heterogeneity, shared) in enumerate(GRID):
+            problem = random_quadratic(workers, dim, condition, heterogeneity, seed, shared)
+            setting = Setting(problem, np.full(dim, 2.0), given.rounds)
+            settings = replace(Comparison(), keep=0.25, workers=workers, dim=dim)
+            for name in ROSTER:
+                method, _ = build_method(name, setting, settings, 1.0)
+                said = bounds(method, setting)
+                run = Run(given.rounds, given.seeds, seed)
+                measured = measure(problem, method, setting.x0, run, {bound.measure for bound in said})
+                for verdict in (judge(bound, measured) for bound in said):
+                    if verdict.applies:
+                        found.setdefault((name, verdict.bound), Worst(verdict.kind)).add(verdict)
+            advance()
+    print(f"{'method':>18} {'bound':>36} {'kind':>6} {'cases':>6} {'worst':>7} {'cleared':>8} {'broken':>7}")
+    for (name, bound), worst in found.items():
+        numbers = f"{worst.cases:6d} {worst.ratio:7.3f} {worst.cleared:8.3f} {worst.broken:7d}"
+        print(f"{name:>18} {bound:>36} {worst.kind:>6} {numbers}")
+
+
+if __name__ == "__main__":
+    main()
