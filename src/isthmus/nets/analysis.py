@@ -1,0 +1,312 @@
+"""One pass over an exported graph: the term of every dimension, and what a cut has to change.
+
+Each operator's rule (``isthmus.nets.rules``) states how the dimensions of its results follow from those of its
+operands. An operator without a rule freezes all it touches, naming itself and the submodule it was called in.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sympy
+from torch import Tensor, fx
+
+from isthmus.nets import terms
+from isthmus.nets.program import Program, module_path
+from isthmus.nets.rules.registry import find_rule
+from isthmus.nets.sizes import size_of
+from isthmus.nets.terms import Term
+
+Dims = tuple[Term, ...]
+Value = Any  # Dims of a tensor, a list of values, or None for numbers
+
+
+class NoRule(Exception):
+    """A rule does not cover this call; what it touches is frozen with the message as reason."""
+
+
+@dataclass(frozen=True)
+class SizeConstant:
+    """An integer argument that is the size of a term: ``node.argument[index]``."""
+
+    node: fx.Node
+    argument: str
+    index: int | None
+    term: Term
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """An operator sums over a dimension of one of its operands.
+
+    Attributes:
+        node, operand, dim: ``node`` sums over dimension ``dim`` of ``operand``.
+        term: of that dimension; units a subnetwork lacks count as zero here.
+        summed: the part of it that is really summed over (within a group of a grouped convolution).
+        kind: "weight" against a weight, "activation" against an activation, "sum" against nothing.
+    """
+
+    node: fx.Node
+    operand: fx.Node
+    dim: int
+    term: Term
+    summed: Term
+    kind: str
+
+
+@dataclass
+class Analysis:
+    """What one graph says about its axes.
+
+    Attributes:
+        dims: the terms of every node's dimensions (a list of those for several results).
+        sizes, contractions: what a cut changes and where units are summed up.
+        norms: nodes that normalise across an axis.
+        from_state: nodes computed from parameters and buffers alone.
+        problems: operators that froze what they touch.
+        pinned: open sizes of inputs that the network turns out to need fixed (an image size before a linear layer).
+    """
+
+    dims: dict[fx.Node, Value] = field(default_factory=dict)
+    sizes: list[SizeConstant] = field(default_factory=list)
+    contractions: list[Contraction] = field(default_factory=list)
+    norms: list[fx.Node] = field(default_factory=list)
+    from_state: set[fx.Node] = field(default_factory=set)
+    problems: list[str] = field(default_factory=list)
+    pinned: set[sympy.Symbol] = field(default_factory=set)
+
+
+class Call:
+    """One call of an operator, as its rule sees it."""
+
+    def __init__(self, node: fx.Node, analysis: Analysis, owner: fx.GraphModule) -> None:
+        self.node = node
+        self.analysis = analysis
+        self.owner = owner
+        self.arguments = _arguments(node)
+
+    @property
+    def where(self) -> str:
+        """The operator and the submodule that called it, for reasons."""
+        path = module_path(self.node)
+        return f"{operator_name(self.node)} in {path}" if path else operator_name(self.node)
+
+    def __getitem__(self, name: str) -> Any:
+        """Return an argument by its name in the operator's schema, defaults filled in."""
+        return self.arguments.get(name)
+
+    def dims(self, operand: Any) -> Dims:
+        """Return the terms of a tensor operand."""
+        value = self.analysis.dims.get(operand)
+        if not isinstance(value, tuple):
+            raise NoRule("an operand is not a tensor it knows")
+        return value
+
+    def is_tensor(self, operand: Any) -> bool:
+        """Whether an argument is a tensor."""
+        return isinstance(operand, fx.Node) and isinstance(self.analysis.dims.get(operand), tuple)
+
+    def tensors(self) -> list[fx.Node]:
+        """Return all tensor operands, those in lists included."""
+        return [node for node in self.node.all_input_nodes if self.is_tensor(node)]
+
+    def shape(self, index: int | None = None) -> list[Any]:
+        """Return the sizes of the result (of one of the results)."""
+        value = self.node.meta["val"]
+        return [size_of(size) for size in (value if index is None else value[index]).shape]
+
+    def unify(self, a: Term, b: Term) -> None:
+        """State that two dimensions hold the same units."""
+        first, second = terms.size(a), terms.size(b)
+        if isinstance(first, int) != isinstance(second, int):
+            self.analysis.pinned |= (second if isinstance(first, int) else first).free_symbols
+        terms.unify(a, b, f"two layouts of its units meet at {self.where} and cannot be aligned")
+
+    def freeze(self, term: Term, reason: str) -> None:
+        """Keep a dimension whole."""
+        terms.freeze(term, f"{reason} ({self.where})")
+
+    def whole(self, size: Any, reason: str) -> Term:
+        """Return a new dimension that is kept whole."""
+        return terms.fresh(size, f"{reason} ({self.where})")
+
+    def resize(self, argument: str, term: Term, index: int | None = None) -> None:
+        """Note that an integer argument is the size of ``term`` and has to follow it."""
+        self.analysis.sizes.append(SizeConstant(self.node, argument, index, term))
+
+    def contract(self, operand: fx.Node, dim: int, kind: str, summed: Term | None = None) -> None:
+        """Note that the operator sums over a dimension of an operand."""
+        dims = self.dims(operand)
+        term = dims[dim]
+        self.analysis.contractions.append(
+            Contraction(self.node, operand, dim % len(dims), term, term if summed is None else summed, kind)
+        )
+
+    def against(self, other: fx.Node) -> str:
+        """Return the kind of a contraction against ``other``."""
+        return "weight" if other in self.analysis.from_state else "activation"
+
+    def norm(self, term: Term) -> None:
+        """Note that the operator normalises across a dimension: a subnetwork normalises over what it keeps."""
+        if terms.leaves(term):
+            terms.tag(term, "norm")
+            if self.node not in self.analysis.norms:
+                self.analysis.norms.append(self.node)
+
+    def broadcast(self, operands: Sequence[Dims]) -> Dims:
+        """Return the dimensions of operands aligned from the right; those of size 1 stretch."""
+        rank = max((len(dims) for dims in operands), default=0)
+        result: list[Term] = []
+        for position in range(-rank, 0):
+            here = [dims[position] for dims in operands if len(dims) >= -position]
+            wide = [term for term in here if terms.size(term) != 1]
+            for other in wide[1:]:
+                self.unify(wide[0], other)
+            result.append(wide[0] if wide else terms.ONE)
+        return tuple(result)
+
+
+def analyze(program: Program, state: Mapping[str, Dims]) -> Analysis:
+    """Return the analysis of a program whose parameters and buffers have the given dimensions; atoms are bound."""
+    analysis = Analysis()
+    placeholders = [node for node in program.module.graph.nodes if node.op == "placeholder"]
+    for index, node in enumerate(placeholders):
+        if index < len(program.state):
+            analysis.dims[node] = state[program.state[index]]
+            analysis.from_state.add(node)
+        else:
+            number = index - len(program.state)
+            analysis.dims[node] = tuple(terms.fresh(size_of(s), f"input {number}") for s in node.meta["val"].shape)
+    results = _visit(program.module, analysis)
+    for index, result in enumerate(results):
+        extra = index - len(program.mutated)
+        if extra < 0:
+            _unify_all(analysis.dims.get(result), state[program.mutated[index]])
+        else:
+            _freeze_value(analysis.dims.get(result), f"returned by the network ({program.outputs[extra]})")
+    return analysis
+
+
+def visit_region(call: Call, module: fx.GraphModule, operands: Sequence[Any]) -> list[Value]:
+    """Visit the graph of a region (autocast, no_grad) with the dimensions of its operands; return those it returns."""
+    analysis = call.analysis
+    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
+    for node, operand in zip(placeholders, operands, strict=True):
+        if isinstance(operand, fx.Node):
+            analysis.dims[node] = analysis.dims.get(operand)
+            if operand in analysis.from_state:
+                analysis.from_state.add(node)
+    return [analysis.dims.get(result) for result in _visit(module, analysis)]
+
+
+def operator_name(node: fx.Node) -> str:
+    """Return the operator of a node as people write it: ``aten.softmax``."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is not None:
+        return str(schema.name).replace("::", ".")
+    name = getattr(node.target, "__name__", None)
+    return str(node.target) if name is None else str(name)
+
+
+def _visit(module: fx.GraphModule, analysis: Analysis) -> list[Any]:
+    for node in module.graph.nodes:
+        if node.op == "call_function":
+            analysis.dims[node] = _result(Call(node, analysis, module))
+            inputs = [i for i in node.all_input_nodes if analysis.dims.get(i) is not None]
+            if inputs and all(i in analysis.from_state for i in inputs):
+                analysis.from_state.add(node)
+        elif node.op == "output":
+            return list(node.args[0])
+    raise AssertionError("a graph without outputs")
+
+
+def _result(call: Call) -> Value:
+    node = call.node
+    if node.target is operator.getitem:
+        value = call.analysis.dims.get(node.args[0])  # type: ignore[arg-type]
+        return value[node.args[1]] if isinstance(value, list) else None  # type: ignore[index]
+    if not _has_tensors(node.meta.get("val")):
+        if not node.users and call.tensors():
+            _freeze_call(call, "used by an operator without a result")
+        return None
+    rule = find_rule(node)
+    marks = len(call.analysis.sizes), len(call.analysis.contractions)
+    try:
+        if rule is None:
+            raise NoRule("no rule for this operator")
+        value = rule(call)
+        _check(value, node.meta["val"])
+    except NoRule as problem:
+        del call.analysis.sizes[marks[0] :], call.analysis.contractions[marks[1] :]
+        return _freeze_call(call, str(problem))
+    return value
+
+
+def _freeze_call(call: Call, problem: str) -> Value:
+    reason = f"{problem} ({call.where})"
+    if reason not in call.analysis.problems:
+        call.analysis.problems.append(reason)
+    for tensor in call.tensors():
+        _freeze_value(call.analysis.dims[tensor], reason)
+    for nested in call.node.all_input_nodes:
+        if isinstance(call.analysis.dims.get(nested), list):
+            _freeze_value(call.analysis.dims[nested], reason)
+    return _fresh_value(call.node.meta.get("val"), reason)
+
+
+def _fresh_value(value: Any, reason: str) -> Value:
+    if isinstance(value, Tensor):
+        return tuple(terms.fresh(size_of(size), reason) for size in value.shape)
+    if isinstance(value, (list, tuple)):
+        return [_fresh_value(item, reason) for item in value]
+    return None
+
+
+def _freeze_value(value: Value, reason: str) -> None:
+    for item in value or ():
+        if isinstance(item, (tuple, list)):
+            _freeze_value(item, reason)
+        elif item is not None:
+            terms.freeze(item, reason)
+
+
+def _unify_all(value: Value, dims: Dims) -> None:
+    for a, b in zip(value or (), dims, strict=False):
+        terms.unify(a, b)
+
+
+def _has_tensors(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(_has_tensors(item) for item in value)
+    return isinstance(value, Tensor)
+
+
+def _check(value: Value, expected: Any) -> None:
+    """A rule whose sizes do not agree with the traced shapes does not apply."""
+    if isinstance(expected, Tensor):
+        shape = [size_of(size) for size in expected.shape]
+        sizes = [terms.size(term) for term in value] if isinstance(value, tuple) else None
+        if sizes is None or len(sizes) != len(shape) or not all(map(_same, sizes, shape)):
+            raise NoRule("its rule does not cover this call")
+    elif isinstance(expected, (list, tuple)):
+        if not isinstance(value, list) or len(value) != len(expected):
+            raise NoRule("its rule does not cover this call")
+        for item, each in zip(value, expected, strict=True):
+            _check(item, each)
+
+
+def _same(a: Any, b: Any) -> bool:
+    return bool(a == b) or (not (isinstance(a, int) and isinstance(b, int)) and sympy.expand(a - b) == 0)
+
+
+def _arguments(node: fx.Node) -> dict[str, Any]:
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return dict(node.kwargs)
+    filled = {argument.name: argument.default_value for argument in schema.arguments}
+    filled.update({argument.name: value for argument, value in zip(schema.arguments, node.args, strict=False)})
+    filled.update(node.kwargs)
+    return filled

@@ -1,0 +1,84 @@
+"""From atoms to axes that people can name, choose and read about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from isthmus.nets import terms
+from isthmus.nets.analysis import Dims
+from isthmus.nets.blocks import Block
+from isthmus.nets.coupling import Axis, Member, Whole
+from isthmus.nets.policy import default_cut, kind_of
+from isthmus.nets.program import StateEntry
+from isthmus.nets.terms import Atom
+
+Places = dict[Atom, list[tuple[str, int]]]
+
+
+def build_axes(
+    entries: Mapping[str, StateEntry], dims: Mapping[str, Dims], blocks: Sequence[Block]
+) -> tuple[tuple[Axis, ...], tuple[Whole, ...]]:
+    """Return the axes of a network, cut as the policy says, and what is kept whole."""
+    places = _places(entries, dims)
+    held = [a for a, where in places.items() if any(entries[name].is_parameter for name, _ in where)]
+    open_ = [atom for atom in held if not atom.reasons]
+    verdict = default_cut(open_, dims)
+    names = _names(open_, places, {atom: kind_of(atom, dims) for atom in open_})
+    axes = []
+    for atom in open_:
+        members = tuple(_member(name, dim, dims[name][dim], names) for name, dim in places[atom])
+        why = verdict[atom]
+        kind = kind_of(atom, dims)
+        axes.append(Axis(names[atom], int(atom.size), kind, members, why is None, why or "", atom))
+    whole = [
+        Whole(int(atom.size), tuple(atom.reasons), tuple(places[atom]))
+        for atom in held
+        if atom.reasons and isinstance(atom.size, int)
+    ]
+    return (*axes, *_block_axes(blocks, axes)), tuple(whole)
+
+
+def _places(entries: Mapping[str, StateEntry], dims: Mapping[str, Dims]) -> Places:
+    places: Places = {}
+    for name in entries:
+        for dim, term in enumerate(dims[name]):
+            for atom in terms.leaves(term):
+                places.setdefault(atom, []).append((name, dim))
+    return places
+
+
+def _names(atoms: Sequence[Atom], places: Places, kinds: Mapping[Atom, str]) -> dict[Atom, str]:
+    """Name an axis after the submodule whose output it is: the first that holds it as a tensor's first dimension."""
+    names: dict[Atom, str] = {}
+    taken: set[str] = set()
+    for atom in atoms:
+        where = places[atom]
+        tensor = next((name for name, dim in where if dim == 0), where[0][0])
+        base = tensor.rpartition(".")[0] or tensor
+        suffix = "head_dim" if "head_dim" in atom.tags else kinds[atom]
+        candidates = [base, f"{base}.{suffix}", *(f"{base}.{suffix}{i}" for i in range(2, len(atoms) + 2))]
+        names[atom] = next(name for name in candidates if name not in taken)
+        taken.add(names[atom])
+    return names
+
+
+def _member(name: str, dim: int, term: terms.Term, names: Mapping[Atom, str]) -> Member:
+    layout = terms.describe(term, lambda atom: names.get(atom, str(atom.size)))
+    leaves = terms.leaves(term)
+    per_unit = 1 if len(leaves) == 1 and terms.resolve(term) is leaves[0] else 2
+    return Member(name, dim, layout, per_unit)
+
+
+def _block_axes(blocks: Sequence[Block], axes: Sequence[Axis]) -> list[Axis]:
+    """One axis of blocks per stream."""
+    by_stream: dict[Atom, list[Block]] = {}
+    for block in blocks:
+        atom = terms.resolve(block.stream)
+        by_stream.setdefault(atom, []).append(block)  # type: ignore[arg-type]
+    taken = {axis.name for axis in axes}
+    result = []
+    for number, group in enumerate(by_stream.values()):
+        name = "blocks" if len(by_stream) == 1 and "blocks" not in taken else f"blocks.{number}"
+        members = tuple(Member(s, 0, block.name, 1) for block in group for s in sorted(block.state))
+        result.append(Axis(name, len(group), "block", members, False, "depth is cut on request", None, tuple(group)))
+    return result

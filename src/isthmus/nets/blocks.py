@@ -1,0 +1,117 @@
+"""Depth cuts: residual blocks as units. A worker without a block passes its input on."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import fx
+
+from isthmus.nets import terms
+from isthmus.nets.analysis import Analysis
+from isthmus.nets.policy import Residual
+from isthmus.nets.program import Program, module_path
+from isthmus.nets.terms import Atom
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What leaves a graph with a block: ``node`` becomes ``skip`` and ``dead`` nodes go."""
+
+    node: fx.Node
+    skip: fx.Node
+    dead: frozenset[fx.Node]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A residual block: the parameters and buffers only it uses, and how to remove it from each graph."""
+
+    name: str
+    state: frozenset[str]
+    stream: Atom
+    removals: Mapping[str, Removal]
+
+
+def find_blocks(
+    programs: Mapping[str, Program], analyses: Mapping[str, Analysis], residuals: Mapping[str, Sequence[Residual]]
+) -> list[Block]:
+    """Return the residual blocks that all graphs have in common and that do not contain another one."""
+    everywhere = set.intersection(*(_used(program) for program in programs.values()))
+    found: dict[frozenset[str], dict[str, Removal]] = {}
+    states: dict[frozenset[str], set[str]] = {}
+    streams: dict[frozenset[str], Atom] = {}
+    for mode, program in programs.items():
+        for residual in residuals[mode]:
+            if residual.graph is not program.module.graph:
+                continue
+            removal, state = _removal(program, residual)
+            stream = _stream(analyses[mode], residual)
+            key = state & everywhere  # counters of batches are seen in training only
+            if key and stream is not None:
+                found.setdefault(key, {})[mode] = removal
+                states.setdefault(key, set()).update(state)
+                streams[key] = stream
+    common = {key: removals for key, removals in found.items() if set(removals) == set(programs)}
+    inner = [key for key in common if not any(other < key for other in common)]
+    return [Block(_common_name(key), frozenset(states[key]), streams[key], common[key]) for key in inner]
+
+
+def _used(program: Program) -> set[str]:
+    nodes = (node for node in program.module.graph.nodes if node.op == "placeholder")
+    return {name for node, name in zip(nodes, program.state, strict=False) if node.users}
+
+
+def _stream(analysis: Analysis, residual: Residual) -> Atom | None:
+    leaves = [leaf for term in analysis.dims[residual.node] for leaf in terms.leaves(term)]
+    return next((leaf for leaf in leaves if "stream" in leaf.tags and not _is_open(leaf)), None)
+
+
+def _is_open(atom: Atom) -> bool:
+    return terms.OPEN in atom.reasons
+
+
+def _removal(program: Program, residual: Residual) -> tuple[Removal, frozenset[str]]:
+    graph = program.module.graph
+    nodes = list(graph.nodes)
+    output = nodes[-1]
+    effects = [n for n in nodes if n.op == "call_function" and not n.users and n.all_input_nodes]
+    before = _reached([output, *effects], {})
+    instead = {residual.node: [residual.skip]}
+    live = _reached([output], instead)
+    gone = before - live
+    paths = {module_path(n) for n in gone if n.op == "call_function"}
+    paths -= {module_path(n) for n in live if n.op == "call_function"}
+    staying = [n for n in effects if not _belongs(n, paths, gone)]
+    live = _reached([output, *staying], instead)
+    dead = before - live
+    placeholders = [n for n in nodes if n.op == "placeholder"][: len(program.state)]
+    users = dict(zip(placeholders, program.state, strict=True))
+    lost = {name for node, name in users.items() if node in dead} - {n for node, n in users.items() if node in live}
+    named = frozenset(name for name in lost if name not in program.constants)
+    return Removal(residual.node, residual.skip, frozenset(dead - {residual.node})), named
+
+
+def _belongs(effect: fx.Node, paths: set[str], gone: set[fx.Node]) -> bool:
+    """Whether a side effect (a counter of batches) is the removed block's own."""
+    inputs = [n for n in effect.all_input_nodes if n.op == "call_function"]
+    return module_path(effect) in paths or (bool(inputs) and all(n in gone for n in inputs))
+
+
+def _reached(roots: Iterable[fx.Node], instead: Mapping[fx.Node, list[fx.Node]]) -> set[fx.Node]:
+    stack, seen = list(roots), set(roots)
+    while stack:
+        node = stack.pop()
+        for source in instead.get(node, node.all_input_nodes):
+            if source not in seen:
+                seen.add(source)
+                stack.append(source)
+    return seen
+
+
+def _common_name(state: Iterable[str]) -> str:
+    paths = [name.split(".")[:-1] for name in state]
+    level = zip(*paths, strict=False)
+    prefix = [parts[0] for parts in itertools.takewhile(lambda parts: len(set(parts)) == 1, level)]
+    return ".".join(prefix) or min(state)

@@ -1,0 +1,251 @@
+"""Which dimensions of which parameters share the same units, what may be cut, and what is kept whole and why."""
+
+from __future__ import annotations
+
+import fnmatch
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from isthmus.errors import InvalidInput
+from isthmus.nets import terms
+from isthmus.nets.analysis import Analysis, Dims
+from isthmus.nets.blocks import Block
+from isthmus.nets.laws import Draw, NetPartition, colours, draw
+from isthmus.nets.ownership import Held
+from isthmus.nets.program import Example, Program, StateEntry
+from isthmus.nets.terms import Atom, Indices
+
+if TYPE_CHECKING:
+    from isthmus.nets.verify import Verdict
+
+KINDS = ("hidden", "channel", "head", "ffn", "stream", "block")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One dimension of one parameter or buffer that holds an axis.
+
+    Attributes:
+        name, dim: the tensor and its dimension.
+        layout: how the dimension is made up of axes, outermost first ("heads x 64", "q | k | v").
+        per_unit: entries of the dimension that one unit takes.
+    """
+
+    name: str
+    dim: int
+    layout: str
+    per_unit: int
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A set of units that are kept or dropped together wherever they appear.
+
+    Attributes:
+        name: the submodule whose output they are.
+        size: number of units.
+        kind: hidden, channel, head, ffn, stream or block.
+        members: where they appear.
+        cut: whether this coupling cuts it.
+        why: the reason if it does not, "" if it does.
+    """
+
+    name: str
+    size: int
+    kind: str
+    members: tuple[Member, ...] = field(repr=False)
+    cut: bool = True
+    why: str = ""
+    atom: Atom | None = field(default=None, repr=False, compare=False)
+    blocks: tuple[Block, ...] = field(default=(), repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Units that no worker may lack, and why."""
+
+    size: int
+    reasons: tuple[str, ...]
+    members: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Coupling:
+    """What a network's computation says about its units; made by :func:`isthmus.trace`.
+
+    Attributes:
+        axes: everything that may be cut, cut here or not.
+        whole: what is kept whole, with reasons.
+        entries: parameters and buffers.
+        dims: the term of every dimension of each of them.
+        fixed_inputs: input sizes a subnetwork is bound to (all others are open).
+        problems: operators without a rule, and what else the trace wants to say.
+    """
+
+    axes: tuple[Axis, ...]
+    whole: tuple[Whole, ...] = field(repr=False)
+    entries: Mapping[str, StateEntry] = field(repr=False)
+    dims: Mapping[str, Dims] = field(repr=False)
+    constants: Mapping[str, Tensor] = field(repr=False)
+    programs: Mapping[str, Program] = field(repr=False)
+    analyses: Mapping[str, Analysis] = field(repr=False)
+    example: Example = field(repr=False)
+    fixed_inputs: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def cut_axes(self) -> tuple[Axis, ...]:
+        """The axes that are cut."""
+        return tuple(axis for axis in self.axes if axis.cut)
+
+    def select(self, cut: Sequence[str | Axis]) -> Coupling:
+        """Return the same coupling with other axes cut: by kind, by name or pattern ("layers.*.mlp*"), or by axis.
+
+        Raises:
+            InvalidInput: an entry that matches no axis.
+        """
+        chosen: set[str] = set()
+        for wanted in cut:
+            if isinstance(wanted, Axis):
+                names = {axis.name for axis in self.axes if axis.name == wanted.name}
+            elif wanted in KINDS:
+                names = {axis.name for axis in self.axes if axis.kind == wanted}
+            else:
+                names = {axis.name for axis in self.axes if fnmatch.fnmatchcase(axis.name, wanted)}
+            if not names:
+                known = ", ".join(axis.name for axis in self.axes) or "none"
+                raise InvalidInput(f"`cut` must name a kind ({', '.join(KINDS)}) or an axis ({known}), got {wanted!r}")
+            chosen |= names
+        axes = tuple(
+            replace(axis, cut=axis.name in chosen, why="" if axis.name in chosen else axis.why or "not asked for")
+            for axis in self.axes
+        )
+        return replace(self, axes=axes)
+
+    def partition(
+        self,
+        workers: int,
+        seed: int,
+        round: int = 0,
+        law: str = "uniform",
+        capacities: Sequence[float] | None = None,
+        core: float = 0.0,
+        minimum: int = 1,
+    ) -> NetPartition:
+        """Return which units of every cut axis each worker holds this round; the same for all who ask.
+
+        Args:
+            workers: n.
+            seed: of the run.
+            round: 0, 1, ...
+            law: uniform, fixed, rotated, block, weighted, rolling or overlapping (see ``isthmus.nets.laws.Draw``).
+            capacities: relative speed of each worker, for ``weighted``.
+            core: fraction of every axis that all workers hold.
+            minimum: units a worker holds at least, for ``overlapping`` (blocks: the least depth).
+
+        Raises:
+            InvalidInput: an unknown law, or an axis with fewer units than workers.
+        """
+        request = Draw(law, workers, seed, round, None if capacities is None else tuple(capacities), core, minimum)
+        cut = self.cut_axes
+        if not cut:
+            raise InvalidInput("no axis of the network is cut by default: print the coupling, name some with `cut`")
+        colour = colours([axis.name for axis in cut], self._neighbours())
+        held = {axis.name: draw(request, axis.name, axis.size, colour[axis.name]) for axis in cut}
+        return NetPartition(workers, law, seed, round, held)
+
+    def kept(self, held: Mapping[str, Indices]) -> dict[Atom, Indices]:
+        """Return the units of every cut atom that a worker keeps, from those of every axis."""
+        by_name = {axis.name: axis for axis in self.axes}
+        pairs = ((by_name[name].atom, units) for name, units in held.items())
+        return {terms.resolve(atom): units for atom, units in pairs if atom is not None}  # type: ignore[misc]
+
+    def missing_blocks(self, held: Mapping[str, Indices]) -> list[Block]:
+        """Return the residual blocks that a worker lacks."""
+        lacking = []
+        for axis in self.axes:
+            if axis.blocks and axis.name in held:
+                mine = set(held[axis.name].tolist())
+                lacking += [block for number, block in enumerate(axis.blocks) if number not in mine]
+        return lacking
+
+    def index_map(self, held: Mapping[str, Indices]) -> dict[str, Held]:
+        """Return for every parameter and buffer a worker holds its index set per dimension, None for all of it."""
+        kept = self.kept(held)
+        gone = {name for block in self.missing_blocks(held) for name in block.state}
+        return {
+            name: tuple(terms.evaluate(term, kept) for term in dims)
+            for name, dims in self.dims.items()
+            if name in self.entries and name not in gone
+        }
+
+    def verify(self, model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> Verdict:
+        """Compare random cuts with the masked whole network: outputs, gradients, another batch; say what differs."""
+        from isthmus.nets.verify import verify
+
+        return verify(self, model, args, kwargs)
+
+    def to_dot(self) -> str:
+        """Return the coupling as a Graphviz graph: axes joined to the tensors whose dimensions they are."""
+        lines = ["graph coupling {", "  rankdir=LR;", '  node [fontname="sans-serif"];']
+        for number, axis in enumerate(self.axes):
+            style = "filled" if axis.cut else "dashed"
+            lines.append(f'  a{number} [label="{axis.name}\\n{axis.kind} {axis.size}", shape=ellipse, style={style}];')
+        tensors = sorted({member.name for axis in self.axes for member in axis.members})
+        lines += [f'  "{name}" [label="{name}\\n{list(self.entries[name].shape)}", shape=box];' for name in tensors]
+        for number, axis in enumerate(self.axes):
+            lines += [f'  a{number} -- "{m.name}" [label="dim {m.dim}: {m.layout}"];' for m in axis.members]
+        return "\n".join([*lines, "}"])
+
+    def table(self) -> Table:
+        """Return the axes as a table."""
+        table = Table(title="Axes of the network", title_justify="left")
+        for heading in ("axis", "kind", "units", "cut", "where"):
+            table.add_column(heading, justify="right" if heading == "units" else "left")
+        for axis in self.axes:
+            shown = [f"{m.name}[{m.dim}]" + (f": {m.layout}" if m.per_unit > 1 else "") for m in axis.members]
+            verdict = "yes" if axis.cut else f"no: {axis.why}"
+            table.add_row(axis.name, axis.kind, str(axis.size), verdict, _few(shown, 6))
+        for reason, names in self.reasons().items():
+            table.add_row("", "", "", f"never: {reason}", _few(names, 3))
+        return table
+
+    def reasons(self) -> dict[str, list[str]]:
+        """Return for each reason to keep units whole the tensor dimensions it concerns."""
+        result: dict[str, list[str]] = {}
+        for whole in self.whole:
+            short = whole.reasons[0].split(" (aten.")[0]
+            result.setdefault(short, []).extend(f"{name}[{dim}]" for name, dim in whole.members)
+        return result
+
+    def __str__(self) -> str:
+        out = io.StringIO()
+        console = Console(file=out, width=140, color_system=None)
+        console.print(self.table())
+        for line in (*self.fixed_inputs, *self.problems):
+            console.print(f"note: {line}", markup=False)
+        return out.getvalue().rstrip()
+
+    def _neighbours(self) -> dict[str, set[str]]:
+        """Return for each cut axis those it shares a parameter with."""
+        by_tensor: dict[str, set[str]] = {}
+        for axis in self.cut_axes:
+            for member in axis.members:
+                if self.entries[member.name].is_parameter:
+                    by_tensor.setdefault(member.name, set()).add(axis.name)
+        result: dict[str, set[str]] = {}
+        for names in by_tensor.values():
+            for name in names:
+                result.setdefault(name, set()).update(names - {name})
+        return result
+
+
+def _few(lines: Sequence[str], count: int) -> str:
+    rest = len(lines) - count
+    return "\n".join([*lines[:count], *([f"and {rest} more"] if rest > 0 else [])])

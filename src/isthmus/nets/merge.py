@@ -1,0 +1,112 @@
+"""Merge: the subnetworks' entries back into the whole, by ownership alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from isthmus.errors import InvalidInput
+from isthmus.nets.coupling import Coupling
+from isthmus.nets.laws import NetPartition
+from isthmus.nets.ownership import Held, IndexMap, merge_states
+from isthmus.nets.subnetwork import Subnetwork, named_state
+
+
+def merge(model: nn.Module, subnetworks: Sequence[Subnetwork]) -> nn.Module:
+    """Write the subnetworks' parameters and buffers back into the network, in place, and return it.
+
+    An entry that one worker holds is copied, one that several hold becomes the mean over its holders, one that none
+    holds keeps its value.
+
+    Raises:
+        InvalidInput: no subnetwork, or one that does not fit the network.
+    """
+    if not subnetworks:
+        raise InvalidInput("`subnetworks` must hold at least one, got none")
+    whole = dict(named_state(model))
+    parts = [(sub.state(), sub.indices) for sub in subnetworks]
+    with torch.no_grad():
+        for name in dict.fromkeys(name for state, _ in parts for name in state):
+            if name not in whole:
+                raise InvalidInput(f"`model` has no parameter or buffer {name!r}, which a subnetwork brings")
+            merge_tensor(whole[name], [(state[name], indices[name]) for state, indices in parts if name in state])
+    return model
+
+
+def merge_tensor(target: Tensor, holders: Sequence[tuple[Tensor, Held]]) -> None:
+    """Write what the holders bring into one tensor, in place."""
+    merged = merge_states({"": target}, [({"": part}, {"": held}) for part, held in holders])
+    target.copy_(merged[""])
+
+
+def zero_cross_blocks(model: nn.Module, coupling: Coupling, partition: NetPartition) -> nn.Module:
+    """Set to zero, in place, every entry of a parameter that no worker holds (the law ``block``)."""
+    whole = dict(named_state(model))
+    counts = holders(coupling, partition)
+    with torch.no_grad():
+        for name, count in counts.items():
+            if coupling.entries[name].is_parameter:
+                whole[name][torch.as_tensor(count == 0)] = 0.0
+    return model
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How often the entries of the parameters were trained over some rounds.
+
+    Attributes:
+        rounds: number of rounds.
+        least, mean: over all entries, the number of rounds in which at least one worker held it.
+        never: fraction of entries that no worker ever held.
+        by_tensor: (least, mean, never) of every parameter.
+    """
+
+    rounds: int
+    least: int
+    mean: float
+    never: float
+    by_tensor: Mapping[str, tuple[int, float, float]]
+
+
+def coverage(coupling: Coupling, partitions: Sequence[NetPartition]) -> Coverage:
+    """Return how often each parameter's entries were trained over the rounds of the given partitions.
+
+    Raises:
+        InvalidInput: no partition.
+    """
+    if not partitions:
+        raise InvalidInput("`partitions` must hold at least one, got none")
+    totals: dict[str, np.ndarray] = {}
+    for partition in partitions:
+        for name, count in holders(coupling, partition).items():
+            if coupling.entries[name].is_parameter:
+                seen = (count > 0).astype(np.int64)
+                totals[name] = totals[name] + seen if name in totals else seen
+    by_tensor = {k: (int(t.min()), float(t.mean()), float((t == 0).mean())) for k, t in totals.items() if t.size}
+    size = sum(t.size for t in totals.values())
+    return Coverage(
+        rounds=len(partitions),
+        least=min(least for least, _, _ in by_tensor.values()),
+        mean=sum(float(t.sum()) for t in totals.values()) / size,
+        never=sum(int((t == 0).sum()) for t in totals.values()) / size,
+        by_tensor=by_tensor,
+    )
+
+
+def holders(coupling: Coupling, partition: NetPartition) -> dict[str, np.ndarray]:
+    """Return for every entry of every parameter and buffer the number of workers that hold it."""
+    maps = [coupling.index_map(partition.of(worker)) for worker in range(partition.workers)]
+    return {name: _count(name, entry.shape, maps) for name, entry in coupling.entries.items()}
+
+
+def _count(name: str, shape: tuple[int, ...], maps: Sequence[IndexMap]) -> np.ndarray:
+    count = np.zeros(shape, np.int64)
+    for index_map in maps:
+        if name in index_map:
+            chosen = [np.arange(n) if i is None else i for n, i in zip(shape, index_map[name], strict=True)]
+            count[np.ix_(*chosen)] += 1
+    return count

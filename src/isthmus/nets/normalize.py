@@ -1,0 +1,84 @@
+"""Bring a few operators to a form in which every size a cut may change is written out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+
+aten = torch.ops.aten
+
+_CHECKS = ("_assert", "sym_constrain", "_check")
+
+
+def normalize(module: fx.GraphModule) -> None:
+    """Rewrite a traced graph in place, and the graphs of its regions.
+
+    Checks on metadata go (they name sizes and types of the whole); ``chunk`` and ``split`` become
+    ``split_with_sizes``; ``squeeze`` names the dimensions it removes, which have size 1 in the whole too;
+    ``scaled_dot_product_attention`` states its scale.
+    """
+    for child in module.children():
+        if isinstance(child, fx.GraphModule):
+            normalize(child)
+    for node in list(module.graph.nodes):
+        if node.op != "call_function":
+            continue
+        if any(mark in str(node.target) for mark in _CHECKS) and not node.users:
+            module.graph.erase_node(node)
+            continue
+        change = _CHANGES.get(node.target)
+        if change is not None:
+            change(node)
+
+
+def _dim(node: fx.Node, position: int, name: str, default: int) -> int:
+    value = node.kwargs.get(name, node.args[position] if len(node.args) > position else default)
+    return int(value)  # type: ignore[arg-type]
+
+
+def _input(node: fx.Node) -> Any:
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    return source.meta["val"]
+
+
+def _split(node: fx.Node) -> None:
+    dim = _dim(node, 2, "dim", 0)
+    sizes = [part.shape[dim] for part in node.meta["val"]]
+    if all(isinstance(size, int) for size in sizes):
+        node.target = aten.split_with_sizes.default
+        node.args, node.kwargs = (node.args[0], sizes, dim), {}
+
+
+def _squeeze(node: fx.Node) -> None:
+    shape = _input(node).shape
+    if node.target == aten.squeeze.default:
+        wanted = range(len(shape))
+    else:
+        given = node.args[1] if len(node.args) > 1 else node.kwargs["dim"]
+        dims = [given] if isinstance(given, int) else list(given)  # type: ignore[arg-type]
+        wanted = [int(d) % len(shape) for d in dims]  # type: ignore[assignment]
+    node.target = aten.squeeze.dims
+    node.args, node.kwargs = (node.args[0], [d for d in wanted if isinstance(shape[d], int) and shape[d] == 1]), {}
+
+
+def _attention(node: fx.Node) -> None:
+    width = _input(node).shape[-1]
+    if node.kwargs.get("scale") is None and isinstance(width, int):
+        node.kwargs = {**node.kwargs, "scale": 1.0 / math.sqrt(width)}
+
+
+_CHANGES: dict[Any, Callable[[fx.Node], None]] = {
+    aten.chunk.default: _split,
+    aten.split.Tensor: _split,
+    aten.squeeze.default: _squeeze,
+    aten.squeeze.dim: _squeeze,
+    aten.squeeze.dims: _squeeze,
+    aten.scaled_dot_product_attention.default: _attention,
+}
+"""What is rewritten; see :func:`normalize`."""
+

@@ -1,0 +1,181 @@
+"""What the structure of a network says about its axes: their kind, and which are cut unless told otherwise.
+
+Nothing here looks at names or classes. A *stream* is what a residual connection adds to; a *head* runs along both
+activations of a product; an *ffn* axis lies between two weights of a residual block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from isthmus.nets import terms
+from isthmus.nets.analysis import Analysis, Dims
+from isthmus.nets.terms import Atom, Cat, Prod, Term
+
+_ADDS = (torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor)
+
+
+@dataclass(frozen=True)
+class Residual:
+    """An addition of a branch to what the branch came from."""
+
+    graph: fx.Graph
+    node: fx.Node
+    skip: fx.Node
+    branch: fx.Node
+
+
+def graphs_of(module: fx.GraphModule) -> Iterator[fx.GraphModule]:
+    """Yield a graph and the graphs of its regions."""
+    yield module
+    for child in module.children():
+        if isinstance(child, fx.GraphModule):
+            yield from graphs_of(child)
+
+
+def find_residuals(module: fx.GraphModule, analysis: Analysis) -> list[Residual]:
+    """Return the residual additions: one operand is an ancestor of the other, with a product on the way.
+
+    (A hand-written activation such as x + 0.04 x**3 adds to itself too, but without a product.)
+    """
+    found = []
+    products = {c.node for c in analysis.contractions if c.kind != "sum"}
+    for part in graphs_of(module):
+        through = _ancestors_through(part, products)
+        for node in part.graph.nodes:
+            if node.target not in _ADDS:
+                continue
+            a, b = (each if isinstance(each, fx.Node) else None for each in node.args[:2])
+            if a is None or b is None or not (_same_shape(node, a) and _same_shape(node, b)):
+                continue
+            if a in through[b]:
+                found.append(Residual(part.graph, node, a, b))
+            elif b in through[a]:
+                found.append(Residual(part.graph, node, b, a))
+    return found
+
+
+def tag_streams(residuals: Iterable[Residual], analysis: Analysis) -> None:
+    """Tag the axes that residual connections run along."""
+    for residual in residuals:
+        for term in analysis.dims[residual.node]:
+            terms.tag(term, "stream")
+
+
+def kind_of(atom: Atom, dims: Mapping[str, Dims]) -> str:
+    """Return stream, head, channel, ffn or hidden."""
+    for tag in ("stream", "head", "channel"):
+        if tag in atom.tags:
+            return tag
+    if "head_dim" in atom.tags:
+        return "hidden"
+    weights = [entry for entry in dims.values() if len(entry) > 1 and any(atom in terms.leaves(t) for t in entry)]
+    plain = [any(atom in _parts(term) for term in entry) for entry in weights]
+    beside = [
+        any("stream" in leaf.tags for term in entry for leaf in terms.leaves(term) if leaf is not atom)
+        for entry in weights
+    ]
+    return "ffn" if len(beside) > 1 and all(beside) and all(plain) else "hidden"
+
+
+def _parts(term: Term) -> tuple[Term, ...]:
+    term = terms.resolve(term)
+    return term.parts if isinstance(term, Cat) else (term,)
+
+
+def why_not(atom: Atom) -> str | None:
+    """Return why an axis is not cut unless asked for; None if it is."""
+    if "stream" in atom.tags:
+        return "residual stream"
+    if "norm" in atom.tags:
+        return "a norm acts across it"
+    if "embedding" in atom.tags and "head" not in atom.tags:
+        return "width of an embedding"
+    if "head_dim" in atom.tags:
+        return "inside a head"
+    return None
+
+
+def default_cut(atoms: Iterable[Atom], dims: Mapping[str, Dims]) -> dict[Atom, str | None]:
+    """Return for each axis None if it is cut by default, otherwise the reason.
+
+    Of the axes whose product makes up a dimension (heads x group x width) only one is cut, the outermost.
+    """
+    partners = _partners(dims)
+    verdict: dict[Atom, str | None] = {}
+    for atom in atoms:
+        reason = why_not(atom)
+        if reason is None and any(verdict.get(other, "") is None for other in partners.get(atom, ())):
+            reason = "inside another axis"
+        verdict[atom] = reason
+    return verdict
+
+
+def _partners(dims: Mapping[str, Dims]) -> dict[Atom, set[Atom]]:
+    """Return for each atom those it shares a product with."""
+    result: dict[Atom, set[Atom]] = {}
+
+    def visit(term: Term) -> None:
+        if isinstance(term, Cat):
+            for part in term.parts:
+                visit(part)
+        elif isinstance(term, Prod):
+            for factor in term.factors:
+                visit(factor)
+                mine = terms.leaves(factor)
+                others = {leaf for f in term.factors if f is not factor for leaf in terms.leaves(f)}
+                for leaf in mine:
+                    result.setdefault(leaf, set()).update(others - {leaf})
+
+    for entry in dims.values():
+        for term in entry:
+            visit(terms.resolve(term))
+    return result
+
+
+def _same_shape(a: fx.Node, b: fx.Node) -> bool:
+    first, second = a.meta.get("val"), b.meta.get("val")
+    return isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor) and first.shape == second.shape
+
+
+def _ancestors_through(module: fx.GraphModule, products: set[fx.Node]) -> dict[fx.Node, _Nodes]:
+    """Return for each node its ancestors with a product on the way (or at the node itself)."""
+    number = {node: i for i, node in enumerate(module.graph.nodes)}
+    all_of: dict[fx.Node, int] = {}
+    through: dict[fx.Node, _Nodes] = {}
+    for node in module.graph.nodes:
+        ancestors = product_side = 0
+        for source in node.all_input_nodes:
+            ancestors |= all_of[source] | (1 << number[source])
+            product_side |= through[source].bits
+        if node in products or _holds_product(module, node, products):
+            product_side |= ancestors
+        all_of[node] = ancestors
+        through[node] = _Nodes(product_side, number)
+    return through
+
+
+def _holds_product(module: fx.GraphModule, node: fx.Node, products: set[fx.Node]) -> bool:
+    regions = [getattr(module, str(i.target), None) for i in node.all_input_nodes if i.op == "get_attr"]
+    return any(
+        inner in products
+        for region in regions
+        if isinstance(region, fx.GraphModule)
+        for part in graphs_of(region)
+        for inner in part.graph.nodes
+    )
+
+
+@dataclass(frozen=True)
+class _Nodes:
+    """A set of nodes as the bits of one integer: cheap for graphs of thousands."""
+
+    bits: int
+    number: Mapping[fx.Node, int]
+
+    def __contains__(self, node: fx.Node) -> bool:
+        return bool(self.bits >> self.number[node] & 1)

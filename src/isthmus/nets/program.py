@@ -1,0 +1,354 @@
+"""A network as two exported graphs, in training and in evaluation mode, over one set of parameters.
+
+The export is torch's own (``torch.export``, non-strict, operators not decomposed). It works on the meta device, so a
+network that no machine holds is read without allocating it. A few operators are brought to a form in which every
+size that a cut may change is written out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, fx, nn
+from torch.export.graph_signature import InputKind, OutputKind
+
+from isthmus.errors import InvalidInput
+from isthmus.nets.normalize import normalize
+
+MODES = ("train", "eval")
+Pinned = frozenset[tuple[int, int]]
+_PREFIX = "inner."
+
+
+@dataclass(frozen=True)
+class StateEntry:
+    """A parameter or buffer as the network holds it.
+
+    Attributes:
+        name: as in ``named_parameters`` or ``named_buffers``.
+        shape, dtype: of the whole.
+        is_parameter, trained, persistent: parameter or buffer; requires a gradient; part of the state dict.
+        aliases: further names of the same tensor (tied weights).
+        shares_memory: another name whose tensor overlaps it in memory without being the same.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    is_parameter: bool
+    trained: bool
+    persistent: bool
+    aliases: tuple[str, ...] = ()
+    shares_memory: str | None = None
+
+
+@dataclass
+class Program:
+    """One exported graph.
+
+    Attributes:
+        module: its graph takes state, constants and input tensors, in this order, and returns a flat tuple.
+        state: for each leading placeholder the name of the parameter, buffer or constant it takes.
+        constants: tensors created while tracing, by name.
+        inputs: number of input tensors.
+        mutated: names of the buffers whose new values lead the outputs.
+        outputs: one name per remaining output, for messages.
+        out_spec: how the outputs are put together again.
+    """
+
+    module: fx.GraphModule
+    state: list[str]
+    constants: dict[str, Tensor]
+    inputs: int
+    mutated: list[str]
+    outputs: Sequence[str]
+    out_spec: Any
+    fixed_inputs: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Example:
+    """The call a network was traced with: tensors apart, everything else constant.
+
+    Attributes:
+        signature: of the network's ``forward``.
+        tensors: the tensor leaves of the bound arguments, in order.
+        leaves: all leaves, tensors replaced by None.
+        slots: positions of the tensors among the leaves.
+        spec: the tree of the bound arguments.
+    """
+
+    signature: inspect.Signature
+    tensors: tuple[Tensor, ...]
+    leaves: tuple[Any, ...]
+    slots: tuple[int, ...]
+    spec: Any
+
+    def call(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return (args, kwargs) with other tensors in the places of the example's."""
+        leaves = list(self.leaves)
+        for slot, tensor in zip(self.slots, tensors, strict=True):
+            leaves[slot] = tensor
+        bound = inspect.BoundArguments(self.signature, OrderedDict(pytree.tree_unflatten(leaves, self.spec)))
+        return bound.args, bound.kwargs
+
+    def tensors_of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+        """Return the tensors of another call.
+
+        Raises:
+            InvalidInput: the call differs from the traced one in anything but its tensors.
+        """
+        given = self.signature.bind(*args, **kwargs).arguments
+        defaults = {name: p.default for name, p in self.signature.parameters.items()}
+        traced = pytree.tree_unflatten(list(self.leaves), self.spec)
+        extra = {k: v for k, v in given.items() if k not in traced and not (v is defaults[k] or v == defaults[k])}
+        missing = [name for name in traced if name not in given]
+        if extra or missing:
+            what = f"without `{next(iter(extra))}`" if extra else f"with `{missing[0]}`"
+            raise InvalidInput(f"the network was traced {what}: trace it again with the arguments it is called with")
+        leaves, spec = pytree.tree_flatten({name: given[name] for name in traced})
+        if spec != self.spec:
+            raise InvalidInput("the arguments are nested otherwise than those the network was traced with")
+        for position, (leaf, constant) in enumerate(zip(leaves, self.leaves, strict=True)):
+            if isinstance(leaf, Tensor) != (position in self.slots) or (constant is not None and leaf != constant):
+                shown = "a tensor" if position in self.slots else repr(constant)
+                raise InvalidInput(f"the network was traced with {shown} where {leaf!r} is given: trace it again")
+        return [leaves[slot] for slot in self.slots]
+
+
+def example_of(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> Example:
+    """Return the example of a call ``model(*args, **kwargs)``.
+
+    Raises:
+        InvalidInput: arguments that ``forward`` does not take, or no tensor among them.
+    """
+    signature = inspect.signature(model.forward)
+    try:
+        bound = signature.bind(*args, **dict(kwargs or {}))
+    except TypeError as error:
+        raise InvalidInput(f"`args` must fit the network's forward: {error}") from None
+    leaves, spec = pytree.tree_flatten(dict(bound.arguments))
+    slots = tuple(i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor))
+    if not slots:
+        raise InvalidInput("`args` must hold at least one tensor, got none")
+    rest = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+    return Example(signature, tuple(leaves[i] for i in slots), rest, slots, spec)
+
+
+def read_state(model: nn.Module) -> dict[str, StateEntry]:
+    """Return every parameter and buffer of a network, tied ones once under their first name."""
+    persistent = set(model.state_dict(keep_vars=True))
+    names: dict[int, list[str]] = {}
+    tensors: dict[int, Tensor] = {}
+    for name, tensor in _named_state(model):
+        names.setdefault(id(tensor), []).append(name)
+        tensors[id(tensor)] = tensor
+    overlaps = _memory_overlaps(names, tensors)
+    entries = {}
+    for key, (name, *aliases) in names.items():
+        tensor = tensors[key]
+        entries[name] = StateEntry(
+            name=name,
+            shape=tuple(tensor.shape),
+            dtype=tensor.dtype,
+            is_parameter=isinstance(tensor, nn.Parameter),
+            trained=tensor.requires_grad,
+            persistent=name in persistent,
+            aliases=tuple(aliases),
+            shares_memory=overlaps.get(name),
+        )
+    return entries
+
+
+def export_program(
+    model: nn.Module, example: Example, mode: str, names: Mapping[str, str], closed: Pinned = frozenset()
+) -> Program:
+    """Export one mode of a network.
+
+    Args:
+        model, example, mode: what to export.
+        names: maps every name of a tensor to its first one.
+        closed: (input, dimension) pairs whose sizes stay as given.
+
+    Raises:
+        InvalidInput: the network cannot be exported (it branches on values), or loses a custom backward.
+    """
+    wrapper = _Flat(model, example)
+    with _in_mode(model, mode == "train"), _custom_functions() as custom, _quiet():
+        exported = _export(wrapper, example, closed)
+    if custom:
+        raise InvalidInput(
+            f"`model` uses the custom autograd function {custom[0]!r}, whose backward a traced graph does not keep: "
+            "write it with plain operators, or register it with torch.library.custom_op"
+        )
+    module = exported.graph_module
+    normalize(module)
+    return _program(exported, module, wrapper, names)
+
+
+def places_of(program: Program, symbols: set[Any]) -> Pinned:
+    """Return the (input, dimension) pairs whose open sizes are among ``symbols``."""
+    placeholders = [node for node in program.module.graph.nodes if node.op == "placeholder"]
+    return frozenset(
+        (i, d)
+        for i, node in enumerate(placeholders[len(program.state) :])
+        for d, entry in enumerate(node.meta["val"].shape)
+        if not isinstance(entry, int) and entry.node.expr.free_symbols & symbols
+    )
+
+
+def module_path(node: fx.Node) -> str:
+    """Return the path of the submodule a node was traced in; "" for the network itself."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    path = stack[-1][0] if stack else ""
+    return path.removeprefix("inner").removeprefix(".") if path.startswith("inner") else ""
+
+
+class _Result:
+    """The tree of the result; an object of its own, because an export resets what a forward assigns to its module."""
+
+    spec: Any = None
+    paths: Sequence[str] = ()
+
+
+class _Flat(nn.Module):
+    """Takes the tensors of a call and returns the tensors of its result."""
+
+    def __init__(self, inner: nn.Module, example: Example) -> None:
+        super().__init__()
+        self.inner = inner
+        self.example = example
+        self.result = _Result()
+
+    def forward(self, *tensors: Tensor) -> tuple[Any, ...]:
+        args, kwargs = self.example.call(tensors)
+        result = self.inner(*args, **kwargs)
+        keyed, self.result.spec = pytree.tree_flatten_with_path(result)
+        self.result.paths = [pytree.keystr(path) or "output" for path, _ in keyed]
+        return tuple(leaf for _, leaf in keyed)
+
+
+def _export(wrapper: _Flat, example: Example, closed: Pinned) -> torch.export.ExportedProgram:
+    """Export with every dimension open; then with open batches only; then as given."""
+    auto = torch.export.Dim.AUTO
+    doubled = tuple(t.repeat(2, *[1] * (t.dim() - 1)) if t.dim() and t.shape[0] == 1 else t for t in example.tensors)
+    attempts = [(doubled, None), (doubled, 1), (doubled, 0), (example.tensors, 0)]
+    failure: Exception | None = None
+    for tensors, dims in attempts:
+        shapes = tuple(
+            {d: auto for d in range(t.dim()) if (dims is None or d < dims) and (i, d) not in closed and t.shape[d] > 1}
+            for i, t in enumerate(tensors)
+        )
+        try:
+            with torch.enable_grad():
+                return torch.export.export(wrapper, tensors, dynamic_shapes=(shapes,), strict=False)
+        except Exception as error:  # torch raises a dozen kinds here; the first is the one that explains
+            failure = failure or error
+    reason = str(failure).strip().split("\n")[0]
+    raise InvalidInput(
+        f"`model` cannot be traced ({type(failure).__name__}: {reason}): networks that branch on values, call .item() "
+        "or fail on the example input are out of reach"
+    ) from failure
+
+
+def _program(
+    exported: torch.export.ExportedProgram, module: fx.GraphModule, wrapper: _Flat, names: Mapping[str, str]
+) -> Program:
+    signature = exported.graph_signature
+    state, constants, inputs = [], {}, 0
+    for spec in signature.input_specs:
+        target = (spec.target or "").removeprefix(_PREFIX)
+        if spec.kind == InputKind.USER_INPUT:
+            inputs += 1
+        elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
+            state.append(names[target])
+        elif spec.kind == InputKind.CONSTANT_TENSOR:
+            constants[target] = exported.constants[spec.target or ""]
+            state.append(target)
+        else:
+            raise InvalidInput(f"`model` takes an input of kind {spec.kind.name}, which cannot be traced")
+    mutated = []
+    for output in signature.output_specs:
+        if output.kind == OutputKind.BUFFER_MUTATION:
+            mutated.append(names[(output.target or "").removeprefix(_PREFIX)])
+        elif output.kind != OutputKind.USER_OUTPUT:
+            raise InvalidInput(f"`model` writes to its inputs ({output.kind.name}), which cannot be traced")
+    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
+    fixed = [
+        f"input {i}, dimension {d}: {entry}"
+        for i, node in enumerate(placeholders[len(state) :])
+        for d, entry in enumerate(node.meta["val"].shape)
+        if isinstance(entry, int)
+    ]
+    return Program(module, state, constants, inputs, mutated, wrapper.result.paths, wrapper.result.spec, fixed)
+
+
+def _named_state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
+
+
+def _memory_overlaps(names: Mapping[int, list[str]], tensors: Mapping[int, Tensor]) -> dict[str, str]:
+    """Return, for tensors that are not the same but share a storage, the name of another one."""
+    by_storage: dict[Any, list[str]] = {}
+    for key, (name, *_) in names.items():
+        tensor = tensors[key]
+        if tensor.device.type != "meta" and tensor.numel():
+            by_storage.setdefault(tensor.untyped_storage().data_ptr(), []).append(name)
+    groups = [group for group in by_storage.values() if len(group) > 1]
+    return {name: next(other for other in group if other != name) for group in groups for name in group}
+
+
+@contextlib.contextmanager
+def _in_mode(model: nn.Module, training: bool) -> Iterator[None]:
+    flags = {module: module.training for module in model.modules()}
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # one fused operator for a whole layer, in evaluation only
+    try:
+        model.train(training)
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for module, flag in flags.items():
+            module.training = flag
+
+
+@contextlib.contextmanager
+def _custom_functions() -> Iterator[list[str]]:
+    """Collect the names of custom autograd functions that are applied meanwhile."""
+    seen: list[str] = []
+    original = torch.autograd.Function.apply.__func__  # type: ignore[attr-defined]
+
+    def apply(cls: type, *args: Any, **kwargs: Any) -> Any:
+        if not cls.__module__.startswith("torch."):
+            seen.append(cls.__qualname__)
+        return original(cls, *args, **kwargs)
+
+    torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment]
+    try:
+        yield seen
+    finally:
+        torch.autograd.Function.apply = classmethod(original)  # type: ignore[assignment]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the export's own chatter (attributes set while tracing, duplicate guards) off the terminal."""
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,75 @@
+"""Normalisation. Per channel (batch norm) it follows its units; across an axis, a cut restricts it to what is kept."""
+
+from __future__ import annotations
+
+from isthmus.nets import terms
+from isthmus.nets.analysis import Call, Dims, NoRule, Value
+from isthmus.nets.rules.contraction import kept, reduced
+from isthmus.nets.rules.registry import rule
+
+
+@rule("aten::layer_norm", "aten::rms_norm")
+def layer_norm(call: Call) -> Dims:
+    """Across the last dimensions, which are named by their sizes."""
+    dims, shape = call.dims(call["input"]), call["normalized_shape"]
+    last = dims[len(dims) - len(shape) :]
+    for index, term in enumerate(last):
+        call.resize("normalized_shape", term, index)
+        call.norm(term)
+    for name in ("weight", "bias"):
+        if call[name] is not None:
+            call.broadcast([last, call.dims(call[name])])
+    return dims
+
+
+@rule("aten::group_norm")
+def group_norm(call: Call) -> Dims:
+    """Across the channels of a group and all places; whole groups may be cut."""
+    dims, groups = call.dims(call["input"]), call["num_groups"]
+    halves = terms.split_product(dims[1], terms.size(dims[1]) // groups)
+    if halves is None:
+        raise NoRule("groups that cut across units")
+    call.resize("num_groups", halves[0])
+    for term in (halves[1], *dims[2:]):
+        call.norm(term)
+    for name in ("weight", "bias"):
+        if call[name] is not None:
+            call.unify(dims[1], call.dims(call[name])[0])
+    return dims
+
+
+@rule("aten::batch_norm", "aten::instance_norm")
+def batch_norm(call: Call) -> Dims:
+    """Per channel (dimension 1); parameters and running statistics follow their channel."""
+    dims = call.dims(call["input"])
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        if call[name] is not None:
+            call.unify(dims[1], call.dims(call[name])[0])
+    for term in dims[2:]:
+        call.norm(term)
+    return dims
+
+
+@rule("aten::mean", "aten::var", "aten::std", "aten::linalg_vector_norm", "aten::norm")
+def moment(call: Call) -> Dims:
+    """A mean or norm over dimensions: in a subnetwork over the units it keeps."""
+    dims = call.dims(call["self"])
+    for dim in reduced(call):
+        call.norm(dims[dim])
+    return kept(call, reduced(call))
+
+
+@rule("aten::var_mean", "aten::std_mean")
+def two_moments(call: Call) -> Value:
+    """Variance and mean together."""
+    return [moment(call), moment(call)]
+
+
+@rule("aten::_weight_norm")
+def weight_norm(call: Call) -> Dims:
+    """g v / |v|, the norm over all dimensions of a weight but one."""
+    dims, scale = call.dims(call["v"]), call.dims(call["g"])
+    for index, term in enumerate(dims):
+        if index != call["dim"] % len(dims):
+            call.norm(term)
+    return call.broadcast([dims, scale])

@@ -1,0 +1,63 @@
+"""Fused recurrent networks: gates share their units, and so do layers and directions through the state they return."""
+
+from __future__ import annotations
+
+from isthmus.nets import terms
+from isthmus.nets.analysis import Call, NoRule, Value
+from isthmus.nets.rules.registry import rule
+from isthmus.nets.terms import Term
+
+_GATES = {"aten::lstm": 4, "aten::gru": 3, "aten::rnn_tanh": 1, "aten::rnn_relu": 1}
+
+
+@rule(*(f"{name}.input" for name in _GATES))
+def recurrent(call: Call) -> Value:
+    """weight_ih [gates x h, in], weight_hh [gates x h, h], biases [gates x h], per layer and direction."""
+    gates = _GATES[call.node.target._schema.name]  # type: ignore[union-attr]
+    states = call["hx"] if isinstance(call["hx"], (list, tuple)) else [call["hx"]]
+    hidden = call.dims(states[0])[-1]
+    for state in states[1:]:
+        call.unify(call.dims(state)[-1], hidden)
+    per_cell = 4 if call["has_biases"] else 2
+    directions = 2 if call["bidirectional"] else 1
+    if len(call["params"]) != per_cell * directions * call["num_layers"]:
+        raise NoRule("a projection of the hidden state")
+    below = call.dims(call["input"])[-1]
+    for layer in range(call["num_layers"]):
+        for direction in range(directions):
+            first = (layer * directions + direction) * per_cell
+            _cell(call, call["params"][first : first + per_cell], gates, hidden, below)
+        below = terms.cat([hidden] * directions)
+    for state in states:
+        for term in call.dims(state)[:-1]:
+            call.freeze(term, "layers and batch of a recurrent state")
+    for term in call.dims(call["input"])[:-1]:
+        call.freeze(term, "positions and batch of a recurrent network")
+    return [(*call.dims(call["input"])[:-1], below), *(call.dims(state) for state in states)]
+
+
+@rule("aten::gru_cell", "aten::rnn_tanh_cell", "aten::rnn_relu_cell", "aten::lstm_cell")
+def cell(call: Call) -> Value:
+    """One step: the state follows the gates' units."""
+    states = call["hx"] if isinstance(call["hx"], (list, tuple)) else [call["hx"]]
+    gates = _GATES[call.node.target._schema.name.removesuffix("_cell")]  # type: ignore[union-attr]
+    hidden = call.dims(states[0])[-1]
+    for state in states[1:]:
+        call.unify(call.dims(state)[-1], hidden)
+    params = [call[name] for name in ("w_ih", "w_hh", "b_ih", "b_hh") if call[name] is not None]
+    _cell(call, params, gates, hidden, call.dims(call["input"])[-1])
+    result = (*call.dims(states[0])[:-1], hidden)
+    return [result, result] if len(states) == 2 else result
+
+
+def _cell(call: Call, params: list[object], gates: int, hidden: Term, below: Term) -> None:
+    into, across, *biases = params
+    rows = terms.cat([hidden] * gates)
+    call.unify(call.dims(into)[0], rows)
+    call.unify(call.dims(across)[0], rows)
+    for bias in biases:
+        call.unify(call.dims(bias)[0], rows)
+    call.unify(call.dims(into)[1], below)
+    call.unify(call.dims(across)[1], hidden)
+    for weight in (into, across):  # what a lacking unit says counts as zero, to its own layer and from the one below
+        call.contract(weight, 1, "weight")  # type: ignore[arg-type]

@@ -1,0 +1,273 @@
+"""Operators that order, choose or look at places along a dimension: those dimensions are kept whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import fx
+
+from isthmus.nets import terms
+from isthmus.nets.analysis import Call, Dims, NoRule, Value
+from isthmus.nets.rules.contraction import kept, reduced
+from isthmus.nets.rules.registry import rule
+from isthmus.nets.terms import ONE, Term
+
+_BOOLEAN = (torch.bool, torch.uint8)
+
+
+def _freeze(call: Call, operand: fx.Node, dims: Iterable[int], reason: str) -> None:
+    for dim in dims:
+        call.freeze(call.dims(operand)[dim], reason)
+
+
+def _along(call: Call, reason: str, index: int | None = None, operand: str = "self") -> Dims:
+    """Freeze the dimension(s) ``dim`` of the operand; the result has it anew, the others pass."""
+    source = call.dims(call[operand])
+    given = call["dim"] if call["dim"] is not None else call["dims"]
+    chosen = list(range(len(source))) if given in (None, []) else given
+    numbers = {d % max(len(source), 1) for d in (chosen if isinstance(chosen, (list, tuple)) else [chosen])}
+    shape = call.shape(index)
+    if source and len(shape) != len(source):
+        raise NoRule("its rule does not cover this call")
+    _freeze(call, call[operand], numbers if source else (), reason)
+    return tuple(call.whole(shape[i], reason) if i in numbers else term for i, term in enumerate(source))
+
+
+@rule("aten::softmax", "aten::_softmax", "aten::log_softmax", "aten::_log_softmax", "aten::softmin")
+def softmax(call: Call) -> Dims:
+    """Normalised exponentials: a missing unit would change all others."""
+    return _along(call, "softmax over this axis")
+
+
+@rule("aten::cumsum", "aten::cumprod", "aten::logcumsumexp", "aten::flip", "aten::fft_fft", "aten::argsort")
+def ordered(call: Call) -> Dims:
+    """The order along the dimension matters."""
+    return _along(call, "the order along this axis matters")
+
+
+@rule("aten::roll")
+def roll(call: Call) -> Dims:
+    """Positions move around."""
+    return _along(call, "the order along this axis matters")
+
+
+@rule("aten::topk", "aten::sort")
+def sorted_two(call: Call) -> Value:
+    """Values and their positions."""
+    return [_along(call, "sorted along this axis", index) for index in (0, 1)]
+
+
+@rule("aten::amax", "aten::amin", "aten::argmax", "aten::argmin")
+@rule("aten::logsumexp", "aten::prod", "aten::any", "aten::all")
+def extremum(call: Call) -> Dims:
+    """A reduction to which a missing unit cannot contribute nothing."""
+    dims = reduced(call)
+    _freeze(call, call["self"], dims, "reduced along this axis")
+    return kept(call, dims)
+
+
+@rule("aten::max.default", "aten::min.default", "aten::median")
+def extremum_of_all(call: Call) -> Dims:
+    """One number from all entries."""
+    if call.shape():
+        raise NoRule("no rule for this operator")
+    _freeze(call, call["self"], range(len(call.dims(call["self"]))), "reduced along this axis")
+    return ()
+
+
+@rule("aten::max.dim", "aten::min.dim")
+def extremum_two(call: Call) -> Value:
+    """Values and positions."""
+    return [extremum(call), extremum(call)]
+
+
+@rule("aten::tril", "aten::triu")
+def triangle(call: Call) -> Dims:
+    """Entries chosen by their two positions."""
+    _freeze(call, call["self"], (-1, -2), "positions along this axis matter")
+    return call.dims(call["self"])
+
+
+@rule("aten::one_hot")
+def one_hot(call: Call) -> Dims:
+    """One class each."""
+    return (*call.dims(call["self"]), call.whole(call.shape()[-1], "one-hot classes"))
+
+
+@rule("aten::cross_entropy_loss", "aten::nll_loss", "aten::nll_loss_nd")
+def class_loss(call: Call) -> Dims:
+    """A softmax over classes (dimension 1, or 0 of a single sample), then a look-up."""
+    for name in ("self", "target", "weight"):
+        if call[name] is not None:
+            _freeze(call, call[name], range(len(call.dims(call[name]))), "a loss over this axis")
+    return tuple(call.whole(size, "a loss over this axis") for size in call.shape())
+
+
+@rule("aten::index")
+def index(call: Call) -> Dims:
+    """Indexing with tensors; indexed dimensions are looked up by value, the others pass."""
+    source, indices = call.dims(call["self"]), list(call["indices"])
+    places = [i for i, each in enumerate(indices) if each is not None]
+    for each in places:
+        if indices[each].meta["val"].dtype in _BOOLEAN:
+            raise NoRule("data-dependent indexing with a mask")
+        call.freeze(source[each], "indexed by value")
+    picked = call.broadcast([call.dims(indices[i]) for i in places])
+    rest = [term for i, term in enumerate(source) if i not in places]
+    adjacent = places == list(range(places[0], places[-1] + 1))
+    at = places[0] if adjacent else 0
+    return (*rest[:at], *picked, *rest[at:])
+
+
+@rule("aten::index_put")
+def index_put(call: Call) -> Dims:
+    """Indexed writes: as :func:`index`, the values follow what is written."""
+    read = index(call)
+    call.broadcast([read, call.dims(call["values"])])
+    return call.dims(call["self"])
+
+
+@rule("aten::index_select")
+def index_select(call: Call) -> Dims:
+    """Rows chosen by index."""
+    dims, dim = list(call.dims(call["self"])), call["dim"]
+    call.freeze(dims[dim], "indexed by value")
+    dims[dim] = call.dims(call["index"])[0]
+    return tuple(dims)
+
+
+@rule("aten::index_add", "aten::index_copy", "aten::index_fill")
+def index_write(call: Call) -> Dims:
+    """Rows written by index; other dimensions of the source follow."""
+    dims, dim = call.dims(call["self"]), call["dim"] % len(call.dims(call["self"]))
+    call.freeze(dims[dim], "indexed by value")
+    if call["source"] is not None:
+        source = call.dims(call["source"])
+        call.unify(source[dim], call.dims(call["index"])[0])
+        for i, term in enumerate(dims):
+            if i != dim:
+                call.unify(term, source[i])
+    return dims
+
+
+@rule("aten::gather", "aten::take_along_dim")
+def gather(call: Call) -> Dims:
+    """result[i][j] = self[index[i][j]][j] for dim 0; other dimensions run along with the index."""
+    places = call["index"] if call["index"] is not None else call["indices"]
+    dims, where = call.dims(call["self"]), call.dims(places)
+    return _along_index(call, dims, where)
+
+
+@rule("aten::scatter", "aten::scatter_add", "aten::scatter_reduce")
+def scatter(call: Call) -> Dims:
+    """self[index[i][j]][j] = src[i][j] for dim 0."""
+    dims, where = call.dims(call["self"]), call.dims(call["index"])
+    _along_index(call, dims, where)
+    if call["src"] is not None:
+        for i, term in enumerate(call.dims(call["src"])):
+            call.unify(term, where[i])
+    return dims
+
+
+def _along_index(call: Call, dims: Dims, where: Dims) -> Dims:
+    dim = call["dim"]
+    if dim is None or len(where) != len(dims):
+        raise NoRule("no rule for this form")
+    for i, (term, other) in enumerate(zip(dims, where, strict=True)):
+        if i == dim % len(dims):
+            call.freeze(term, "indexed by value")
+        else:
+            call.unify(term, other)
+    return where
+
+
+@rule("aten::constant_pad_nd", "aten::pad")
+def pad(call: Call) -> Dims:
+    """A constant border is new entries before and after; any other border repeats entries by position."""
+    dims, borders = list(call.dims(call["self"])), call["pad"]
+    plain = call["mode"] in (None, "constant")
+    for i in range(len(borders) // 2):
+        before, after = borders[2 * i : 2 * i + 2]
+        dim = len(dims) - 1 - i
+        if before == 0 and after == 0:
+            continue
+        if plain and all(isinstance(b, int) and b >= 0 for b in (before, after)):
+            edges = [call.whole(b, "padding") if b else None for b in (before, after)]
+            dims[dim] = terms.cat([piece for piece in (edges[0], dims[dim], edges[1]) if piece is not None])
+        else:
+            call.freeze(dims[dim], "padded along this axis")
+            dims[dim] = call.whole(call.shape()[dim], "padded along this axis")
+    return tuple(dims)
+
+
+def _spatial(call: Call, count: int, reason: str, output: int | None = None) -> Dims:
+    operand = call["self"] if call["self"] is not None else call["input"]
+    dims, shape = call.dims(operand), call.shape(output)
+    _freeze(call, operand, range(-count, 0), reason)
+    return (*dims[:-count], *(call.whole(size, reason) for size in shape[-count:]))
+
+
+def _number(call: Call) -> int:
+    """Return 2 for an operator called ``..2d``."""
+    return int(next(c for c in call.node.target._schema.name if c.isdigit()))  # type: ignore[union-attr]
+
+
+_POOLS = [f"aten::{kind}_pool{n}d" for n in (1, 2, 3) for kind in ("max", "avg", "adaptive_avg")]
+_RESIZES = [f"upsample_nearest{n}d" for n in (1, 2, 3)]
+_RESIZES += ["upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d", "upsample_bicubic2d"]
+_RESIZES += ["_upsample_nearest_exact2d", "_upsample_bilinear2d_aa"]
+
+
+@rule(*_POOLS, *(f"aten::{name}" for name in _RESIZES))
+def places(call: Call) -> Dims:
+    """Pooling and resizing look at places; channels pass."""
+    return _spatial(call, _number(call), "pooled or resized along this axis")
+
+
+@rule(*(f"aten::{kind}{n}d" for n in (1, 2, 3) for kind in ("reflection_pad", "replication_pad")))
+def mirrored(call: Call) -> Dims:
+    """A border that repeats entries."""
+    return _spatial(call, _number(call), "padded along this axis")
+
+
+@rule(
+    *(f"aten::adaptive_max_pool{n}d" for n in (1, 2, 3)),
+    *(f"aten::max_pool{n}d_with_indices" for n in (1, 2, 3)),
+)
+def places_two(call: Call) -> Value:
+    """Pooled values and their positions."""
+    return [_spatial(call, _number(call), "pooled along this axis", i) for i in (0, 1)]
+
+
+@rule("aten::unfold")
+def windows(call: Call) -> Dims:
+    """Sliding windows become a last dimension."""
+    dims, dim = list(call.dims(call["self"])), call["dimension"]
+    call.freeze(dims[dim], "windows slide over it")
+    dims[dim] = call.whole(call.shape()[dim], "windows slide over it")
+    return (*dims, call.whole(call.shape()[-1], "windows slide over it"))
+
+
+@rule("aten::pixel_shuffle")
+def pixel_shuffle(call: Call) -> Dims:
+    """Channels c x r x r to places."""
+    dims, r = call.dims(call["self"]), call["upscale_factor"]
+    halves = terms.split_product(dims[-3], r * r)
+    if halves is None:
+        raise NoRule("sub-pixels that cut across units")
+    call.freeze(halves[1], "sub-pixels")
+    _freeze(call, call["self"], (-1, -2), "sub-pixels")
+    return (*dims[:-3], halves[0], *(call.whole(size, "sub-pixels") for size in call.shape()[-2:]))
+
+
+@rule("aten::pixel_unshuffle")
+def pixel_unshuffle(call: Call) -> Dims:
+    """Places to channels c x r x r."""
+    dims, r = call.dims(call["self"]), call["downscale_factor"]
+    _freeze(call, call["self"], (-1, -2), "sub-pixels")
+    inner: Term = call.whole(r * r, "sub-pixels") if r > 1 else ONE
+    shape: list[Any] = call.shape()[-2:]
+    return (*dims[:-3], terms.prod([dims[-3], inner]), *(call.whole(size, "sub-pixels") for size in shape))
+

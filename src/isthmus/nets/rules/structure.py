@@ -1,0 +1,313 @@
+"""Operators that only move entries: views, permutations, concatenations, slices, repetitions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from isthmus.nets import terms
+from isthmus.nets.analysis import Call, Dims, NoRule, Value
+from isthmus.nets.rules.registry import rule
+from isthmus.nets.terms import ONE, Term
+
+
+def _regroup(call: Call, dims: Dims, shape: list[Any]) -> Dims:
+    return tuple(terms.regroup(dims, shape, f"a reshape mixes its units ({call.where})"))
+
+
+@rule("aten::view", "aten::reshape", "aten::_unsafe_view")
+def view(call: Call) -> Dims:
+    """The same entries in row-major order under other sizes."""
+    name = "size" if call["size"] is not None else "shape"
+    if call[name] is None:
+        raise NoRule("a view as another type")
+    result = _regroup(call, call.dims(call["self"]), call.shape())
+    for index, term in enumerate(result):
+        call.resize(name, term, index)
+    return result
+
+
+@rule("aten::flatten")
+def flatten(call: Call) -> Dims:
+    """Neighbouring dimensions become one."""
+    return _regroup(call, call.dims(call["self"]), call.shape())
+
+
+@rule("aten::view_as", "aten::reshape_as")
+def view_as(call: Call) -> Dims:
+    """The shape of another tensor."""
+    result = _regroup(call, call.dims(call["self"]), call.shape())
+    for a, b in zip(result, call.dims(call["other"]), strict=True):
+        call.unify(a, b)
+    return result
+
+
+@rule("aten::unflatten")
+def unflatten(call: Call) -> Dims:
+    """One dimension becomes several."""
+    dims, sizes = call.dims(call["self"]), call["sizes"]
+    dim = call["dim"] % len(dims)
+    parts = _regroup(call, (dims[dim],), call.shape()[dim : dim + len(sizes)])
+    for index, term in enumerate(parts):
+        call.resize("sizes", term, index)
+    return (*dims[:dim], *parts, *dims[dim + 1 :])
+
+
+@rule("aten::unsqueeze")
+def unsqueeze(call: Call) -> Dims:
+    """A new dimension of size 1."""
+    dims = list(call.dims(call["self"]))
+    dims.insert(call["dim"] % (len(dims) + 1), ONE)
+    return tuple(dims)
+
+
+@rule("aten::squeeze")
+def squeeze(call: Call) -> Dims:
+    """Named dimensions of size 1 go."""
+    dims = call.dims(call["self"])
+    gone = {d % len(dims) for d in call["dim"]}
+    return tuple(term for i, term in enumerate(dims) if i not in gone)
+
+
+@rule("aten::transpose", "aten::swapaxes", "aten::swapdims")
+def transpose(call: Call) -> Dims:
+    """Two dimensions change places."""
+    dims = list(call.dims(call["self"]))
+    first, second = (call[a] if call[a] is not None else call[b] for a, b in (("dim0", "axis0"), ("dim1", "axis1")))
+    if dims:
+        dims[first], dims[second] = dims[second], dims[first]
+    return tuple(dims)
+
+
+@rule("aten::permute")
+def permute(call: Call) -> Dims:
+    """Dimensions in another order."""
+    dims = call.dims(call["self"])
+    return tuple(dims[d] for d in call["dims"])
+
+
+@rule("aten::movedim", "aten::moveaxis")
+def movedim(call: Call) -> Dims:
+    """Some dimensions move, the others stay in order."""
+    dims = call.dims(call["self"])
+    source, target = (value if isinstance(value, (list, tuple)) else [value] for value in call.node.args[1:3])
+    moved = {int(t) % len(dims): dims[int(s)] for s, t in zip(source, target, strict=True)}
+    taken = {int(s) % len(dims) for s in source}  # type: ignore[arg-type]
+    rest = iter(term for i, term in enumerate(dims) if i not in taken)
+    return tuple(moved[i] if i in moved else next(rest) for i in range(len(dims)))
+
+
+@rule("aten::t", "aten::numpy_T")
+def reversed_dims(call: Call) -> Dims:
+    """All dimensions in reverse order."""
+    return call.dims(call["self"])[::-1]
+
+
+@rule("aten::mT", "aten::mH", "aten::adjoint", "aten::matrix_H")
+def matrix_transpose(call: Call) -> Dims:
+    """The last two dimensions change places."""
+    dims = call.dims(call["self"])
+    return (*dims[:-2], dims[-1], dims[-2])
+
+
+@rule("aten::cat", "aten::concat", "aten::concatenate")
+def concatenate(call: Call) -> Dims:
+    """Tensors one after the other along a dimension."""
+    operands = [call.dims(tensor) for tensor in call["tensors"]]
+    if any(len(dims) != len(operands[0]) for dims in operands):
+        raise NoRule("an empty tensor among those concatenated")
+    dim = (call["dim"] or 0) % len(operands[0])
+    result = list(call.broadcast([(*dims[:dim], ONE, *dims[dim + 1 :]) for dims in operands]))
+    result[dim] = terms.cat(dims[dim] for dims in operands)
+    return tuple(result)
+
+
+@rule("aten::stack")
+def stack(call: Call) -> Dims:
+    """Tensors along a new dimension."""
+    operands = [call.dims(tensor) for tensor in call["tensors"]]
+    result = list(call.broadcast(operands))
+    result.insert(call["dim"] % (len(result) + 1), terms.cat([ONE] * len(operands)))
+    return tuple(result)
+
+
+@rule("aten::split_with_sizes")
+def split(call: Call) -> Value:
+    """Consecutive pieces of given sizes."""
+    dims, sizes = call.dims(call["self"]), call["split_sizes"]
+    dim = call["dim"] % len(dims)
+    rest, pieces = dims[dim], []
+    for number in range(len(sizes) - 1):
+        halves = terms.split_at(rest, terms_size(call.shape(number)[dim]))
+        if halves is None:
+            return _opaque_pieces(call, dim)
+        pieces.append(halves[0])
+        rest = halves[1]
+    pieces.append(rest)
+    for number, piece in enumerate(pieces):
+        call.resize("split_sizes", piece, number)
+    return [(*dims[:dim], piece, *dims[dim + 1 :]) for piece in pieces]
+
+
+@rule("aten::split", "aten::chunk", "aten::tensor_split")
+def split_open(call: Call) -> Value:
+    """Pieces of an open dimension."""
+    dims = call.dims(call["self"])
+    return _opaque_pieces(call, call["dim"] % len(dims))
+
+
+@rule("aten::unbind")
+def unbind(call: Call) -> Value:
+    """One tensor per entry of a dimension, which is therefore whole."""
+    dims = call.dims(call["self"])
+    dim = call["dim"] % len(dims)
+    call.freeze(dims[dim], "taken apart by position")
+    return [(*dims[:dim], *dims[dim + 1 :]) for _ in call.node.meta["val"]]
+
+
+@rule("aten::select")
+def select(call: Call) -> Dims:
+    """One entry of a dimension, by position."""
+    dims = call.dims(call["self"])
+    dim = call["dim"] % len(dims)
+    call.freeze(dims[dim], "selected by position")
+    return (*dims[:dim], *dims[dim + 1 :])
+
+
+@rule("aten::slice")
+def slice_(call: Call) -> Dims:
+    """A range of a dimension: a unit of its own where the step is 1."""
+    dims = list(call.dims(call["self"]))
+    dim = call["dim"] % len(dims)
+    total, length = terms.size(dims[dim]), call.shape()[dim]
+    start, end = call["start"], call["end"]
+    if total == length and call["step"] == 1:
+        if isinstance(end, int) and isinstance(total, int) and end == total:
+            call.resize("end", dims[dim])
+        return tuple(dims)
+    pieces = None
+    if all(isinstance(value, int) for value in (total, length, start or 0)) and call["step"] == 1:
+        first = start or 0
+        pieces = _range(dims[dim], first if first >= 0 else max(total + first, 0), length, total)
+    if pieces is None:
+        call.freeze(dims[dim], "sliced by position")
+        dims[dim] = call.whole(length, "sliced by position")
+        return tuple(dims)
+    before, middle = pieces
+    if before is not None:
+        call.resize("start", before)
+    call.resize("end", middle if before is None else terms.cat([before, middle]))
+    dims[dim] = middle
+    return tuple(dims)
+
+
+@rule("aten::narrow")
+def narrow(call: Call) -> Dims:
+    """A range given by start and length."""
+    dims = list(call.dims(call["self"]))
+    dim, start, length = call["dim"] % len(dims), call["start"], call["length"]
+    total = terms.size(dims[dim])
+    pieces = None
+    if all(isinstance(value, int) for value in (start, length, total)):
+        pieces = (None, dims[dim]) if total == length else _range(dims[dim], start % total, length, total)
+    if pieces is None:
+        raise NoRule("a range that cuts across units")
+    if pieces[0] is not None:
+        call.resize("start", pieces[0])
+    call.resize("length", pieces[1])
+    dims[dim] = pieces[1]
+    return tuple(dims)
+
+
+@rule("aten::expand")
+def expand(call: Call) -> Dims:
+    """Dimensions of size 1 are repeated; new ones come first."""
+    dims = call.dims(call["self"])
+    return _stretch(call, dims, "size")
+
+
+@rule("aten::broadcast_to")
+def broadcast_to(call: Call) -> Dims:
+    """As expand."""
+    return _stretch(call, call.dims(call["self"]), "size")
+
+
+@rule("aten::expand_as")
+def expand_as(call: Call) -> Dims:
+    """As broadcasting against another tensor."""
+    return call.broadcast([call.dims(call["self"]), call.dims(call["other"])])
+
+
+@rule("aten::repeat", "aten::tile")
+def repeat(call: Call) -> Dims:
+    """Whole copies one after the other: copies x units."""
+    name = "repeats" if call["repeats"] is not None else "dims"
+    dims, counts = call.dims(call["self"]), list(call[name])
+    lead = len(counts) - len(dims)
+    if lead < 0:
+        raise NoRule("fewer counts than dimensions")
+    result: list[Term] = []
+    for index, (count, size) in enumerate(zip(counts, call.shape(), strict=True)):
+        term = dims[index - lead] if index >= lead else ONE
+        if not isinstance(count, int):
+            call.freeze(term, "repeated an open number of times")
+            result.append(call.whole(size, "repeated an open number of times"))
+            continue
+        copies = terms.fresh(count)
+        call.resize(name, copies, index)
+        result.append(terms.prod([copies, term]))
+    return tuple(result)
+
+
+@rule("aten::repeat_interleave.self_int")
+def repeat_each(call: Call) -> Dims:
+    """Every entry several times in place: units x copies."""
+    dims, count = list(call.dims(call["self"])), call["repeats"]
+    if call["dim"] is None or not isinstance(count, int):
+        raise NoRule("a flattening or open repetition")
+    copies = terms.fresh(count)
+    call.resize("repeats", copies)
+    dims[call["dim"]] = terms.prod([dims[call["dim"]], copies])
+    return tuple(dims)
+
+
+def terms_size(value: Any) -> Any:
+    """Return a piece's size if it is a number, otherwise one at which nothing splits."""
+    return value if isinstance(value, int) else 0
+
+
+def _opaque_pieces(call: Call, dim: int) -> Value:
+    dims = call.dims(call["self"])
+    call.freeze(dims[dim], "split by position")
+    count = len(call.node.meta["val"])
+    return [
+        (*dims[:dim], call.whole(call.shape(i)[dim], "split by position"), *dims[dim + 1 :]) for i in range(count)
+    ]
+
+
+def _range(term: Term, first: int, length: int, total: int) -> tuple[Term | None, Term] | None:
+    """Return (what lies before, the range itself) of a dimension."""
+    if length < 1 or terms.is_frozen(term):
+        return None
+    before: Term | None = None
+    if first > 0:
+        halves = terms.split_at(term, first)
+        if halves is None:
+            return None
+        before, term = halves
+    if first + length < total:
+        halves = terms.split_at(term, length)
+        if halves is None:
+            return None
+        term = halves[0]
+    return before, term
+
+
+def _stretch(call: Call, dims: Dims, name: str) -> Dims:
+    shape = call.shape()
+    lead = len(shape) - len(dims)
+    result: list[Term] = []
+    for index, size in enumerate(shape):
+        term = dims[index - lead] if index >= lead else ONE
+        result.append(terms.fresh(size) if terms.size(term) == 1 else term)
+        call.resize(name, result[-1], index)
+    return tuple(result)

@@ -1,0 +1,146 @@
+"""Cut: one worker's small dense network, with the index set of everything it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from isthmus.errors import InvalidInput
+from isthmus.nets import terms
+from isthmus.nets.coupling import Coupling
+from isthmus.nets.laws import NetPartition
+from isthmus.nets.ownership import Held, slice_tensor
+from isthmus.nets.rewrite import Rewriter
+from isthmus.nets.runnable import GraphNetwork, Mode
+from isthmus.nets.terms import Atom, Indices
+
+Source = nn.Module | Mapping[str, Tensor] | Callable[[str, Held], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Subnetwork:
+    """A worker's part of a network.
+
+    Attributes:
+        module: runs and trains like the whole: same call, same parameter names, smaller.
+        indices: for every parameter and buffer it holds, the index set per dimension (None: all of it).
+        worker: whose it is.
+        held: the units of each cut axis it holds.
+    """
+
+    module: nn.Module
+    indices: Mapping[str, Held] = field(repr=False)
+    worker: int = 0
+    held: Mapping[str, Indices] = field(default_factory=dict, repr=False)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return its parameters and buffers by name, tied ones once; detached, not copied."""
+        tensors = dict(named_state(self.module))
+        return {name: tensors[name].detach() for name in self.indices}
+
+    def slice(self, name: str, tensor: Tensor) -> Tensor:
+        """Return the entries it holds of any tensor shaped like a parameter (a gradient, a moment), fresh."""
+        return slice_tensor(tensor, self.indices[name])
+
+
+def cut(
+    model: Source,
+    coupling: Coupling,
+    partition: NetPartition,
+    worker: int,
+    factors: Mapping[str, float] | None = None,
+) -> Subnetwork:
+    """Return the subnetwork of one worker; only the entries it holds are copied.
+
+    Args:
+        model: the network; or its state by name; or a function from (name, index sets) to the slice, for networks
+            that no machine holds whole.
+        coupling: of the network, from :func:`isthmus.trace`.
+        partition: from ``coupling.partition``.
+        worker: 0 .. n-1.
+        factors: by axis, multiplies what its units contribute (see ``isthmus.nets.scaling``); 1 where missing.
+
+    Raises:
+        InvalidInput: no such worker, or a state that does not fit the coupling.
+    """
+    return build(model, coupling, partition.of(worker), worker, factors)
+
+
+def build(
+    model: Source,
+    coupling: Coupling,
+    held: Mapping[str, Indices],
+    worker: int = 0,
+    factors: Mapping[str, float] | None = None,
+) -> Subnetwork:
+    """Return the network restricted to given units of each axis."""
+    indices = coupling.index_map(held)
+    kept = coupling.kept(held)
+    read = _reader(model, coupling)
+    state = {name: read(name, index) for name, index in indices.items()}
+    device = next((tensor.device for tensor in state.values()), torch.device("cpu"))
+    for name, tensor in coupling.constants.items():
+        part = slice_tensor(tensor, tuple(terms.evaluate(term, kept) for term in coupling.dims[name]))
+        state[name] = part.to(device) if part.device != device else part
+    modes = _modes(coupling, held, kept, _by_atom(coupling, factors or {}), device)
+    network = GraphNetwork(modes, state, coupling.entries, coupling.example)
+    if isinstance(model, nn.Module):
+        network.train(model.training)
+    return Subnetwork(network, indices, worker, dict(held))
+
+
+def named_state(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Return parameters and buffers under every name they have."""
+    return [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+
+
+def _modes(
+    coupling: Coupling,
+    held: Mapping[str, Indices],
+    kept: Mapping[Atom, Indices],
+    factors: Mapping[Atom, float],
+    device: torch.device,
+) -> dict[str, Mode]:
+    modes = {}
+    missing = coupling.missing_blocks(held)
+    gone = {name for block in missing for name in block.state}
+    for name, program in coupling.programs.items():
+        removals = tuple(block.removals[name] for block in missing)
+        placeholders = [node for node in program.module.graph.nodes if node.op == "placeholder"]
+        takes = dict(zip(placeholders, program.state, strict=False))
+        absent = frozenset(node for node, key in takes.items() if key in gone)
+        rewriter = Rewriter(coupling.analyses[name], kept, removals, absent, factors, device)
+        graph = rewriter.copy(program.module)
+        state = tuple(key for node, key in takes.items() if node not in rewriter.dead)
+        modes[name] = Mode(graph, state, tuple(program.mutated), program.out_spec)
+    return modes
+
+
+def _by_atom(coupling: Coupling, factors: Mapping[str, float]) -> dict[Atom, float]:
+    atoms = {axis.name: axis.atom for axis in coupling.axes}
+    unknown = set(factors) - set(atoms)
+    if unknown:
+        raise InvalidInput(f"`factors` names {sorted(unknown)[0]!r}, which is no axis of the network")
+    found = ((atoms[name], value) for name, value in factors.items() if value != 1.0)
+    return {atom: value for atom, value in found if atom is not None}
+
+
+def _reader(model: Source, coupling: Coupling) -> Callable[[str, Held], Tensor]:
+    if isinstance(model, nn.Module):
+        model = dict(named_state(model))
+    if not isinstance(model, Mapping):
+        return model
+    tensors = model
+
+    def read(name: str, held: Held) -> Tensor:
+        tensor = tensors.get(name)
+        shape = coupling.entries[name].shape
+        if tensor is None or tuple(tensor.shape) != shape:
+            found = "nothing" if tensor is None else f"shape {tuple(tensor.shape)}"
+            raise InvalidInput(f"`model` must hold {name!r} of shape {shape}, got {found}")
+        return slice_tensor(tensor.detach(), held)
+
+    return read

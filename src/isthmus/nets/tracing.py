@@ -1,0 +1,138 @@
+"""From a module and an example call to its coupling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from isthmus.errors import InvalidInput
+from isthmus.nets import rules, terms
+from isthmus.nets.analysis import Analysis, Dims, analyze
+from isthmus.nets.axes import build_axes
+from isthmus.nets.blocks import find_blocks
+from isthmus.nets.coupling import Axis, Coupling
+from isthmus.nets.policy import find_residuals, tag_streams
+from isthmus.nets.program import (
+    MODES,
+    Example,
+    Pinned,
+    Program,
+    StateEntry,
+    example_of,
+    export_program,
+    places_of,
+    read_state,
+)
+
+assert rules.RULES  # the rules register themselves when they are imported
+
+_LARGE_GRAPH = 20_000
+
+
+def trace(
+    model: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    cut: Sequence[str | Axis] | None = None,
+    verify: bool = False,
+) -> Coupling:
+    """Return which dimensions of which parameters of a network share the same units.
+
+    The network is exported once in training and once in evaluation mode; on the meta device nothing is allocated.
+    The model is not changed.
+
+    Args:
+        model: any ``nn.Module`` whose forward does not branch on values.
+        args, kwargs: an example call; sizes of batch, sequence and image stay open where the model allows.
+        cut: axes to cut instead of the default: kinds, names, patterns, axes.
+        verify: also compare random cuts with the masked whole network, and refuse if anything differs.
+
+    Raises:
+        InvalidInput: the network cannot be traced, ``cut`` matches nothing, or ``verify`` found a difference.
+
+    >>> import torch
+    >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> [(axis.name, axis.size, axis.kind) for axis in trace(net, (torch.zeros(3, 4),)).axes]
+    [('0', 8, 'hidden')]
+    """
+    if not isinstance(model, nn.Module):
+        raise InvalidInput(f"`model` must be a torch.nn.Module, got {type(model).__name__}")
+    example = example_of(model, tuple(args), kwargs)
+    entries = read_state(model)
+    programs, dims, analyses = _read(model, example, entries, frozenset())
+    pinned = frozenset().union(*(places_of(programs[mode], analyses[mode].pinned) for mode in programs))
+    if pinned:  # an open size that has to be one number: once more, with that size as given
+        programs, dims, analyses = _read(model, example, entries, pinned)
+    constants = {name: tensor for program in programs.values() for name, tensor in program.constants.items()}
+    residuals = {mode: find_residuals(programs[mode].module, analyses[mode]) for mode in programs}
+    for mode, found in residuals.items():
+        tag_streams(found, analyses[mode])
+    axes, whole = build_axes(entries, dims, find_blocks(programs, analyses, residuals))
+    coupling = Coupling(
+        axes=axes,
+        whole=whole,
+        entries=entries,
+        dims=dims,
+        constants=constants,
+        programs=programs,
+        analyses=analyses,
+        example=example,
+        fixed_inputs=_fixed_inputs(programs),
+        problems=_problems(programs, analyses),
+    )
+    coupling = coupling if cut is None else coupling.select(cut)
+    if verify:
+        verdict = coupling.verify(model, args, kwargs)
+        if not verdict.passed:
+            raise InvalidInput(f"`model` is not cut correctly: {verdict.summary()}")
+    return coupling
+
+
+def _read(
+    model: nn.Module, example: Example, entries: Mapping[str, StateEntry], closed: Pinned
+) -> tuple[dict[str, Program], dict[str, Dims], dict[str, Analysis]]:
+    """Export both modes and analyse them over one set of dimensions."""
+    canonical = {alias: entry.name for entry in entries.values() for alias in (entry.name, *entry.aliases)}
+    programs = {mode: _own_constants(export_program(model, example, mode, canonical, closed), mode) for mode in MODES}
+    dims = _fresh_dims(entries, programs)
+    for program in programs.values():
+        dims |= {name: tuple(terms.fresh(size) for size in t.shape) for name, t in program.constants.items()}
+    return programs, dims, {mode: analyze(program, dims) for mode, program in programs.items()}
+
+
+def _own_constants(program: Program, mode: str) -> Program:
+    """Two graphs may give different constants the same name."""
+    renamed = {name: f"{mode}:{name}" for name in program.constants}
+    constants = {renamed[name]: tensor for name, tensor in program.constants.items()}
+    return replace(program, state=[renamed.get(name, name) for name in program.state], constants=constants)
+
+
+def _fresh_dims(entries: Mapping[str, StateEntry], programs: Mapping[str, Program]) -> dict[str, Dims]:
+    used = {name for program in programs.values() for name in program.state}
+    dims: dict[str, Dims] = {}
+    for name, entry in entries.items():
+        reason = None if name in used else "not used by the network's forward"
+        if entry.shares_memory is not None:
+            reason = f"shares memory with {entry.shares_memory}"
+        if 0 in entry.shape:
+            reason = "empty"
+        dims[name] = tuple(terms.fresh(size, reason) for size in entry.shape)
+    return dims
+
+
+def _fixed_inputs(programs: Mapping[str, Program]) -> tuple[str, ...]:
+    """Say which sizes of the inputs a subnetwork is bound to."""
+    found = dict.fromkeys(line for program in programs.values() for line in program.fixed_inputs)
+    return tuple(f"size fixed at tracing: {line}" for line in found)
+
+
+def _problems(programs: Mapping[str, Program], analyses: Mapping[str, Analysis]) -> tuple[str, ...]:
+    lines = dict.fromkeys(f"kept whole: {problem}" for a in analyses.values() for problem in a.problems)
+    count = max(len(program.module.graph.nodes) for program in programs.values())
+    if count > _LARGE_GRAPH:
+        lines[f"the graph has {count} operators (a long loop unrolled?): every step will be slow"] = None
+    return tuple(lines)

@@ -1,0 +1,377 @@
+"""Check that random cuts equal the whole network with the other units' contributions set to zero.
+
+The reference is not the cut: it runs the traced graph of the whole, at full size, and sets to zero, at every operator
+that sums over cut units, those the worker lacks. A norm across a cut axis is restricted to the units kept.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, fx, nn
+
+from isthmus.errors import InvalidInput
+from isthmus.nets import terms
+from isthmus.nets.analysis import Analysis
+from isthmus.nets.coupling import Coupling
+from isthmus.nets.program import MODES, example_of
+from isthmus.nets.rewrite import Rewriter
+from isthmus.nets.sizes import size_of
+from isthmus.nets.subnetwork import build, named_state
+from isthmus.nets.terms import Atom, Indices
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison: what was compared, the relative error, and whether it is within the tolerance."""
+
+    what: str
+    error: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All comparisons of a verification."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all comparisons are within the tolerance."""
+        return all(check.passed for check in self.checks)
+
+    @property
+    def worst(self) -> float:
+        """The largest relative error."""
+        return max((check.error for check in self.checks), default=0.0)
+
+    def summary(self) -> str:
+        """Return one line that says what differs, or that nothing does."""
+        failed = [check for check in self.checks if not check.passed]
+        if not failed:
+            return f"{len(self.checks)} comparisons agree, largest relative error {self.worst:.1e}"
+        shown = "; ".join(f"{check.what}: {check.error:.1e}" for check in failed[:3])
+        return f"{len(failed)} of {len(self.checks)} comparisons differ ({shown})"
+
+
+def verify(
+    coupling: Coupling,
+    model: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    seeds: Sequence[int] = (0, 1),
+    workers: int = 2,
+    tolerance: float = 1e-5,
+) -> Verdict:
+    """Compare random cuts with the masked whole network, in float64, in training (without dropout) and evaluation.
+
+    Compared are, per mode: the traced whole with the model itself; outputs and gradients of the subnetwork with those
+    of the masked whole; and, where the batch size is open, outputs at twice the batch.
+
+    Raises:
+        InvalidInput: a model on the meta device, which has no values to compare.
+    """
+    state = {name: tensor.detach() for name, tensor in named_state(model)}
+    if any(tensor.device.type == "meta" for tensor in state.values()):
+        raise InvalidInput("`model` must have values to be verified, it is on the meta device")
+    wide = {name: _wide(tensor) for name, tensor in state.items()}
+    inputs = [_wide(tensor) for tensor in example_of(model, tuple(args), kwargs).tensors]
+    checks: list[Check] = _against_model(coupling, model, state, args, kwargs)
+    batches = {"": inputs}
+    doubled = _doubled(coupling, inputs)
+    if doubled is not None:
+        batches[" at another batch size"] = doubled
+    cut = coupling.cut_axes
+    for seed in seeds if cut else ():
+        partition = coupling.partition(workers, seed, law="overlapping")
+        held = partition.of(seed % workers)
+        sub = build(wide, coupling, held)
+        for mode in MODES:
+            for what, tensors in batches.items():
+                label = f"{mode}, cut {seed}{what}"
+                checks += _compare_cut(coupling, wide, sub, held, mode, tensors, label, tolerance)
+    return Verdict(tuple(checks))
+
+
+def masked_whole(
+    coupling: Coupling, state: Mapping[str, Tensor], held: Mapping[str, Indices], mode: str, inputs: Sequence[Tensor]
+) -> list[Any]:
+    """Run the whole network without the contributions of the units that ``held`` lacks; return the flat results."""
+    program, analysis = coupling.programs[mode], coupling.analyses[mode]
+    values = [state[name] if name in state else _wide(coupling.constants[name]) for name in program.state]
+    removals = {block.removals[mode].node: block.removals[mode].skip for block in coupling.missing_blocks(held)}
+    runner = _MaskedWhole(program.module, analysis, coupling.kept(held), removals)
+    results = runner.run(*values, *inputs)
+    return list(results)[len(program.mutated) :]
+
+
+class _Exact(fx.Interpreter):
+    """Runs a graph in float64, without dropout and without autocast."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.op == "call_function" and "dropout" in str(n.target):
+            return self.env[n.all_input_nodes[0]]
+        return super().run_node(n)
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        regions = [arg for arg in args if isinstance(arg, fx.GraphModule)]
+        if regions:
+            inner = _Region(self, regions[0])
+            if "autocast" in str(target):
+                return inner(*args[args.index(regions[0]) + 1 :])
+            return target(*(inner if arg is regions[0] else arg for arg in args), **kwargs)
+        schema = getattr(target, "_schema", None)
+        if schema is not None:
+            named = {argument.name: value for argument, value in zip(schema.arguments, args, strict=False)}
+            lists = {name: named.pop(name) for name in list(named) if name == "self"}
+            named.update(kwargs)
+            named.update({name: 0.0 for name in ("dropout", "dropout_p") if name in named})
+            named = {name: torch.float64 if v is torch.float32 else v for name, v in named.items()}
+            return target(*lists.values(), **named)
+        return super().call_function(target, args, kwargs)
+
+    def of(self, region: fx.GraphModule) -> _Exact:
+        """Return a runner of a region's graph."""
+        return _Exact(region)
+
+
+class _Region(nn.Module):
+    """A region's graph, run the same way."""
+
+    def __init__(self, outer: _Exact, region: fx.GraphModule) -> None:
+        super().__init__()
+        self.make = lambda: outer.of(region)
+
+    def forward(self, *args: Any) -> Any:
+        return self.make().run(*args)
+
+
+class _MaskedWhole(_Exact):
+    """Runs a graph at full size; operands of sums lose the units that are not kept, norms see only those kept."""
+
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        analysis: Analysis,
+        kept: Mapping[Atom, Indices],
+        removals: Mapping[fx.Node, fx.Node],
+    ) -> None:
+        super().__init__(module)
+        self.analysis, self.kept, self.removals = analysis, kept, removals
+        self.norms = set(analysis.norms)
+        self.sums: dict[fx.Node, list[Any]] = {}
+        for contraction in analysis.contractions:
+            self.sums.setdefault(contraction.node, []).append(contraction)
+
+    def of(self, region: fx.GraphModule) -> _Exact:
+        return _MaskedWhole(region, self.analysis, self.kept, self.removals)
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n in self.removals:
+            return self.env[self.removals[n]]
+        if n in self.norms and self._is_cut(n):
+            return self._restricted(n)
+        saved: dict[fx.Node, Any] = {}
+        for contraction in self.sums.get(n, ()):
+            positions = terms.evaluate(contraction.term, self.kept)
+            if positions is not None:
+                saved.setdefault(contraction.operand, self.env[contraction.operand])
+                self.env[contraction.operand] = _masked(self.env[contraction.operand], contraction.dim, positions)
+        try:
+            return super().run_node(n)
+        finally:
+            self.env.update(saved)
+
+    def _is_cut(self, node: fx.Node) -> bool:
+        dims = [d for source in node.all_input_nodes for d in _flat_dims(self.analysis.dims.get(source))]
+        return any(leaf in self.kept for term in dims for leaf in terms.leaves(term))
+
+    def _restricted(self, node: fx.Node) -> Any:
+        """Run one node on the kept units only, and put its results back among zeros."""
+        graph = fx.Graph()
+        operands = list(node.all_input_nodes)
+        new = {source: graph.placeholder(source.name) for source in operands}
+        rewriter = Rewriter(self.analysis, self.kept)
+        copied = rewriter.copy_node(graph, node, new, {})
+        graph.output(copied)
+        sliced = [_sliced(self.env[source], self.analysis.dims.get(source), self.kept) for source in operands]
+        result = fx.GraphModule(nn.Module(), graph)(*sliced)
+        return _scattered(result, self.analysis.dims[node], self.kept)
+
+
+def relative_error(value: Tensor, reference: Tensor, scale: float | None = None) -> float:
+    """Return max |value - reference| / (max |reference| + floor); infinite for different shapes."""
+    if value.shape != reference.shape:
+        return float("inf")
+    if not value.numel():
+        return 0.0
+    if not value.is_floating_point():
+        return 0.0 if torch.equal(value, reference) else float("inf")
+    same = (value == reference) | (value.isnan() & reference.isnan())
+    difference = torch.where(same, torch.zeros_like(value), (value - reference).abs()).max().item()
+    finite = torch.where(reference.isfinite(), reference.abs(), torch.zeros_like(reference))
+    bound = max(finite.max().item(), scale or 0.0, 1e-6)
+    error = difference / bound
+    return error if error == error else float("inf")
+
+
+def _against_model(
+    coupling: Coupling,
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None,
+) -> list[Check]:
+    """Compare the traced whole with the model itself: outputs, and the gradient of their sum, in evaluation mode."""
+    own = copy.deepcopy(model).eval()
+    sub = build(state, coupling, {})
+    sub.module.eval()
+    checks = []
+    results = []
+    for module in (own, sub.module):
+        flat, _ = pytree.tree_flatten(module(*args, **dict(kwargs or {})))
+        outputs = [leaf for leaf in flat if isinstance(leaf, Tensor)]
+        loss = _loss(outputs)
+        if loss is not None:
+            loss.backward()
+        grads = {n: p.grad for n, p in module.named_parameters(remove_duplicate=False) if p.grad is not None}
+        results.append((outputs, grads))
+    (outputs, grads), (traced, traced_grads) = results
+    error = max((relative_error(a.detach(), b.detach()) for a, b in zip(traced, outputs, strict=True)), default=0.0)
+    checks.append(Check("the traced network against the model, outputs", error, error < 1e-4))
+    scale = max((g.abs().max().item() for g in grads.values() if g.numel()), default=0.0)
+    worst = 0.0
+    for name in coupling.entries:
+        a, b = traced_grads.get(name), grads.get(name)
+        if a is not None or b is not None:
+            worst = max(worst, relative_error(*_both(a, b), scale))
+    checks.append(Check("the traced network against the model, gradients", worst, worst < 1e-3))
+    return checks
+
+
+def _both(a: Tensor | None, b: Tensor | None) -> tuple[Tensor, Tensor]:
+    if a is None:
+        assert b is not None
+        return torch.zeros_like(b), b
+    return a, torch.zeros_like(a) if b is None else b
+
+
+def _compare_cut(
+    coupling: Coupling,
+    state: Mapping[str, Tensor],
+    sub: Any,
+    held: Mapping[str, Indices],
+    mode: str,
+    inputs: Sequence[Tensor],
+    label: str,
+    tolerance: float,
+) -> list[Check]:
+    whole = {name: tensor.clone() for name, tensor in state.items()}
+    for name, entry in coupling.entries.items():
+        whole[name].requires_grad_(entry.is_parameter and whole[name].is_floating_point())
+    expected = [r for r in masked_whole(coupling, whole, held, mode, inputs) if isinstance(r, Tensor)]
+    parts = {name: tensor.clone() for name, tensor in sub.state().items()}
+    for name, tensor in parts.items():
+        tensor.requires_grad_(whole[name].requires_grad)
+    results = [r for r in _run_mode(sub.module, mode, parts, inputs) if isinstance(r, Tensor)]
+    pairs = list(zip(results, expected, strict=True))
+    error = max((relative_error(a.detach(), b.detach()) for a, b in pairs), default=0.0)
+    checks = [Check(f"outputs ({label})", error, error <= tolerance)]
+    for loss in (_loss(expected), _loss(results)):
+        if loss is not None:
+            loss.backward()
+    error = _gradient_error(sub, parts, whole)
+    return [*checks, Check(f"gradients ({label})", error, error <= 10 * tolerance)]
+
+
+def _gradient_error(sub: Any, parts: Mapping[str, Tensor], whole: Mapping[str, Tensor]) -> float:
+    grads = [tensor.grad for tensor in whole.values() if tensor.grad is not None]
+    scale = max((grad.abs().max().item() for grad in grads if grad.numel()), default=0.0)
+    worst = 0.0
+    for name, part in parts.items():
+        grad = whole[name].grad
+        expected = None if grad is None else sub.slice(name, grad)
+        if part.grad is not None or expected is not None:
+            worst = max(worst, relative_error(*_both(part.grad, expected), scale))
+    return worst
+
+
+def _run_mode(module: Any, mode: str, state: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> list[Any]:
+    """Run a subnetwork's graph on given state, without dropout."""
+    chosen = module._modes[mode]
+    values = [state[n] if n in state else _wide(getattr(*module._places[n])) for n in chosen.state]
+    results = _Exact(chosen.graph).run(*values, *inputs)
+    return list(results)[len(chosen.mutated) :]
+
+
+def _loss(outputs: Sequence[Tensor]) -> Tensor | None:
+    """A scalar in which every entry of the outputs counts with a weight of its own."""
+    total: Tensor | None = None
+    for output in outputs:
+        if output.requires_grad and output.is_floating_point() and output.numel():
+            weights = torch.linspace(0.5, 1.5, output.numel(), dtype=output.dtype).reshape(output.shape)
+            finite = torch.where(output.isfinite(), output, torch.zeros_like(output))
+            total = (finite * weights).sum() if total is None else total + (finite * weights).sum()
+    return total
+
+
+def _masked(value: Tensor, dim: int, positions: Indices) -> Tensor:
+    mask = torch.zeros(value.shape[dim], dtype=torch.bool)
+    mask[torch.as_tensor(positions)] = True
+    shape = [1] * value.dim()
+    shape[dim] = -1
+    return torch.where(mask.reshape(shape), value, torch.zeros_like(value))
+
+
+def _sliced(value: Any, dims: Any, kept: Mapping[Atom, Indices]) -> Any:
+    if not isinstance(value, Tensor) or not isinstance(dims, tuple):
+        return value
+    for dim, term in enumerate(dims):
+        positions = terms.evaluate(term, kept)
+        if positions is not None:
+            value = value.index_select(dim, torch.as_tensor(positions))
+    return value
+
+
+def _scattered(result: Any, dims: Any, kept: Mapping[Atom, Indices]) -> Any:
+    if isinstance(dims, list):
+        return type(result)(_scattered(r, d, kept) for r, d in zip(result, dims, strict=True))
+    for dim, term in enumerate(dims):
+        positions = terms.evaluate(term, kept)
+        if positions is not None:
+            shape = list(result.shape)
+            shape[dim] = int(terms.size(term))
+            result = result.new_zeros(shape).index_copy(dim, torch.as_tensor(positions), result)
+    return result
+
+
+def _flat_dims(dims: Any) -> list[Any]:
+    return list(dims) if isinstance(dims, tuple) else []
+
+
+def _doubled(coupling: Coupling, inputs: Sequence[Tensor]) -> list[Tensor] | None:
+    """Return the inputs at twice the batch: every dimension that is open and of the first input's first size."""
+    shapes = []
+    for program in coupling.programs.values():
+        nodes = [node for node in program.module.graph.nodes if node.op == "placeholder"][len(program.state) :]
+        shapes.append([[size_of(size) for size in node.meta["val"].shape] for node in nodes])
+    first = [shape[0][0] if shape[0] else 0 for shape in shapes]
+    if any(isinstance(size, int) or not size.is_Symbol for size in first):
+        return None
+    result = list(inputs)
+    for i, tensor in enumerate(inputs):
+        for d in range(tensor.dim()):
+            if all(shape[i][d] == size for shape, size in zip(shapes, first, strict=True)):
+                result[i] = torch.cat([result[i], result[i].flip(d)], d)
+    return result
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.detach().double() if tensor.is_floating_point() else tensor.detach().clone()
