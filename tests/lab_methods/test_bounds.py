@@ -35,7 +35,12 @@ def verdicts(problem, name, rounds=40, seeds=24, seed=0):
     return [judge(bound, measured) for bound in found]
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+# No bound applies to several local steps; rare long periods dominate the loopless mean, which few seeds miss: its exact
+# course is compared with every path and with many seeds in test_anchored.
+ELSEWHERE = {"anchored IST, local steps", "anchored IST, loopless"}
+
+
+@pytest.mark.parametrize("name", [name for name in BUILDERS if name not in ELSEWHERE])
 def test_bounds_hold_on_the_grid(name):
     """A broken bound fails on the first problem; a bound that never applies fails too."""
     applied, ratios = 0, []
