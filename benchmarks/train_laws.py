@@ -37,7 +37,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "data-parallel": {"strategy": "data-parallel"},
     "local SGD": {"strategy": "local-sgd"},
     "narrow": {"strategy": "narrow"},
+    "narrow, core 1/10": {"strategy": "narrow", "core": 0.1},
     "narrow, core 1/4": {"strategy": "narrow", "core": 0.25},
+    "IST block, core 1/10": {"strategy": "ist", "law": "block", "core": 0.1},
     **{
         f"IST {law}" + (", core 1/4" if core else ""): {"strategy": "ist", "law": law, "core": core}
         for core in (0.0, 0.25)
