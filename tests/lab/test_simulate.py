@@ -14,20 +14,21 @@ from isthmus.lab.methods.base import Iterate
 
 @pytest.mark.parametrize("merge", ["gradient", "model"])
 @pytest.mark.parametrize("steps", [1, 3, 20, math.inf])
-@pytest.mark.parametrize(("workers", "dim"), [(2, 6), (4, 4), (3, 7), (1, 3), (4, 3), (5, 2)])
-def test_a_round_equals_its_dense_twin(workers: int, dim: int, steps: float, merge: str) -> None:
+@pytest.mark.parametrize("seeds", [5, 20])  # few seeds gather blocks, many multiply by whole matrices
+@pytest.mark.parametrize(("workers", "dim"), [(2, 6), (4, 4), (3, 7), (1, 3), (4, 3), (5, 2), (12, 24)])
+def test_a_round_equals_its_dense_twin(workers: int, dim: int, seeds: int, steps: float, merge: str) -> None:
     problem = random_quadratic(workers, dim)
-    method = IST(Permutation(workers, dim, 1.5), 0.02, steps, merge)
-    x = np.random.default_rng(3).standard_normal((9, dim))
-    draws = Draws(seed=5, round=2, seeds=9)
-    diagonals = method.sketch.sample_many(draws.generator("sketch"), 9)
+    method = IST(Permutation(workers, dim, 1.5), 0.02 / dim, steps, merge)
+    x = np.random.default_rng(3).standard_normal((seeds, dim))
+    draws = Draws(seed=5, round=2, seeds=seeds)
+    diagonals = method.sketch.sample_many(draws.generator("sketch"), seeds)
     stepped = method.step(problem, Iterate(x), draws).x
     np.testing.assert_allclose(stepped, dense_round(problem, method, diagonals, x), rtol=1e-9, atol=1e-11)
 
 
 def test_many_seeds_are_worked_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = random_quadratic(2, 6)
-    whole = simulate(problem, IST(Permutation(2, 6), 0.01), np.ones(6), 4, seeds=11)
+    whole = simulate(problem, IST(Permutation(2, 6), 0.01), np.ones(6), 4, seeds=11)  # too few for whole matrices
     monkeypatch.setattr(local_steps, "_GATHERED", 30)  # three seeds a chunk
     parts = simulate(problem, IST(Permutation(2, 6), 0.01), np.ones(6), 4, seeds=11)
     np.testing.assert_allclose(parts.final, whole.final, rtol=1e-13)

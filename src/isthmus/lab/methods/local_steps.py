@@ -14,6 +14,9 @@ from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.sketches import Blocks
 
 _LOOP_AT_MOST = 8
+_GATHER_COST = 90  # measured: reading a scattered entry takes the time of about 90 entries of a matrix product
+_SEEDS_OF_A_PRODUCT = 16
+_MASKED = 20_000_000  # entries of masks held for all seeds and workers
 _GATHERED = 1_000_000  # matrix entries held at a time for all seeds of a chunk
 _FLAT = 1e-12
 
@@ -71,7 +74,19 @@ def run_local_steps(
         return _dense(problem, blocks.values, x, stepsize, steps, vectors)
     if blocks.members.shape[2] == 1:
         return _single_units(problem, blocks, x, stepsize, steps, vectors)
+    if _whole_is_faster(problem, blocks, steps):
+        values = np.zeros((len(x), problem.workers, problem.dim + 1))
+        np.put_along_axis(values, blocks.members, blocks.values, axis=2)
+        return _dense(problem, values[:, :, : problem.dim], x, stepsize, steps, vectors)
     return _by_blocks(problem, blocks, x, stepsize, steps, vectors)
+
+
+def _whole_is_faster(problem: Quadratic, blocks: Blocks, steps: float) -> bool:
+    """Whether masked products with the whole L_i beat gathering blocks: few workers, many seeds, few steps."""
+    assert blocks.members is not None
+    seeds, n, q = blocks.members.shape
+    fits = seeds >= _SEEDS_OF_A_PRODUCT and steps <= _LOOP_AT_MOST and seeds * n * problem.dim <= _MASKED
+    return fits and _GATHER_COST * q**2 > steps * problem.dim**2
 
 
 def _dense(
