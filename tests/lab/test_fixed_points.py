@@ -112,7 +112,12 @@ def test_theorem_1_bounds_hold_where_they_apply() -> None:
     assert not biased.applies
     assert biased.conditions[0].name == "interpolation"
     large = theory.theorem1_contraction(problem, IST(Permutation(3, 6), 2 / theta), np.ones(6), 5)
-    assert "above 1/theta" in large.conditions[3].why
+    assert "above 1/theta" in {condition.name: condition.why for condition in large.conditions}["gamma"]
+    flat = np.diag([3.0, 0.0])
+    singular = theory.theorem1(Quadratic([flat, flat], np.zeros((2, 2))), Permutation(2, 2))
+    assert [condition.name for condition in singular.conditions if not condition.holds] == ["Lbar > 0"]
+    assert "in its range" in singular.verdict(0.01).why
+    assert singular.rate == pytest.approx(2 * 3.0)
 
 
 @given(n=st.integers(1, 4), size=st.integers(1, 3), seed=st.integers(0, 999), share=st.floats(0.05, 1.0))
@@ -176,6 +181,11 @@ def test_perm_q_form_of_W(workers: int, dim: int) -> None:
     problem = random_quadratic(workers, dim)
     found = theory.theorem1(problem, Permutation(workers, dim)).W
     np.testing.assert_allclose(theory.perm_q_form(problem, dim // workers), found, rtol=1e-12, atol=1e-12)
+
+
+def test_perm_q_needs_a_size_that_fits() -> None:
+    with pytest.raises(InvalidInput, match="`size` must be dim / workers, got 3 for 4 coordinates and 2 workers"):
+        theory.perm_q_form(random_quadratic(2, 4), 3)
 
 
 def test_homogeneous_preconditioning_has_theta_n() -> None:

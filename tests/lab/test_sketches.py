@@ -22,9 +22,10 @@ from isthmus.lab import (
     RandomSparsification,
     ScaledPermutation,
     Sketch,
+    simulate,
     theory,
 )
-from isthmus.lab.sketches import as_sketch
+from isthmus.lab.sketches import Support, as_sketch
 from isthmus.lab.theory.dynamics import RoundMoments, round_moments
 from isthmus.randomness import generator
 
@@ -164,6 +165,31 @@ def test_a_sketch_that_only_samples() -> None:
     np.testing.assert_allclose(found.mean, 2 * problem.mean_matrix, rtol=0.1)
     with pytest.raises(InvalidInput, match="fall back to Monte Carlo"):
         theory.fixed_point(problem, IST(Halves(), 0.02))
+
+
+class Corner(Sketch):
+    """A user's sketch that enumerates itself: one of two pairs of masks, not exchangeable."""
+
+    workers, dim = 2, 3
+    outcomes = np.array([[[1.0, 1.0, 0.0], [0.0, 0.0, 2.0]], [[1.0, 0.0, 1.0], [0.0, 3.0, 0.0]]])
+
+    def sample(self, random: np.random.Generator) -> np.ndarray:
+        return self.outcomes[int(random.random() < 0.25)]
+
+    def support(self, limit: int = 100_000) -> Support:
+        return Support(np.array([0.75, 0.25]), self.outcomes)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_sketch_that_enumerates_itself_is_exact(steps: int) -> None:
+    problem, method = random_quadratic(2, 3), IST(Corner(), 0.03, steps)
+    moments = round_moments(problem, method)
+    assert moments is not None
+    check_moments(problem, method, moments)
+    course = theory.dynamics(problem, method, np.ones(3), 6)
+    assert (course.method, course.how) == ("exact", "enumeration")
+    run = simulate(problem, method, np.ones(3), 6, seeds=20_000)
+    assert (np.abs(run.mean_gap - course.gap)[1:] < 4 * run.standard_error[1:]).all()
 
 
 @pytest.mark.parametrize(

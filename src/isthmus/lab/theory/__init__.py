@@ -1,5 +1,6 @@
 """Exact theory of IST on quadratics: moments, dynamics, fixed points, and the theorems with what they assume."""
 
+from isthmus.lab.methods.local_steps import local_map
 from isthmus.lab.theory.bounds import (
     Bound,
     exact_scaled_gap,
@@ -37,6 +38,7 @@ __all__ = [
     "fixed_point",
     "gradient_descent_rate",
     "local_limit",
+    "local_map",
     "mean_trajectory",
     "perm_q_form",
     "quadratic_forms",

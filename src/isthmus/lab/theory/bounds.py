@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import linalg
 
-from isthmus.errors import check_choice, check_number
+from isthmus.errors import InvalidInput, check_choice, check_number
 from isthmus.lab.arrays import Array, check_array
 from isthmus.lab.methods import IST, GradientDescent
 from isthmus.lab.quadratics import Quadratic
@@ -198,7 +198,15 @@ def sgd_rate(problem: Quadratic, method: IST, x0: ArrayLike, rounds: int) -> Bou
 
 
 def perm_q_form(problem: Quadratic, size: int) -> Array:
-    """Return W of the unbiased Perm-q: n[(1-rho)/2 (Lbar Dbar + Dbar Lbar) + rho Lbar^2], rho = (q-1)/(d-1), [d, d]."""
+    """Return W of the unbiased Perm-q: n[(1-rho)/2 (Lbar Dbar + Dbar Lbar) + rho Lbar^2], rho = (q-1)/(d-1), [d, d].
+
+    Raises:
+        InvalidInput: n blocks of ``size`` do not make d.
+    """
+    if size * problem.workers != problem.dim:
+        raise InvalidInput(
+            f"`size` must be dim / workers, got {size} for {problem.dim} coordinates and {problem.workers} workers"
+        )
     Lbar = problem.mean_matrix
     rho = (size - 1) / (problem.dim - 1) if problem.dim > 1 else 1.0
     LD = Lbar * np.diagonal(Lbar)

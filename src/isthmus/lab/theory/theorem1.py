@@ -111,7 +111,12 @@ def theorem1(problem: Quadratic, sketch: Sketch) -> Theorem1:
     psd = bool(values[0] >= -_ROUNDING * scale)
     theta = largest_relative(square, W) if psd else np.inf
     rate = _smallest_relative(W, Lbar) if psd else np.nan
-    conditions = (_interpolation(problem), _semidefinite(float(values[0]), psd), _finite_theta(theta, psd))
+    conditions = (
+        _interpolation(problem),
+        _semidefinite(float(values[0]), psd),
+        _finite_theta(theta, psd),
+        _definite(problem),
+    )
     return Theorem1(mean, square, W, float(values[0]), theta, rate, conditions, update is not None)
 
 
@@ -119,6 +124,13 @@ def _interpolation(problem: Quadratic) -> Condition:
     largest = float(np.abs(problem.b).max())
     why = "all b_i are 0" if largest == 0 else f"b is not 0 (largest entry {largest:.4g}): the fixed point is biased"
     return Condition("interpolation", largest == 0, largest, why)
+
+
+def _definite(problem: Quadratic) -> Condition:
+    smallest = float(problem.spectrum[0])
+    singular = "Lbar is singular: the rate holds for the part of x - x* in its range"
+    why = singular if problem.singular else f"Lbar is positive definite: smallest eigenvalue {smallest:.4g}"
+    return Condition("Lbar > 0", not problem.singular, smallest, why)
 
 
 def _semidefinite(smallest: float, holds: bool) -> Condition:
