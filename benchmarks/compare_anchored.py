@@ -20,7 +20,7 @@ from sklearn.datasets import dump_svmlight_file, load_wine
 from isthmus.lab.compare import Comparison, cells_of, figure_config, figure_rows, run_cells
 from isthmus.records import RunWriter
 
-METHODS = ("gd", "diana", "marina-perm-k", "ef21", "proxskip", "ist", "anchored", "anchored-momentum")
+METHODS = ("gd", "gd-accelerated", "diana", "marina-perm-k", "ef21", "proxskip", "ist", "anchored", "anchored-momentum")
 FACTORS = (1.0, 2.0, 4.0, 8.0, 16.0)
 BASE = Comparison(methods=METHODS, seeds=3, step_factors=FACTORS)
 

@@ -21,6 +21,7 @@ from isthmus.lab.methods import (
     GDCI,
     IST,
     MARINA,
+    AcceleratedGradientDescent,
     AnchoredIST,
     Averaged,
     BlockCoordinateDescent,
@@ -39,6 +40,7 @@ def some(share: float, dim: int) -> int:
 
 BUILDERS: dict[str, Callable[[int, int], Any]] = {
     "gradient descent": lambda n, d: GradientDescent(1.0),
+    "accelerated gradient descent": lambda n, d: AcceleratedGradientDescent(1.0, 0.3),
     "DCGD, Rand-K": lambda n, d: DCGD(RandK(d, some(0.25, d)), 1.0),
     "DCGD, Perm-K": lambda n, d: DCGD(PermK(n, d), 1.0),
     "DCGD, natural": lambda n, d: DCGD(Natural(d), 1.0),

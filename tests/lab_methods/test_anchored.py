@@ -1,6 +1,7 @@
 """Anchored IST: exact dynamics against brute force and simulation, its theorem, its step-size rule, its limit."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from isthmus.lab.rates import (
     anchored_dynamics,
     anchored_factor,
     asymptotic_factor,
+    best_momentum,
     best_scale,
     bounds,
     largest_stepsize,
@@ -202,12 +204,25 @@ def test_it_converges_on_logistic_regression():
     assert plain.gap[:, -1].min() > 1e-3 * run.gap[0, 0]
 
 
-def test_momentum_pays_on_an_ill_conditioned_problem():
-    problem = random_quadratic(4, 16, 100.0, 0.3, seed=3)
+@pytest.mark.parametrize("heterogeneity", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("condition", [10.0, 100.0])
+def test_momentum_pays_where_anchors_are_ill_conditioned(condition, heterogeneity):
+    """Nesterov's momentum for the mean converges in mean square too, by the exact second moments, and faster."""
+    problem = random_quadratic(4, 16, condition, heterogeneity, seed=3)
     setting = Setting(problem, np.ones(16), 1)
     plain = with_default_stepsize(AnchoredIST(Permutation(4, 16, 2.0), 1.0, 5), setting)
-    fast = AnchoredIST(plain.sketch, plain.stepsize, 5, momentum=0.7)
+    momentum = best_momentum(problem, plain)
+    assert 0.0 < momentum < 1.0
+    fast = replace(plain, momentum=momentum)
     assert asymptotic_factor(problem, fast, 120) < asymptotic_factor(problem, plain, 120) ** 1.5
+
+
+def test_momentum_is_nesterovs_with_one_round_periods():
+    """m = 1 is gradient descent: N = gamma I, so beta = (1 - sqrt(gamma mu))/(1 + sqrt(gamma mu))."""
+    problem = random_quadratic(3, 6, 10.0, 1.0, seed=2)
+    root = np.sqrt(0.01 * problem.spectrum[0])
+    found = best_momentum(problem, AnchoredIST(Permutation(3, 6), 0.01, 1))
+    assert found == pytest.approx((1 - root) / (1 + root), rel=1e-10)
 
 
 def test_bounds_are_the_exact_course_and_the_theorem():

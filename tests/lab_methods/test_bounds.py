@@ -11,9 +11,9 @@ from isthmus.lab import IST, GradientDescent, Permutation, Quadratic
 from isthmus.lab.bounds import Bound
 from isthmus.lab.compressors import RandK
 from isthmus.lab.measure import Run, judge, measure
-from isthmus.lab.methods import DCGD, DIANA, MARINA, BlockCoordinateDescent, ProxSkip
+from isthmus.lab.methods import DCGD, DIANA, MARINA, AcceleratedGradientDescent, BlockCoordinateDescent, ProxSkip
 from isthmus.lab.problems import LeastSquares, Logistic, Minibatch, Samples, random_quadratic
-from isthmus.lab.rates import Setting, bounds, largest_stepsize, with_default_stepsize
+from isthmus.lab.rates import Setting, best_momentum_of, bounds, largest_stepsize, with_default_stepsize
 
 GRID = [
     (dim, workers, condition, heterogeneity, shared)
@@ -35,9 +35,9 @@ def verdicts(problem, name, rounds=40, seeds=24, seed=0):
     return [judge(bound, measured) for bound in found]
 
 
-# No bound applies to several local steps; rare long periods dominate the loopless mean, which few seeds miss: its exact
-# course is compared with every path and with many seeds in test_anchored.
-ELSEWHERE = {"anchored IST, local steps", "anchored IST, loopless"}
+# No bound applies to several local steps; accelerated descent has a test of its own, with its momentum; rare long
+# periods dominate the loopless mean, which few seeds miss: test_anchored compares it with every path and many seeds.
+ELSEWHERE = {"accelerated gradient descent", "anchored IST, local steps", "anchored IST, loopless"}
 
 
 @pytest.mark.parametrize("name", [name for name in BUILDERS if name not in ELSEWHERE])
@@ -55,6 +55,19 @@ def test_bounds_hold_on_the_grid(name):
     elif ratios:
         assert applied >= 50
         assert np.nanmax(ratios) > 0.05  # not a bound so loose that it says nothing
+
+
+def test_accelerated_gradient_descent_keeps_to_its_bound_with_its_momentum():
+    for seed, (dim, workers, condition, heterogeneity, shared) in enumerate(GRID):
+        setting = Setting(random_quadratic(workers, dim, condition, heterogeneity, seed, shared), np.ones(dim), 60)
+        step = 1.0 / setting.constants.L
+        method = AcceleratedGradientDescent(step, best_momentum_of(step * setting.constants.mu))
+        (bound,) = bounds(method, setting)
+        verdict = judge(bound, measure(setting.problem, method, setting.x0, Run(60, 1), {"gap"}))
+        assert verdict.applies
+        assert verdict.holds
+        (other,) = bounds(dataclasses.replace(method, momentum=0.99), setting)
+        assert not other.applies
 
 
 @pytest.mark.parametrize("name", ["gradient descent", "DCGD, Rand-K", "DIANA, Rand-K", "MARINA, Rand-K", "EF21, Top-K",

@@ -18,6 +18,7 @@ from isthmus.lab.methods import (
     GDCI,
     IST,
     MARINA,
+    AcceleratedGradientDescent,
     AnchoredIST,
     BlockCoordinateDescent,
     BlockGradientIST,
@@ -26,13 +27,14 @@ from isthmus.lab.methods import (
     LocalGradientDescent,
     ProxSkip,
 )
-from isthmus.lab.problems import Problem, constants
-from isthmus.lab.rates import Setting, largest_stepsize
+from isthmus.lab.problems import Problem, constants, exact
+from isthmus.lab.quadratics import Quadratic
+from isthmus.lab.rates import Setting, best_momentum, best_momentum_of, largest_stepsize
 from isthmus.lab.sketches import Permutation
 
 Builder = Callable[[Problem, Comparison], Any]
 _ANY = 1.0  # a step size to be replaced by the theory's
-_MOMENTUM = 0.6
+_MOMENTUM = ("gd-accelerated", "anchored-momentum")
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,13 @@ def _sketch(problem: Problem, scale: str) -> Permutation:
     return Permutation(n, d, float(np.sqrt(min(n, d))) if scale == "free" else None)
 
 
-def _anchored(momentum: float) -> Builder:
-    return lambda p, s: AnchoredIST(_sketch(p, s.scale), _ANY, s.period, s.local_steps, momentum)
+def _anchored(problem: Problem, settings: Comparison) -> AnchoredIST:
+    return AnchoredIST(_sketch(problem, settings.scale), _ANY, settings.period, settings.local_steps)
 
 
 ROSTER: dict[str, Entry] = {
     "gd": Entry("gradient descent", lambda p, s: GradientDescent(_ANY)),
+    "gd-accelerated": Entry("accelerated gradient descent", lambda p, s: AcceleratedGradientDescent(_ANY, 0.0)),
     "dcgd": Entry("DCGD, Rand-K", lambda p, s: DCGD(RandK(p.dim, _kept(p, s)), _ANY)),
     "dcgd-perm-k": Entry("DCGD, Perm-K", lambda p, s: DCGD(PermK(p.workers, p.dim), _ANY)),
     "dcgd-natural": Entry("DCGD, natural", lambda p, s: DCGD(Natural(p.dim), _ANY)),
@@ -80,8 +83,8 @@ ROSTER: dict[str, Entry] = {
     "block-descent": Entry("block descent", lambda p, s: BlockCoordinateDescent(_kept(p, s), _ANY)),
     "block-ist": Entry("block-gradient IST", lambda p, s: BlockGradientIST(_sketch(p, "unbiased"), _ANY)),
     "ist": Entry("IST", lambda p, s: IST(_sketch(p, "unbiased"), _ANY, s.local_steps)),
-    "anchored": Entry("anchored IST", _anchored(0.0)),
-    "anchored-momentum": Entry("anchored IST, momentum", _anchored(_MOMENTUM)),
+    "anchored": Entry("anchored IST", _anchored),
+    "anchored-momentum": Entry("anchored IST, momentum", _anchored),
 }
 
 
@@ -101,7 +104,16 @@ def build_method(name: str, setting: Setting, settings: Comparison, factor: floa
     method = entry.build(setting.problem, settings)
     limit = largest_stepsize(method, setting)
     start = limit if np.isfinite(limit) else _without_theory(method, setting)
-    return replace(method, stepsize=factor * start), limit
+    method = replace(method, stepsize=factor * start)
+    return (replace(method, momentum=_momentum(method, setting)) if name in _MOMENTUM else method), limit
+
+
+def _momentum(method: Any, setting: Setting) -> float:
+    """Nesterov's, of f or of f preconditioned by what happens between anchors; none where that is not known."""
+    if isinstance(method, AcceleratedGradientDescent):
+        return best_momentum_of(method.stepsize * setting.constants.mu)
+    plain = exact(setting.problem)
+    return best_momentum(plain, method) if isinstance(plain, Quadratic) and not plain.singular else 0.0
 
 
 def _without_theory(method: Any, setting: Setting) -> float:

@@ -1,5 +1,6 @@
 """Methods of the lab, each a pure ``init`` and ``step`` batched over seeds, with a stated ``cost``."""
 
+from isthmus.lab.methods.accelerated import AcceleratedGradientDescent
 from isthmus.lab.methods.anchored_ist import AnchoredIST
 from isthmus.lab.methods.averaged import Averaged
 from isthmus.lab.methods.base import CountedMethod, Draws, Iterate, Method, State
@@ -22,6 +23,7 @@ __all__ = [
     "GDCI",
     "IST",
     "MARINA",
+    "AcceleratedGradientDescent",
     "AnchoredIST",
     "Averaged",
     "BlockCoordinateDescent",

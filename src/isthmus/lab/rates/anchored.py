@@ -16,6 +16,7 @@ from isthmus.lab.problems import exact
 from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.rates.anchored_dynamics import anchored_dynamics, lifted_round, renewed
 from isthmus.lab.rates.base import Setting, bounds, largest_stepsize
+from isthmus.lab.rates.gradients import best_momentum_of
 from isthmus.lab.sketches import Permutation, Sketch
 from isthmus.lab.theory.moments import Moments
 from isthmus.lab.theory.stepsizes import contraction_limit
@@ -112,6 +113,24 @@ def best_scale(workers: int, problem: Quadratic) -> float:
     return float(np.sqrt(workers * 0.5 * (plain.ratios[0] + plain.ratios[-1])))
 
 
+def best_momentum(problem: Quadratic, method: AnchoredIST) -> float:
+    """Return Nesterov's momentum from anchor to anchor: (1 - sqrt(a))/(1 + sqrt(a)), a = lambda_min(N Lbar).
+
+    With steps as the rule gives them lambda_max(N Lbar) <= 1, so 1/a is the condition number of f preconditioned by N.
+    That the noise keeps up is to be checked by :func:`asymptotic_factor`.
+
+    Raises:
+        InvalidInput: a sketch whose masks' law is not known, or an E[B] that is singular.
+    """
+    smallest = _moved(problem, surrogate(problem, method.sketch), method.stepsize, _steps(method))[0]
+    return best_momentum_of(float(smallest))
+
+
+def _steps(method: AnchoredIST) -> float:
+    """Steps from anchor to anchor, in the mean."""
+    return (1.0 / method.period if isinstance(method.period, float) else method.period) * method.local_steps
+
+
 def asymptotic_factor(problem: Quadratic, method: AnchoredIST, periods: int = 60) -> float:
     """Return the factor by which E f - f* shrinks a round in the long run; at least 1 where it does not converge.
 
@@ -147,7 +166,7 @@ def _(method: AnchoredIST, setting: Setting) -> float:
     if problem.singular or sketched_matrix_update(problem, method.sketch) is None:
         return limit
     found = surrogate(problem, method.sketch)
-    period = (1.0 / method.period if isinstance(method.period, float) else method.period) * method.local_steps
+    period = _steps(method)
     if found.ratios[-1] <= 1.0 or _moved(problem, found, limit, period)[-1] <= 1.0:
         return limit
     low, high = 0.0, limit

@@ -7,7 +7,14 @@ from scipy import linalg
 
 from isthmus.lab.bounds import Assumption, Bound
 from isthmus.lab.compressors import PermK, require_unbiased
-from isthmus.lab.methods import DCGD, DIANA, BlockCoordinateDescent, BlockGradientIST, GradientDescent
+from isthmus.lab.methods import (
+    DCGD,
+    DIANA,
+    AcceleratedGradientDescent,
+    BlockCoordinateDescent,
+    BlockGradientIST,
+    GradientDescent,
+)
 from isthmus.lab.problems import exact
 from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.rates.base import Setting, bounds, largest_stepsize
@@ -32,6 +39,38 @@ def _(method: GradientDescent, setting: Setting) -> tuple[Bound, ...]:
     )
     values = setting.geometric(factor, setting.distance)
     return (Bound("gradient descent", "distance", values, "upper", assumptions, "Nesterov (2004), Theorem 2.1.15"),)
+
+
+@largest_stepsize.register
+def _(method: AcceleratedGradientDescent, setting: Setting) -> float:
+    return 1.0 / setting.constants.L
+
+
+@bounds.register
+def _(method: AcceleratedGradientDescent, setting: Setting) -> tuple[Bound, ...]:
+    c, gamma = setting.constants, method.stepsize
+    momentum = best_momentum_of(gamma * c.mu)
+    near = abs(method.momentum - momentum) <= 1e-9
+    assumptions = (
+        setting.full_gradients,
+        setting.strongly_convex(c.mu),
+        setting.step_within(gamma, 1.0 / c.L),
+        Assumption("momentum", near, momentum, f"beta = {method.momentum:.4g}, the theorem's is {momentum:.4g}"),
+    )
+    start = setting.gap + 0.5 * c.mu * setting.distance
+    values = setting.geometric(1.0 - np.sqrt(min(gamma * c.mu, 1.0)), start)
+    reference = "Nesterov (2004), Theorem 2.2.3"
+    return (Bound("accelerated gradient descent", "gap", values, "upper", assumptions, reference),)
+
+
+def best_momentum_of(inverse_condition: float) -> float:
+    """Return Nesterov's momentum (1 - sqrt(a))/(1 + sqrt(a)) for a = gamma mu; 0 where a is 0.
+
+    >>> best_momentum_of(0.25)
+    0.3333333333333333
+    """
+    root = float(np.sqrt(np.clip(inverse_condition, 0.0, 1.0)))
+    return (1.0 - root) / (1.0 + root) if root > 0 else 0.0
 
 
 @largest_stepsize.register
