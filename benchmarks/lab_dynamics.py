@@ -161,7 +161,7 @@ def main() -> None:
         found["Perm-1: every further round / one read of L"] = more / read
         started = time.perf_counter()
         million = np.linspace(0.5, 1.0, 10**6)
-        theory.coordinate_dynamics(million, million, 10**6, 5e-7, np.zeros(10**6), 100)
+        theory.coordinate_dynamics(million, million, IST(Permutation(10**6, 10**6), 5e-7), np.zeros(10**6), 100)
         found["diagonal path, d = 10^6, 100 rounds, seconds"] = time.perf_counter() - started
         writer.finish({"measured": found})
     drawn = draw_png(read_run(options.out), options.out)

@@ -214,10 +214,8 @@ def test_diagonal_path_equals_the_full_one(steps: float, merge: str) -> None:
     l, b = random.uniform(0.5, 2.0, (3, 6)), random.standard_normal((3, 6))
     problem = Quadratic(l[:, :, None] * np.eye(6), b)
     for scale in (None, 1.0, 2.0):
-        course = theory.coordinate_dynamics(
-            l, b, 3, 0.1, np.ones(6), 20, scale=scale, local_steps=steps, merge=merge
-        )
         method = IST(Permutation(3, 6, scale), 0.1, steps, merge)
+        course = theory.coordinate_dynamics(l, b, method, np.ones(6), 20)
         full = theory.dynamics(problem, method, np.ones(6), 20)
         assert full.method == "exact"
         np.testing.assert_allclose(course.gap, full.gap, rtol=1e-10)
@@ -231,7 +229,7 @@ def test_a_million_coordinates() -> None:
     d = 10**6
     random = np.random.default_rng(8)
     curvature, linear = random.uniform(0.5, 1.0, d), random.standard_normal(d)
-    course = theory.coordinate_dynamics(curvature, linear, d, 0.5 / d, np.zeros(d), 3)
+    course = theory.coordinate_dynamics(curvature, linear, IST(Permutation(d, d), 0.5 / d), np.zeros(d), 3)
     # equal workers, blocks of one: gradient descent with step gamma n
     x = np.zeros(d)
     for _ in range(3):
@@ -240,14 +238,18 @@ def test_a_million_coordinates() -> None:
     assert course.variance.max() < 1e-12 * course.gap[0]
 
 
+PAIRS, CROWD = IST(Permutation(2, 4), 0.1), IST(Permutation(5, 4), 0.1)
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
         (lambda p: theory.dynamics(p, GradientDescent(0.1), np.ones(5), 3), r"`x0` must have shape \[4\], got \[5\]"),
         (lambda p: theory.dynamics(p, GradientDescent(0.1), np.ones(4), -1), "`rounds` must be at least 0"),
-        (lambda p: theory.coordinate_dynamics(np.ones(3), np.ones(4), 2, 0.1, np.ones(4), 1), "must have shape"),
-        (lambda p: theory.coordinate_dynamics(-np.ones(4), np.ones(4), 2, 0.1, np.ones(4), 1), "at least 0, got -1"),
-        (lambda p: theory.coordinate_dynamics(np.ones(4), np.ones(4), 5, 0.1, np.ones(4), 1), "d >= 5"),
+        (lambda p: theory.coordinate_dynamics(np.ones(3), np.ones(4), PAIRS, np.ones(4), 1), "must have shape"),
+        (lambda p: theory.coordinate_dynamics(np.ones((3, 4)), np.ones(4), PAIRS, np.ones(4), 1), r"shape \[2, 4\]"),
+        (lambda p: theory.coordinate_dynamics(-np.ones(4), np.ones(4), PAIRS, np.ones(4), 1), "at least 0, got -1"),
+        (lambda p: theory.coordinate_dynamics(np.ones(4), np.ones(4), CROWD, np.ones(4), 1), "must be a Permutation"),
         (lambda p: Draws(-1, 0, 1).generator("x"), "`seed` must be at least 0"),
     ],
 )

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from isthmus.errors import InvalidInput, check_choice, check_integer, check_number
+from isthmus.errors import InvalidInput, check_integer
 from isthmus.lab.arrays import Array, check_array
-from isthmus.lab.methods.ist import MERGES
+from isthmus.lab.methods import IST
 from isthmus.lab.methods.local_steps import local_gains
+from isthmus.lab.sketches import Permutation
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,44 +44,45 @@ class CoordinateCourse:
 
 
 def coordinate_dynamics(
-    curvatures: ArrayLike, linear: ArrayLike, workers: int, stepsize: float, x0: ArrayLike, rounds: int,
-    *, scale: float | None = None, local_steps: float = 1, merge: str = "gradient",
-) -> CoordinateCourse:  # fmt: skip
-    """Return the exact course of IST with a permutation sketch (any block size, n <= d) for L_i = Diag(l_i).
+    curvatures: ArrayLike, linear: ArrayLike, method: IST, x0: ArrayLike, rounds: int
+) -> CoordinateCourse:
+    """Return the exact course of IST with a permutation sketch, n <= d, for L_i = Diag(l_i).
+
+    Any block size, scale, number of local steps and either merge.
 
     Args:
         curvatures: l, [n, d], or [d] where all workers share it; at least 0.
         linear: b, [n, d] or [d].
-        workers: n <= d.
-        stepsize: gamma.
+        method: IST with a :class:`Permutation` sketch.
         x0: [d].
         rounds: K.
-        scale: s; None for n.
-        local_steps: T.
-        merge: "gradient" or "model".
 
     Raises:
-        InvalidInput: shapes that do not match, a negative curvature, or n > d.
+        InvalidInput: another sketch, n > d, shapes that do not match, or a negative curvature.
 
-    >>> coordinate_dynamics([1.0, 1.0], [1.0, 1.0], workers=2, stepsize=0.5, x0=[0.0, 0.0], rounds=1).gap
+    >>> from isthmus.lab import IST, Permutation
+    >>> coordinate_dynamics([1.0, 1.0], [1.0, 1.0], IST(Permutation(2, 2), 0.5), x0=[0.0, 0.0], rounds=1).gap
     array([1.  , 0.25])
     """
-    check_integer("workers", workers, at_least=1)
-    start = check_array("x0", x0, "d")
-    rows = [np.asarray(value, dtype=np.float64) for value in (curvatures, linear)]
-    rows = [value[None] if value.ndim == 1 else value for value in rows]
-    l, b = (check_array(name, v, len(v), start.size) for name, v in zip(("curvatures", "linear"), rows, strict=True))
-    if workers > start.size or any(len(value) not in (1, workers) for value in (l, b)):
-        raise InvalidInput(f"`curvatures` and `linear` must be [{workers}, d] or [d] with d >= {workers}")
+    sketch = method.sketch
+    if not isinstance(sketch, Permutation) or sketch.workers > sketch.dim:
+        raise InvalidInput("`method.sketch` must be a Permutation with at most as many workers as coordinates")
+    n, d, s = sketch.workers, sketch.dim, float(sketch.weights)
+    l, b = _per_worker("curvatures", curvatures, n, d), _per_worker("linear", linear, n, d)
     if l.min() < 0:
         raise InvalidInput(f"`curvatures` must be at least 0, got {l.min():g}")
-    s = float(workers) if scale is None else check_number("scale", scale, above=0.0)
-    check_number("stepsize", stepsize, above=0.0)
-    keep = 1.0 if check_choice("merge", merge, MERGES) == "gradient" else 0.0
-    decay, gain = local_gains(s * l, stepsize, local_steps)
-    factor = keep + s * (decay - keep) / workers
-    offset = gain * s * b / workers
+    keep = 1.0 if method.merge == "gradient" else 0.0
+    decay, gain = local_gains(s * l, method.stepsize, method.local_steps)
+    factor = keep + s * (decay - keep) / n
+    offset = gain * s * b / n
+    start = check_array("x0", x0, d)
     return _course(l.mean(axis=0), b.mean(axis=0), factor, offset, start, check_integer("rounds", rounds, at_least=0))
+
+
+def _per_worker(name: str, value: ArrayLike, workers: int, dim: int) -> Array:
+    """[n, d] as given, [d] as one row for all."""
+    array = np.asarray(value, dtype=np.float64)
+    return check_array(name, array[None], 1, dim) if array.ndim == 1 else check_array(name, array, workers, dim)
 
 
 def _course(lbar: Array, bbar: Array, factor: Array, offset: Array, x0: Array, rounds: int) -> CoordinateCourse:
