@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from isthmus.errors import RecordError
-from isthmus.records import RunWriter, read_run, to_json
+from isthmus.records import RunWriter, fresh_folder, read_run, to_json
 
 
 def write(path: Path, **options: object) -> None:
@@ -140,3 +140,11 @@ def test_what_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:
 def test_only_plain_data_is_written() -> None:
     with pytest.raises(TypeError, match="cannot write object"):
         to_json({"a": object()})
+
+
+def test_a_fresh_folder_is_never_one_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for expected in ("runs/a", "runs/a-2", "runs/a-3"):
+        folder = fresh_folder("a")
+        assert folder == Path(expected)
+        folder.mkdir(parents=True)

@@ -14,6 +14,7 @@ killed has no ``summary.json``; its rows so far are intact. Not-a-number and inf
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -123,6 +124,12 @@ class RunWriter:
             self.finish({"error": "interrupted"}, status="interrupted")
         else:
             self.finish({"error": f"{error}"}, status="failed")
+
+
+def fresh_folder(name: str) -> Path:
+    """Return ``runs/NAME``, or ``runs/NAME-2``, ``runs/NAME-3``, ... : the first that is not there yet."""
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(folder for folder in (Path("runs") / name for name in names) if not folder.exists())
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The command as a person meets it: help, bad input in one line, exit codes."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -116,3 +117,21 @@ def test_output_into_a_closed_pipe_is_silent() -> None:
     command = f"{sys.executable} -m isthmus analyze --dim 8 --rounds 5 --json | head -c 10"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.stderr == ""
+
+
+def test_without_out_every_run_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        main(["analyze", "--dim", "4", "--rounds", "2", "--seeds", "2"])
+    main(["analyze", "--problem", "data", "--data", "diabetes", "--rounds", "2", "--seeds", "2", "--json"])
+    names = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert names == ["analyze-diabetes", "analyze-gaussian", "analyze-gaussian-2"]
+
+
+def test_a_flag_comes_before_the_file_even_at_its_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = tmp_path / "settings.toml"
+    settings.write_text("dim = 6\nworkers = 3\nrounds = 2\n")
+    out = ["--seeds", "2", "--json", "--config", str(settings), "--out", str(tmp_path / "run")]
+    main(["analyze", "--workers", "4", *out])  # 4 is what --workers is without being given
+    config = json.loads(capsys.readouterr().out)["config"]
+    assert (config["dim"], config["workers"]) == (6, 4)

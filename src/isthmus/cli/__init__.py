@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import tyro
@@ -55,23 +56,32 @@ def _dispatch(argv: list[str]) -> None:
         return
     name = check_choice("command", argv[0], COMMANDS)
     module = import_module(f"isthmus.cli.{name}")
-    module.run(_parse(module.Options, name, argv[1:], module.__doc__))
+    module.run(_parse(module, name, argv[1:]))
 
 
-def _parse(kind: type[Any], name: str, argv: list[str], description: str | None) -> Any:
-    """Parse flags into ``kind``, a frozen dataclass that validates itself.
+def _parse(module: ModuleType, name: str, argv: list[str]) -> Any:
+    """Parse flags into the module's ``Options``, a frozen dataclass that validates itself.
 
-    The parser fills a twin without the validation, and ``kind`` is made from that: so what it refuses is raised here,
-    as one line, and not shown in the parser's box.
+    The parser fills a twin without the validation, and ``Options`` is made from that: so what it refuses is raised
+    here, as one line, and not shown in the parser's box. Where ``--config FILE`` is given, the module's ``read_toml``
+    gives the defaults, and flags on the command line come before the file.
     """
+    kind = module.Options
     twin = type(kind.__name__, (kind,), {"__post_init__": lambda self: None, "__doc__": kind.__doc__})
-    flags: Any = tyro.cli(
-        twin,
-        prog=f"isthmus {name}",
-        args=argv,
-        description=description,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+
+    def parse(default: Any) -> Any:
+        return tyro.cli(
+            twin,
+            prog=f"isthmus {name}",
+            args=argv,
+            default=default,
+            description=module.__doc__,
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+
+    flags = parse(twin())
+    if getattr(flags, "config", None) is not None:
+        flags = parse(twin(**module.read_toml(flags.config)))
     return kind(**{field.name: getattr(flags, field.name) for field in fields(kind)})
 
 

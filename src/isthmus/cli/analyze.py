@@ -10,11 +10,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from isthmus.errors import InvalidInput, check_choice
+from isthmus.errors import check_choice
 from isthmus.lab.analyze import Analysis, analyze
 from isthmus.lab.figures import FIGURES
-from isthmus.lab.settings import Settings, read_toml
-from isthmus.records import RunWriter, read_run, to_json
+from isthmus.lab.settings import Settings
+from isthmus.lab.settings import read_toml as read_toml  # for --config
+from isthmus.records import RunWriter, fresh_folder, read_run, to_json
 from isthmus.report import draw_png
 
 _SHOWN_ROUNDS = 11
@@ -25,65 +26,56 @@ class Options(Settings):
     """Flags of ``isthmus analyze``."""
 
     out: Path | None = None
-    """Folder to write the run to."""
+    """Folder to write the run to; by default a new one under runs/."""
     replace: bool = False
     """Replace an earlier run in --out."""
     config: Path | None = None
-    """TOML file with flags as keys (dim = 100); flags given on the command line come first."""
+    """TOML file with flags as keys (dim = 100); flags on the command line come before it."""
     figure: str | None = None
     """Make a figure of the gallery instead: its run and PNG go to --out. Names: heterogeneous, homogeneous, remark-1,
     algorithm-1, theorem-1, theorem-2, least-squares, bias-variance, readouts, bias-removal."""
     json: bool = False
     """Print one JSON object instead of tables."""
 
-    def __post_init__(self) -> None:
-        """Leave the checks to the :class:`Settings` that :func:`run` builds: their messages are then one line."""
-
-
 def run(options: Options) -> None:
     """Analyse, write the run, print; or make a figure."""
     if options.figure is not None:
         _make_figure(options)
         return
-    found = analyze(_settings(options))
-    if options.out is not None:
-        with RunWriter(options.out, "analyze", found.config, replace=options.replace) as writer:
-            for row in found.rows:
-                writer.append(row)
-            writer.finish(found.summary, found.status)
+    found = analyze(Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)}))
+    out = options.out or fresh_folder(f"analyze-{_subject(options)}")
+    with RunWriter(out, "analyze", found.config, replace=options.replace) as writer:
+        for row in found.rows:
+            writer.append(row)
+        writer.finish(found.summary, found.status)
     if options.json:
         whole = {"config": found.config, "summary": {"status": found.status, **found.summary}, "rows": found.rows}
         print(json.dumps(to_json(whole)))
     else:
-        _show(found, options.out)
+        _show(found, out)
 
 
-def _settings(options: Options) -> Settings:
-    """Flags that differ from their defaults, over the file's values, over the defaults."""
-    given = {field.name: getattr(options, field.name) for field in fields(Settings)}
-    if options.config is None:
-        return Settings(**given)
-    defaults = {field.name: field.default for field in fields(Settings)}
-    flags = {name: value for name, value in given.items() if value != defaults[name]}
-    return Settings(**{**read_toml(options.config), **flags})
+def _subject(options: Options) -> str:
+    """What was analysed, in a word fit for a folder's name."""
+    kind, _, place = options.data.partition(":")
+    return options.problem if options.problem != "data" else Path(place).stem or kind
 
 
 def _make_figure(options: Options) -> None:
     name = check_choice("figure", str(options.figure), FIGURES)
-    if options.out is None:
-        raise InvalidInput(f"`out` must be given with `figure`: the folder for its run and PNG, such as --out {name}")
     figure = FIGURES[name](options.seed)
-    with RunWriter(options.out, "figure", figure.config | {"seed": options.seed}, replace=options.replace) as writer:
+    out = options.out or fresh_folder(f"figure-{name}")
+    with RunWriter(out, "figure", figure.config | {"seed": options.seed}, replace=options.replace) as writer:
         for row in figure.rows:
             writer.append(row)
-    drawn = draw_png(read_run(options.out), options.out)
+    drawn = draw_png(read_run(out), out)
     if options.json:
         print(json.dumps(to_json({"config": figure.config, "rows": figure.rows, "drawn": drawn})))
     else:
         print("\n".join([figure.title, *(str(path) for path in drawn)]))
 
 
-def _show(found: Analysis, out: Path | None) -> None:
+def _show(found: Analysis, out: Path) -> None:
     console = Console()
     console.print(_table("constants", ("constant", "value", "meaning"), _constant_rows(found.summary)))
     console.print(_table("verdicts", ("", "statement"), _verdict_rows(found.summary)))
@@ -101,8 +93,7 @@ def _show(found: Analysis, out: Path | None) -> None:
         console.print(f"relative gap by readout of the model that plain masks train: {parts}")
     if found.status == "diverged":
         console.print(f"diverged at round {found.summary['diverged_at']}: try a smaller --stepsize")
-    if out is not None:
-        console.print(f"run written to {out}", soft_wrap=True)
+    console.print(f"run written to {out}; a page of it: isthmus report {out}", soft_wrap=True)
 
 
 def _table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:

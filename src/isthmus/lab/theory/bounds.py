@@ -73,7 +73,7 @@ def theorem1_contraction(problem: Quadratic, method: IST, x0: ArrayLike, rounds:
     exact = quadratic_forms(problem, method, x0, rounds, [problem.mean_matrix])[0]
     factor = 1.0 - method.stepsize * found.rate
     conditions = (*found.conditions, _step_below(method.stepsize, found.stepsize, "1/theta"), _one_step(method))
-    values = factor ** np.arange(rounds + 1) * exact[0] if np.isfinite(factor) else np.full(rounds + 1, np.inf)
+    values = _powers(factor, rounds) * exact[0] if np.isfinite(factor) else np.full(rounds + 1, np.inf)
     return Bound("theorem 1 (16)", "E|x - x*|^2_Lbar", "upper", values, exact, conditions, f"{PAPER}, (16)")
 
 
@@ -152,7 +152,7 @@ def exact_scaled_gap(problem: Quadratic, stepsize: float, x0: ArrayLike, rounds:
     """
     check_number("stepsize", stepsize, above=0.0, below=2.0)
     limit = scaled_fixed_point(problem)
-    left = (1.0 - stepsize) ** np.arange(rounds + 1)
+    left = _powers(1.0 - stepsize, rounds)
     mean = limit + left[:, None] * (check_array("x0", x0, problem.dim) - limit)
     noise = 0.5 * stepsize / (2.0 - stepsize) * (1.0 - left**2) * scaled_noise(problem)
     return problem.gap(mean) + noise
@@ -165,8 +165,14 @@ def gradient_descent_rate(problem: Quadratic, stepsize: float, x0: ArrayLike, ro
     mu, L = float(positive[0]), float(positive[-1])
     factor = max(abs(1 - stepsize * mu), abs(1 - stepsize * L)) ** 2
     condition = _step_below(stepsize, 2 / L, "2/L")
-    values = factor ** np.arange(rounds + 1) * exact[0]
+    values = _powers(factor, rounds) * exact[0]
     return Bound("gradient descent", "f - f*", "upper", values, exact, (condition,), "Nesterov (2004), theorem 2.1.15")
+
+
+def _powers(factor: float, rounds: int) -> Array:
+    """1, factor, ..., factor^K; infinite where it overflows, for a step at which the bound does not apply."""
+    with np.errstate(over="ignore"):
+        return np.asarray(factor ** np.arange(rounds + 1))
 
 
 def sgd_rate(problem: Quadratic, method: IST, x0: ArrayLike, rounds: int) -> Bound:
@@ -190,7 +196,7 @@ def sgd_rate(problem: Quadratic, method: IST, x0: ArrayLike, rounds: int) -> Bou
     convex = mu > 1e-12 * smooth
     values = np.full(rounds + 1, np.inf)
     if convex:
-        values = (1 - gamma * mu) ** np.arange(rounds + 1) * exact[0] + 2 * gamma * noise / mu
+        values = _powers(1 - gamma * mu, rounds) * exact[0] + 2 * gamma * noise / mu
     said = "above" if convex else "not above"
     strongly = Condition("strong convexity", convex, mu, f"lambda_min(E[B]) = {mu:.4g} is {said} 0")
     conditions = (_step_below(gamma, 0.5 / smooth, "1/(2 l)"), strongly, _one_step(method))
