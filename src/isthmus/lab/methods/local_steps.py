@@ -19,6 +19,7 @@ _SEEDS_OF_A_PRODUCT = 16
 _MASKED = 20_000_000  # entries of masks held for all seeds and workers
 _GATHERED = 1_000_000  # matrix entries held at a time for all seeds of a chunk
 _FLAT = 1e-12
+_TOGETHER = 100_000  # matrix entries up to which gathering all workers' blocks at once is faster than one by one
 
 
 def local_gains(curvature: Array, stepsize: float, steps: float) -> tuple[Array, Array]:
@@ -78,6 +79,8 @@ def run_local_steps(
         values = np.zeros((len(x), problem.workers, problem.dim + 1))
         np.put_along_axis(values, blocks.members, blocks.values, axis=2)
         return _dense(problem, values[:, :, : problem.dim], x, stepsize, steps, vectors)
+    if steps <= _LOOP_AT_MOST and blocks.members.size * blocks.members.shape[2] <= _TOGETHER:
+        return _all_blocks(problem, blocks, x, stepsize, int(steps), vectors)
     return _by_blocks(problem, blocks, x, stepsize, steps, vectors)
 
 
@@ -129,6 +132,28 @@ def _single_units(
         for w in (z0, moved)
     )
     return start, change
+
+
+def _all_blocks(
+    problem: Quadratic, blocks: Blocks, x: Array, stepsize: float, steps: int, vectors: Array | None
+) -> tuple[Array, Array]:
+    assert blocks.members is not None
+    seeds, d = x.shape
+    c, rows = blocks.values, np.arange(seeds)[:, None, None]
+    units = np.minimum(blocks.members, d - 1)  # an unused place has value 0, whatever it reads
+    workers = np.arange(problem.workers)[:, None]
+    b = problem.b[workers, units] if vectors is None else vectors[rows, units]
+    sub = problem.L[workers[:, :, None], units[:, :, :, None], units[:, :, None, :]]
+    z0 = c * x[rows, units]
+    z = z0
+    for _ in range(steps):
+        z = z - stepsize * c * ((sub @ z[..., None])[..., 0] - b)
+    places = (blocks.members + (d + 1) * rows).ravel()
+    start, change = (
+        np.bincount(places, weights=w.ravel(), minlength=seeds * (d + 1)).reshape(seeds, d + 1)[:, :d]
+        for w in (z0, z - z0)
+    )
+    return np.asarray(start, dtype=np.float64), np.asarray(change, dtype=np.float64)
 
 
 def _by_blocks(
