@@ -3,8 +3,10 @@
     python benchmarks/compare_speed.py [--rounds 2000] [--dim 300] [--workers 10]
 
 Python's share is measured, not profiled: a round on the smallest problem (2 workers, 2 coordinates, 1 seed) costs next
-to nothing but the interpreter and NumPy's dispatch, which a round of the full size pays likewise. CPU seconds of one
-thread throughout; other programs on the machine do not count.
+to nothing but the interpreter and NumPy's dispatch, which a round of the full size pays likewise. Two loops over seeds
+stand beside it: the same methods with one seed a batch ("alone"), and bare loops over seeds and workers in the fewest
+lines of NumPy, without checks, accounting or records ("bare"). CPU seconds of one thread throughout; other programs on
+the machine do not count.
 """
 
 from __future__ import annotations
@@ -179,17 +181,24 @@ def main() -> None:
     rounds, whole = given.rounds, replace(FULL, dim=given.dim, workers=given.workers)
     small = replace(FULL, dim=2, workers=2, seeds=1)
     few = max(2, rounds // 100)
-    total = np.zeros(3)
-    print(f"{'method':>14} {'seconds':>8} {'Python':>8} {'share':>6} {'loop':>9} {'faster':>7}")
+    total = np.zeros(4)
+    heads = ("seconds", "Python", " share", "alone", "faster", "bare", "faster")
+    print(f"{'method':>14}", " ".join(f"{head:>{width}}" for head, width in zip(heads, (8, 8, 6, 8, 7, 8, 7), strict=True)))
     with threadpool_limits(limits=1):
         for name in LOOPS:
             full, python = seconds_of(whole, name, rounds), seconds_of(small, name, rounds)
-            loop = per_seed_loop(whole, name, few) * rounds / few
-            total += (full, python, loop)
-            print(f"{name:>14} {full:8.2f} {python:8.2f} {python / full:6.1%} {loop:9.1f} {loop / full:7.1f}")
-    full, python, loop = total
-    print(f"{'together':>14} {full:8.2f} {python:8.2f} {python / full:6.1%} {loop:9.1f} {loop / full:7.1f}")
-    print(f"{rounds} rounds, d = {given.dim}, n = {given.workers}, 32 seeds; the loop was timed on {few} rounds")
+            bare = per_seed_loop(whole, name, few) * rounds / few
+            alone = seconds_of(replace(whole, seeds=1), name, 10 * few) * whole.seeds * rounds / (10 * few)
+            total += (full, python, alone, bare)
+            show(name, full, python, alone, bare)
+    show("together", *total)
+    print(f"{rounds} rounds, d = {given.dim}, n = {given.workers}, 32 seeds; the loops were timed on fewer rounds")
+
+
+def show(name: str, full: float, python: float, alone: float, bare: float) -> None:
+    """Print one line."""
+    share = f"{full:8.2f} {python:8.2f} {python / full:6.1%}"
+    print(f"{name:>14} {share} {alone:8.1f} {alone / full:7.1f} {bare:8.1f} {bare / full:7.1f}")
 
 
 if __name__ == "__main__":
