@@ -16,7 +16,7 @@ from torch import Tensor, fx
 
 from isthmus.nets import terms
 from isthmus.nets.program import Program, module_path
-from isthmus.nets.rules.registry import find_rule
+from isthmus.nets.registry import find_rule
 from isthmus.nets.sizes import size_of
 from isthmus.nets.terms import Term
 

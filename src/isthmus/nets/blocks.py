@@ -42,6 +42,7 @@ def find_blocks(
     found: dict[frozenset[str], dict[str, Removal]] = {}
     states: dict[frozenset[str], set[str]] = {}
     streams: dict[frozenset[str], Atom] = {}
+    names: dict[frozenset[str], str] = {}
     for mode, program in programs.items():
         for residual in residuals[mode]:
             if residual.graph is not program.module.graph:
@@ -53,9 +54,10 @@ def find_blocks(
                 found.setdefault(key, {})[mode] = removal
                 states.setdefault(key, set()).update(state)
                 streams[key] = stream
+                names[key] = _common_name(key) or module_path(residual.branch) or min(key)
     common = {key: removals for key, removals in found.items() if set(removals) == set(programs)}
     inner = [key for key in common if not any(other < key for other in common)]
-    return [Block(_common_name(key), frozenset(states[key]), streams[key], common[key]) for key in inner]
+    return [Block(names[key], frozenset(states[key]), streams[key], common[key]) for key in inner]
 
 
 def _used(program: Program) -> set[str]:
@@ -86,7 +88,9 @@ def _removal(program: Program, residual: Residual) -> tuple[Removal, frozenset[s
     staying = [n for n in effects if not _belongs(n, paths, gone)]
     live = _reached([output, *staying], instead)
     dead = before - live
-    placeholders = [n for n in nodes if n.op == "placeholder"][: len(program.state)]
+    arguments = [n for n in nodes if n.op == "placeholder"]
+    placeholders = arguments[: len(program.state)]
+    dead -= set(arguments[len(program.state) :])  # the call keeps its inputs, needed or not
     users = dict(zip(placeholders, program.state, strict=True))
     lost = {name for node, name in users.items() if node in dead} - {n for node, n in users.items() if node in live}
     named = frozenset(name for name in lost if name not in program.constants)
@@ -114,4 +118,4 @@ def _common_name(state: Iterable[str]) -> str:
     paths = [name.split(".")[:-1] for name in state]
     level = zip(*paths, strict=False)
     prefix = [parts[0] for parts in itertools.takewhile(lambda parts: len(set(parts)) == 1, level)]
-    return ".".join(prefix) or min(state)
+    return ".".join(prefix)

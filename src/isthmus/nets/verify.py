@@ -6,7 +6,6 @@ that sums over cut units, those the worker lacks. A norm across a cut axis is re
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -127,15 +126,9 @@ class _Exact(fx.Interpreter):
             if "autocast" in str(target):
                 return inner(*args[args.index(regions[0]) + 1 :])
             return target(*(inner if arg is regions[0] else arg for arg in args), **kwargs)
-        schema = getattr(target, "_schema", None)
-        if schema is not None:
-            named = {argument.name: value for argument, value in zip(schema.arguments, args, strict=False)}
-            lists = {name: named.pop(name) for name in list(named) if name == "self"}
-            named.update(kwargs)
-            named.update({name: 0.0 for name in ("dropout", "dropout_p") if name in named})
-            named = {name: torch.float64 if v is torch.float32 else v for name, v in named.items()}
-            return target(*lists.values(), **named)
-        return super().call_function(target, args, kwargs)
+        names = [argument.name for argument in target._schema.arguments] if hasattr(target, "_schema") else []
+        args = [_exact(name, value) for name, value in zip(names, args, strict=False)] if names else args
+        return super().call_function(target, tuple(args), {name: _exact(name, v) for name, v in kwargs.items()})
 
     def of(self, region: fx.GraphModule) -> _Exact:
         """Return a runner of a region's graph."""
@@ -230,19 +223,18 @@ def _against_model(
     kwargs: Mapping[str, Any] | None,
 ) -> list[Check]:
     """Compare the traced whole with the model itself: outputs, and the gradient of their sum, in evaluation mode."""
-    own = copy.deepcopy(model).eval()
     sub = build(state, coupling, {})
-    sub.module.eval()
-    checks = []
+    training = {module: module.training for module in model.modules()}
     results = []
-    for module in (own, sub.module):
-        flat, _ = pytree.tree_flatten(module(*args, **dict(kwargs or {})))
-        outputs = [leaf for leaf in flat if isinstance(leaf, Tensor)]
-        loss = _loss(outputs)
-        if loss is not None:
-            loss.backward()
-        grads = {n: p.grad for n, p in module.named_parameters(remove_duplicate=False) if p.grad is not None}
-        results.append((outputs, grads))
+    try:
+        for module in (model.eval(), sub.module.eval()):
+            flat, _ = pytree.tree_flatten(module(*args, **dict(kwargs or {})))
+            outputs = [leaf for leaf in flat if isinstance(leaf, Tensor)]
+            results.append((outputs, _gradients(module, _loss(outputs))))
+    finally:
+        for module, flag in training.items():
+            module.training = flag
+    checks = []
     (outputs, grads), (traced, traced_grads) = results
     error = max((relative_error(a.detach(), b.detach()) for a, b in zip(traced, outputs, strict=True)), default=0.0)
     checks.append(Check("the traced network against the model, outputs", error, error < 1e-4))
@@ -254,6 +246,15 @@ def _against_model(
             worst = max(worst, relative_error(*_both(a, b), scale))
     checks.append(Check("the traced network against the model, gradients", worst, worst < 1e-3))
     return checks
+
+
+def _gradients(module: nn.Module, loss: Tensor | None) -> dict[str, Tensor]:
+    """Return the gradients by name, without touching those the parameters have."""
+    named = {n: p for n, p in module.named_parameters(remove_duplicate=False) if p.requires_grad}
+    if loss is None or not named:
+        return {}
+    found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+    return {name: grad for name, grad in zip(named, found, strict=True) if grad is not None}
 
 
 def _both(a: Tensor | None, b: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -309,6 +310,13 @@ def _run_mode(module: Any, mode: str, state: Mapping[str, Tensor], inputs: Seque
     values = [state[n] if n in state else _wide(getattr(*module._places[n])) for n in chosen.state]
     results = _Exact(chosen.graph).run(*values, *inputs)
     return list(results)[len(chosen.mutated) :]
+
+
+def _exact(name: str, value: Any) -> Any:
+    """Return an operator's argument for a run in float64 and without dropout."""
+    if name in ("dropout", "dropout_p"):
+        return 0.0
+    return torch.float64 if value is torch.float32 else value
 
 
 def _loss(outputs: Sequence[Tensor]) -> Tensor | None:

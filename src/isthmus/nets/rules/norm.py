@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from isthmus.nets import terms
 from isthmus.nets.analysis import Call, Dims, NoRule, Value
+from isthmus.nets.registry import rule
 from isthmus.nets.rules.contraction import kept, reduced
-from isthmus.nets.rules.registry import rule
 
 
 @rule("aten::layer_norm", "aten::rms_norm")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from isthmus.nets import terms
 from isthmus.nets.analysis import Call, Dims, NoRule
-from isthmus.nets.rules.registry import pointwise_rule, rule
+from isthmus.nets.registry import pointwise_rule, rule
 
 
 @pointwise_rule
+@rule("aten::__and__", "aten::__or__", "aten::__xor__", "aten::complex", "aten::polar")
 @rule("aten::masked_fill", "aten::where", "aten::rsub", "aten::hardswish", "aten::log_sigmoid", "aten::floor_divide")
 def elementwise(call: Call) -> Dims:
     """Operands are aligned from the right and stretched, as torch broadcasts them."""

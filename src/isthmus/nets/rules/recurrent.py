@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from isthmus.nets import terms
 from isthmus.nets.analysis import Call, NoRule, Value
-from isthmus.nets.rules.registry import rule
+from isthmus.nets.registry import rule
 from isthmus.nets.terms import Term
 
 _GATES = {"aten::lstm": 4, "aten::gru": 3, "aten::rnn_tanh": 1, "aten::rnn_relu": 1}

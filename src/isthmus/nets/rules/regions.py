@@ -7,7 +7,7 @@ from typing import Any
 from torch import fx
 
 from isthmus.nets.analysis import Call, Value, visit_region
-from isthmus.nets.rules.registry import rule
+from isthmus.nets.registry import rule
 
 
 @rule("wrap_with_set_grad_enabled", "wrap_with_autocast")

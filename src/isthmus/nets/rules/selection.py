@@ -10,8 +10,8 @@ from torch import fx
 
 from isthmus.nets import terms
 from isthmus.nets.analysis import Call, Dims, NoRule, Value
+from isthmus.nets.registry import rule
 from isthmus.nets.rules.contraction import kept, reduced
-from isthmus.nets.rules.registry import rule
 from isthmus.nets.terms import ONE, Term
 
 _BOOLEAN = (torch.bool, torch.uint8)
@@ -41,7 +41,7 @@ def softmax(call: Call) -> Dims:
     return _along(call, "softmax over this axis")
 
 
-@rule("aten::cumsum", "aten::cumprod", "aten::logcumsumexp", "aten::flip", "aten::fft_fft", "aten::argsort")
+@rule("aten::cumsum", "aten::cumprod", "aten::logcumsumexp", "aten::flip", "aten::diff", "aten::argsort")
 def ordered(call: Call) -> Dims:
     """The order along the dimension matters."""
     return _along(call, "the order along this axis matters")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from isthmus.nets import terms
 from isthmus.nets.analysis import Call, Dims
-from isthmus.nets.rules.registry import rule
+from isthmus.nets.registry import rule
 
 _FILLED = ("zeros", "ones", "full", "empty", "rand", "randn", "randint")
 _NEW = ("new_zeros", "new_ones", "new_full", "new_empty")

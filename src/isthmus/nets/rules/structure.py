@@ -6,7 +6,7 @@ from typing import Any
 
 from isthmus.nets import terms
 from isthmus.nets.analysis import Call, Dims, NoRule, Value
-from isthmus.nets.rules.registry import rule
+from isthmus.nets.registry import rule
 from isthmus.nets.terms import ONE, Term
 
 

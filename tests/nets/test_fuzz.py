@@ -1,0 +1,49 @@
+"""Random programs: whatever the tracer lets be cut, all at once, equals the masked whole.
+
+``ISTHMUS_FUZZ=5000`` tries that many programs (default: 200); ``ISTHMUS_FUZZ_SEED`` starts elsewhere.
+"""
+
+import os
+
+import pytest
+import torch
+
+from isthmus import trace
+from isthmus.nets.verify import verify
+from nets.programs import Batch, RandomProgram
+
+COUNT = int(os.environ.get("ISTHMUS_FUZZ", "200"))
+START = int(os.environ.get("ISTHMUS_FUZZ_SEED", "0"))
+GROUP = 20
+
+
+def failures(model: torch.nn.Module) -> str | None:
+    x = torch.randn(3, 6)
+    coupling = trace(model, (x,))
+    everything = coupling.select(["*"]) if coupling.axes else coupling
+    verdict = verify(everything, model, (x,), seeds=(0, 1))
+    return None if verdict.passed else verdict.summary()
+
+
+@pytest.mark.parametrize("start", range(START, START + COUNT, GROUP))
+def test_random_programs(start: int) -> None:
+    seeds = list(range(start, min(start + GROUP, START + COUNT)))
+    try:
+        wrong = failures(Batch(seeds))
+    except Exception as error:  # name the program: a group says nothing
+        wrong = str(error)
+    if wrong is not None:
+        named = [(seed, RandomProgram(seed).names, _one(seed)) for seed in seeds if _one(seed) is not None]
+        pytest.fail(f"programs that fail: {named[:3]} (together: {wrong[:300]})")
+
+
+def _one(seed: int) -> str | None:
+    try:
+        return failures(RandomProgram(seed))
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"[:300]
+
+
+def test_most_programs_can_be_cut() -> None:
+    sizes = [len(trace(RandomProgram(seed), (torch.randn(3, 6),)).axes) for seed in range(12)]
+    assert sum(size > 0 for size in sizes) >= 9, sizes

@@ -1,0 +1,181 @@
+"""The laws of cutting and merging, on every network of the registry."""
+
+import copy
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+import isthmus
+from cases.networks import NETWORKS, Network
+from cases.networks_transformers import TRANSFORMERS
+from isthmus.nets.coupling import Coupling
+from isthmus.nets.laws import NET_LAWS
+from isthmus.nets.merge import holders
+from isthmus.nets.optimizer import cut_optimizer, merge_optimizer
+from isthmus.nets.subnetwork import named_state
+from isthmus.nets.verify import verify
+
+ALL = {network.name: network for network in [*NETWORKS, *TRANSFORMERS]}
+CUTTABLE = [name for name, network in ALL.items() if network.kinds]
+
+
+@cache
+def traced(name: str) -> tuple[nn.Module, Coupling]:
+    network = ALL[name]
+    torch.manual_seed(3)
+    model = network.build()
+    for module in model.modules():  # statistics and scales that are not all alike
+        for key, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            if key == "running_var" or (key == "weight" and tensor.dim() == 1):
+                tensor.data.uniform_(0.5, 1.5)
+            elif key == "running_mean" or (key == "bias" and tensor.dim() == 1):
+                tensor.data.normal_(0.0, 0.2)
+    return model, isthmus.trace(model, network.inputs(3), network.kwargs)
+
+
+def fresh(name: str) -> tuple[Network, nn.Module, Coupling]:
+    model, coupling = traced(name)
+    return ALL[name], copy.deepcopy(model), coupling
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in named_state(model)}
+
+
+def law_for(coupling: Coupling, law: str, workers: int) -> str:
+    return law if min(axis.size for axis in coupling.cut_axes) >= workers else "overlapping"
+
+
+def outputs(module: nn.Module, network: Network, args: tuple[Tensor, ...]) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(module(*args, **network.kwargs)) if isinstance(leaf, Tensor)]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_cuts_what_it_should(name: str) -> None:
+    network, _, coupling = fresh(name)
+    assert {axis.kind for axis in coupling.cut_axes} >= set(network.kinds)
+    assert bool(coupling.cut_axes) == bool(network.kinds)
+    assert all(axis.kind != "stream" and axis.kind != "block" for axis in coupling.cut_axes)
+    assert not coupling.problems
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_cut_equals_the_masked_whole(name: str) -> None:
+    """Default cut, then everything that can be cut at once: streams, head widths, blocks, embeddings."""
+    network, model, coupling = fresh(name)
+    for chosen in (coupling, coupling.select(["*"])):
+        verdict = verify(chosen, model, network.inputs(3), network.kwargs, seeds=(1,))
+        assert verdict.passed, verdict.summary()
+
+
+@pytest.mark.parametrize("name", CUTTABLE)
+@pytest.mark.parametrize("law", NET_LAWS)
+def test_index_sets_cover(name: str, law: str) -> None:
+    _, _, coupling = fresh(name)
+    for workers in (2, 3, 4):
+        actual = law_for(coupling, law, workers)
+        capacities = list(range(1, workers + 1)) if actual == "weighted" else None
+        partition = coupling.partition(workers, seed=5, round=2, law=actual, capacities=capacities)
+        for axis in coupling.cut_axes:
+            held = partition.held[axis.name]
+            together = np.concatenate(held)
+            assert np.array_equal(np.unique(together), np.arange(axis.size))
+            assert actual == "overlapping" or len(together) == axis.size
+            assert all(np.all(np.diff(units) > 0) for units in held)
+
+
+@pytest.mark.parametrize("name", CUTTABLE)
+@pytest.mark.parametrize("workers", [2, 3, 4])
+def test_merge_of_cut_is_identity(name: str, workers: int) -> None:
+    _, model, coupling = fresh(name)
+    before = state_of(model)
+    law = law_for(coupling, NET_LAWS[(workers + len(name)) % len(NET_LAWS)], workers)
+    capacities = [1.0] * workers if law == "weighted" else None
+    partition = coupling.partition(workers, seed=1, law=law, capacities=capacities, core=0.0)
+    parts = [isthmus.cut(model, coupling, partition, worker) for worker in range(workers)]
+    with torch.no_grad():
+        for tensor in (t for _, t in named_state(model)):
+            if tensor.is_floating_point():
+                tensor.mul_(-3.0)  # what is merged must come from the parts
+    isthmus.merge(model, parts)
+    held = holders(coupling, partition)
+    for entry, tensor in named_state(model):
+        if entry in held:
+            owned = torch.as_tensor(held[entry] > 0)
+            assert torch.equal(tensor[owned], before[entry][owned])
+            if tensor.is_floating_point():
+                assert torch.equal(tensor[~owned], -3.0 * before[entry][~owned])
+
+
+@pytest.mark.parametrize("name", CUTTABLE)
+def test_one_worker_has_the_network(name: str) -> None:
+    network, model, coupling = fresh(name)
+    sub = isthmus.cut(model, coupling, coupling.partition(1, seed=0), 0)
+    assert all(held is None or len(held) == size for n, maps in sub.indices.items()
+               for held, size in zip(maps, coupling.entries[n].shape, strict=True))  # fmt: skip
+    args = network.inputs(4)
+    model.eval(), sub.module.eval()
+    for a, b in zip(outputs(sub.module, network, args), outputs(model, network, args), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    names = {n for n, _ in sub.module.named_parameters(remove_duplicate=False)}
+    assert names == {n for n, _ in model.named_parameters(remove_duplicate=False)}
+
+
+@pytest.mark.parametrize("name", CUTTABLE)
+def test_runs_trains_and_touches_only_what_it_holds(name: str) -> None:
+    network, model, coupling = fresh(name)
+    before = state_of(model)
+    partition = coupling.partition(2, seed=4, law=law_for(coupling, "uniform", 2))
+    held = holders(coupling, partition)
+    whole = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
+    sub = isthmus.cut(model, coupling, partition, 1)
+    count = sum(np.prod([s if i is None else len(i) for i, s in zip(maps, coupling.entries[n].shape, strict=True)])
+                for n, maps in sub.indices.items() if coupling.entries[n].is_parameter)  # fmt: skip
+    assert count == sum(p.numel() for p in sub.module.parameters()) < sum(p.numel() for p in model.parameters())
+    for batch in (1, 2, 7):
+        sub.module.eval()
+        assert all(leaf.isfinite().all() for leaf in outputs(sub.module, network, network.inputs(batch)))
+    optimizer = cut_optimizer(whole, model, sub, torch.optim.AdamW(sub.module.parameters(), lr=0.01, weight_decay=0.1))
+    sub.module.train()
+    sum(leaf.square().sum() for leaf in outputs(sub.module, network, network.inputs(5))).backward()
+    optimizer.step()
+    isthmus.merge(model, [sub])
+    merge_optimizer(whole, model, [(sub, optimizer)])
+    for entry, parameter in model.named_parameters():
+        mine = torch.zeros(parameter.shape, dtype=torch.bool)
+        index = [torch.arange(s) if i is None else torch.as_tensor(i)
+                 for i, s in zip(sub.indices[entry], parameter.shape, strict=True)]  # fmt: skip
+        mine[torch.meshgrid(*index, indexing="ij") if index else ()] = True
+        assert torch.equal(parameter[~mine], before[entry][~mine])
+        moved = (parameter != before[entry])[mine]
+        if parameter.dim() > 1 and whole.state[parameter]:
+            assert moved.float().mean() > 0.5
+            assert not whole.state[parameter]["exp_avg"][~mine].any()
+    assert set(held) >= set(dict(model.named_parameters()))
+
+
+@pytest.mark.parametrize("name", CUTTABLE)
+def test_equals_the_network_with_the_other_entries_zero(name: str) -> None:
+    """Without the tracer's own graph: the module itself, everything the worker does not hold set to zero."""
+    network, model, coupling = fresh(name)
+    normed = [axis for axis in coupling.cut_axes if axis.atom is not None and "norm" in axis.atom.tags]
+    if not network.zeroable or normed:
+        pytest.skip("a sum or a norm over cut units without weights between")
+    partition = coupling.partition(2, seed=6, law=law_for(coupling, "uniform", 2))
+    sub = isthmus.cut(model, coupling, partition, 0)
+    zeroed = copy.deepcopy(model).eval()
+    with torch.no_grad():
+        for entry, tensor in named_state(zeroed):
+            if entry in sub.indices and coupling.entries[entry].is_parameter:
+                keep = torch.zeros_like(tensor)
+                index = [torch.arange(s) if i is None else torch.as_tensor(i)
+                         for i, s in zip(sub.indices[entry], tensor.shape, strict=True)]  # fmt: skip
+                keep[torch.meshgrid(*index, indexing="ij") if index else ()] = 1.0
+                tensor.mul_(keep)
+    args = network.inputs(3)
+    for a, b in zip(outputs(sub.module.eval(), network, args), outputs(zeroed, network, args), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
