@@ -24,6 +24,7 @@ COMMANDS = {
     "analyze": "exact theory of IST on a quadratic, beside simulation",
     "compare": "rivals with compressed communication, IST and anchored IST to a target",
     "claims": "every numbered statement of the paper, checked on random problems",
+    "inspect": "what of a network can be cut, and what each worker would hold",
     "train": "train a network by IST or a rival over real processes",
     "report": "runs to one HTML page and PNG figures",
     "demo": "the main job: analyze, train, report on real data",
