@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -184,6 +185,19 @@ class Coupling:
             for name, dims in self.dims.items()
             if name in self.entries and name not in gone
         }
+
+    def sizes(self, held: Mapping[str, Indices]) -> dict[str, int]:
+        """Return parameters and bytes (with buffers) of what a worker holds, and the parameters all workers hold."""
+        result = {"parameters": 0, "bytes": 0, "replicated": 0}
+        for name, maps in self.index_map(held).items():
+            entry = self.entries[name]
+            sizes = zip(entry.shape, maps, strict=True)
+            count = math.prod(size if units is None else len(units) for size, units in sizes)
+            result["bytes"] += count * entry.dtype.itemsize
+            if entry.is_parameter:
+                result["parameters"] += count
+                result["replicated"] += count if all(units is None for units in maps) else 0
+        return result
 
     def verify(self, model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> Verdict:
         """Compare random cuts with the masked whole network: outputs, gradients, another batch; say what differs."""

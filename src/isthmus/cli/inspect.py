@@ -1,0 +1,120 @@
+"""What of a network can be cut, and what each worker would hold: MODULE:FACTORY names a function that returns
+(network, args) or (network, args, kwargs); put the network on the meta device if it is too large for this machine."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from isthmus.errors import InvalidInput, MissingDependency
+from isthmus.records import to_json
+
+
+@dataclass(frozen=True)
+class Options:
+    """Flags of ``isthmus inspect``."""
+
+    target: Annotated[str, tyro.conf.Positional] = ""
+    """MODULE:FACTORY, for example mynets:resnet (looked up from the current folder too)."""
+    workers: tuple[int, ...] = (2, 4, 8)
+    """Numbers of workers to show."""
+    core: float = 0.0
+    """Fraction of every cut axis that all workers hold."""
+    cut: tuple[str, ...] = ()
+    """Axes to cut instead of the default: kinds (hidden channel head ffn stream block), names or patterns."""
+    verify: bool = False
+    """Also compare random cuts with the masked whole network."""
+    dot: bool = False
+    """Print the coupling as a Graphviz graph instead."""
+    json: bool = False
+    """Print one JSON object instead of tables."""
+
+
+def run(options: Options) -> None:
+    """Trace, then print."""
+    try:
+        from isthmus.nets.tracing import trace
+    except ModuleNotFoundError as error:
+        raise MissingDependency("isthmus inspect needs PyTorch: pip install 'isthmus[train]'") from error
+    model, args, kwargs = load(options.target)
+    coupling = trace(model, args, kwargs, cut=options.cut or None, verify=options.verify)
+    shares = {str(n): _share(coupling, n, options.core) for n in options.workers} if coupling.cut_axes else {}
+    if options.dot:
+        print(coupling.to_dot())
+    elif options.json:
+        axes = [
+            {"name": a.name, "size": a.size, "kind": a.kind, "cut": a.cut, "why": a.why, "members": list(a.members)}
+            for a in coupling.axes
+        ]
+        whole = coupling.reasons()
+        print(json.dumps(to_json({"axes": axes, "whole": whole, "workers": shares, "notes": list(_notes(coupling))})))
+    else:
+        _show(coupling, shares)
+
+
+def load(target: str) -> tuple[Any, tuple[Any, ...], Mapping[str, Any]]:
+    """Call the function that MODULE:FACTORY names.
+
+    Raises:
+        InvalidInput: no such module or function, or a result that is not (network, args[, kwargs]).
+    """
+    name, colon, attribute = target.partition(":")
+    if not colon or not name or not attribute:
+        raise InvalidInput(f"`target` must be MODULE:FACTORY, got {target!r}")
+    sys.path.insert(0, os.getcwd())
+    try:
+        factory = getattr(importlib.import_module(name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InvalidInput(f"`target` {target!r} cannot be loaded: {error}") from error
+    finally:
+        sys.path.pop(0)
+    made = factory()
+    if not isinstance(made, tuple) or len(made) not in (2, 3):
+        raise InvalidInput(f"`target` {target!r} must return (network, args) or (network, args, kwargs)")
+    network, args, *rest = made
+    return network, tuple(args), rest[0] if rest else {}
+
+
+def _share(coupling: Any, workers: int, core: float) -> dict[str, Any]:
+    """Return parameters and bytes of the largest worker, and what of it is replicated."""
+    try:
+        partition = coupling.partition(workers, seed=0, law="fixed", core=core)
+    except InvalidInput as error:
+        return {"problem": str(error)}
+    counts = [coupling.sizes(partition.of(worker)) for worker in range(workers)]
+    return max(counts, key=lambda count: int(count["bytes"]))
+
+
+def _notes(coupling: Any) -> tuple[str, ...]:
+    return (*coupling.fixed_inputs, *coupling.problems)
+
+
+def _show(coupling: Any, shares: Mapping[str, Mapping[str, Any]]) -> None:
+    console = Console()
+    console.print(coupling.table())
+    for line in _notes(coupling):
+        console.print(f"note: {line}", markup=False)
+    if not shares:
+        console.print("Nothing is cut by default; choose with --cut.")
+        return
+    whole = coupling.sizes({})
+    table = Table(title="What the largest worker holds", title_justify="left")
+    for heading in ("workers", "parameters", "of the whole", "bytes", "replicated parameters"):
+        table.add_column(heading, justify="right")
+    table.add_row("whole", f"{whole['parameters']:,}", "100.0 %", f"{whole['bytes']:,}", "")
+    for workers, share in shares.items():
+        if "problem" in share:
+            table.add_row(workers, str(share["problem"]), "", "", "")
+            continue
+        part = f"{100 * share['parameters'] / whole['parameters']:.1f} %"
+        table.add_row(workers, f"{share['parameters']:,}", part, f"{share['bytes']:,}", f"{share['replicated']:,}")
+    console.print(table)
