@@ -46,10 +46,10 @@ def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_four_processes_equal_serial_bit_for_bit(tmp_path: Path, variant: dict[str, Any]) -> None:
     serial = train_serial(tmp_path / "serial", **variant)
     config = dataclasses.replace(SMALL, out=tmp_path / "processes", **variant)
-    with RunWriter(config.folder, "train", config.resolved()) as writer:
+    with RunWriter(config.out, "train", config.resolved()) as writer:
         summaries = run_group(_train_in_group, 4, config)
         writer.finish(summaries[0], status="finished")
-    processes = read_run(config.folder)
+    processes = read_run(config.out)
     assert without_times(processes.rows) == without_times(serial.rows)
     assert {key: processes.summary[key] for key in RESULT} == {key: serial.summary[key] for key in RESULT}
     saved = [(tmp_path / executor / "model.safetensors").read_bytes() for executor in ("serial", "processes")]
@@ -58,7 +58,7 @@ def test_four_processes_equal_serial_bit_for_bit(tmp_path: Path, variant: dict[s
 
 
 def _train_in_group(config: TrainConfig) -> dict[str, Any]:
-    return run_worker(config, attach(config.folder))
+    return run_worker(config, attach(config.out))
 
 
 @pytest.mark.parametrize("law", ["uniform", "fixed", "rotated", "block"])

@@ -46,8 +46,8 @@ class TrainConfig:
         seed: of everything random.
         executor: processes (one per worker), or serial (all in one process, in turn: the same bits).
         eval_every: rounds between evaluations; by default about 20 in a run.
-        out: the run's folder; by default runs/train-DATA-STRATEGY...
-        replace: replace an earlier run in that folder.
+        out: the run's folder; by default a new one under runs/.
+        replace: replace an earlier run in `out`.
 
     Raises:
         InvalidInput: a value that breaks its rule.
@@ -155,17 +155,15 @@ class TrainConfig:
         return round % every == 0 or round == last
 
     @property
-    def folder(self) -> Path:
-        """The run's folder: ``out``, or one named after the data, the strategy and what sets it apart."""
-        if self.out is not None:
-            return self.out
+    def name(self) -> str:
+        """A name for the run: the data, the strategy and what sets it apart."""
         kind, _, place = self.data.partition(":")
         parts = ["train", Path(place).stem if place else kind, self.strategy]
         if self.strategy == "ist":
             parts.append(self.law)
         if self.core and self.strategy in ("ist", "narrow"):
             parts.append(f"core{self.core:g}")
-        return Path("runs") / "-".join([*parts, f"{self.workers}w", f"seed{self.seed}"])
+        return "-".join([*parts, f"{self.workers}w", f"seed{self.seed}"])
 
     def resolved(self) -> dict[str, Any]:
         """Return all values as they take effect, for the record; what the strategy does not use is None."""
@@ -178,5 +176,4 @@ class TrainConfig:
             "samples": self.steps * self.workers * self.batch_size,
             "law": self.law if self.strategy == "ist" else None,
             "core": self.core if self.strategy in ("ist", "narrow") else None,
-            "out": self.folder,
         }

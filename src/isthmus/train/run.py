@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.errors import InvalidInput, MissingDependency, WorkerError
-from isthmus.records import Run, RunWriter, read_run
+from isthmus.records import Run, RunWriter, fresh_folder, read_run
 from isthmus.train.config import TrainConfig
 from isthmus.train.shards import load_shards
 
@@ -82,7 +82,8 @@ def _under_torchrun() -> bool:
 
 
 def _writer(config: TrainConfig, command: list[str] | None) -> RunWriter:
-    return RunWriter(config.folder, "train", config.resolved(), command, config.replace)
+    folder = config.out or fresh_folder(config.name)
+    return RunWriter(folder, "train", {**config.resolved(), "out": folder}, command, config.replace)
 
 
 def _finish(writer: RunWriter, summary: dict[str, Any]) -> None:
