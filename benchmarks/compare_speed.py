@@ -182,8 +182,7 @@ def main() -> None:
     small = replace(FULL, dim=2, workers=2, seeds=1)
     few = max(2, rounds // 100)
     total = np.zeros(4)
-    heads = ("seconds", "Python", " share", "alone", "faster", "bare", "faster")
-    print(f"{'method':>14}", " ".join(f"{head:>{width}}" for head, width in zip(heads, (8, 8, 6, 8, 7, 8, 7), strict=True)))
+    print(f"{'method':>14}  seconds   Python  share    alone  faster     bare  faster")
     with threadpool_limits(limits=1):
         for name in LOOPS:
             full, python = seconds_of(whole, name, rounds), seconds_of(small, name, rounds)

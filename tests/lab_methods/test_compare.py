@@ -1,8 +1,11 @@
 """Comparisons and sweeps, through the library and through the command."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -145,6 +148,25 @@ def test_the_command_sweeps_and_resumes(tmp_path):
     assert first.returncode == again.returncode == 0, first.stderr + again.stderr
     assert len(json.loads(first.stdout)["results"]) == 4
     assert {row["x"] for row in read_run(tmp_path / "run").rows} == {2.0, 5.0}
+
+
+def test_ctrl_c_ends_the_command_at_once_and_keeps_what_is_done(tmp_path):
+    flags = ["--rounds", "1000000", "--processes", "2"]  # gradient descent is done at once, DCGD stalls and goes on
+    cells = tmp_path / "cells"
+    started = subprocess.Popen(
+        [sys.executable, "-m", "isthmus", "compare", *flags, "--methods", "gd", "dcgd", "--cells", str(cells)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    for _ in range(600):
+        if list(cells.glob("*.json")):
+            break
+        time.sleep(0.1)
+    time.sleep(1.0)
+    os.killpg(started.pid, signal.SIGINT)
+    _, said = started.communicate(timeout=30)
+    assert started.returncode == 130
+    assert said.splitlines() == ["isthmus: interrupted"]
+    assert [json.loads(path.read_text())["name"] for path in cells.iterdir()] == ["gd"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, fields, replace
@@ -96,7 +97,7 @@ def _computed(cells: list[Cell], processes: int) -> Iterator[tuple[Cell, dict[st
         for cell in cells:
             yield cell, compare_one(cell.settings, cell.method)
         return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_end_quietly) as pool:
         waiting: dict[Future[dict[str, Any]], Cell] = {
             pool.submit(compare_one, cell.settings, cell.method): cell for cell in cells
         }
@@ -107,6 +108,11 @@ def _computed(cells: list[Cell], processes: int) -> Iterator[tuple[Cell, dict[st
                     yield waiting.pop(future), future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _end_quietly() -> None:
+    """Let Ctrl-C end a helping process at once; the one that started it says so."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _read(store: Path | None, cell: Cell) -> dict[str, Any] | None:

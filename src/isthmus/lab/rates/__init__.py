@@ -11,6 +11,7 @@ from isthmus.lab.rates.anchored import (
 )
 from isthmus.lab.rates.anchored_dynamics import anchored_dynamics
 from isthmus.lab.rates.base import Setting, bounds, largest_stepsize, with_default_stepsize
+from isthmus.lab.rates.extrapolation import extrapolated_fixed_point, extrapolation_weights
 from isthmus.lab.rates.gradients import best_momentum_of
 from isthmus.lab.rates.models import local_fixed_point
 
@@ -25,6 +26,8 @@ __all__ = [
     "best_scale",
     "bounds",
     "estimators",
+    "extrapolated_fixed_point",
+    "extrapolation_weights",
     "gradients",
     "largest_stepsize",
     "local_fixed_point",
