@@ -17,7 +17,7 @@ import numpy as np
 
 from isthmus.lab.compare import ROSTER, Comparison
 from isthmus.lab.compare.roster import build_method
-from isthmus.lab.measure import Run, Verdict, judge, measure
+from isthmus.lab.measure import Budget, Verdict, judge, measure
 from isthmus.lab.problems import random_quadratic
 from isthmus.lab.rates import Setting, bounds
 from isthmus.progress import progress
@@ -58,7 +58,7 @@ def main() -> None:
             for name in ROSTER:
                 method, _ = build_method(name, setting, settings, 1.0)
                 said = bounds(method, setting)
-                run = Run(given.rounds, given.seeds, seed)
+                run = Budget(given.rounds, given.seeds, seed)
                 measured = measure(problem, method, setting.x0, run, {bound.measure for bound in said})
                 for verdict in (judge(bound, measured) for bound in said):
                     if verdict.applies:

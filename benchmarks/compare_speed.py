@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from isthmus.lab.compare import Comparison, build_problem, build_start
 from isthmus.lab.compare.roster import build_method
-from isthmus.lab.measure import Run, measure
+from isthmus.lab.measure import Budget, measure
 from isthmus.lab.rates import Setting
 
 FULL = Comparison(problem="random", dim=300, workers=10, seeds=32, condition_number=100.0)
@@ -31,9 +31,9 @@ def seconds_of(settings: Comparison, name: str, rounds: int) -> float:
     problem = build_problem(settings)
     x0 = build_start(settings, problem)
     method, _ = build_method(name, Setting(problem, x0, 1), settings, 1.0)
-    measure(problem, method, x0, Run(2, settings.seeds), {"gap"})
+    measure(problem, method, x0, Budget(2, settings.seeds), {"gap"})
     begun = time.process_time()
-    measure(problem, method, x0, Run(rounds, settings.seeds), {"gap"})
+    measure(problem, method, x0, Budget(rounds, settings.seeds), {"gap"})
     return time.process_time() - begun
 
 

@@ -10,7 +10,7 @@ from isthmus.errors import InvalidInput
 from isthmus.lab import IST, GradientDescent, Permutation
 from isthmus.lab.accounting import Message, index_bits
 from isthmus.lab.compressors import PermK, RandK, TopK
-from isthmus.lab.measure import Run, count, measure
+from isthmus.lab.measure import Budget, count, measure
 from isthmus.lab.methods import DCGD, DIANA, EF21, MARINA, AnchoredIST, Draws, LocalGradientDescent, ProxSkip
 from isthmus.lab.problems import LeastSquares, Minibatch, Samples, random_quadratic
 
@@ -19,7 +19,7 @@ PROBLEM = random_quadratic(N, D, 10.0, 1.0, seed=1)
 
 
 def totals(method, problem=PROBLEM, rounds=10, **run):
-    return count(problem, method, rounds, Run(rounds, 3, value_bits=32, **run)).at(0, rounds)
+    return count(problem, method, rounds, Budget(rounds, 3, value_bits=32, **run)).at(0, rounds)
 
 
 def test_known_totals():
@@ -111,7 +111,7 @@ def test_samples_and_minibatches_count_their_own_work():
 def test_stopping_early_counts_what_was_done():
     x0 = np.ones(D)
     gap = float(PROBLEM.gap(x0))
-    measured = measure(PROBLEM, GradientDescent(0.1), x0, Run(500, 2, target=1e-3 * gap), {"gap"})
+    measured = measure(PROBLEM, GradientDescent(0.1), x0, Budget(500, 2, target=1e-3 * gap), {"gap"})
     rounds = measured.simulation.gap.shape[1] - 1
     assert 0 < rounds < 500
     assert measured.simulation.gap[:, -1].max() <= 1e-3 * gap < measured.simulation.gap[:, -2].max()

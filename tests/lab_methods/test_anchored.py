@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from isthmus.errors import InvalidInput
 from isthmus.lab import IST, Bernoulli, Identity, Permutation, RandomSparsification, simulate
 from isthmus.lab.bounds import Bound
-from isthmus.lab.measure import Run, judge, measure
+from isthmus.lab.measure import Budget, judge, measure
 from isthmus.lab.methods import AnchoredIST, GradientDescent
 from isthmus.lab.problems import LeastSquares, Logistic, Samples, random_quadratic
 from isthmus.lab.rates import (
@@ -231,7 +231,7 @@ def test_bounds_are_the_exact_course_and_the_theorem():
     method = with_default_stepsize(AnchoredIST(Permutation(3, 6), 1.0, 4), setting)
     exact, theorem = bounds(method, setting)
     assert (exact.kind, theorem.kind) == ("tight", "upper")
-    measured = measure(problem, method, setting.x0, Run(40, 400), {"gap"})
+    measured = measure(problem, method, setting.x0, Budget(40, 400), {"gap"})
     assert judge(exact, measured).holds
     assert judge(theorem, measured).holds is not False
     wrong = Bound("", "gap", 0.9 * exact.values, "tight", (), "")

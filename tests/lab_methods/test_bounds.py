@@ -10,7 +10,7 @@ from isthmus.errors import InvalidInput
 from isthmus.lab import IST, GradientDescent, Permutation, Quadratic
 from isthmus.lab.bounds import Bound
 from isthmus.lab.compressors import RandK
-from isthmus.lab.measure import Run, judge, measure
+from isthmus.lab.measure import Budget, judge, measure
 from isthmus.lab.methods import DCGD, DIANA, MARINA, AcceleratedGradientDescent, BlockCoordinateDescent, ProxSkip
 from isthmus.lab.problems import LeastSquares, Logistic, Minibatch, Samples, random_quadratic
 from isthmus.lab.rates import Setting, best_momentum_of, bounds, largest_stepsize, with_default_stepsize
@@ -31,7 +31,7 @@ def verdicts(problem, name, rounds=40, seeds=24, seed=0):
     found = bounds(method, setting)
     if not found:
         return []
-    measured = measure(problem, method, x0, Run(rounds, seeds, seed), {bound.measure for bound in found})
+    measured = measure(problem, method, x0, Budget(rounds, seeds, seed), {bound.measure for bound in found})
     return [judge(bound, measured) for bound in found]
 
 
@@ -63,7 +63,7 @@ def test_accelerated_gradient_descent_keeps_to_its_bound_with_its_momentum():
         step = 1.0 / setting.constants.L
         method = AcceleratedGradientDescent(step, best_momentum_of(step * setting.constants.mu))
         (bound,) = bounds(method, setting)
-        verdict = judge(bound, measure(setting.problem, method, setting.x0, Run(60, 1), {"gap"}))
+        verdict = judge(bound, measure(setting.problem, method, setting.x0, Budget(60, 1), {"gap"}))
         assert verdict.applies
         assert verdict.holds
         (other,) = bounds(dataclasses.replace(method, momentum=0.99), setting)
@@ -121,14 +121,14 @@ def test_theorem_1_is_judged_where_it_applies():
     setting = Setting(problem, np.ones(6), 60)
     method = IST(Permutation(3, 6), 1e-3)
     found = {bound.name: bound for bound in bounds(method, setting)}
-    measured = measure(problem, method, setting.x0, Run(60, 200))
+    measured = measure(problem, method, setting.x0, Budget(60, 200))
     assert judge(found["IST, theorem 1"], measured).holds
     assert judge(found["IST, gap of the mean"], measured).holds
 
 
 def test_a_bound_that_is_broken_is_seen():
     problem = random_quadratic(3, 6, 5.0, 0.5, 0)
-    measured = measure(problem, GradientDescent(0.1), np.ones(6), Run(20, 4))
+    measured = measure(problem, GradientDescent(0.1), np.ones(6), Budget(20, 4))
     gaps = measured.simulation.mean_gap
     for kind, factor in (("upper", 0.99), ("lower", 1.01), ("tight", 1.01)):
         verdict = judge(Bound("wrong", "gap", factor * gaps, kind, (), ""), measured)

@@ -15,7 +15,7 @@ from isthmus.lab.compressors import (
     TopK,
     bernoulli_compressor,
 )
-from isthmus.lab.measure import Run, judge, measure
+from isthmus.lab.measure import Budget, judge, measure
 from isthmus.lab.methods import (
     DCGD,
     DIANA,
@@ -60,6 +60,7 @@ __all__ = [
     "BlockCoordinateDescent",
     "BlockGradientIST",
     "Bound",
+    "Budget",
     "Composition",
     "Compressor",
     "Constants",
@@ -81,7 +82,6 @@ __all__ = [
     "Quadratic",
     "RandK",
     "RandomSparsification",
-    "Run",
     "Samples",
     "Scaled",
     "ScaledPermutation",

@@ -21,7 +21,7 @@ _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
-class Run:
+class Budget:
     """How long and how often.
 
     Attributes:
@@ -95,7 +95,7 @@ class Verdict:
 
 
 def measure(
-    problem: Problem, method: CountedMethod, x0: Array, run: Run, wanted: Iterable[str] = ("gap",)
+    problem: Problem, method: CountedMethod, x0: Array, run: Budget, wanted: Iterable[str] = ("gap",)
 ) -> Measured:
     """Run ``method`` and record what is ``wanted`` ("gap", "distance", "gradient") and what it cost."""
     minimizer = getattr(exact(problem), "minimizer", None)
@@ -116,7 +116,7 @@ def measure(
     return Measured(simulation, columns.get("distance"), columns.get("gradient"), costs)
 
 
-def count(problem: Problem, method: CountedMethod, rounds: int, run: Run) -> Ledger:
+def count(problem: Problem, method: CountedMethod, rounds: int, run: Budget) -> Ledger:
     """Return what ``rounds`` rounds cost, by the draws that the simulation makes, without the simulation."""
     each = [method.cost(problem, Draws(run.seed, k, run.seeds), run.value_bits) for k in range(1, rounds + 1)]
     return ledger(method.start_cost(problem, run.value_bits), each, problem.workers, run.seeds, run.broadcast)

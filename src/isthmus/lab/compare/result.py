@@ -11,7 +11,7 @@ from isthmus.lab.arrays import Array
 from isthmus.lab.bounds import Bound
 from isthmus.lab.compare.roster import ROSTER, build_method
 from isthmus.lab.compare.settings import Comparison, build_problem, build_start
-from isthmus.lab.measure import Measured, Run, judge, measure
+from isthmus.lab.measure import Budget, Measured, judge, measure
 from isthmus.lab.methods import IST
 from isthmus.lab.problems import exact
 from isthmus.lab.quadratics import Quadratic
@@ -53,7 +53,7 @@ def _try(settings: Comparison, name: str, setting: Setting, factor: float) -> di
     method, limit = build_method(name, setting, settings, factor)
     found = bounds(method, setting)
     initial = setting.gap
-    run = Run(
+    run = Budget(
         settings.rounds,
         settings.seeds,
         settings.seed,
