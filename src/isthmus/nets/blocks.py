@@ -38,7 +38,7 @@ def find_blocks(
     programs: Mapping[str, Program], analyses: Mapping[str, Analysis], residuals: Mapping[str, Sequence[Residual]]
 ) -> list[Block]:
     """Return the residual blocks that all graphs have in common and that do not contain another one."""
-    everywhere = set.intersection(*(_used(program) for program in programs.values()))
+    everywhere = set.intersection(*(program.used for program in programs.values()))
     found: dict[frozenset[str], dict[str, Removal]] = {}
     states: dict[frozenset[str], set[str]] = {}
     streams: dict[frozenset[str], Atom] = {}
@@ -58,11 +58,6 @@ def find_blocks(
     common = {key: removals for key, removals in found.items() if set(removals) == set(programs)}
     inner = [key for key in common if not any(other < key for other in common)]
     return [Block(names[key], frozenset(states[key]), streams[key], common[key]) for key in inner]
-
-
-def _used(program: Program) -> set[str]:
-    nodes = (node for node in program.module.graph.nodes if node.op == "placeholder")
-    return {name for node, name in zip(nodes, program.state, strict=False) if node.users}
 
 
 def _stream(analysis: Analysis, residual: Residual) -> Atom | None:

@@ -74,6 +74,12 @@ class Program:
     out_spec: Any
     fixed_inputs: list[str] = field(default_factory=list)
 
+    @property
+    def used(self) -> set[str]:
+        """Names of the parameters, buffers and constants that the graph really uses."""
+        nodes = (node for node in self.module.graph.nodes if node.op == "placeholder")
+        return {name for node, name in zip(nodes, self.state, strict=False) if node.users}
+
 
 @dataclass(frozen=True)
 class Example:
@@ -183,12 +189,12 @@ def export_program(
         InvalidInput: the network cannot be exported (it branches on values), or loses a custom backward.
     """
     wrapper = _Flat(model, example)
-    with _in_mode(model, mode == "train"), _custom_functions() as custom, _quiet():
+    with _in_mode(model, mode == "train"), _quiet():
         exported = _export(wrapper, example, closed)
-    if custom:
+    if wrapper.result.custom:
         raise InvalidInput(
-            f"`model` uses the custom autograd function {custom[0]!r}, whose backward a traced graph does not keep: "
-            "write it with plain operators, or register it with torch.library.custom_op"
+            f"`model` uses the custom autograd function {wrapper.result.custom[0]!r}, whose backward a traced graph "
+            "does not keep: write it with plain operators, or register it with torch.library.custom_op"
         )
     module = exported.graph_module
     normalize(module)
@@ -218,6 +224,7 @@ class _Result:
 
     spec: Any = None
     paths: Sequence[str] = ()
+    custom: Sequence[str] = ()
 
 
 class _Flat(nn.Module):
@@ -234,7 +241,9 @@ class _Flat(nn.Module):
         result = self.inner(*args, **kwargs)
         keyed, self.result.spec = pytree.tree_flatten_with_path(result)
         self.result.paths = [pytree.keystr(path) or "output" for path, _ in keyed]
-        return tuple(leaf for _, leaf in keyed)
+        leaves = tuple(leaf for _, leaf in keyed)
+        self.result.custom = _custom_functions(leaves)
+        return leaves
 
 
 def _export(wrapper: _Flat, example: Example, closed: Pinned) -> torch.export.ExportedProgram:
@@ -322,22 +331,22 @@ def _in_mode(model: nn.Module, training: bool) -> Iterator[None]:
             module.training = flag
 
 
-@contextlib.contextmanager
-def _custom_functions() -> Iterator[list[str]]:
-    """Collect the names of custom autograd functions that are applied meanwhile."""
-    seen: list[str] = []
-    original = torch.autograd.Function.apply.__func__  # type: ignore[attr-defined]
-
-    def apply(cls: type, *args: Any, **kwargs: Any) -> Any:
-        if not cls.__module__.startswith("torch."):
-            seen.append(cls.__qualname__)
-        return original(cls, *args, **kwargs)
-
-    torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment]
-    try:
-        yield seen
-    finally:
-        torch.autograd.Function.apply = classmethod(original)  # type: ignore[assignment]
+def _custom_functions(outputs: Sequence[Any]) -> list[str]:
+    """Return the names of the custom autograd functions that outputs were computed with."""
+    stack = [leaf.grad_fn for leaf in outputs if isinstance(leaf, Tensor)]
+    seen = set(stack)
+    names: list[str] = []
+    while stack:
+        node = stack.pop()
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            made_by = node._forward_cls
+            if not made_by.__module__.startswith("torch."):
+                names.append(made_by.__qualname__)
+        for below, _ in () if node is None else node.next_functions:
+            if below not in seen:
+                seen.add(below)
+                stack.append(below)
+    return names
 
 
 @contextlib.contextmanager

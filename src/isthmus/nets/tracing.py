@@ -112,7 +112,7 @@ def _own_constants(program: Program, mode: str) -> Program:
 
 
 def _fresh_dims(entries: Mapping[str, StateEntry], programs: Mapping[str, Program]) -> dict[str, Dims]:
-    used = {name for program in programs.values() for name in program.state}
+    used = {name for program in programs.values() for name in program.used}
     dims: dict[str, Dims] = {}
     for name, entry in entries.items():
         reason = None if name in used else "not used by the network's forward"

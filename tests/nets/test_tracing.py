@@ -1,0 +1,300 @@
+"""What is traced, refused or kept whole, with the reason."""
+
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import isthmus
+from cases.networks import GPT, T5, Bottleneck, LeNet, Llama, mlp, resnet
+from isthmus.errors import InvalidInput
+from isthmus.nets.registry import RULES
+from isthmus.nets.rules import rule
+from isthmus.nets.subnetwork import build
+from isthmus.nets.verify import verify
+
+
+def reasons(coupling) -> str:
+    return " ".join(reason for whole in coupling.whole for reason in whole.reasons)
+
+
+def test_layouts_of_a_transformer() -> None:
+    """Fused q|k|v rows and output columns move by whole heads; grouped queries move with their key."""
+    coupling = isthmus.trace(GPT(), (torch.zeros(2, 5, dtype=torch.long),))
+    head = next(axis for axis in coupling.axes if axis.name == "blocks.0.attn.qkv")
+    kept = coupling.index_map({head.name: np.array([1, 3])})
+    inside = [4, 5, 6, 7, 12, 13, 14, 15]
+    assert kept["blocks.0.attn.qkv.weight"][0].tolist() == [p * 16 + i for p in range(3) for i in inside]
+    assert kept["blocks.0.attn.out.weight"][1].tolist() == inside
+    assert kept["blocks.0.attn.out.weight"][0] is None
+    llama = isthmus.trace(Llama(), (torch.zeros(2, 5, dtype=torch.long),))
+    kept = llama.index_map({"layers.0.q": np.array([2])})
+    assert kept["layers.0.q.weight"][0].tolist() == [8, 9, 10, 11]
+    assert kept["layers.0.k.weight"][0].tolist() == [4, 5]
+
+
+def test_convolution_to_linear_moves_whole_places() -> None:
+    coupling = isthmus.trace(LeNet(), (torch.zeros(2, 1, 14, 14),))
+    kept = coupling.index_map({"c2": np.array([1, 7])})
+    assert kept["f1.weight"][1].tolist() == [4, 5, 6, 7, 28, 29, 30, 31]
+
+
+def test_relative_bias_follows_its_heads() -> None:
+    coupling = isthmus.trace(T5(), tuple(torch.zeros(2, 5, dtype=torch.long) for _ in range(2)))
+    kept = coupling.index_map({"self_attention.q": np.array([3])})
+    assert kept["self_attention.bias.weight"] == (None, np.array([3]))
+
+
+class SameSizes(nn.Module):
+    """Batch, heads, width of a head and length are all 4: sizes say nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.o = nn.Linear(4, 48), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.q(x).view(4, 4, 3, 4, 4).permute(2, 0, 3, 1, 4).unbind(0)
+        y = (q @ k.mT).softmax(-1) @ v
+        return self.o(y.transpose(1, 2).reshape(4, 4, 16))
+
+
+def test_equal_sizes_are_told_apart() -> None:
+    x = torch.randn(4, 4, 4)
+    model = SameSizes()
+    coupling = isthmus.trace(model, (x,))
+    assert [(axis.size, axis.kind) for axis in coupling.cut_axes] == [(4, "head")]
+    assert verify(coupling.select(["*"]), model, (x,)).passed
+
+
+class Sigmoid(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.sigmoid()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+
+class Custom(nn.Module):
+    def __init__(self, f) -> None:
+        super().__init__()
+        self.a, self.b, self.f = nn.Linear(4, 8), nn.Linear(8, 2), f
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.f(self.a(x)))
+
+
+@pytest.mark.parametrize(
+    ("f", "message"),
+    [
+        (Sigmoid.apply, "custom autograd function 'Sigmoid'"),
+        (lambda x: x if x.sum() > 0 else -x, "cannot be traced"),
+        (lambda x: x[x > 0][: int(x.shape[0])].sum() + x if bool((x > 0).any()) else x, "cannot be traced"),
+    ],
+)
+def test_out_of_reach_is_refused_in_one_line(f, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message) as caught:
+        isthmus.trace(Custom(f), (torch.randn(3, 4),))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("f", "reason"),
+    [
+        (lambda x: x.softmax(-1), "softmax over this axis"),
+        (lambda x: x.cumsum(-1), "the order along this axis matters"),
+        (lambda x: x * torch.arange(8.0), "positions used as values"),
+        (lambda x: x.sort(-1).values, "sorted along this axis"),
+        (lambda x: torch.cdist(x, torch.eye(8)), "no rule for this operator (aten.cdist)"),
+        (lambda x: torch.linalg.qr(x.t() @ x)[0][: x.shape[0]] + x, "no rule for this operator (aten.linalg_qr)"),
+    ],
+)
+def test_kept_whole_with_the_reason(f, reason: str) -> None:
+    model, x = Custom(f), torch.randn(8, 4)
+    coupling = isthmus.trace(model, (x,))
+    assert coupling.cut_axes == ()
+    assert reason in reasons(coupling)
+    assert reason.split(" (")[0] in str(coupling)
+    with pytest.raises(InvalidInput, match="no axis"):
+        coupling.partition(2, seed=0)
+
+
+def test_a_permuted_axis_is_an_axis_of_its_own() -> None:
+    """Behind a fixed permutation the units are new ones: the index is sliced with them, what it reads is whole."""
+    model, x = Custom(lambda x: x[:, torch.tensor([1, 0, 2, 7, 4, 5, 6, 3])].relu()), torch.randn(8, 4)
+    coupling = isthmus.trace(model, (x,), verify=True)
+    assert [axis.members[0].name for axis in coupling.cut_axes] == ["b.weight"]
+    assert "indexed by value" in reasons(coupling)
+
+
+def test_an_unknown_operator_names_its_submodule_and_leaves_the_rest() -> None:
+    class Frozen(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.linalg.matrix_exp(x.t() @ x)[: x.shape[0]]
+
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6), Frozen(), nn.Linear(6, 2))
+    coupling = isthmus.trace(model, (torch.randn(6, 4),))
+    assert [axis.name for axis in coupling.cut_axes] == ["0"]
+    assert coupling.problems == ("kept whole: no rule for this operator (aten.linalg_matrix_exp in 3)",)
+
+
+def test_a_rule_for_a_custom_operator_takes_a_few_lines() -> None:
+    @torch.library.custom_op("isthmustest::scaled", mutates_args=())
+    def scaled(x: Tensor, factor: float) -> Tensor:
+        return x * factor
+
+    scaled.register_fake(lambda x, factor: torch.empty_like(x))
+    scaled.register_autograd(lambda ctx, grad: (grad * ctx.factor, None),
+                             setup_context=lambda ctx, inputs, output: setattr(ctx, "factor", inputs[1]))  # fmt: skip
+    model, x = Custom(lambda x: scaled(x, 2.0)), torch.randn(3, 4)
+    assert "no rule for this operator (isthmustest.scaled)" in reasons(isthmus.trace(model, (x,)))
+    try:
+        rule("isthmustest::scaled")(lambda call: call.dims(call["x"]))
+        coupling = isthmus.trace(model, (x,), verify=True)
+        assert [axis.name for axis in coupling.cut_axes] == ["a"]
+    finally:
+        del RULES["isthmustest::scaled"]
+
+
+def test_verify_finds_a_wrong_rule() -> None:
+    """A rule that lets a softmax be cut: the comparison must not agree."""
+    right = RULES["aten::softmax"]
+    model, x = Custom(lambda x: x.softmax(-1)), torch.randn(3, 4)
+    try:
+        rule("aten::softmax")(lambda call: call.dims(call["self"]))
+        with pytest.raises(InvalidInput, match=r"not cut correctly: .* differ \(outputs"):
+            isthmus.trace(model, (x,), verify=True)
+    finally:
+        RULES["aten::softmax"] = right
+
+
+def test_shared_memory_and_unused_parameters_are_whole() -> None:
+    model = Custom(torch.relu)
+    model.b = nn.Linear(8, 4)
+    model.b.weight = nn.Parameter(model.a.weight.t())
+    model.unused = nn.Linear(5, 5)
+    coupling = isthmus.trace(model, (torch.randn(3, 4),))
+    assert coupling.cut_axes == ()
+    assert "shares memory with" in reasons(coupling)
+    assert "not used by the network's forward" in reasons(coupling)
+
+
+def test_meta_device_and_a_source_of_slices() -> None:
+    """A network nobody holds: traced on meta, cut from a function that reads slices."""
+    with torch.device("meta"):
+        model = resnet(Bottleneck(8, 4))
+        coupling = isthmus.trace(model, (torch.zeros(2, 3, 8, 8),))
+    partition = coupling.partition(2, seed=0)
+    asked = []
+
+    def read(name, held):
+        shape = [s if i is None else len(i) for i, s in zip(held, coupling.entries[name].shape, strict=True)]
+        asked.append((name, shape))
+        return torch.ones(shape, dtype=coupling.entries[name].dtype)
+
+    sub = isthmus.cut(read, coupling, partition, 1)
+    assert sub.module(torch.randn(5, 3, 8, 8)).shape == (5, 5)
+    assert len(asked) == len(coupling.entries)
+    with pytest.raises(InvalidInput, match="meta device"):
+        coupling.verify(model, (torch.zeros(2, 3, 8, 8),))
+
+
+def test_depth_cut_drops_parameters_and_counters() -> None:
+    model = resnet(Bottleneck(8, 4), Bottleneck(8, 4), Bottleneck(8, 4))
+    x = torch.randn(3, 3, 8, 8)
+    coupling = isthmus.trace(model, (x,), cut=["block"])
+    partition = coupling.partition(2, seed=0, law="overlapping", minimum=2)
+    assert [len(units) for units in partition.held["blocks"]] == [2, 2]
+    sub = isthmus.cut(model, coupling, partition, 0)
+    gone = {"3", "4", "5"} - {name.split(".")[0] for name in sub.indices}
+    assert len(gone) == 1
+    model[int(gone.pop())] = nn.Identity()
+    torch.testing.assert_close(sub.module.eval()(x), model.eval()(x))
+
+
+def test_dropout_batch_norm_and_autocast_in_training() -> None:
+    model = mlp(nn.BatchNorm1d)
+    x = torch.randn(16, 6)
+    coupling = isthmus.trace(model, (x,))
+    sub = isthmus.cut(model, coupling, coupling.partition(2, seed=0), 0)
+    sub.module.train()
+    assert not torch.equal(sub.module(x), sub.module(x))
+    assert sub.module.state_dict()["1.num_batches_tracked"] == 2
+    assert sub.module.state_dict()["1.num_batches_tracked"].dtype == torch.int64
+    sub.module.eval()
+    assert torch.equal(sub.module(x), sub.module(x))
+    assert set(sub.module.state_dict()) == set(model.state_dict())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert sub.module(x).dtype == torch.bfloat16
+
+
+def test_another_call_than_the_traced_one_is_refused() -> None:
+    class Flagged(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor, double: bool = False, mask: Tensor | None = None) -> Tensor:
+            y = self.b(self.a(x).relu())
+            return 2 * y if double else y
+
+    model, x = Flagged(), torch.randn(3, 4)
+    coupling = isthmus.trace(model, (x,), {"double": True})
+    sub = isthmus.cut(model, coupling, coupling.partition(2, seed=0), 0)
+    assert sub.module(x=x, double=True).shape == (3, 2)
+    with pytest.raises(InvalidInput, match="traced with True"):
+        sub.module(x, double=False)
+    with pytest.raises(InvalidInput, match="traced with `double`"):
+        sub.module(x)
+    with pytest.raises(InvalidInput, match="traced without `mask`"):
+        sub.module(x, double=True, mask=x)
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = mlp(nn.BatchNorm1d)
+    model[3].eval()
+    flags = [module.training for module in model.modules()]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    coupling = isthmus.trace(model, (torch.randn(3, 6),), verify=True)
+    assert flags == [module.training for module in model.modules()]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert build(model, coupling, {}).module is not model
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, x: isthmus.trace("net", (x,)), "`model` must be a torch.nn.Module"),
+        (lambda m, x: isthmus.trace(m, ()), "must fit the network's forward"),
+        (lambda m, x: isthmus.trace(m, (x,), cut=["nothing*"]), "must name a kind .* got 'nothing"),
+        (lambda m, x: isthmus.trace(m, (x,)).partition(9, seed=0), "has 8 units, too few for 9 workers"),
+        (lambda m, x: isthmus.trace(m, (x,)).partition(2, seed=0, law="unifrom"), "did you mean 'uniform'"),
+        (lambda m, x: isthmus.trace(m, (x,)).partition(2, seed=0, law="weighted"), "`capacities` must be given"),
+    ],
+)
+def test_misuse(call, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        call(mlp(), torch.randn(3, 6))
+
+
+def test_pictures() -> None:
+    coupling = isthmus.trace(mlp(), (torch.randn(3, 6),))
+    assert "hidden" in str(coupling)
+    assert '"0.weight"' in coupling.to_dot()
+    assert coupling.to_dot().startswith("graph coupling {")
+
+
+def test_importing_isthmus_loads_no_torch() -> None:
+    code = textwrap.dedent("""
+        import sys, isthmus
+        assert "torch" not in sys.modules
+        isthmus.trace
+        assert "torch" in sys.modules
+    """)
+    subprocess.run([sys.executable, "-c", code], check=True)
