@@ -87,6 +87,7 @@ class Coupling:
         dims: the term of every dimension of each of them.
         fixed_inputs: input sizes a subnetwork is bound to (all others are open).
         problems: operators without a rule, and what else the trace wants to say.
+        graphs: those of subnetworks already built, by the sizes of the cut.
     """
 
     axes: tuple[Axis, ...]
@@ -99,6 +100,7 @@ class Coupling:
     example: Example = field(repr=False)
     fixed_inputs: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    graphs: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property
     def cut_axes(self) -> tuple[Axis, ...]:

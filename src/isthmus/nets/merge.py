@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from isthmus.errors import InvalidInput
 from isthmus.nets.coupling import Coupling
 from isthmus.nets.laws import NetPartition
-from isthmus.nets.ownership import Held, IndexMap, merge_states
+from isthmus.nets.ownership import IndexMap, merge_into
 from isthmus.nets.subnetwork import Subnetwork, named_state
 
 
@@ -33,14 +33,8 @@ def merge(model: nn.Module, subnetworks: Sequence[Subnetwork]) -> nn.Module:
         for name in dict.fromkeys(name for state, _ in parts for name in state):
             if name not in whole:
                 raise InvalidInput(f"`model` has no parameter or buffer {name!r}, which a subnetwork brings")
-            merge_tensor(whole[name], [(state[name], indices[name]) for state, indices in parts if name in state])
+            merge_into(whole[name], [(state[name], indices[name]) for state, indices in parts if name in state])
     return model
-
-
-def merge_tensor(target: Tensor, holders: Sequence[tuple[Tensor, Held]]) -> None:
-    """Write what the holders bring into one tensor, in place."""
-    merged = merge_states({"": target}, [({"": part}, {"": held}) for part, held in holders])
-    target.copy_(merged[""])
 
 
 def zero_cross_blocks(model: nn.Module, coupling: Coupling, partition: NetPartition) -> nn.Module:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from isthmus.nets.merge import merge_tensor
-from isthmus.nets.ownership import Held, slice_tensor
+from isthmus.nets.ownership import Held, merge_into, slice_tensor
 from isthmus.nets.subnetwork import Subnetwork
 
 
@@ -69,5 +68,5 @@ def _merged(old: Any, values: Sequence[tuple[Any, Held]], parameter: Tensor) -> 
         candidates = [value for value, _ in values] + ([] if old is None else [old])
         return max(candidates, key=float) if all(c is not None for c in candidates) else first
     target = torch.zeros_like(parameter, dtype=first.dtype) if old is None else old
-    merge_tensor(target, values)
+    merge_into(target, values)
     return target

@@ -18,6 +18,7 @@ from isthmus.partitions import Indices
 Held = tuple[Indices | None, ...]
 IndexMap = Mapping[str, Held]
 State = Mapping[str, Tensor]
+_PIECE = 1 << 16
 
 
 def slice_state(state: State, index_map: IndexMap) -> dict[str, Tensor]:
@@ -59,6 +60,33 @@ def merge_states(whole: State, parts: Sequence[tuple[State, IndexMap]]) -> dict[
             _check_fits(name, tensor, part, held)
         merged[name] = _merge_tensor(tensor, holders)
     return merged
+
+
+def merge_into(whole: Tensor, holders: Sequence[tuple[Tensor, Held]]) -> None:
+    """Merge the parts of one tensor into it, in place: as :func:`merge_states`, with fewer copies.
+
+    Raises:
+        InvalidInput: a part that does not fit its index set.
+    """
+    for part, held in holders:
+        _check_fits("", whole, part, held)
+    if len(holders) < 2 or _disjoint([held for _, held in holders], whole.shape):
+        for part, held in holders:
+            _write(whole, held, part)
+    elif whole.is_floating_point() and all(indices is None for _, held in holders for indices in held):
+        _mean_into(whole, [part for part, _ in holders])
+    else:
+        whole.copy_(_merge_tensor(whole, holders))
+
+
+def _mean_into(whole: Tensor, parts: Sequence[Tensor]) -> None:
+    """Write the mean piece by piece: what is summed up stays in the processor's cache."""
+    if not all(tensor.is_contiguous() for tensor in (whole, *parts)):
+        whole.copy_(mean_of(parts))
+        return
+    flat, flats = whole.view(-1), [part.view(-1) for part in parts]
+    for start in range(0, flat.numel(), _PIECE):
+        flat[start : start + _PIECE] = mean_of([part[start : start + _PIECE] for part in flats])
 
 
 def mean_of(tensors: Sequence[Tensor]) -> Tensor:

@@ -76,7 +76,10 @@ def build(
     worker: int = 0,
     factors: Mapping[str, float] | None = None,
 ) -> Subnetwork:
-    """Return the network restricted to given units of each axis."""
+    """Return the network restricted to given units of each axis.
+
+    The graphs depend on the sizes of the cut alone and are shared between all subnetworks of the same sizes.
+    """
     indices = coupling.index_map(held)
     kept = coupling.kept(held)
     read = _reader(model, coupling)
@@ -85,7 +88,13 @@ def build(
     for name, tensor in coupling.constants.items():
         part = slice_tensor(tensor, tuple(terms.evaluate(term, kept) for term in coupling.dims[name]))
         state[name] = part.to(device) if part.device != device else part
-    modes = _modes(coupling, held, kept, _by_atom(coupling, factors or {}), device)
+    scaled = _by_atom(coupling, factors or {})
+    lacking = tuple(block.name for block in coupling.missing_blocks(held))
+    sizes = tuple((name, len(units)) for name, units in sorted(held.items()))
+    key = (sizes, lacking, tuple(sorted((factors or {}).items())), device)
+    modes = coupling.graphs.get(key)
+    if modes is None:
+        modes = coupling.graphs[key] = _modes(coupling, held, kept, scaled, device)
     network = GraphNetwork(modes, state, coupling.entries, coupling.example)
     if isinstance(model, nn.Module):
         network.train(model.training)
