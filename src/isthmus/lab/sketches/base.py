@@ -26,6 +26,9 @@ class Sketch(ABC):
     workers: int
     dim: int
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(workers={self.workers}, dim={self.dim})"
+
     @abstractmethod
     def sample(self, random: np.random.Generator) -> Array:
         """Draw all workers' diagonals at once, [n, d]."""

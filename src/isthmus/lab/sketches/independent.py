@@ -170,6 +170,9 @@ class Bernoulli(ImportanceSampling):
         super().__init__(workers, np.full(dim, self.probability))
         self.scale = 1.0 / self.probability if scale is None else check_number("scale", scale, above=0.0)
 
+    def __repr__(self) -> str:
+        return f"Bernoulli(workers={self.workers}, dim={self.dim}, probability={self.probability}, scale={self.scale})"
+
     @property
     def weights(self) -> Array | float:
         """1/p, or the given scale."""
