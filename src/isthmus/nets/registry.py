@@ -57,10 +57,10 @@ def find_rule(node: fx.Node) -> Rule | None:
     schema = getattr(target, "_schema", None)
     if schema is None:
         return RULES.get(str(getattr(target, "__name__", target)))
-    base = schema.name
-    names = [f"{base}.{schema.overload_name}", base]
+    base, overload = schema.name, schema.overload_name or "default"
+    names = [f"{base}.{overload}", base]
     if base.endswith("_") and not base.endswith("__"):  # in place: as the plain operator, into the first operand
-        names += [f"{base[:-1]}.{schema.overload_name}", base[:-1]]
+        names += [f"{base[:-1]}.{overload}", base[:-1]]
     for name in names:
         if name in RULES:
             return RULES[name]

@@ -210,7 +210,9 @@ def narrow(call: Call) -> Dims:
     if all(isinstance(value, int) for value in (start, length, total)):
         pieces = (None, dims[dim]) if total == length else _range(dims[dim], start % total, length, total)
     if pieces is None:
-        raise NoRule("a range that cuts across units")
+        call.freeze(dims[dim], "sliced by position")
+        dims[dim] = call.whole(call.shape()[dim], "sliced by position")
+        return tuple(dims)
     if pieces[0] is not None:
         call.resize("start", pieces[0])
     call.resize("length", pieces[1])
