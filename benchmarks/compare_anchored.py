@@ -84,8 +84,7 @@ def write_figure(path: Path, cells: Path | None, processes: int) -> None:
     results = run_cells(cells_of(settings), cells, processes)
     with RunWriter(path, "figure", figure_config(settings), replace=True) as writer:
         for row in figure_rows(results):
-            if row["style"] != "dashed":
-                writer.append(row)
+            writer.append(row)
         writer.finish({})
 
 

@@ -143,7 +143,18 @@ def test_strategies_keep_their_colours_and_others_get_their_own() -> None:
     assert colors["ist"] == known["ist"]
     assert colors["narrow"] == known["narrow"]
     assert len({*known.values(), colors["new"], colors["other"]}) == len(known) + 2
-    assert len(set(cycle_colors(map(str, range(len(PALETTE)))).values())) == len(PALETTE)
+    assert len(set(cycle_colors(map(str, range(14))).values())) == 14
+    assert set(PALETTE) < set(cycle_colors(map(str, range(14))).values())
+
+
+def test_a_bound_has_the_colour_of_what_it_bounds() -> None:
+    colors = cycle_colors(["ist", "ist: bound", "gd", "diana: bound", "gd: bound", "diana"])
+    assert colors["ist: bound"] == colors["ist"]
+    assert colors["gd: bound"] == colors["gd"]
+    assert colors["diana: bound"] == colors["diana"]
+    assert len({colors["ist"], colors["gd"], colors["diana"]}) == 3
+    assert list(colors) == ["ist", "ist: bound", "gd", "diana: bound", "gd: bound", "diana"]
+    assert cycle_colors(["alone: bound"])["alone: bound"]
 
 
 def test_shade_reaches_white_and_black() -> None:

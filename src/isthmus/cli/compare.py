@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from isthmus.lab.compare import Comparison, cells_of, figure_config, figure_rows, run_cells, sweep_rows
-from isthmus.records import RunWriter
+from isthmus.records import RunWriter, fresh_folder, read_run
+from isthmus.report import draw_png
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,11 @@ class Options(Comparison):
     processes: int = os.cpu_count() or 1
     """Processes that share the methods."""
     out: Path | None = None
-    """Folder to write the run to."""
+    """Folder to write the run and its picture to; by default a new one under runs/."""
     replace: bool = False
     """Replace an earlier run in --out."""
     json: bool = False
     """Print one JSON object instead of tables."""
-
-    def __post_init__(self) -> None:
-        """Leave the checks to the :class:`Comparison` that :func:`run` builds: their messages are then one line."""
 
 
 def run(options: Options) -> None:
@@ -45,15 +43,17 @@ def run(options: Options) -> None:
     cells = cells_of(settings, options.over, options.values)
     results = run_cells(cells, options.cells, options.processes)
     values = [value for value in options.values for _ in settings.methods] if options.over else []
-    if options.out is not None:
-        with RunWriter(options.out, "figure", figure_config(settings, options.over), replace=options.replace) as writer:
-            for row in sweep_rows(results, values) if options.over else figure_rows(results):
-                writer.append(row)
-            writer.finish({"results": [_without_curves(one) for one in results]})
+    out = options.out or fresh_folder(f"compare-{settings.problem}")
+    with RunWriter(out, "figure", figure_config(settings, options.over), replace=options.replace) as writer:
+        for row in sweep_rows(results, values) if options.over else figure_rows(results):
+            writer.append(row)
+        writer.finish({"results": [_without_curves(one) for one in results]})
+    draw_png(read_run(out), out)
     if options.json:
         print(json.dumps({"settings": figure_config(settings, options.over), "results": results}))
         return
     _show(settings, results, options, values)
+    print(f"run and picture written to {out}; a page of it: isthmus report {out}")
 
 
 def _without_curves(result: dict[str, Any]) -> dict[str, Any]:
@@ -76,8 +76,6 @@ def _show(settings: Comparison, results: list[dict[str, Any]], options: Options,
         if one["above_limit"]:
             console.print(f"{one['title']}: step {one['stepsize']:.3g} is above the theory's limit {one['limit']:.3g}")
     console.print(f"{settings.value_bits} bits a number; in totals a message to all workers is {settings.broadcast}")
-    if options.out is not None:
-        console.print(f"run written to {options.out}", soft_wrap=True)
 
 
 def _cost_row(one: dict[str, Any]) -> list[str]:

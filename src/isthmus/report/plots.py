@@ -15,6 +15,7 @@ from typing import Any
 
 from isthmus.errors import InvalidInput, check_choice
 
+_MORE_COLORS = ("#332288", "#117733", "#999933", "#44AA99", "#AA4499", "#661100")
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#882255", "#5B5B5B")
 SCALES = ("linear", "log")
 STYLES = ("line", "dashed", "dotted", "dashdot", "markers")
@@ -264,15 +265,19 @@ def slug(text: str) -> str:
 
 
 def cycle_colors(names: Iterable[str], known: dict[str, str] | None = None) -> dict[str, str]:
-    """Return a colour for each distinct name, in order of appearance: the known ones first keep theirs."""
+    """Return a colour for each distinct name, in order of appearance: the known ones keep theirs for themselves.
+
+    "NAME: ..." is drawn in the colour of "NAME" where that is there too: a bound looks like what it bounds.
+    """
+    distinct = list(dict.fromkeys(names))
+    fixed = {name: color for name, color in (known or {}).items() if name in distinct}
+    free = [color for color in (*PALETTE, *_MORE_COLORS) if color not in (known or {}).values()]
     colors: dict[str, str] = {}
-    fixed = known or {}
-    free = [color for color in PALETTE if color not in fixed.values()] or list(PALETTE)
-    for name in names:
-        if name not in colors:
-            taken = sum(1 for other in colors if other not in fixed)
-            colors[name] = fixed.get(name, free[taken % len(free)])
-    return colors
+    for name in distinct:
+        owner = name.partition(": ")[0]
+        if name in fixed or owner not in distinct or owner == name:
+            colors[name] = fixed.get(name) or free[(len(colors) - len(fixed.keys() & colors.keys())) % len(free)]
+    return {name: colors.get(name) or colors[name.partition(": ")[0]] for name in distinct}
 
 
 def shade(color: str, amount: float) -> str:

@@ -114,13 +114,14 @@ def _bars(axes: Axes, bars: Bars) -> None:
 
 
 def _legend(canvas: Canvas, grid: Sequence[Axes]) -> None:
-    """One legend below all panels where they show the same curves, otherwise one in each."""
+    """One legend below all panels where one of them shows all that the others show, otherwise one in each."""
     entries = [axes.get_legend_handles_labels() for axes in grid]
-    if len({tuple(labels) for _, labels in entries}) == 1:
-        handles, labels = entries[0]
+    handles, labels = max(entries, key=lambda entry: len(entry[1]))
+    if all(set(others) <= set(labels) for _, others in entries):
         if labels:
             widest = 0.5 + 0.085 * max(map(len, labels))  # inches: the line and its words
             columns = min(3, len(labels), max(1, int(canvas.get_figwidth() / widest)))
+            canvas.set_figheight(canvas.get_figheight() + 0.2 * math.ceil(len(labels) / columns))
             canvas.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
         return
     for axes, (handles, labels) in zip(grid, entries, strict=True):
