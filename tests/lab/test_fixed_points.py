@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cases.lab import random_quadratic
+from isthmus import lab
 from isthmus.errors import InvalidInput
 from isthmus.lab import (
     IST,
@@ -105,19 +107,39 @@ def test_theorem_1_bounds_hold_where_they_apply() -> None:
         method = IST(Permutation(3, 6), share / theta)
         for bound in (theory.theorem1_contraction, theory.theorem1_average):
             found = bound(problem, method, np.ones(6), 40)
-            assert found.applies, found.conditions
+            assert found.applies, found.assumptions
             assert found.holds()
             assert 0 < found.worst_ratio <= 1 + 1e-9
     biased = theory.theorem1_contraction(random_quadratic(3, 6), IST(Permutation(3, 6), 0.01), np.ones(6), 5)
     assert not biased.applies
-    assert biased.conditions[0].name == "interpolation"
+    assert biased.assumptions[0].name == "interpolation"
     large = theory.theorem1_contraction(problem, IST(Permutation(3, 6), 2 / theta), np.ones(6), 5)
-    assert "above 1/theta" in {condition.name: condition.why for condition in large.conditions}["gamma"]
+    assert "above 1/theta" in {one.name: one.why for one in large.assumptions}["gamma"]
     flat = np.diag([3.0, 0.0])
     singular = theory.theorem1(Quadratic([flat, flat], np.zeros((2, 2))), Permutation(2, 2))
-    assert [condition.name for condition in singular.conditions if not condition.holds] == ["Lbar > 0"]
+    assert [one.name for one in singular.assumptions if not one.holds] == ["Lbar > 0"]
     assert "in its range" in singular.verdict(0.01).why
     assert singular.rate == pytest.approx(2 * 3.0)
+
+
+@pytest.mark.parametrize("kind", [float, np.float64])
+def test_a_step_above_the_limit_fails_whatever_kind_of_number_it_is(kind: type[float]) -> None:
+    problem = random_quadratic(3, 6)
+    limit = 2 / float(problem.spectrum[-1])
+    for share, applies in ((0.5, True), (1.5, False)):
+        found = theory.gradient_descent_rate(problem, kind(share * limit), np.ones(6), 3)
+        assert found.applies is applies
+        assert [one.holds for one in found.assumptions] == [applies]
+
+
+def test_an_exact_bound_is_a_bound_with_one_exact_value_for_each_of_its_own() -> None:
+    found = theory.gradient_descent_rate(random_quadratic(3, 6), 0.01, np.ones(6), 3)
+    assert isinstance(found, lab.Bound)
+    assert theory.Bound is lab.Bound
+    with pytest.raises(InvalidInput, match="`exact` must have the shape"):
+        dataclasses.replace(found, exact=found.exact[1:])
+    with pytest.raises(InvalidInput, match="`kind` must be one of"):
+        dataclasses.replace(found, kind="above")
 
 
 @given(n=st.integers(1, 4), size=st.integers(1, 3), seed=st.integers(0, 999), share=st.floats(0.05, 1.0))
@@ -133,7 +155,7 @@ def test_no_bound_is_broken(n: int, size: int, seed: int, share: float) -> None:
         bounds += [theory.theorem1_contraction(unbiased, method, x0, 25)]
         bounds += [theory.theorem1_average(unbiased, method, x0, 25)]
     biased = random_quadratic(n, d, seed)
-    limit = theory.sgd_rate(biased, IST(Permutation(n, d), 1e-9), x0, 1).conditions[0].number
+    limit = theory.sgd_rate(biased, IST(Permutation(n, d), 1e-9), x0, 1).assumptions[0].number
     bounds += [theory.sgd_rate(biased, IST(Permutation(n, d), share * limit), x0, 25)]
     for bound in bounds:
         assert not bound.applies or bound.holds(), bound.name
@@ -169,7 +191,7 @@ def test_gradient_descent_and_sgd_rates() -> None:
     assert descent.applies
     assert descent.holds()
     assert not theory.gradient_descent_rate(problem, 3 / problem.spectrum[-1], np.ones(6), 3).applies
-    limit = theory.sgd_rate(problem, IST(Permutation(3, 6), 1e-9), np.ones(6), 1).conditions[0].number
+    limit = theory.sgd_rate(problem, IST(Permutation(3, 6), 1e-9), np.ones(6), 1).assumptions[0].number
     for share in (0.1, 1.0):
         bound = theory.sgd_rate(problem, IST(Permutation(3, 6), share * limit), np.ones(6), 60)
         assert bound.applies

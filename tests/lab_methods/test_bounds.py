@@ -14,6 +14,7 @@ from isthmus.lab.measure import Budget, judge, measure
 from isthmus.lab.methods import DCGD, DIANA, MARINA, AcceleratedGradientDescent, BlockCoordinateDescent, ProxSkip
 from isthmus.lab.problems import LeastSquares, Logistic, Minibatch, Samples, random_quadratic
 from isthmus.lab.rates import Setting, best_momentum_of, bounds, largest_stepsize, with_default_stepsize
+from isthmus.lab.theory import gradient_descent_rate
 
 GRID = [
     (dim, workers, condition, heterogeneity, shared)
@@ -135,6 +136,15 @@ def test_a_bound_that_is_broken_is_seen():
         assert verdict.holds is False
         assert verdict.ratio == pytest.approx(1 / factor)
     assert judge(Bound("right", "gap", gaps, "tight", (), ""), measured).holds
+
+
+def test_a_bound_on_what_no_run_measures_is_refused():
+    problem, x0 = random_quadratic(3, 6, 5.0, 0.5, 0), np.ones(6)
+    measured = measure(problem, GradientDescent(0.1), x0, Budget(5, 2))
+    with pytest.raises(InvalidInput, match="`measure` must be one of gap, distance, gradient"):
+        judge(gradient_descent_rate(problem, 0.1, x0, 5), measured)
+    with pytest.raises(InvalidInput, match="`measure` must be one of gap, distance, gradient"):
+        Bound("wrong", "gaps", np.ones(6), "upper", (), "")
 
 
 def test_constants_of_a_known_problem():

@@ -172,10 +172,10 @@ def _bounds(case: _Case, rounds: int) -> list[dict[str, Any]]:
     return [
         {
             "name": bound.name,
-            "quantity": bound.quantity,
+            "quantity": bound.measure,
             "kind": bound.kind,
             "applies": bound.applies,
-            "why": "; ".join(condition.why for condition in bound.conditions if not condition.holds),
+            "why": "; ".join(one.why for one in bound.assumptions if one.holds is False),
             "worst_ratio": bound.worst_ratio,
             "reference": bound.reference,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -28,6 +29,10 @@ class Assumption:
     holds: bool | None
     number: float
     why: str
+
+    def __post_init__(self) -> None:
+        if self.holds is not None:  # NumPy's booleans are not `False`, which is how a failure is told from None
+            object.__setattr__(self, "holds", bool(self.holds))
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +63,12 @@ class Bound:
     assumptions: tuple[Assumption, ...]
     reference: str
 
+    measures: ClassVar[tuple[str, ...] | None] = MEASURES  # what `measure` may be; None where any quantity
+
     def __post_init__(self) -> None:
         check_choice("kind", self.kind, KINDS)
-        check_choice("measure", self.measure, MEASURES)
+        if self.measures is not None:
+            check_choice("measure", self.measure, self.measures)
         if np.ndim(self.values) != 1 or len(self.values) == 0:
             raise InvalidInput(f"`values` must be one number a round, got shape {np.shape(self.values)}")
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from isthmus.errors import check_choice
 from isthmus.lab.accounting import Ledger, ledger
 from isthmus.lab.arrays import Array
-from isthmus.lab.bounds import Bound
+from isthmus.lab.bounds import MEASURES, Bound
 from isthmus.lab.methods import CountedMethod, Draws
 from isthmus.lab.problems import Problem, exact
 from isthmus.lab.simulate import Simulation, Watch, simulate
@@ -58,7 +59,12 @@ class Measured:
     ledger: Ledger
 
     def of(self, measure: str) -> Array:
-        """Return the quantity that a bound of this ``measure`` speaks of, [seeds, K+1]; nan where it is not known."""
+        """Return the quantity that a bound of this ``measure`` speaks of, [seeds, K+1]; nan where it is not known.
+
+        Raises:
+            InvalidInput: a quantity that no run measures.
+        """
+        check_choice("measure", measure, MEASURES)
         if measure == "gap":
             return self.simulation.gap
         values = self.distance if measure == "distance" else self.gradient

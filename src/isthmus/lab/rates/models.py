@@ -146,10 +146,9 @@ def _(method: IST, setting: Setting) -> tuple[Bound, ...]:
         found.append(Bound("IST, gap of the mean", "gap", lower, "lower", (setting.full_gradients,), reference))
     if method.local_steps == 1 and method.merge == "gradient" and not problem.b.any():
         theorem = theorem1(problem, method.sketch)
-        said = [Assumption(one.name, one.holds, one.number, one.why) for one in theorem.conditions]
         step = setting.step_within(method.stepsize, theorem.stepsize)
         values = setting.geometric(1.0 - method.stepsize * theorem.rate, setting.gap)
-        assumptions = (setting.full_gradients, *said, step)
+        assumptions = (setting.full_gradients, *theorem.assumptions, step)
         found.append(Bound("IST, theorem 1", "gap", values, "upper", assumptions, "arXiv 2306.16484, (16)"))
     return tuple(found)
 

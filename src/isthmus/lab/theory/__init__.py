@@ -1,8 +1,9 @@
 """Exact theory of IST on quadratics: moments, dynamics, fixed points, and the theorems with what they assume."""
 
+from isthmus.lab.bounds import Assumption, Bound
 from isthmus.lab.methods.local_steps import local_map
 from isthmus.lab.theory.bounds import (
-    Bound,
+    ExactBound,
     exact_scaled_gap,
     gradient_descent_rate,
     perm_q_form,
@@ -18,13 +19,14 @@ from isthmus.lab.theory.fixed_points import fixed_point, relative_gap
 from isthmus.lab.theory.readouts import Readouts, first_order_fixed_point, readouts, sketched_objective
 from isthmus.lab.theory.stationary import StableSteps, Stationary, spectral_radius, stable_stepsizes, stationary
 from isthmus.lab.theory.stepsizes import contraction_limit, local_limit
-from isthmus.lab.theory.theorem1 import Condition, Theorem1, expected_matrix, theorem1
+from isthmus.lab.theory.theorem1 import Theorem1, expected_matrix, theorem1
 
 __all__ = [
+    "Assumption",
     "Bound",
-    "Condition",
     "CoordinateCourse",
     "Dynamics",
+    "ExactBound",
     "Readouts",
     "StableSteps",
     "Stationary",

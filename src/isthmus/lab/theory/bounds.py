@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,42 +11,36 @@ from scipy import linalg
 
 from isthmus.errors import InvalidInput, check_choice, check_number
 from isthmus.lab.arrays import Array, check_array
+from isthmus.lab.bounds import Assumption, Bound
 from isthmus.lab.methods import IST, GradientDescent
 from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.sketches import ScaledPermutation
 from isthmus.lab.theory.dynamics import known_moments, quadratic_forms
 from isthmus.lab.theory.fixed_points import fixed_point
 from isthmus.lab.theory.moments import Moments
-from isthmus.lab.theory.theorem1 import Condition, largest_relative, theorem1
+from isthmus.lab.theory.theorem1 import largest_relative, theorem1
 from isthmus.lab.theory.update import sketched_matrix_update
 
 
 @dataclass(frozen=True, eq=False)
-class Bound:
-    """A theorem's value per round beside the exact quantity.
+class ExactBound(Bound):
+    """A bound beside the exact quantity; ``measure`` says in words what that is, in whatever norm the theorem has.
 
     Attributes:
-        name: of the theorem.
-        quantity: what is bounded.
-        kind: "tight" (equality), "upper" or "lower".
-        values: [K+1]; inf where the theorem says nothing.
-        exact: [K+1], the quantity itself.
-        conditions: assumptions, each with the number that decides.
-        reference: where it is stated.
+        exact: [K+1], the quantity itself; ``values`` are inf where the theorem says nothing.
+
+    Raises:
+        InvalidInput: as for `Bound`, or not one exact value for each of the bound's.
     """
 
-    name: str
-    quantity: str
-    kind: str
-    values: Array
     exact: Array
-    conditions: tuple[Condition, ...]
-    reference: str
 
-    @property
-    def applies(self) -> bool:
-        """Whether every assumption holds."""
-        return all(condition.holds for condition in self.conditions)
+    measures: ClassVar[tuple[str, ...] | None] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if np.shape(self.exact) != np.shape(self.values):
+            raise InvalidInput(f"`exact` must have the shape {np.shape(self.values)}, got {np.shape(self.exact)}")
 
     @property
     def worst_ratio(self) -> float:
@@ -67,17 +62,17 @@ class Bound:
 PAPER = "Shulgin, Richtarik (arXiv 2306.16484)"
 
 
-def theorem1_contraction(problem: Quadratic, method: IST, x0: ArrayLike, rounds: int) -> Bound:
+def theorem1_contraction(problem: Quadratic, method: IST, x0: ArrayLike, rounds: int) -> ExactBound:
     """Theorem 1 (16): E|x^k - x*|^2_Lbar <= (1 - gamma lambda_min(Lbar^{-1/2} W Lbar^{-1/2}))^k |x^0 - x*|^2_Lbar."""
     found = theorem1(problem, method.sketch)
     exact = quadratic_forms(problem, method, x0, rounds, [problem.mean_matrix])[0]
     factor = 1.0 - method.stepsize * found.rate
-    conditions = (*found.conditions, _step_below(method.stepsize, found.stepsize, "1/theta"), _one_step(method))
+    assumptions = (*found.assumptions, _step_below(method.stepsize, found.stepsize, "1/theta"), _one_step(method))
     values = _powers(factor, rounds) * exact[0] if np.isfinite(factor) else np.full(rounds + 1, np.inf)
-    return Bound("theorem 1 (16)", "E|x - x*|^2_Lbar", "upper", values, exact, conditions, f"{PAPER}, (16)")
+    return ExactBound("theorem 1 (16)", "E|x - x*|^2_Lbar", values, "upper", assumptions, f"{PAPER}, (16)", exact)
 
 
-def theorem1_average(problem: Quadratic, method: IST, x0: ArrayLike, rounds: int) -> Bound:
+def theorem1_average(problem: Quadratic, method: IST, x0: ArrayLike, rounds: int) -> ExactBound:
     """Theorem 1 (15): the mean over k < K of E|grad f(x^k)|^2 is at most 2(f0 - E f_K)/(gamma K).
 
     The norm is that of Lbar^{-1} W Lbar^{-1}.
@@ -85,12 +80,12 @@ def theorem1_average(problem: Quadratic, method: IST, x0: ArrayLike, rounds: int
     found = theorem1(problem, method.sketch)
     gaps, norms = quadratic_forms(problem, method, x0, rounds, [0.5 * problem.mean_matrix, found.W])
     values, exact = _averages(gaps, norms, method.stepsize)
-    conditions = (*found.conditions, _step_below(method.stepsize, found.stepsize, "1/theta"), _one_step(method))
+    assumptions = (*found.assumptions, _step_below(method.stepsize, found.stepsize, "1/theta"), _one_step(method))
     quantity = "mean of E|grad f|^2, norm Lbar^-1 W Lbar^-1"
-    return Bound("theorem 1 (15)", quantity, "upper", values, exact, conditions, f"{PAPER}, (15)")
+    return ExactBound("theorem 1 (15)", quantity, values, "upper", assumptions, f"{PAPER}, (15)", exact)
 
 
-def theorem2(problem: Quadratic, stepsize: float, x0: ArrayLike, rounds: int, form: str = "beta-free") -> Bound:
+def theorem2(problem: Quadratic, stepsize: float, x0: ArrayLike, rounds: int, form: str = "beta-free") -> ExactBound:
     """Theorem 2, for the scaled sketch (23): a bound on the mean over k < K of E|grad f(x^k)|^2 in the Lbar^{-1} norm.
 
     2(f0 - E f_K)/(gamma K) + A |h|^2_Lbar + gamma sigma^2,  h = Lbar^{-1} bbar - n^{-1/2} mean_i D_i^{-1/2} b_i.
@@ -114,10 +109,10 @@ def theorem2(problem: Quadratic, stepsize: float, x0: ArrayLike, rounds: int, fo
     values = first + A * float(h @ problem.mean_matrix @ h) + stepsize * scaled_noise(problem)
     strict = form != "beta-free"
     sign, holds = ("<", stepsize < 1) if strict else ("<=", stepsize <= 1)
-    limit = Condition("gamma", holds, stepsize, f"gamma = {stepsize:.4g} must be {sign} 1")
+    limit = Assumption("gamma", holds, stepsize, f"gamma = {stepsize:.4g} must be {sign} 1")
     kind = "tight" if form == "beta-free" and stepsize == 1.0 else "upper"
     quantity = "mean of E|grad f|^2, norm Lbar^-1"
-    return Bound(f"theorem 2 ({form})", quantity, kind, values, exact, (limit,), f"{PAPER}, theorem 2")
+    return ExactBound(f"theorem 2 ({form})", quantity, values, kind, (limit,), f"{PAPER}, theorem 2", exact)
 
 
 def scaled_fixed_point(problem: Quadratic) -> Array:
@@ -158,15 +153,16 @@ def exact_scaled_gap(problem: Quadratic, stepsize: float, x0: ArrayLike, rounds:
     return problem.gap(mean) + noise
 
 
-def gradient_descent_rate(problem: Quadratic, stepsize: float, x0: ArrayLike, rounds: int) -> Bound:
+def gradient_descent_rate(problem: Quadratic, stepsize: float, x0: ArrayLike, rounds: int) -> ExactBound:
     """Gradient descent: f(x^k) - f* <= max(|1 - gamma mu|, |1 - gamma L|)^{2k} (f(x^0) - f*), gamma < 2/L."""
     exact = quadratic_forms(problem, GradientDescent(stepsize), x0, rounds, [0.5 * problem.mean_matrix])[0]
     positive = problem.spectrum[problem.spectrum > 1e-12 * problem.dim * problem.spectrum[-1]]
     mu, L = float(positive[0]), float(positive[-1])
     factor = max(abs(1 - stepsize * mu), abs(1 - stepsize * L)) ** 2
-    condition = _step_below(stepsize, 2 / L, "2/L")
+    step = _step_below(stepsize, 2 / L, "2/L")
     values = _powers(factor, rounds) * exact[0]
-    return Bound("gradient descent", "f - f*", "upper", values, exact, (condition,), "Nesterov (2004), theorem 2.1.15")
+    reference = "Nesterov (2004), theorem 2.1.15"
+    return ExactBound("gradient descent", "f - f*", values, "upper", (step,), reference, exact)
 
 
 def _powers(factor: float, rounds: int) -> Array:
@@ -175,7 +171,7 @@ def _powers(factor: float, rounds: int) -> Array:
         return np.asarray(factor ** np.arange(rounds + 1))
 
 
-def sgd_rate(problem: Quadratic, method: IST, x0: ArrayLike, rounds: int) -> Bound:
+def sgd_rate(problem: Quadratic, method: IST, x0: ArrayLike, rounds: int) -> ExactBound:
     """IST as SGD on f~: E|x^k - x_inf|^2 <= (1 - gamma mu)^k |x^0 - x_inf|^2 + 2 gamma sigma^2 / mu, gamma <= 1/(2 l).
 
     mu = lambda_min(E[B]), l the smallest number with E[B^2] <= l E[B] (expected smoothness), sigma^2 = E|g(x_inf)|^2.
@@ -198,9 +194,10 @@ def sgd_rate(problem: Quadratic, method: IST, x0: ArrayLike, rounds: int) -> Bou
     if convex:
         values = _powers(1 - gamma * mu, rounds) * exact[0] + 2 * gamma * noise / mu
     said = "above" if convex else "not above"
-    strongly = Condition("strong convexity", convex, mu, f"lambda_min(E[B]) = {mu:.4g} is {said} 0")
-    conditions = (_step_below(gamma, 0.5 / smooth, "1/(2 l)"), strongly, _one_step(method))
-    return Bound("SGD on f~", "E|x - x_inf|^2", "upper", values, exact, conditions, "Gower et al. (arXiv 1901.09401)")
+    strongly = Assumption("strong convexity", convex, mu, f"lambda_min(E[B]) = {mu:.4g} is {said} 0")
+    assumptions = (_step_below(gamma, 0.5 / smooth, "1/(2 l)"), strongly, _one_step(method))
+    reference = "Gower et al. (arXiv 1901.09401)"
+    return ExactBound("SGD on f~", "E|x - x_inf|^2", values, "upper", assumptions, reference, exact)
 
 
 def perm_q_form(problem: Quadratic, size: int) -> Array:
@@ -228,12 +225,12 @@ def _averages(gaps: Array, norms: Array, stepsize: float) -> tuple[Array, Array]
     return values, exact
 
 
-def _step_below(stepsize: float, limit: float, name: str) -> Condition:
+def _step_below(stepsize: float, limit: float, name: str) -> Assumption:
     holds = stepsize <= limit * (1 + 1e-12)
     said = "at most" if holds else "above"
-    return Condition("gamma", holds, limit, f"gamma = {stepsize:.4g} is {said} {name} = {limit:.4g}")
+    return Assumption("gamma", holds, limit, f"gamma = {stepsize:.4g} is {said} {name} = {limit:.4g}")
 
 
-def _one_step(method: IST) -> Condition:
+def _one_step(method: IST) -> Assumption:
     holds = method.local_steps == 1 and method.merge == "gradient"
-    return Condition("method (2)", holds, float(method.local_steps), "one local step, merged by gradients")
+    return Assumption("method (2)", holds, float(method.local_steps), "one local step, merged by gradients")

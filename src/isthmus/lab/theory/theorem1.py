@@ -8,6 +8,7 @@ import numpy as np
 from scipy import linalg
 
 from isthmus.lab.arrays import Array
+from isthmus.lab.bounds import Assumption
 from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.sketches import Sketch, as_sketch
 from isthmus.lab.theory.estimates import sampled_matrix_moments
@@ -15,16 +16,6 @@ from isthmus.lab.theory.moments import Moments
 from isthmus.lab.theory.update import sketched_matrix_update
 
 _ROUNDING = 1e-10
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One assumption, whether it holds, the number that decides, and a line that says it."""
-
-    name: str
-    holds: bool
-    number: float
-    why: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +33,7 @@ class Theorem1:
         smallest_eigenvalue: of W.
         theta: the smallest one; inf where there is none.
         rate: on the range of Lbar.
-        conditions: the assumptions on the problem and sketch, each with its verdict.
+        assumptions: on the problem and sketch, each with its verdict.
         exact: whether E[B] and E[B Lbar B] are exact, or Monte Carlo estimates.
 
     Reference:
@@ -55,7 +46,7 @@ class Theorem1:
     smallest_eigenvalue: float
     theta: float
     rate: float
-    conditions: tuple[Condition, ...]
+    assumptions: tuple[Assumption, ...]
     exact: bool
 
     @property
@@ -66,19 +57,19 @@ class Theorem1:
     @property
     def applies(self) -> bool:
         """Whether every assumption on problem and sketch holds."""
-        return all(condition.holds for condition in self.conditions)
+        return all(assumption.holds is not False for assumption in self.assumptions)
 
-    def verdict(self, stepsize: float) -> Condition:
+    def verdict(self, stepsize: float) -> Assumption:
         """Return the verdict for one step size, in one line."""
         number = self.smallest_eigenvalue
-        for condition in self.conditions:
-            if not condition.holds:
-                return Condition("theorem 1", False, condition.number, f"theorem 1 applies: no, {condition.why}")
+        for assumption in self.assumptions:
+            if assumption.holds is False:
+                return Assumption("theorem 1", False, assumption.number, f"theorem 1 applies: no, {assumption.why}")
         if stepsize > self.stepsize * (1 + 1e-12):
             why = f"theorem 1 applies: no, the step {stepsize:.4g} is above 1/theta = {self.stepsize:.4g}"
-            return Condition("theorem 1", False, self.stepsize, why)
+            return Assumption("theorem 1", False, self.stepsize, why)
         why = f"theorem 1 applies: yes, a round multiplies the expected gap by at most {1 - stepsize * self.rate:.4g}"
-        return Condition("theorem 1", True, number, why)
+        return Assumption("theorem 1", True, number, why)
 
 
 def expected_matrix(problem: Quadratic, sketch: Sketch) -> Array:
@@ -111,38 +102,38 @@ def theorem1(problem: Quadratic, sketch: Sketch) -> Theorem1:
     psd = bool(values[0] >= -_ROUNDING * scale)
     theta = largest_relative(square, W) if psd else np.inf
     rate = _smallest_relative(W, Lbar) if psd else np.nan
-    conditions = (
+    assumptions = (
         _interpolation(problem),
         _semidefinite(float(values[0]), psd),
         _finite_theta(theta, psd),
         _definite(problem),
     )
-    return Theorem1(mean, square, W, float(values[0]), theta, rate, conditions, update is not None)
+    return Theorem1(mean, square, W, float(values[0]), theta, rate, assumptions, update is not None)
 
 
-def _interpolation(problem: Quadratic) -> Condition:
+def _interpolation(problem: Quadratic) -> Assumption:
     largest = float(np.abs(problem.b).max())
     why = "all b_i are 0" if largest == 0 else f"b is not 0 (largest entry {largest:.4g}): the fixed point is biased"
-    return Condition("interpolation", largest == 0, largest, why)
+    return Assumption("interpolation", largest == 0, largest, why)
 
 
-def _definite(problem: Quadratic) -> Condition:
+def _definite(problem: Quadratic) -> Assumption:
     smallest = float(problem.spectrum[0])
     singular = "Lbar is singular: the rate holds for the part of x - x* in its range"
     why = singular if problem.singular else f"Lbar is positive definite: smallest eigenvalue {smallest:.4g}"
-    return Condition("Lbar > 0", not problem.singular, smallest, why)
+    return Assumption("Lbar > 0", not problem.singular, smallest, why)
 
 
-def _semidefinite(smallest: float, holds: bool) -> Condition:
+def _semidefinite(smallest: float, holds: bool) -> Assumption:
     kind = "W is positive semi-definite" if holds else "W is indefinite"
-    return Condition("W >= 0", holds, smallest, f"{kind}: smallest eigenvalue {smallest:.4g}")
+    return Assumption("W >= 0", holds, smallest, f"{kind}: smallest eigenvalue {smallest:.4g}")
 
 
-def _finite_theta(theta: float, psd: bool) -> Condition:
+def _finite_theta(theta: float, psd: bool) -> Assumption:
     if np.isfinite(theta):
-        return Condition("theta", True, theta, f"E[B Lbar B] <= theta W with theta = {theta:.4g}")
+        return Assumption("theta", True, theta, f"E[B Lbar B] <= theta W with theta = {theta:.4g}")
     reason = "W is singular where E[B Lbar B] is not" if psd else "W is indefinite"
-    return Condition("theta", False, theta, f"no theta has E[B Lbar B] <= theta W: {reason}")
+    return Assumption("theta", False, theta, f"no theta has E[B Lbar B] <= theta W: {reason}")
 
 
 def largest_relative(matrix: Array, base: Array) -> float:
