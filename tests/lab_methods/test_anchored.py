@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.errors import InvalidInput
-from isthmus.lab import IST, Bernoulli, Identity, Permutation, RandomSparsification, simulate
+from isthmus.lab import IST, Bernoulli, Identity, Permutation, Quadratic, RandomSparsification, simulate
 from isthmus.lab.bounds import Bound
 from isthmus.lab.measure import Budget, judge, measure
 from isthmus.lab.methods import AnchoredIST, GradientDescent
@@ -260,3 +260,16 @@ def test_the_rule_is_half_the_contraction_limit_for_the_unbiased_scale():
     setting = Setting(problem, np.ones(6), 1)
     sketch = Permutation(3, 6)
     assert largest_stepsize(AnchoredIST(sketch, 1.0, 50), setting) == 0.5 * contraction_limit(problem, sketch)
+
+
+@pytest.mark.parametrize("period", [3, 0.4])
+def test_permuting_the_coordinates_permutes_the_exact_moments(period):
+    problem = random_quadratic(3, 7, 10.0, 1.0, seed=4)
+    order = np.random.default_rng(0).permutation(7)
+    turned = Quadratic(problem.L[:, order][:, :, order], problem.b[:, order])
+    x0 = np.arange(7.0)
+    method = AnchoredIST(Permutation(3, 7), 0.05, period)
+    one, other = anchored_dynamics(problem, method, x0, 30), anchored_dynamics(turned, method, x0[order], 30)
+    assert np.allclose(other.mean, one.mean[:, order], rtol=1e-10, atol=1e-12)
+    assert np.allclose(other.bias, one.bias, rtol=1e-9)
+    assert np.allclose(other.variance, one.variance, rtol=1e-9, atol=1e-14)
