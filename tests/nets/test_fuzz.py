@@ -1,6 +1,6 @@
 """Random programs: whatever the tracer lets be cut, all at once, equals the masked whole.
 
-``ISTHMUS_FUZZ=5000`` tries that many programs (default: 200); ``ISTHMUS_FUZZ_SEED`` starts elsewhere.
+``ISTHMUS_FUZZ=5000`` tries that many programs (default: 100); ``ISTHMUS_FUZZ_SEED`` starts elsewhere.
 """
 
 import os
@@ -12,7 +12,7 @@ from isthmus import trace
 from isthmus.nets.verify import verify
 from nets.programs import Batch, RandomProgram
 
-COUNT = int(os.environ.get("ISTHMUS_FUZZ", "200"))
+COUNT = int(os.environ.get("ISTHMUS_FUZZ", "100"))
 START = int(os.environ.get("ISTHMUS_FUZZ_SEED", "0"))
 GROUP = 20
 

@@ -184,6 +184,33 @@ def test_shared_memory_and_unused_parameters_are_whole() -> None:
     assert "not used by the network's forward" in reasons(coupling)
 
 
+def test_a_buffer_that_forward_assigns_is_mentioned() -> None:
+    class Counting(nn.Module):
+        def __init__(self, in_place: bool) -> None:
+            super().__init__()
+            self.a, self.b, self.in_place = nn.Linear(4, 8), nn.Linear(8, 2), in_place
+            self.register_buffer("mean", torch.zeros(8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.a(x)
+            new = 0.9 * self.mean + 0.1 * y.detach().mean(0)
+            if self.in_place:
+                self.mean.copy_(new)
+            else:
+                self.mean = new
+            return self.b(y.relu())
+
+    x = torch.randn(3, 4)
+    assert "buffer mean is assigned in forward" in isthmus.trace(Counting(False), (x,)).problems[0]
+    model = Counting(True)
+    coupling = isthmus.trace(model, (x,))
+    assert coupling.problems == ()
+    sub = isthmus.cut(model, coupling, coupling.partition(2, seed=0), 0)
+    sub.module(x)
+    units = torch.as_tensor(sub.indices["mean"][0])
+    torch.testing.assert_close(sub.module.state_dict()["mean"], 0.1 * model.a(x).mean(0)[units].detach())
+
+
 def test_meta_device_and_a_source_of_slices() -> None:
     """A network nobody holds: traced on meta, cut from a function that reads slices."""
     with torch.device("meta"):

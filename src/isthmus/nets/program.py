@@ -63,6 +63,8 @@ class Program:
         mutated: names of the buffers whose new values lead the outputs.
         outputs: one name per remaining output, for messages.
         out_spec: how the outputs are put together again.
+        fixed_inputs: sizes of inputs the graph is bound to, for messages.
+        assigned: buffers that forward replaces instead of updating them in place.
     """
 
     module: fx.GraphModule
@@ -73,6 +75,7 @@ class Program:
     outputs: Sequence[str]
     out_spec: Any
     fixed_inputs: list[str] = field(default_factory=list)
+    assigned: Sequence[str] = ()
 
     @property
     def used(self) -> set[str]:
@@ -225,6 +228,7 @@ class _Result:
     spec: Any = None
     paths: Sequence[str] = ()
     custom: Sequence[str] = ()
+    assigned: Sequence[str] = ()
 
 
 class _Flat(nn.Module):
@@ -238,7 +242,10 @@ class _Flat(nn.Module):
 
     def forward(self, *tensors: Tensor) -> tuple[Any, ...]:
         args, kwargs = self.example.call(tensors)
+        before = dict(self.inner.named_buffers())
         result = self.inner(*args, **kwargs)
+        after = dict(self.inner.named_buffers())
+        self.result.assigned = [name for name, tensor in before.items() if after.get(name) is not tensor]
         keyed, self.result.spec = pytree.tree_flatten_with_path(result)
         self.result.paths = [pytree.keystr(path) or "output" for path, _ in keyed]
         leaves = tuple(leaf for _, leaf in keyed)
@@ -298,7 +305,8 @@ def _program(
         for d, entry in enumerate(node.meta["val"].shape)
         if isinstance(entry, int)
     ]
-    return Program(module, state, constants, inputs, mutated, wrapper.result.paths, wrapper.result.spec, fixed)
+    result = wrapper.result
+    return Program(module, state, constants, inputs, mutated, result.paths, result.spec, fixed, result.assigned)
 
 
 def _named_state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
