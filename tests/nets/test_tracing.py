@@ -211,6 +211,22 @@ def test_a_buffer_that_forward_assigns_is_mentioned() -> None:
     torch.testing.assert_close(sub.module.state_dict()["mean"], 0.1 * model.a(x).mean(0)[units].detach())
 
 
+def test_results_of_unknown_types_are_left_out() -> None:
+    class Cache:
+        pass
+
+    class Cached(Custom):
+        def forward(self, x: Tensor) -> dict[str, object]:
+            return {"y": super().forward(x), "cache": Cache(), "none": None}
+
+    model, x = Cached(torch.relu), torch.randn(3, 4)
+    coupling = isthmus.trace(model, (x,), verify=True)
+    assert coupling.problems == ("result ['cache'] (Cache) is not made of tensors: a subnetwork returns None for it",)
+    out = isthmus.cut(model, coupling, coupling.partition(2, seed=0), 0).module(x)
+    assert out["y"].shape == (3, 2)
+    assert out["cache"] is None
+
+
 def test_meta_device_and_a_source_of_slices() -> None:
     """A network nobody holds: traced on meta, cut from a function that reads slices."""
     with torch.device("meta"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+import textwrap
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from isthmus.nets.normalize import normalize
 MODES = ("train", "eval")
 Pinned = frozenset[tuple[int, int]]
 _PREFIX = "inner."
+_RESULTS = (Tensor, int, float, bool, str, type(None), torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Program:
         out_spec: how the outputs are put together again.
         fixed_inputs: sizes of inputs the graph is bound to, for messages.
         assigned: buffers that forward replaces instead of updating them in place.
+        dropped: results of unknown types (a cache object), None in their place.
     """
 
     module: fx.GraphModule
@@ -76,6 +79,7 @@ class Program:
     out_spec: Any
     fixed_inputs: list[str] = field(default_factory=list)
     assigned: Sequence[str] = ()
+    dropped: Sequence[str] = ()
 
     @property
     def used(self) -> set[str]:
@@ -229,6 +233,7 @@ class _Result:
     paths: Sequence[str] = ()
     custom: Sequence[str] = ()
     assigned: Sequence[str] = ()
+    dropped: Sequence[str] = ()
 
 
 class _Flat(nn.Module):
@@ -248,7 +253,12 @@ class _Flat(nn.Module):
         self.result.assigned = [name for name, tensor in before.items() if after.get(name) is not tensor]
         keyed, self.result.spec = pytree.tree_flatten_with_path(result)
         self.result.paths = [pytree.keystr(path) or "output" for path, _ in keyed]
-        leaves = tuple(leaf for _, leaf in keyed)
+        self.result.dropped = [
+            f"{name} ({type(leaf).__name__})"
+            for (_, leaf), name in zip(keyed, self.result.paths, strict=True)
+            if not isinstance(leaf, _RESULTS)
+        ]
+        leaves = tuple(leaf if isinstance(leaf, _RESULTS) else None for _, leaf in keyed)
         self.result.custom = _custom_functions(leaves)
         return leaves
 
@@ -269,7 +279,7 @@ def _export(wrapper: _Flat, example: Example, closed: Pinned) -> torch.export.Ex
                 return torch.export.export(wrapper, tensors, dynamic_shapes=(shapes,), strict=False)
         except Exception as error:  # torch raises a dozen kinds here; the first is the one that explains
             failure = failure or error
-    reason = str(failure).strip().split("\n")[0]
+    reason = textwrap.shorten(str(failure).strip().split("\n")[0], 200)
     raise InvalidInput(
         f"`model` cannot be traced ({type(failure).__name__}: {reason}): networks that branch on values, call .item() "
         "or fail on the example input are out of reach"
@@ -306,7 +316,8 @@ def _program(
         if isinstance(entry, int)
     ]
     result = wrapper.result
-    return Program(module, state, constants, inputs, mutated, result.paths, result.spec, fixed, result.assigned)
+    named = {"assigned": result.assigned, "dropped": result.dropped}
+    return Program(module, state, constants, inputs, mutated, result.paths, result.spec, fixed, **named)
 
 
 def _named_state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -134,6 +134,8 @@ def _problems(programs: Mapping[str, Program], analyses: Mapping[str, Analysis])
     lines = dict.fromkeys(f"kept whole: {problem}" for a in analyses.values() for problem in a.problems)
     for name in dict.fromkeys(name for program in programs.values() for name in program.assigned):
         lines[f"buffer {name} is assigned in forward: a subnetwork does not update it (update it in place)"] = None
+    for name in dict.fromkeys(name for program in programs.values() for name in program.dropped):
+        lines[f"result {name} is not made of tensors: a subnetwork returns None for it"] = None
     count = max(len(program.module.graph.nodes) for program in programs.values())
     if count > _LARGE_GRAPH:
         lines[f"the graph has {count} operators (a long loop unrolled?): every step will be slow"] = None

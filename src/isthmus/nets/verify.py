@@ -365,7 +365,10 @@ def _flat_dims(dims: Any) -> list[Any]:
 
 
 def _doubled(coupling: Coupling, inputs: Sequence[Tensor]) -> list[Tensor] | None:
-    """Return the inputs at twice the batch: every dimension that is open and of the first input's first size."""
+    """Return the inputs at twice the batch: every dimension that is open and of the first input's first size.
+
+    A mask that is only indexed with positions has a size of its own: its first dimension counts as the batch too.
+    """
     shapes = []
     for program in coupling.programs.values():
         nodes = [node for node in program.module.graph.nodes if node.op == "placeholder"][len(program.state) :]
@@ -376,7 +379,9 @@ def _doubled(coupling: Coupling, inputs: Sequence[Tensor]) -> list[Tensor] | Non
     result = list(inputs)
     for i, tensor in enumerate(inputs):
         for d in range(tensor.dim()):
-            if all(shape[i][d] == size for shape, size in zip(shapes, first, strict=True)):
+            same = all(shape[i][d] == size for shape, size in zip(shapes, first, strict=True))
+            alike = d == 0 and tensor.shape[0] == inputs[0].shape[0]
+            if same or (alike and not any(isinstance(shape[i][0], int) for shape in shapes)):
                 result[i] = torch.cat([result[i], result[i].flip(d)], d)
     return result
 

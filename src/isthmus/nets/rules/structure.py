@@ -112,9 +112,9 @@ def matrix_transpose(call: Call) -> Dims:
 @rule("aten::cat", "aten::concat", "aten::concatenate")
 def concatenate(call: Call) -> Dims:
     """Tensors one after the other along a dimension."""
-    operands = [call.dims(tensor) for tensor in call["tensors"]]
-    if any(len(dims) != len(operands[0]) for dims in operands):
-        raise NoRule("an empty tensor among those concatenated")
+    operands = [call.dims(tensor) for tensor in call["tensors"] if tuple(tensor.meta["val"].shape) != (0,)]
+    if not operands:
+        raise NoRule("nothing but empty tensors is concatenated")
     dim = (call["dim"] or 0) % len(operands[0])
     result = list(call.broadcast([(*dims[:dim], ONE, *dims[dim + 1 :]) for dims in operands]))
     result[dim] = terms.cat(dims[dim] for dims in operands)
