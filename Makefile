@@ -23,7 +23,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/mypy
 
 fuzz: $(VENV)/installed-test
-	ISTHMUS_FUZZ=5000 $(BIN)/python -m pytest tests/nets -k fuzz
+	ISTHMUS_FUZZ=5000 ISTHMUS_FUZZ_SEED=1000 $(BIN)/python -m pytest tests/nets/test_fuzz.py -q -n 2 --timeout 0
 
 # What the tests use beside Python packages: a browser for pages, and two real data sets. Fetched where that is
 # possible (root on Debian); a test that misses one is skipped and says so at the end.
