@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -156,3 +157,17 @@ def test_torchrun_with_another_number_of_workers_is_refused(monkeypatch: pytest.
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="number of processes torchrun started, 2, got 4"):
         train(TrainConfig(workers=4, out=tmp_path / "run"))
+
+
+def test_a_worker_of_torchrun_ends_without_taking_the_interpreter_apart(tmp_path: Path) -> None:
+    """While it is taken apart a thread of the process group may abort the process, and with it the whole run."""
+    flags = ["train", "--workers", "1", "--rounds", "1", "--widths", "8", "--out", str(tmp_path / "run"), "--json"]
+    code = f"import atexit; atexit.register(print, 'apart'); from isthmus.cli import main; main({flags})"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    worker = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **worker})
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["status"] == "finished"
+    assert (tmp_path / "run" / "summary.json").exists()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +15,7 @@ from rich.table import Table
 from isthmus.errors import WorkerError
 from isthmus.records import Run
 from isthmus.train import TrainConfig, train
+from isthmus.train.config import under_torchrun
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,30 @@ def run(options: Options) -> None:
     except WorkerError as error:
         print(f"isthmus: {error}", file=sys.stderr)
         raise SystemExit(1) from None
-    if done is None:  # a worker under torchrun that is not the root
-        return
-    if options.json:
-        print(json.dumps({"run": str(done.path), **done.summary}, indent=2))
+    if done is not None:  # the root; other workers under torchrun have nothing to show
+        _show(done, options.json)
+    if under_torchrun():
+        _leave()
+
+
+def _leave() -> NoReturn:
+    """End this process here, its work done and written, without taking the interpreter apart.
+
+    A thread of the process group that wakes up while Python shuts down is unwound through C++ that must not be: about
+    one torchrun worker in a hundred was aborted so (SIGABRT, "terminate called without an active exception"), and
+    torchrun then failed the whole run. Workers that isthmus starts itself end in this way too, as all processes of
+    multiprocessing do.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _show(run: Run, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"run": str(run.path), **run.summary}, indent=2))
     else:
-        Console().print(table(done))
+        Console().print(table(run))
 
 
 def table(run: Run) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from math import cos, pi
 from pathlib import Path
@@ -177,3 +178,8 @@ class TrainConfig:
             "law": self.law if self.strategy == "ist" else None,
             "core": self.core if self.strategy in ("ist", "narrow") else None,
         }
+
+
+def under_torchrun() -> bool:
+    """Whether torchrun started this process as one of its workers."""
+    return {"RANK", "WORLD_SIZE"} <= set(os.environ)

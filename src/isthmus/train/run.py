@@ -12,7 +12,7 @@ from typing import Any
 
 from isthmus.errors import InvalidInput, MissingDependency, WorkerError
 from isthmus.records import Run, RunWriter, fresh_folder, read_run
-from isthmus.train.config import TrainConfig
+from isthmus.train.config import TrainConfig, under_torchrun
 from isthmus.train.shards import load_shards
 
 try:
@@ -35,7 +35,7 @@ def run(config: TrainConfig, command: list[str] | None = None) -> Run | None:
         WorkerError: a worker was killed or failed; says which, in which round, and where the rows so far are.
     """
     load_shards(config)  # so that bad data is one line now rather than one per worker later
-    if _under_torchrun():
+    if under_torchrun():
         return _join(config, command)
     with _writer(config, command) as writer, _terminate_as_interrupt():
         try:
@@ -75,10 +75,6 @@ def _join(config: TrainConfig, command: list[str] | None) -> Run | None:
         return read_run(writer.path)
     finally:
         dist.destroy_process_group()
-
-
-def _under_torchrun() -> bool:
-    return {"RANK", "WORLD_SIZE"} <= set(os.environ)
 
 
 def _writer(config: TrainConfig, command: list[str] | None) -> RunWriter:
