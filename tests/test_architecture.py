@@ -12,11 +12,11 @@ import isthmus
 SOURCE = Path(isthmus.__file__).parent
 # A module imports only from rooms above its own. `cli` is last: nobody imports it but `__main__`.
 ROOMS = [
-    "errors", "randomness", "partitions", "records", "progress", "data",
+    "errors", "factories", "randomness", "partitions", "records", "progress", "data",
     "lab", "nets", "train", "plan", "report", "cli", "__main__",
 ]  # fmt: skip
 FORBIDDEN = {("nets", "lab"), ("train", "lab"), ("report", "lab"), ("report", "nets"), ("report", "train")}
-NO_TORCH = {"errors", "randomness", "partitions", "records", "progress", "data", "lab", "report"}
+NO_TORCH = {"errors", "factories", "randomness", "partitions", "records", "progress", "data", "lab", "report"}
 MODULES = sorted(SOURCE.rglob("*.py"))
 
 

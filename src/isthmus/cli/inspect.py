@@ -3,10 +3,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -16,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from isthmus.errors import InvalidInput, MissingDependency
+from isthmus.factories import load_factory
 from isthmus.records import to_json
 
 
@@ -67,17 +65,7 @@ def load(target: str) -> tuple[Any, tuple[Any, ...], Mapping[str, Any]]:
     Raises:
         InvalidInput: no such module or function, or a result that is not (network, args[, kwargs]).
     """
-    name, colon, attribute = target.partition(":")
-    if not colon or not name or not attribute:
-        raise InvalidInput(f"`target` must be MODULE:FACTORY, got {target!r}")
-    sys.path.insert(0, os.getcwd())
-    try:
-        factory = getattr(importlib.import_module(name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InvalidInput(f"`target` {target!r} cannot be loaded: {error}") from error
-    finally:
-        sys.path.pop(0)
-    made = factory()
+    made = load_factory(target, flag="target")()
     if not isinstance(made, tuple) or len(made) not in (2, 3):
         raise InvalidInput(f"`target` {target!r} must return (network, args) or (network, args, kwargs)")
     network, args, *rest = made
