@@ -47,6 +47,7 @@ class Contraction:
         term: of that dimension; units a subnetwork lacks count as zero here.
         summed: the part of it that is really summed over (within a group of a grouped convolution).
         kind: "weight" against a weight, "activation" against an activation, "sum" against nothing.
+        weight, weight_dim: what it is summed against if that is computed from state alone, and the dimension there.
     """
 
     node: fx.Node
@@ -55,6 +56,8 @@ class Contraction:
     term: Term
     summed: Term
     kind: str
+    weight: fx.Node | None = None
+    weight_dim: int = 0
 
 
 @dataclass
@@ -137,12 +140,24 @@ class Call:
         """Note that an integer argument is the size of ``term`` and has to follow it."""
         self.analysis.sizes.append(SizeConstant(self.node, argument, index, term))
 
-    def contract(self, operand: fx.Node, dim: int, kind: str, summed: Term | None = None) -> None:
-        """Note that the operator sums over a dimension of an operand."""
+    def contract(
+        self,
+        operand: fx.Node,
+        dim: int,
+        kind: str,
+        summed: Term | None = None,
+        weight: tuple[fx.Node, int] | None = None,
+    ) -> None:
+        """Note that the operator sums over a dimension of an operand, against a dimension of ``weight`` if named."""
         dims = self.dims(operand)
         term = dims[dim]
+        if weight is None and operand in self.analysis.from_state:
+            weight = operand, dim
+        node, place = (None, 0) if weight is None else (weight[0], weight[1] % len(self.dims(weight[0])))
         self.analysis.contractions.append(
-            Contraction(self.node, operand, dim % len(dims), term, term if summed is None else summed, kind)
+            Contraction(
+                self.node, operand, dim % len(dims), term, term if summed is None else summed, kind, node, place
+            )
         )
 
     def against(self, other: fx.Node) -> str:

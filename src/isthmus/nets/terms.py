@@ -239,8 +239,8 @@ def size_under(term: Term, kept: Mapping[Atom, Indices]) -> Size:
     return sum(size_under(part, kept) for part in term.parts)
 
 
-def spread(term: Term, values: Mapping[Atom, float]) -> NDArray[np.float64]:
-    """Return one factor per position of a dimension: the product of the values of the atoms it belongs to."""
+def spread(term: Term, values: Mapping[Atom, float | NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return one factor per position of a dimension: the product of the values (one, or one a unit) of its atoms."""
     term = resolve(term)
     if isinstance(term, Atom):
         return np.full(_static(term.size), values.get(term, 1.0))

@@ -15,10 +15,12 @@ def _product(call: Call, a: fx.Node, a_dim: int, b: fx.Node, b_dim: int) -> None
     term, other = call.dims(a)[a_dim], call.dims(b)[b_dim]
     call.unify(term, other)
     activations = a not in call.analysis.from_state and b not in call.analysis.from_state
-    operand, dim, partner = (b, b_dim, a) if a in call.analysis.from_state else (a, a_dim, b)
-    call.contract(operand, dim, call.against(partner) if not activations else "activation")
+    operand, dim, partner = (b, b_dim, (a, a_dim)) if a in call.analysis.from_state else (a, a_dim, (b, b_dim))
     if activations:
+        call.contract(operand, dim, "activation")
         terms.tag(term, "head_dim")
+    else:
+        call.contract(operand, dim, "weight", weight=partner)
 
 
 def _tag_heads(call: Call, a: fx.Node, b: fx.Node, shared: list[Term]) -> None:
@@ -115,7 +117,9 @@ def _einsum_sums(call: Call, letters: list[str], operands: list[fx.Node], result
         term = call.dims(operands[chosen])[dim]
         if letter not in result:
             kind = "sum" if len(holders) == 1 else "activation" if len(active) > 1 else "weight"
-            call.contract(operands[chosen], dim, kind)
+            weights = [i for i in holders if i not in moving and i != chosen]
+            weight = (operands[weights[0]], letters[weights[0]].index(letter)) if weights and kind == "weight" else None
+            call.contract(operands[chosen], dim, kind, weight=weight)
             if len(active) > 1:
                 terms.tag(term, "head_dim")
         elif len(active) > 1:

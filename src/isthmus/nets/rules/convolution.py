@@ -21,7 +21,7 @@ def convolution(call: Call) -> Dims:
         call.unify(group, halves[0])
         outer = weight[0]
     call.unify(inner, weight[1])
-    return _finish(call, inner, outer, channel)
+    return _finish(call, inner, outer, 1)
 
 
 @rule("aten::conv_transpose1d", "aten::conv_transpose2d", "aten::conv_transpose3d")
@@ -31,7 +31,7 @@ def transposed_convolution(call: Call) -> Dims:
     channel = -(len(weight) - 1)
     call.unify(x[channel], weight[0])
     group, inner = _grouped(call, x[channel], call["groups"])
-    return _finish(call, inner, terms.prod([group, weight[1]]), channel)
+    return _finish(call, inner, terms.prod([group, weight[1]]), 0)
 
 
 def _grouped(call: Call, term: Term, groups: int) -> tuple[Term, Term]:
@@ -44,11 +44,14 @@ def _grouped(call: Call, term: Term, groups: int) -> tuple[Term, Term]:
     return halves
 
 
-def _finish(call: Call, inner: Term, outer: Term, channel: int) -> Dims:
+def _finish(call: Call, inner: Term, outer: Term, weight_dim: int) -> Dims:
     x, weight, bias = call.dims(call["input"]), call.dims(call["weight"]), call["bias"]
+    channel = -(len(weight) - 1)
     if call["groups"] != 1:
         call.resize("groups", _grouped(call, x[channel], call["groups"])[0])
-    call.contract(call["input"], channel, call.against(call["weight"]), summed=inner)
+    kind = call.against(call["weight"])
+    partner = (call["weight"], weight_dim) if kind == "weight" else None
+    call.contract(call["input"], channel, kind, summed=inner, weight=partner)
     if bias is not None:
         call.unify(outer, call.dims(bias)[0])
     terms.tag(x[channel], "channel")
