@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.data.graph import Graph
 from isthmus.errors import DataError
 
 
@@ -14,45 +16,44 @@ from isthmus.errors import DataError
 class Dataset:
     """Features and targets of m samples.
 
+    A sample is p numbers (a table's row, an image), p tokens (a window of text), or one node of a graph; then
+    ``features`` holds its number, and networks take ``graph`` as a whole.
+
     Attributes:
         name: where it came from, as given to :func:`isthmus.data.load`.
-        features: [m, p] float64 or float32, all finite.
-        targets: [m]; int64 class numbers 0..classes-1, or float64 values when ``classes`` is 0.
+        features: [m, p] float64 or float32, all finite; or whole numbers from 0 (any integer type), which are tokens,
+            or with a graph the node numbers [m, 1].
+        targets: [m] class numbers 0..classes-1, kept as int64, or float64 values when ``classes`` is 0; or [m, p]
+            class numbers, one for every position.
         classes: number of classes; 0 for regression.
         shape: shape of one sample before it was flattened to p numbers ((28, 28) for an image).
-        test: the test part where the source comes with one.
+        test: the test part where the source comes with one; same features, classes and graph.
+        graph: what the nodes are nodes of.
 
     Raises:
-        DataError: wrong shapes, no samples, or a value that is not finite (sample and feature named).
+        DataError: wrong shapes or types, no samples, a value that is not finite (sample and feature named), or a number
+            that is no class, token or node.
     """
 
     name: str
-    features: NDArray[np.floating]
+    features: NDArray[np.floating] | NDArray[np.integer]
     targets: NDArray[np.int64] | NDArray[np.float64]
     classes: int
     shape: tuple[int, ...]
     test: Dataset | None = None
+    graph: Graph | None = None
 
     def __post_init__(self) -> None:
-        if self.features.ndim != 2 or self.targets.shape != self.features.shape[:1]:
+        self._check_shapes()
+        self._check_features()
+        self._check_targets()
+        if self.graph is not None:
+            self._check_nodes(self.graph)
+        if self.test is not None and (self.test.dim, self.test.classes) != (self.dim, self.classes):
             raise DataError(
-                f"{self.name}: features must be [m, p] and targets [m], "
-                f"got {self.features.shape} and {self.targets.shape}"
+                f"{self.name}: the test part must have {self.dim} features and {self.classes} classes like the rest, "
+                f"got {self.test.dim} and {self.test.classes}"
             )
-        if self.features.size == 0:
-            raise DataError(f"{self.name}: holds no samples")
-        bad = ~np.isfinite(self.features)
-        if bad.any():
-            sample, feature = np.argwhere(bad)[0]
-            raise DataError(
-                f"{self.name}: feature {feature} of sample {sample} is {self.features[sample, feature]}, not a finite "
-                "number: clean the data first"
-            )
-        bad = ~np.isfinite(self.targets)
-        if bad.any():
-            raise DataError(f"{self.name}: the target of sample {np.flatnonzero(bad)[0]} is not a finite number")
-        if self.classes and not (self.targets.min() >= 0 and self.targets.max() < self.classes):
-            raise DataError(f"{self.name}: class numbers must be 0..{self.classes - 1}")
 
     @property
     def samples(self) -> int:
@@ -64,6 +65,58 @@ class Dataset:
         """Number of features p."""
         return int(self.features.shape[1])
 
+    @property
+    def numeric(self) -> bool:
+        """Whether features are numbers on a scale, and not tokens or nodes."""
+        return bool(np.issubdtype(self.features.dtype, np.floating))
+
     def take(self, indices: NDArray[np.integer]) -> Dataset:
-        """Return the samples at ``indices``, without the test part."""
-        return Dataset(self.name, self.features[indices], self.targets[indices], self.classes, self.shape)
+        """Return the samples at ``indices``, without the test part; a graph stays whole."""
+        return replace(self, features=self.features[indices], targets=self.targets[indices], test=None)
+
+    def _check_shapes(self) -> None:
+        for name in ("features", "targets"):
+            value: Any = getattr(self, name)
+            if not isinstance(value, np.ndarray):
+                raise DataError(f"{self.name}: {name} must be a NumPy array, got {type(value).__name__}")
+        if self.features.ndim != 2 or self.targets.shape not in (self.features.shape[:1], self.features.shape):
+            raise DataError(
+                f"{self.name}: features must be [m, p] and targets [m], or [m, p] for one at every position, "
+                f"got {self.features.shape} and {self.targets.shape}"
+            )
+        if self.features.size == 0:
+            raise DataError(f"{self.name}: holds no samples")
+        if self.targets.ndim == 2 and not self.classes:
+            raise DataError(f"{self.name}: targets of a regression must be [m], got {self.targets.shape}")
+
+    def _check_features(self) -> None:
+        kind = self.features.dtype
+        if kind not in (np.float32, np.float64) and not np.issubdtype(kind, np.integer):
+            raise DataError(f"{self.name}: features must be float32, float64 or whole numbers (tokens), got {kind}")
+        bad = ~np.isfinite(self.features) if self.numeric else self.features < 0
+        if bad.any():
+            sample, feature = np.argwhere(bad)[0]
+            value = self.features[sample, feature]
+            rule = "not a finite number: clean the data first" if self.numeric else "and tokens are numbered from 0"
+            raise DataError(f"{self.name}: feature {feature} of sample {sample} is {value}, {rule}")
+
+    def _check_targets(self) -> None:
+        bad = ~np.isfinite(self.targets)
+        if bad.any():
+            raise DataError(f"{self.name}: the target of sample {np.argwhere(bad)[0, 0]} is not a finite number")
+        if not self.classes:
+            return
+        if not np.issubdtype(self.targets.dtype, np.integer):
+            raise DataError(f"{self.name}: class numbers must be whole numbers, got {self.targets.dtype}")
+        if not (self.targets.min() >= 0 and self.targets.max() < self.classes):
+            raise DataError(f"{self.name}: class numbers must be 0..{self.classes - 1}")
+        object.__setattr__(self, "targets", self.targets.astype(np.int64, copy=False))
+
+    def _check_nodes(self, graph: Graph) -> None:
+        if self.numeric or self.dim != 1:
+            raise DataError(
+                f"{self.name}: with a graph, features must be node numbers [m, 1], "
+                f"got {self.features.shape} of {self.features.dtype}"
+            )
+        if self.features.max() >= graph.nodes:
+            raise DataError(f"{self.name}: node numbers must be 0..{graph.nodes - 1}, got {self.features.max()}")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
 import math
-import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.data.dataset import Dataset
+from isthmus.data.files import read_bytes
 from isthmus.errors import DataError
 
 _UNSIGNED_BYTE = 8
@@ -22,12 +21,7 @@ def read_idx(path: str | Path) -> NDArray[np.uint8]:
     Raises:
         DataError: the file is missing, not IDX, truncated, or longer than its header says (file and sizes named).
     """
-    path = Path(path)
-    try:
-        raw = path.read_bytes()
-        content = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    content = read_bytes(path)
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UNSIGNED_BYTE:
         raise DataError(f"{path}: not an IDX file of unsigned bytes")
     dims = content[3]

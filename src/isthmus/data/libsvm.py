@@ -9,22 +9,19 @@ import numpy as np
 from sklearn.datasets import load_svmlight_file
 
 from isthmus.data.dataset import Dataset
+from isthmus.data.files import read_bytes
 from isthmus.errors import DataError
 
 
 def read_libsvm(path: str | Path) -> Dataset:
-    """Read a LIBSVM file: ``label index:value ...`` a line, indices ascending.
+    """Read a LIBSVM file, raw or gzipped: ``label index:value ...`` a line, indices ascending.
 
     Labels are classes when they are whole numbers of at most 100 different values, targets of a regression otherwise.
 
     Raises:
         DataError: missing, empty, or malformed; a malformed line or a value that is not finite is named by its number.
     """
-    path = Path(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    content = read_bytes(path)
     try:
         features, labels = _parse(content)
     except (ValueError, OverflowError) as error:

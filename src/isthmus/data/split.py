@@ -36,7 +36,12 @@ def train_test(dataset: Dataset, seed: int, test_fraction: float = 0.2) -> tuple
 
 
 def standardize(train: Dataset, *others: Dataset) -> tuple[Dataset, ...]:
-    """Return the data sets with the training part's mean 0 and variance 1 per feature; constant features become 0."""
+    """Return the data sets with the training part's mean 0 and variance 1 per feature; constant features become 0.
+
+    Tokens and nodes of a graph have no scale and stay as they are.
+    """
+    if not train.numeric:
+        return train, *others
     mean = train.features.mean(axis=0)
     scale = train.features.std(axis=0)
     scale = np.where(scale > 0, scale, 1.0).astype(train.features.dtype)
@@ -49,7 +54,7 @@ def over_workers(
     """Return each worker's sample indices, sorted: a disjoint cover of all samples.
 
     Args:
-        targets: [m] class numbers, or values of a regression.
+        targets: [m] class numbers, values of a regression, or [m, p] class numbers of sequences.
         workers: n, at most m.
         seed: of the split.
         alpha: None for an i.i.d. split into equal shares (sizes differ by at most one). Otherwise each class is dealt
@@ -57,7 +62,7 @@ def over_workers(
             Workers left without a sample take one from the largest share.
 
     Raises:
-        InvalidInput: more workers than samples, alpha not positive, or alpha for targets that are not classes.
+        InvalidInput: more workers than samples, alpha not positive, or alpha where a sample has not one class.
     """
     samples = len(targets)
     check_integer("workers", workers, at_least=1)
@@ -69,6 +74,8 @@ def over_workers(
     check_number("alpha", alpha, above=0.0)
     if not np.issubdtype(targets.dtype, np.integer):
         raise InvalidInput("`alpha` must be None for a regression: a split by label needs classes")
+    if targets.ndim != 1:
+        raise InvalidInput("`alpha` must be None for sequences: a split by label needs one class a sample")
     shares: list[list[int]] = [[] for _ in range(workers)]
     for label in np.unique(targets):
         members = random.permutation(np.flatnonzero(targets == label))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from isthmus.data import load, standardize
+from isthmus.data import load_standardized
 from isthmus.errors import InvalidInput, check_choice, check_integer, check_number
 from isthmus.lab.arrays import Array
 from isthmus.lab.methods import IST
@@ -132,7 +132,7 @@ def build_problem(settings: Settings) -> Quadratic:
     """Return the problem."""
     if settings.problem == "gaussian":
         return Quadratic.gaussian(settings.workers, settings.dim, settings.seed, settings.homogeneous)
-    (dataset,) = standardize(load(settings.data))
+    dataset = load_standardized(settings.data)
     targets = np.asarray(dataset.targets, dtype=np.float64)
     return Quadratic.least_squares(
         dataset.features, targets - targets.mean(), settings.workers, settings.seed, settings.ridge

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isthmus.data import load, standardize
+from isthmus.data import load_standardized
 from isthmus.errors import InvalidInput, check_choice, check_integer, check_number
 from isthmus.lab.accounting import BROADCASTS
 from isthmus.lab.arrays import Array
@@ -115,7 +115,7 @@ def _full(settings: Comparison) -> Problem:
     if settings.problem == "gaussian":
         samples = Samples.gaussian(n, settings.dim, settings.rows, seed, settings.heterogeneity)
         return LeastSquares(samples, settings.ridge)
-    (dataset,) = standardize(load(settings.data))
+    dataset = load_standardized(settings.data)
     features = np.asarray(dataset.features, dtype=np.float64)
     features = features[:, features.any(axis=0)]  # a constant feature is 0 once standardised, and no coordinate
     targets = np.asarray(dataset.targets, dtype=np.float64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import linalg
 
-from isthmus.data import load, standardize
+from isthmus.data import load_standardized
 from isthmus.lab.figures.figure import Figure, Panel
 from isthmus.lab.methods import IST, GradientDescent
 from isthmus.lab.quadratics import Quadratic
@@ -188,7 +188,7 @@ def theorem_2(seed: int) -> Figure:
 def least_squares(seed: int) -> Figure:
     """Real data split over workers: how the gap and the bias grow with their number."""
     rounds, workers = 300, (2, 5, 10)
-    (data,) = standardize(load("breast-cancer"))
+    data = load_standardized("breast-cancer")
     targets = np.asarray(data.targets, dtype=np.float64)
     figure = Figure(
         "least-squares",
