@@ -120,7 +120,7 @@ def test_features_say_something_and_neighbours_more() -> None:
 
 @pytest.mark.parametrize("name", ["sbm:79", "sbm:20001", "sbm:many", "sbm:-5", "sbm:"])
 def test_bad_sizes(name: str) -> None:
-    with pytest.raises(InvalidInput, match="(?i)nodes"):
+    with pytest.raises(InvalidInput, match=r"(?i)nodes"):
         load(name)
 
 
