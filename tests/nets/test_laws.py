@@ -1,4 +1,4 @@
-"""Partition laws of a network, coverage, merging, scaling and recalibration."""
+"""Partition laws of a network, coverage and merging."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,10 @@ import torch
 from torch import nn
 
 import isthmus
-from cases.networks import GPT, Basic, mlp, resnet
+from cases.networks import mlp
 from isthmus.errors import InvalidInput
 from isthmus.nets.laws import Draw, draw, shares
 from isthmus.nets.merge import coverage, zero_cross_blocks
-from isthmus.nets.norms import recalibrate
-from isthmus.nets.scaling import evaluation_network, norm_follows, scaling, search_readout
 
 
 def chain() -> nn.Module:
@@ -93,71 +91,3 @@ def test_block_law_with_zero_cross_blocks_is_a_sum_of_narrow_networks() -> None:
     zero_cross_blocks(model, coupling, partition)
     parts = [isthmus.cut(model, coupling, partition, worker).module(x) for worker in range(3)]
     torch.testing.assert_close(model(x), sum(parts) - 2 * model[-1].bias)
-
-
-def test_scaling_by_what_follows() -> None:
-    normed = isthmus.trace(mlp(nn.BatchNorm1d), (torch.randn(4, 6),))
-    assert [norm_follows(normed, axis) for axis in normed.cut_axes] == [True, False]
-    found = scaling(normed, normed.partition(4, seed=0))
-    assert found.why == {"0": "none: a norm follows", "4": "eval: no norm follows"}
-    assert found.evaluation == {"4": 0.25}
-    assert scaling(normed, normed.partition(4, seed=0), "train").train == {"0": 4.0, "4": 4.0}
-    post = isthmus.trace(resnet(Basic(8, 8)), (torch.randn(2, 3, 8, 8),))
-    assert all(norm_follows(post, axis) for axis in post.cut_axes)
-
-
-def test_factors_multiply_what_units_contribute() -> None:
-    torch.manual_seed(0)
-    model, x = GPT().eval(), torch.randint(0, 11, (3, 5))
-    coupling = isthmus.trace(model, (x,))
-    scaled = evaluation_network(model, coupling, {"blocks.0.mlp.0": 0.5, "blocks.1.attn.qkv": 0.25})
-    with torch.no_grad():
-        model.blocks[0].mlp[2].weight.mul_(0.5)
-        model.blocks[1].attn.out.weight.mul_(0.25)
-    torch.testing.assert_close(scaled(x), model(x))
-
-
-def test_factors_reach_only_their_part_of_a_concatenation() -> None:
-    class Two(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b, self.c = nn.Linear(4, 6), nn.Linear(4, 8), nn.Linear(14, 2)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.c(torch.cat([self.a(x).relu(), self.b(x).relu()], -1))
-
-    model, x = Two().eval(), torch.randn(3, 4)
-    coupling = isthmus.trace(model, (x,))
-    held = coupling.partition(2, seed=0).of(0)
-    scaled = evaluation_network(model, coupling, {"a": 3.0})
-    sub = isthmus.cut(model, coupling, coupling.partition(2, seed=0), 0, factors={"a": 3.0})
-    with torch.no_grad():
-        model.c.weight[:, :6] *= 3.0
-    torch.testing.assert_close(scaled(x), model(x))
-    plain = isthmus.cut(model, coupling, coupling.partition(2, seed=0), 0)
-    assert len(held["a"]) == 3
-    torch.testing.assert_close(sub.module(x), plain.module(x))
-
-
-def test_readout_search_finds_the_factor() -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2, bias=False))
-    x = torch.randn(64, 4)
-    coupling = isthmus.trace(model, (x,))
-    wanted = 0.25**0.7 * model(x)
-    found = search_readout(model, coupling, {"0": 0.25}, lambda net: float((net(x) - wanted).square().mean()))
-    assert found["0"] == pytest.approx(0.25**0.7, abs=0.02)
-
-
-def test_recalibrate_measures_what_the_merged_network_sees() -> None:
-    torch.manual_seed(0)
-    model, data = mlp(nn.BatchNorm1d), [torch.randn(32, 6) for _ in range(4)]
-    before = model[0].weight.clone()
-    assert recalibrate(model, data) == 2
-    seen = torch.stack([model[0](x).mean(0) for x in data]).mean(0)
-    torch.testing.assert_close(model[1].running_mean, seen)
-    assert torch.equal(model[0].weight, before)
-    with pytest.raises(InvalidInput, match="at least one batch"):
-        recalibrate(model, [])
-    torch.testing.assert_close(model[1].running_mean, seen)
-    assert recalibrate(mlp(), data) == 0

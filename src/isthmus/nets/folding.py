@@ -1,0 +1,209 @@
+"""Where a factor on what units contribute can be folded into parameters, so that the network keeps its plain graph.
+
+A parameter is followed through the graph as long as its entries only move (views, permutations, slices). What it meets
+then is a *use*. A factor is folded into the entries of a parameter if all their uses ask for the same one.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx
+
+from isthmus.nets.blocks import Removal
+from isthmus.nets.program import Program
+
+Factors = NDArray[np.float64]
+
+_SAME = {"to", "_to_copy", "contiguous", "alias", "clone", "detach", "lift_fresh_copy"}
+_MOVES = {"view", "reshape", "_unsafe_view", "flatten", "unflatten", "transpose", "swapaxes", "swapdims", "permute"}
+_MOVES |= {"movedim", "moveaxis", "t", "numpy_T", "mT", "unsqueeze", "squeeze", "expand", "select", "slice", "narrow"}
+_MOVES |= {"split_with_sizes", "unbind"}
+_PASSES = _SAME | _MOVES | {"dropout", "feature_dropout", "alpha_dropout"}
+_AFFINE = {
+    "linear": ("weight", "bias"),
+    "addmm": ("mat2", "self"),
+    **{f"conv{t}{d}d": ("weight", "bias") for t in ("", "_transpose") for d in (1, 2, 3)},
+    **{f"{name}_norm": ("weight", "bias") for name in ("batch", "layer", "group", "rms", "instance")},
+}
+_PRODUCTS = {"mul", "matmul", "mm", "bmm", "mv", "einsum"}
+_CHANNEL_NORMS = {"batch_norm", "instance_norm"}
+_NORMS = _CHANNEL_NORMS | {"layer_norm", "group_norm", "rms_norm"}
+
+
+class Unfoldable(Exception):
+    """A factor cannot be folded, with the reason."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """``consumer`` computes with ``operand``, which is a parameter after some moves."""
+
+    consumer: fx.Node
+    operand: fx.Node
+    moves: tuple[fx.Node, ...]
+
+
+def parameter_uses(program: Program) -> dict[str, list[Use]]:
+    """Return all uses of every parameter, buffer and constant of a graph, those in its regions included."""
+    placeholders = [node for node in program.module.graph.nodes if node.op == "placeholder"]
+    found: dict[str, list[Use]] = {}
+    for node, name in zip(placeholders, program.state, strict=False):
+        found.setdefault(name, []).extend(_follow(program.module, node, ()))
+    return found
+
+
+def fold(shape: Sequence[int], wanted: Sequence[tuple[Use, Factors]]) -> Factors:
+    """Return the factor of every entry of a parameter, broadcastable to its shape.
+
+    Args:
+        shape: of the parameter.
+        wanted: for every use the factors on its operand, broadcastable to that.
+
+    Raises:
+        Unfoldable: an entry of which two uses want different factors.
+    """
+    (use, first), *others = wanted
+    if not others and all(_name(node) in _SAME for node in use.moves):
+        return _compressed(first)
+    result = np.full(int(np.prod(shape)), np.nan)
+    for use, factors in wanted:
+        entries = _entries(use, shape)
+        values = np.broadcast_to(factors, entries.shape).ravel()
+        places = entries.ravel()
+        known = ~np.isnan(result[places])
+        clash = bool(np.any(known & (result[places] != values)))
+        result[places] = values
+        if clash or np.any(result[places] != values):
+            raise Unfoldable("the weight is used more than once and needs different factors (tied)")
+    return _compressed(np.where(np.isnan(result), 1.0, result).reshape(shape))
+
+
+def branch_parameters(removal: Removal, uses: Mapping[str, Sequence[Use]]) -> list[str]:
+    """Return the parameters of the last affine operators of a residual branch: times p, they make the branch times p.
+
+    Raises:
+        Unfoldable: something else lies between them and the addition, or they are used elsewhere too.
+    """
+    by_operand: dict[fx.Node, list[str]] = {}
+    for name, all_uses in uses.items():
+        for use in all_uses:
+            by_operand.setdefault(use.operand, []).append(name)
+    branches = [each for each in removal.node.args[:2] if each is not removal.skip]
+    if len(branches) != 1 or not isinstance(branches[0], fx.Node):
+        raise Unfoldable("its branch is the skip connection")
+    operands = _last_affine(branches[0], removal, by_operand)
+    names = [name for operand in operands for name in by_operand.get(operand, [""])]
+    if any(not name or len(uses[name]) > 1 for name in names):
+        raise Unfoldable("the last weight of the branch is computed, or used twice")
+    return names
+
+
+def absorbed(node: fx.Node) -> bool:
+    """Whether a factor common to the whole sum that ``node`` computes is absorbed by a norm right after it.
+
+    Batch and instance norms shift every channel by itself, so a bias before them is absorbed with it; before the
+    other norms it is not.
+    """
+    bias = _arguments(node).get("self" if _name(node) in ("addmm", "addmv", "baddbmm") else "bias")
+    return _leads_to(node, _NORMS if bias is None else _CHANNEL_NORMS)
+
+
+def _leads_to(node: fx.Node, norms: set[str]) -> bool:
+    found = [_name(user) in norms or (_name(user) in _PASSES and _leads_to(user, norms)) for user in node.users]
+    return bool(found) and all(found)
+
+
+def _last_affine(node: fx.Node, removal: Removal, known: Container[fx.Node]) -> list[fx.Node]:
+    """Return the operands to multiply so that ``node`` is multiplied; ``known`` are parameters after some moves."""
+    if node in known:
+        return [node]
+    if node not in removal.dead or len(node.users) > 1:
+        raise Unfoldable("the branch is used elsewhere too")
+    name, arguments = _name(node), _arguments(node)
+    inputs = [each for each in node.all_input_nodes if isinstance(each.meta.get("val"), Tensor)]
+    if name in _AFFINE:
+        wanted = [arguments.get(key) for key in _AFFINE[name]]
+        if wanted[0] is None:
+            raise Unfoldable(f"the last operator of the branch ({name}) has no weight")
+        return [operand for operand in wanted if isinstance(operand, fx.Node)]
+    if name in _PRODUCTS and any(each in known for each in inputs):
+        return [next(each for each in inputs if each in known)]
+    if name in ("add", "sub") and len(inputs) == 2:
+        return [operand for each in inputs for operand in _last_affine(each, removal, known)]
+    if inputs == list(node.args[:1]) and (name in _PASSES or name in ("mul", "div", "neg")):
+        return _last_affine(inputs[0], removal, known)
+    raise Unfoldable(f"{name} lies between the last weight of the branch and the addition")
+
+
+def _follow(owner: fx.GraphModule, node: fx.Node, moves: tuple[fx.Node, ...]) -> Iterator[Use]:
+    for user in node.users:
+        name = _name(user)
+        if name in _SAME | _MOVES | {"getitem"} and user.all_input_nodes == [node]:
+            yield from _follow(owner, user, (*moves, user))
+            continue
+        places = [place for place, each in enumerate(_flat(user)) if each is node]
+        region = next((each for each in user.args if isinstance(each, fx.Node) and each.op == "get_attr"), None)
+        inner = None if region is None else getattr(owner, str(region.target), None)
+        if isinstance(inner, fx.GraphModule) and region is not None:
+            operands = user.args[user.args.index(region) + 1 :]
+            inside = [each for each in inner.graph.nodes if each.op == "placeholder"]
+            for placeholder, operand in zip(inside, operands, strict=True):
+                if operand is node:
+                    yield from _follow(inner, placeholder, moves)
+        else:
+            yield from (Use(user, node, moves) for _ in places)
+
+
+def _entries(use: Use, shape: Sequence[int]) -> NDArray[np.int64]:
+    """Return for every entry of a use's operand which entry of the parameter it is."""
+    value: Any = torch.arange(int(np.prod(shape))).reshape(tuple(shape))
+    for node in use.moves:
+        if _name(node) in _SAME:
+            continue
+        step = partial(_instead, value)
+        value = node.target(*fx.map_arg(node.args, step), **fx.map_arg(node.kwargs, step))  # type: ignore[operator]
+    found: NDArray[np.int64] = value.numpy()
+    return found
+
+
+def _instead(value: Any, _: fx.Node) -> Any:
+    return value
+
+
+def _compressed(factors: Factors) -> Factors:
+    """Return factors with a single entry along every dimension they are constant along."""
+    for dim in range(factors.ndim):
+        first = factors.take([0], axis=dim)
+        if factors.shape[dim] > 1 and np.all(factors == first):
+            factors = first
+    return factors
+
+
+def _name(node: fx.Node) -> str:
+    """Return the plain name of an operator; a view as another type is none that moves entries."""
+    if node.target is operator.getitem:
+        return "getitem"
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return str(node.target)
+    return "view.dtype" if schema.overload_name == "dtype" and "view" in schema.name else schema.name.split("::")[-1]
+
+
+def _arguments(node: fx.Node) -> dict[str, Any]:
+    schema = getattr(node.target, "_schema", None)
+    names = [] if schema is None else [argument.name for argument in schema.arguments]
+    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+
+
+def _flat(node: fx.Node) -> list[Any]:
+    found: list[Any] = []
+    fx.map_arg((node.args, node.kwargs), found.append)
+    return found
