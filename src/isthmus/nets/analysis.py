@@ -70,7 +70,8 @@ class Analysis:
         norms: nodes that normalise across an axis.
         from_state: nodes computed from parameters and buffers alone.
         problems: operators that froze what they touch.
-        pinned: open sizes of inputs that the network turns out to need fixed (an image size before a linear layer).
+        pinned: per meeting of an open size with a fixed one (an image size before a linear layer), the symbols of the
+            open one: the network needs some of them fixed.
     """
 
     dims: dict[fx.Node, Value] = field(default_factory=dict)
@@ -79,7 +80,7 @@ class Analysis:
     norms: list[fx.Node] = field(default_factory=list)
     from_state: set[fx.Node] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
-    pinned: set[sympy.Symbol] = field(default_factory=set)
+    pinned: set[frozenset[sympy.Symbol]] = field(default_factory=set)
 
 
 class Call:
@@ -125,7 +126,7 @@ class Call:
         """State that two dimensions hold the same units."""
         first, second = terms.size(a), terms.size(b)
         if isinstance(first, int) != isinstance(second, int):
-            self.analysis.pinned |= (second if isinstance(first, int) else first).free_symbols
+            self.analysis.pinned.add(frozenset((second if isinstance(first, int) else first).free_symbols))
         terms.unify(a, b, f"two layouts of its units meet at {self.where} and cannot be aligned")
 
     def freeze(self, term: Term, reason: str) -> None:

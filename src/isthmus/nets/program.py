@@ -13,7 +13,7 @@ import logging
 import textwrap
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -208,15 +208,22 @@ def export_program(
     return _program(exported, module, wrapper, names)
 
 
-def places_of(program: Program, symbols: set[Any]) -> Pinned:
-    """Return the (input, dimension) pairs whose open sizes are among ``symbols``."""
-    placeholders = [node for node in program.module.graph.nodes if node.op == "placeholder"]
-    return frozenset(
-        (i, d)
-        for i, node in enumerate(placeholders[len(program.state) :])
-        for d, entry in enumerate(node.meta["val"].shape)
-        if not isinstance(entry, int) and entry.node.expr.free_symbols & symbols
-    )
+def places_of(program: Program, pinned: Iterable[frozenset[Any]]) -> Pinned:
+    """Return (input, dimension) pairs to close, given the symbols of every open size that has to be one number.
+
+    A size that holds the batch and something else (batch x windows) has the something else closed.
+    """
+    placeholders = [node for node in program.module.graph.nodes if node.op == "placeholder"][len(program.state) :]
+    sizes = [node.meta["val"].shape for node in placeholders]
+    symbols = {
+        (i, d): entry.node.expr.free_symbols
+        for i, shape in enumerate(sizes)
+        for d, entry in enumerate(shape)
+        if not isinstance(entry, int)
+    }
+    inner = {symbol for (_, d), found in symbols.items() if d > 0 for symbol in found}
+    closing = {symbol for found in pinned for symbol in (found & inner or found)}
+    return frozenset(place for place, found in symbols.items() if found & closing)
 
 
 def module_path(node: fx.Node) -> str:

@@ -203,10 +203,7 @@ def regroup(terms: Sequence[Term], sizes: Sequence[Size], reason: str) -> list[T
     for want in reversed(sizes):
         taken = _take(pool, want)
         if taken is None:
-            for term in [*pool, *result]:
-                freeze(term, reason)
-            left = sizes[: len(sizes) - len(result)]
-            return [fresh(each, reason) for each in left] + result
+            return _outer(pool, sizes[: len(sizes) - len(result)], reason) + result
         result.insert(0, taken)
     if size(prod(pool)) != 1:
         for term in [*pool, *result]:
@@ -352,6 +349,20 @@ def _take(pool: list[Term], want: Size) -> Term | None:
         pool.extend(_factors(halves[0]))
         want = 1
     return prod(taken)
+
+
+def _outer(pool: list[Term], sizes: Sequence[Size], reason: str) -> list[Term]:
+    """Return the leading dimensions of a reshape: whole factors dealt from the left, what lies between is frozen."""
+    result: list[Term] = []
+    for want in sizes:
+        count = next((n for n in range(len(pool) + 1) if size(prod(pool[:n])) == want), None)
+        if count is None:
+            break
+        result.append(prod(pool[:count]))
+        del pool[:count]
+    for term in pool:
+        freeze(term, reason)
+    return result + [fresh(each, reason) for each in sizes[len(result) :]]
 
 
 def _split_parts(parts: list[Term], offset: int) -> tuple[Term, Term] | None:

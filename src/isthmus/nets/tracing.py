@@ -63,10 +63,11 @@ def trace(
         raise InvalidInput(f"`model` must be a torch.nn.Module, got {type(model).__name__}")
     example = example_of(model, tuple(args), kwargs)
     entries = read_state(model)
-    programs, dims, analyses = _read(model, example, entries, frozenset())
-    pinned = frozenset().union(*(places_of(programs[mode], analyses[mode].pinned) for mode in programs))
-    if pinned:  # an open size that has to be one number: once more, with that size as given
-        programs, dims, analyses = _read(model, example, entries, pinned)
+    closed: Pinned = frozenset()
+    programs, dims, analyses = _read(model, example, entries, closed)
+    while pinned := _to_close(programs, analyses) - closed:
+        closed |= pinned  # open sizes that have to be one number: once more, with those sizes as given
+        programs, dims, analyses = _read(model, example, entries, closed)
     constants = {name: tensor for program in programs.values() for name, tensor in program.constants.items()}
     residuals = {mode: find_residuals(programs[mode].module, analyses[mode]) for mode in programs}
     for mode, found in residuals.items():
@@ -90,6 +91,11 @@ def trace(
         if not verdict.passed:
             raise InvalidInput(f"`model` is not cut correctly: {verdict.summary()}")
     return coupling
+
+
+def _to_close(programs: Mapping[str, Program], analyses: Mapping[str, Analysis]) -> Pinned:
+    places = (places_of(programs[mode], analyses[mode].pinned) for mode in programs)
+    return frozenset[tuple[int, int]]().union(*places)
 
 
 def _read(

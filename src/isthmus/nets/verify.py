@@ -6,7 +6,8 @@ that sums over cut units, those the worker lacks. A norm across a cut axis is re
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,9 @@ from isthmus.nets.rewrite import Rewriter
 from isthmus.nets.sizes import size_of
 from isthmus.nets.subnetwork import build, named_state
 from isthmus.nets.terms import Atom, Indices
+
+_DOUBLE = {torch.float32: torch.float64, torch.complex64: torch.complex128}
+_RANDOM = ("bernoulli", "exponential", "multinomial", "normal", "rand", "randint", "randn", "randperm", "uniform")
 
 
 @dataclass(frozen=True)
@@ -107,17 +111,19 @@ def masked_whole(
     values = [state[name] if name in state else _wide(coupling.constants[name]) for name in program.state]
     removals = {block.removals[mode].node: block.removals[mode].skip for block in coupling.missing_blocks(held)}
     runner = _MaskedWhole(program.module, analysis, coupling.kept(held), removals)
-    results = runner.run(*values, *inputs)
+    with _double_by_default():
+        results = runner.run(*values, *inputs)
     return list(results)[len(program.mutated) :]
 
 
 class _Exact(fx.Interpreter):
-    """Runs a graph in float64, without dropout and without autocast."""
+    """Runs a graph in float64, without dropout and without autocast; random numbers are all alike."""
 
     def run_node(self, n: fx.Node) -> Any:
         if n.op == "call_function" and "dropout" in str(n.target):
             return self.env[n.all_input_nodes[0]]
-        return super().run_node(n)
+        result = super().run_node(n)
+        return _settled(result) if n.op == "call_function" and is_random(n.target) else result
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         regions = [arg for arg in args if isinstance(arg, fx.GraphModule)]
@@ -199,12 +205,20 @@ class _MaskedWhole(_Exact):
         return _scattered(result, self.analysis.dims[node], self.kept)
 
 
+def is_random(target: Any) -> bool:
+    """Whether an operator draws the entries of its result (dropout apart, which draws what to leave out)."""
+    name = getattr(getattr(target, "_schema", None), "name", "")
+    return name.removeprefix("aten::").removesuffix("_").removesuffix("_like") in _RANDOM
+
+
 def relative_error(value: Tensor, reference: Tensor, scale: float | None = None) -> float:
     """Return max |value - reference| / (max |reference| + floor); infinite for different shapes."""
     if value.shape != reference.shape:
         return float("inf")
     if not value.numel():
         return 0.0
+    if value.is_complex() and reference.is_complex():
+        return relative_error(torch.view_as_real(value), torch.view_as_real(reference), scale)
     if not value.is_floating_point():
         return 0.0 if torch.equal(value, reference) else float("inf")
     same = (value == reference) | (value.isnan() & reference.isnan())
@@ -228,7 +242,9 @@ def _against_model(
     results = []
     try:
         for module in (model.eval(), sub.module.eval()):
-            flat, _ = pytree.tree_flatten(module(*args, **dict(kwargs or {})))
+            with torch.random.fork_rng(devices=()):
+                torch.manual_seed(0)  # both draw the same random numbers
+                flat, _ = pytree.tree_flatten(module(*args, **dict(kwargs or {})))
             outputs = [leaf for leaf in flat if isinstance(leaf, Tensor)]
             results.append((outputs, _gradients(module, _loss(outputs))))
     finally:
@@ -276,7 +292,8 @@ def _compare_cut(
 ) -> list[Check]:
     whole = {name: tensor.clone() for name, tensor in state.items()}
     for name, entry in coupling.entries.items():
-        whole[name].requires_grad_(entry.is_parameter and whole[name].is_floating_point())
+        continuous = whole[name].is_floating_point() or whole[name].is_complex()
+        whole[name].requires_grad_(entry.is_parameter and continuous)
     expected = [r for r in masked_whole(coupling, whole, held, mode, inputs) if isinstance(r, Tensor)]
     parts = {name: tensor.clone() for name, tensor in sub.state().items()}
     for name, tensor in parts.items():
@@ -308,7 +325,8 @@ def _run_mode(module: Any, mode: str, state: Mapping[str, Tensor], inputs: Seque
     """Run a subnetwork's graph on given state, without dropout."""
     chosen = module._modes[mode]
     values = [state[n] if n in state else _wide(getattr(*module._places[n])) for n in chosen.state]
-    results = _Exact(chosen.graph).run(*values, *inputs)
+    with _double_by_default():
+        results = _Exact(chosen.graph).run(*values, *inputs)
     return list(results)[len(chosen.mutated) :]
 
 
@@ -316,13 +334,35 @@ def _exact(name: str, value: Any) -> Any:
     """Return an operator's argument for a run in float64 and without dropout."""
     if name in ("dropout", "dropout_p"):
         return 0.0
-    return torch.float64 if value is torch.float32 else value
+    return _DOUBLE.get(value, value) if isinstance(value, torch.dtype) else value
+
+
+def _settled(drawn: Tensor) -> Tensor:
+    """Replace random entries, in place: a subnetwork draws fewer of them, so they could not agree with the whole's."""
+    if drawn.dtype is torch.bool:
+        return drawn.fill_(True)
+    if drawn.is_floating_point() or drawn.is_complex():
+        return drawn.fill_(0.5)
+    return drawn.copy_(torch.arange(drawn.numel(), dtype=drawn.dtype).reshape(drawn.shape) % (drawn.max() + 1))
+
+
+@contextlib.contextmanager
+def _double_by_default() -> Iterator[None]:
+    """Tensors that a graph makes without naming a type are float64."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _loss(outputs: Sequence[Tensor]) -> Tensor | None:
     """A scalar in which every entry of the outputs counts with a weight of its own."""
     total: Tensor | None = None
     for output in outputs:
+        if output.is_complex():
+            output = torch.view_as_real(output)
         if output.requires_grad and output.is_floating_point() and output.numel():
             weights = torch.linspace(0.5, 1.5, output.numel(), dtype=output.dtype).reshape(output.shape)
             finite = torch.where(output.isfinite(), output, torch.zeros_like(output))
@@ -387,4 +427,6 @@ def _doubled(coupling: Coupling, inputs: Sequence[Tensor]) -> list[Tensor] | Non
 
 
 def _wide(tensor: Tensor) -> Tensor:
+    if tensor.is_complex():
+        return tensor.detach().to(torch.complex128, copy=True)
     return tensor.detach().double() if tensor.is_floating_point() else tensor.detach().clone()

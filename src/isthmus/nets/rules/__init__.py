@@ -1,8 +1,17 @@
 """How the dimensions of each operator's results follow from those of its operands."""
 
+import isthmus.nets.rules.contraction
+import isthmus.nets.rules.convolution
+import isthmus.nets.rules.norm
+import isthmus.nets.rules.pairs
+import isthmus.nets.rules.pointwise
+import isthmus.nets.rules.recurrent
+import isthmus.nets.rules.regions
+import isthmus.nets.rules.sampling
+import isthmus.nets.rules.selection
+import isthmus.nets.rules.sources
+import isthmus.nets.rules.spectral
+import isthmus.nets.rules.structure  # noqa: F401
 from isthmus.nets.registry import RULES, Rule, rule
-from isthmus.nets.rules import contraction, convolution, norm, pointwise, recurrent, regions, selection, sources
-from isthmus.nets.rules import structure as structure
 
 __all__ = ["RULES", "Rule", "rule"]
-_ = (contraction, convolution, norm, pointwise, recurrent, regions, selection, sources)

@@ -1,0 +1,53 @@
+"""Operators that pick places of an image by computed positions, or lay windows of it out as columns."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from isthmus.nets import terms
+from isthmus.nets.analysis import Call, Dims, NoRule
+from isthmus.nets.registry import rule
+from isthmus.nets.terms import Term
+
+
+@rule("aten::grid_sampler", "aten::grid_sampler_2d", "aten::grid_sampler_3d")
+def grid_sample(call: Call) -> Dims:
+    """Channels of an image at the places a grid names; channels pass."""
+    image, grid = call.dims(call["input"]), call.dims(call["grid"])
+    for term in (*image[2:], *grid[1:]):
+        call.freeze(term, "sampled by position")
+    call.unify(image[0], grid[0])
+    return (*image[:2], *(call.whole(size, "sampled by position") for size in call.shape()[2:]))
+
+
+@rule("aten::affine_grid_generator")
+def affine_grid(call: Call) -> Dims:
+    """Positions of an image under one affine map each."""
+    theta = call.dims(call["theta"])
+    for term in theta[1:]:
+        call.freeze(term, "an affine map")
+    return (theta[0], *(call.whole(size, "positions used as values") for size in call.shape()[1:]))
+
+
+@rule("aten::im2col")
+def columns(call: Call) -> Dims:
+    """[.., c, h, w] to [.., c x kernel, windows]."""
+    dims, shape = call.dims(call["self"]), call.shape()
+    for term in dims[-2:]:
+        call.freeze(term, "windows slide over it")
+    inner: Term = call.whole(math.prod(call["kernel_size"]), "places of a window")
+    return (*dims[:-3], terms.prod([dims[-3], inner]), call.whole(shape[-1], "windows slide over it"))
+
+
+@rule("aten::col2im")
+def image_of_columns(call: Call) -> Dims:
+    """[.., c x kernel, windows] to [.., c, h, w], summed where windows overlap."""
+    dims = call.dims(call["self"])
+    halves = terms.split_product(dims[-2], math.prod(call["kernel_size"]))
+    if halves is None:
+        raise NoRule("windows that cut across units")
+    for term in (halves[1], dims[-1]):
+        call.freeze(term, "windows slide over it")
+    shape: list[Any] = call.shape()[-2:]
+    return (*dims[:-2], halves[0], *(call.whole(size, "windows slide over it") for size in shape))
