@@ -52,13 +52,11 @@ def matmul(call: Call) -> Dims:
     return (*batch, *left[-2:-1], *(right[-1:] if len(right) > 1 else ()))
 
 
-@rule("aten::addmm", "aten::baddbmm", "aten::addbmm", "aten::addmv")
+@rule("aten::addmm", "aten::baddbmm", "aten::addmv")
 def add_product(call: Call) -> Dims:
     """self + a @ b."""
     a = call["mat1"] or call["batch1"] or call["mat"]
     b = call["mat2"] or call["batch2"] or call["vec"]
-    if call.node.target.__name__.startswith("addbmm"):  # type: ignore[union-attr]
-        raise NoRule("no rule for this operator")
     left, right = call.dims(a), call.dims(b)
     _product(call, a, -1, b, -1 if len(right) == 1 else -2)
     batch = call.broadcast([left[:-2], right[:-2]])

@@ -38,9 +38,16 @@ def group_norm(call: Call) -> Dims:
     return dims
 
 
-@rule("aten::batch_norm", "aten::instance_norm")
+@rule("aten::batch_norm")
 def batch_norm(call: Call) -> Dims:
-    """Per channel (dimension 1); parameters and running statistics follow their channel."""
+    """Per channel (dimension 1) across all others; parameters and running statistics follow their channel."""
+    call.norm(call.dims(call["input"])[0])
+    return instance_norm(call)
+
+
+@rule("aten::instance_norm")
+def instance_norm(call: Call) -> Dims:
+    """Per sample and channel, across places."""
     dims = call.dims(call["input"])
     for name in ("weight", "bias", "running_mean", "running_var"):
         if call[name] is not None:

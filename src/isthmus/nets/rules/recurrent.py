@@ -41,12 +41,13 @@ def cell(call: Call) -> Value:
     """One step: the state follows the gates' units."""
     states = call["hx"] if isinstance(call["hx"], (list, tuple)) else [call["hx"]]
     gates = _GATES[call.node.target._schema.name.removesuffix("_cell")]  # type: ignore[union-attr]
-    hidden = call.dims(states[0])[-1]
+    *batch, hidden = call.dims(states[0])
     for state in states[1:]:
-        call.unify(call.dims(state)[-1], hidden)
+        call.broadcast([call.dims(state), (*batch, hidden)])
+    call.broadcast([call.dims(call["input"])[:-1], tuple(batch)])
     params = [call[name] for name in ("w_ih", "w_hh", "b_ih", "b_hh") if call[name] is not None]
     _cell(call, params, gates, hidden, call.dims(call["input"])[-1])
-    result = (*call.dims(states[0])[:-1], hidden)
+    result = (*batch, hidden)
     return [result, result] if len(states) == 2 else result
 
 

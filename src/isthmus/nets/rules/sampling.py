@@ -27,6 +27,7 @@ def affine_grid(call: Call) -> Dims:
     theta = call.dims(call["theta"])
     for term in theta[1:]:
         call.freeze(term, "an affine map")
+    call.resize("size", theta[0], 0)
     return (theta[0], *(call.whole(size, "positions used as values") for size in call.shape()[1:]))
 
 

@@ -35,16 +35,28 @@ def _along(call: Call, reason: str, index: int | None = None, operand: str = "se
     return tuple(call.whole(shape[i], reason) if i in numbers else term for i, term in enumerate(source))
 
 
-@rule("aten::softmax", "aten::_softmax", "aten::log_softmax", "aten::_log_softmax", "aten::softmin")
+@rule("aten::softmax", "aten::_softmax", "aten::log_softmax", "aten::_log_softmax")
 def softmax(call: Call) -> Dims:
     """Normalised exponentials: a missing unit would change all others."""
     return _along(call, "softmax over this axis")
 
 
-@rule("aten::cumsum", "aten::cumprod", "aten::logcumsumexp", "aten::flip", "aten::diff", "aten::argsort")
+@rule("aten::cumsum", "aten::cumprod", "aten::logcumsumexp", "aten::flip", "aten::argsort")
 def ordered(call: Call) -> Dims:
     """The order along the dimension matters."""
     return _along(call, "the order along this axis matters")
+
+
+@rule("aten::diff")
+def differences(call: Call) -> Dims:
+    """Neighbours along the dimension, with entries before and after."""
+    result, dim = _along(call, "the order along this axis matters"), call["dim"] % len(call.dims(call["self"]))
+    for name in ("prepend", "append"):
+        if call[name] is not None:
+            edge = call.dims(call[name])
+            call.freeze(edge[dim], "the order along this axis matters")
+            call.broadcast([(*dims[:dim], ONE, *dims[dim + 1 :]) for dims in (result, edge)])
+    return result
 
 
 @rule("aten::roll")
@@ -123,9 +135,12 @@ def index(call: Call) -> Dims:
 
 @rule("aten::index_put")
 def index_put(call: Call) -> Dims:
-    """Indexed writes: as :func:`index`, the values follow what is written."""
+    """Indexed writes: as :func:`index`, the values follow what is written; every write counts."""
     read = index(call)
     call.broadcast([read, call.dims(call["values"])])
+    for each in call["indices"]:
+        for term in () if each is None else call.dims(each):
+            call.freeze(term, "written by index")
     return call.dims(call["self"])
 
 
@@ -140,9 +155,10 @@ def index_select(call: Call) -> Dims:
 
 @rule("aten::index_add", "aten::index_copy", "aten::index_fill")
 def index_write(call: Call) -> Dims:
-    """Rows written by index; other dimensions of the source follow."""
+    """Rows written by index; every write counts, other dimensions of the source follow."""
     dims, dim = call.dims(call["self"]), call["dim"] % len(call.dims(call["self"]))
     call.freeze(dims[dim], "indexed by value")
+    _freeze(call, call["index"], range(len(call.dims(call["index"]))), "written by index")
     if call["source"] is not None:
         source = call.dims(call["source"])
         call.unify(source[dim], call.dims(call["index"])[0])
@@ -162,9 +178,10 @@ def gather(call: Call) -> Dims:
 
 @rule("aten::scatter", "aten::scatter_add", "aten::scatter_reduce")
 def scatter(call: Call) -> Dims:
-    """self[index[i][j]][j] = src[i][j] for dim 0."""
+    """self[index[i][j]][j] = src[i][j] for dim 0; every write counts."""
     dims, where = call.dims(call["self"]), call.dims(call["index"])
     _along_index(call, dims, where)
+    call.freeze(where[call["dim"]], "written by index")
     if call["src"] is not None:
         for i, term in enumerate(call.dims(call["src"])):
             call.unify(term, where[i])

@@ -1,0 +1,211 @@
+"""Example calls of every operator with a rule, and the probe that runs a rule on one call.
+
+A call names its operands by shape: ``X`` an activation, ``W`` a weight, ``I`` indices below a bound, ``B`` a mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, fx, nn
+
+from isthmus.nets import terms
+from isthmus.nets.analysis import Analysis, Call
+from isthmus.nets.registry import find_rule
+from isthmus.nets.rewrite import Rewriter
+from isthmus.nets.rules import RULES
+from isthmus.nets.terms import Atom, Indices, Term
+
+aten = torch.ops.aten
+assert RULES  # the rules register themselves when they are imported
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A tensor operand: float64 values (or complex ones), indices below ``below``, or a mask."""
+
+    shape: tuple[int, ...]
+    weight: bool = False
+    below: int = 0
+    dtype: torch.dtype = torch.float64
+
+    def make(self, random: torch.Generator) -> Tensor:
+        """Return random values; positive, so that roots and logarithms are defined, and all different."""
+        if self.below:
+            return torch.randint(0, self.below, self.shape, generator=random, dtype=self.dtype)
+        return 0.1 + 0.8 * torch.rand(self.shape, generator=random, dtype=self.dtype)
+
+
+def X(*shape: int) -> Operand:
+    return Operand(shape)
+
+
+def W(*shape: int) -> Operand:
+    return Operand(shape, weight=True)
+
+
+def I(*shape: int, below: int) -> Operand:  # noqa: E743
+    return Operand(shape, below=below, dtype=torch.int64)
+
+
+def B(*shape: int) -> Operand:
+    return Operand(shape, below=2, dtype=torch.bool)
+
+
+def C(*shape: int) -> Operand:
+    return Operand(shape, dtype=torch.complex128)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One call: an overload of an operator, its arguments, and whether its result is random."""
+
+    operator: Any
+    arguments: tuple[Any, ...]
+    keywords: Mapping[str, Any] = field(default_factory=dict)
+    random: bool = False
+
+    @property
+    def name(self) -> str:
+        """The operator as the registry knows it, with its overload."""
+        schema = getattr(self.operator, "_schema", None)
+        return self.operator.__name__ if schema is None else f"{schema.name}.{schema.overload_name or 'default'}"
+
+
+def call(operator: Any, *arguments: Any, **keywords: Any) -> Example:
+    return Example(operator, arguments, keywords)
+
+
+def chance(operator: Any, *arguments: Any, **keywords: Any) -> Example:
+    return Example(operator, arguments, keywords, random=True)
+
+
+class Probe:
+    """The graph of one call, with what the operator's rule says about it."""
+
+    def __init__(self, example: Example) -> None:
+        self.example = example
+        random = torch.Generator().manual_seed(0)
+        leaves, spec = pytree.tree_flatten((list(example.arguments), dict(example.keywords)))
+        self.described = [leaf for leaf in leaves if isinstance(leaf, Operand)]
+        self.operands = [leaf.make(random) for leaf in self.described]
+        attributes = {f"region_{i}": leaf for i, leaf in enumerate(leaves) if isinstance(leaf, fx.GraphModule)}
+        self.graph = fx.Graph()
+        self.places = [self.graph.placeholder(f"operand_{i}") for i in range(len(self.operands))]
+        names, places = iter(attributes), iter(self.places)
+        regions = [self.graph.get_attr(name) for name in attributes]
+        takes = dict(zip(names, regions, strict=True))
+        nodes = [next(places) if isinstance(leaf, Operand) else takes[f"region_{i}"]
+                 if isinstance(leaf, fx.GraphModule) else leaf for i, leaf in enumerate(leaves)]  # fmt: skip
+        arguments, keywords = pytree.tree_unflatten(nodes, spec)
+        self.node = self.graph.call_function(example.operator, tuple(arguments), keywords)
+        self.graph.output(self.node)
+        self.module = fx.GraphModule(attributes, self.graph)
+        for node, tensor in zip(self.places, self.operands, strict=True):
+            node.meta["val"] = tensor
+        self.node.meta["val"] = self.run(self.operands, plain=True)
+        self.results = self.run(self.operands)
+        self._analyze()
+
+    def _analyze(self) -> None:
+        self.analysis = Analysis()
+        for node, described in zip(self.places, self.described, strict=True):
+            self.analysis.dims[node] = tuple(terms.fresh(size) for size in described.shape)
+            if described.weight:
+                self.analysis.from_state.add(node)
+        rule = find_rule(self.node)
+        assert rule is not None, f"{self.example.name} has no rule"
+        self.analysis.dims[self.node] = rule(Call(self.node, self.analysis, self.module))
+
+    def run(self, operands: list[Tensor], plain: bool = False, module: nn.Module | None = None) -> Any:
+        """Return the results (a list of tensors, or as the operator gives them) for fresh copies of operands."""
+        torch.manual_seed(0)
+        found = (module or self.module)(*(tensor.clone() for tensor in operands))
+        if "empty" in self.example.name:  # what is not initialised may be anything
+            found = torch.zeros_like(found)
+        return found if plain else [found] if isinstance(found, Tensor) else list(found)
+
+    @property
+    def operand_dims(self) -> list[tuple[Term, ...]]:
+        return [self.analysis.dims[node] for node in self.places]
+
+    @property
+    def result_dims(self) -> list[tuple[Term, ...]]:
+        found = self.analysis.dims[self.node]
+        return list(found) if isinstance(found, list) else [found]
+
+    @property
+    def free(self) -> list[Atom]:
+        """The atoms that may be cut, of operands and results."""
+        dims = [term for entry in (*self.operand_dims, *self.result_dims) for term in entry]
+        found = dict.fromkeys(leaf for term in dims for leaf in terms.leaves(term))
+        return [atom for atom in found if not atom.reasons and atom.size > 1]
+
+    @property
+    def separate(self) -> list[Atom]:
+        """The atoms that are neither summed nor normed over: what a unit holds concerns that unit alone."""
+        summed = {leaf for contraction in self.analysis.contractions for leaf in terms.leaves(contraction.summed)}
+        return [atom for atom in self.free if atom not in summed and "norm" not in atom.tags]
+
+    def change(self, number: int, place: tuple[Any, ...]) -> list[np.ndarray]:
+        """Return which entries of each result move when entries of one operand do."""
+        operands = list(self.operands)
+        operands[number] = operands[number].clone()
+        operands[number][place] = changed(operands[number], self.described[number].below)[place]
+        pairs = zip(self.results, self.run(operands), strict=True)
+        return [~((a == b) | ((a != a) & (b != b))).numpy() for a, b in pairs]
+
+    def masked(self, kept: Mapping[Atom, Indices]) -> list[Tensor]:
+        """Return the operands without the units that are summed over and not kept."""
+        operands = [tensor.clone() for tensor in self.operands]
+        for contraction in self.analysis.contractions:
+            positions = terms.evaluate(contraction.term, kept)
+            if contraction.operand in self.places and positions is not None:
+                gone = np.setdiff1d(np.arange(int(terms.size(contraction.term))), positions)
+                operands[self.places.index(contraction.operand)].index_fill_(contraction.dim, torch.as_tensor(gone), 0)
+        return operands
+
+    def cut(self, kept: Mapping[Atom, Indices]) -> list[Tensor]:
+        """Run the rewritten call on slices of the operands."""
+        small = [sliced(tensor, dims, kept) for tensor, dims in zip(self.operands, self.operand_dims, strict=True)]
+        return self.run(small, module=Rewriter(self.analysis, kept).copy(self.module))
+
+
+def sliced(tensor: Tensor, dims: tuple[Term, ...], kept: Mapping[Atom, Indices]) -> Tensor:
+    """Return the entries of a tensor that survive a cut."""
+    for dim, term in enumerate(dims):
+        positions = terms.evaluate(term, kept)
+        if positions is not None:
+            tensor = tensor.index_select(dim, torch.as_tensor(positions))
+    return tensor
+
+
+def changed(tensor: Tensor, below: int) -> Tensor:
+    """Return every entry with another value."""
+    if tensor.dtype == torch.bool:
+        return ~tensor
+    return (tensor + 1) % below if below else 0.5 * tensor + 0.03
+
+
+def unit_of(term: Term, atom: Atom) -> np.ndarray:
+    """Return for each position of a dimension which unit of an atom it belongs to, -1 for none."""
+    found = np.full(int(terms.size(term)), -1)
+    if atom in terms.leaves(term):
+        others = terms.evaluate(term, {atom: np.arange(0)})
+        for unit in range(int(atom.size)):
+            found[np.setdiff1d(terms.evaluate(term, {atom: np.array([unit])}), others)] = unit
+    return found
+
+
+def entries_of(dims: tuple[Term, ...], atom: Atom) -> list[np.ndarray]:
+    """Return for each unit of an atom which entries of a tensor belong to it."""
+    positions = [unit_of(term, atom) for term in dims]
+    rank = len(dims)
+    lines = [line.reshape([-1 if d == e else 1 for e in range(rank)]) for d, line in enumerate(positions)]
+    return [np.any(np.broadcast_arrays(*(line == unit for line in lines)), axis=0) if lines else np.zeros((), bool)
+            for unit in range(int(atom.size))]  # fmt: skip
