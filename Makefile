@@ -25,10 +25,10 @@ lint: $(VENV)/installed-dev
 fuzz: $(VENV)/installed-test
 	ISTHMUS_FUZZ=5000 ISTHMUS_FUZZ_SEED=1000 $(BIN)/python -m pytest tests/nets/test_fuzz.py -q -n 2 --timeout 0
 
-# What the tests use beside Python packages: a browser for pages, and two real data sets. Fetched where that is
-# possible (root on Debian); a test that misses one is skipped and says so at the end.
+# What the tests use beside Python packages: a browser for pages, and real data (images, tables, text). Fetched where
+# that is possible (root on Debian); a test that misses one is skipped and says so at the end.
 system:
-	@./tools/system-packages chromium dataset-fashion-mnist liblinear-tools
+	@./tools/system-packages chromium dataset-fashion-mnist liblinear-tools anarchism
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
