@@ -6,7 +6,6 @@ then is a *use*. A factor is folded into the entries of a parameter if all their
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
+from isthmus.nets.analysis import operator_name
 from isthmus.nets.blocks import Removal
 from isthmus.nets.program import Program
 
@@ -71,7 +71,7 @@ def fold(shape: Sequence[int], wanted: Sequence[tuple[Use, Factors]]) -> Factors
         Unfoldable: an entry of which two uses want different factors.
     """
     (use, first), *others = wanted
-    if not others and all(_name(node) in _SAME for node in use.moves):
+    if not others and all(name_of(node) in _SAME for node in use.moves):
         return _compressed(first)
     result = np.full(int(np.prod(shape)), np.nan)
     for use, factors in wanted:
@@ -112,12 +112,12 @@ def absorbed(node: fx.Node) -> bool:
     Batch and instance norms shift every channel by itself, so a bias before them is absorbed with it; before the
     other norms it is not.
     """
-    bias = _arguments(node).get("self" if _name(node) in ("addmm", "addmv", "baddbmm") else "bias")
+    bias = arguments_of(node).get("self" if name_of(node) in ("addmm", "addmv", "baddbmm") else "bias")
     return _leads_to(node, _NORMS if bias is None else _CHANNEL_NORMS)
 
 
 def _leads_to(node: fx.Node, norms: set[str]) -> bool:
-    found = [_name(user) in norms or (_name(user) in _PASSES and _leads_to(user, norms)) for user in node.users]
+    found = [name_of(user) in norms or (name_of(user) in _PASSES and _leads_to(user, norms)) for user in node.users]
     return bool(found) and all(found)
 
 
@@ -127,7 +127,7 @@ def _last_affine(node: fx.Node, removal: Removal, known: Container[fx.Node]) -> 
         return [node]
     if node not in removal.dead or len(node.users) > 1:
         raise Unfoldable("the branch is used elsewhere too")
-    name, arguments = _name(node), _arguments(node)
+    name, arguments = name_of(node), arguments_of(node)
     inputs = [each for each in node.all_input_nodes if isinstance(each.meta.get("val"), Tensor)]
     if name in _AFFINE:
         wanted = [arguments.get(key) for key in _AFFINE[name]]
@@ -145,7 +145,7 @@ def _last_affine(node: fx.Node, removal: Removal, known: Container[fx.Node]) -> 
 
 def _follow(owner: fx.GraphModule, node: fx.Node, moves: tuple[fx.Node, ...]) -> Iterator[Use]:
     for user in node.users:
-        name = _name(user)
+        name = name_of(user)
         if name in _SAME | _MOVES | {"getitem"} and user.all_input_nodes == [node]:
             yield from _follow(owner, user, (*moves, user))
             continue
@@ -166,7 +166,7 @@ def _entries(use: Use, shape: Sequence[int]) -> NDArray[np.int64]:
     """Return for every entry of a use's operand which entry of the parameter it is."""
     value: Any = torch.arange(int(np.prod(shape))).reshape(tuple(shape))
     for node in use.moves:
-        if _name(node) in _SAME:
+        if name_of(node) in _SAME:
             continue
         step = partial(_instead, value)
         value = node.target(*fx.map_arg(node.args, step), **fx.map_arg(node.kwargs, step))  # type: ignore[operator]
@@ -187,17 +187,19 @@ def _compressed(factors: Factors) -> Factors:
     return factors
 
 
-def _name(node: fx.Node) -> str:
-    """Return the plain name of an operator; a view as another type is none that moves entries."""
-    if node.target is operator.getitem:
-        return "getitem"
-    schema = getattr(node.target, "_schema", None)
-    if schema is None:
-        return str(node.target)
-    return "view.dtype" if schema.overload_name == "dtype" and "view" in schema.name else schema.name.split("::")[-1]
+def name_of(node: fx.Node) -> str:
+    """Return the plain name of one of torch's operators, the same for its form in place; others keep their namespace.
+
+    A view as another type does not move entries and has a name of its own.
+    """
+    name = operator_name(node).removeprefix("aten.")
+    if name == "view" and not isinstance(arguments_of(node).get("size"), (list, tuple)):
+        return "view as a type"
+    return name[:-1] if name.endswith("_") and not name.endswith("__") else name
 
 
-def _arguments(node: fx.Node) -> dict[str, Any]:
+def arguments_of(node: fx.Node) -> dict[str, Any]:
+    """Return the arguments of an operator by the names of its schema."""
     schema = getattr(node.target, "_schema", None)
     names = [] if schema is None else [argument.name for argument in schema.arguments]
     return {**dict(zip(names, node.args, strict=False)), **node.kwargs}

@@ -2,74 +2,124 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
-from contextlib import contextmanager
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from isthmus.errors import InvalidInput
+from isthmus.nets.coupling import Coupling
+from isthmus.nets.folding import arguments_of, name_of, parameter_uses
 from isthmus.progress import progress
 
+_FROM_BATCH: dict[Callable[..., Tensor], str] = {  # and the argument that says so
+    functional.batch_norm: "training",
+    functional.instance_norm: "use_input_stats",
+    torch.ops.aten.batch_norm.default: "training",
+    torch.ops.aten.instance_norm.default: "use_input_stats",
+}
+_OPERATORS: dict[Any, Callable[..., Tensor]] = {
+    torch.batch_norm: torch.ops.aten.batch_norm.default,
+    torch.instance_norm: torch.ops.aten.instance_norm.default,
+}
+_STATISTICS = ("running_mean", "running_var")
 
-def recalibrate(model: nn.Module, loader: Iterable[Any]) -> int:
-    """Estimate the running means and variances of all batch norms anew, from one pass over data; return how many.
 
-    The estimate is the plain average over the batches, whatever the momentum. Nothing else of the network changes.
+def statistics(coupling: Coupling) -> frozenset[str]:
+    """Return the names of the buffers in which norms keep running statistics, their counters of batches included.
+
+    They are found in the graph. They need not travel: :func:`recalibrate` measures them on the merged network.
+
+    >>> from isthmus import trace
+    >>> net = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 1))
+    >>> sorted(statistics(trace(net, (torch.zeros(3, 2),))))
+    ['1.num_batches_tracked', '1.running_mean', '1.running_var']
+    """
+    found = set()
+    for program in coupling.programs.values():
+        for name, uses in parameter_uses(program).items():
+            norms = (use for use in uses if name_of(use.consumer) in ("batch_norm", "instance_norm"))
+            if any(arguments_of(use.consumer).get(key) is use.operand for use in norms for key in _STATISTICS):
+                found.add(name)
+    counters = {f"{name.rpartition('.')[0]}.num_batches_tracked".removeprefix(".") for name in found}
+    return frozenset(found | counters) & frozenset(coupling.entries)
+
+
+def recalibrate(model: nn.Module, loader: Iterable[Any], run: Callable[[Any], Any] | None = None) -> int:
+    """Estimate the running means and variances of batch and instance norms anew, from one pass; return how many.
+
+    The estimate is the plain average over the batches, whatever the momentum. Everything else of the network runs as
+    in evaluation (no dropout), so that the same data give the same statistics, and does not change.
 
     Args:
         model: the merged network.
-        loader: yields batches: the input, or a tuple or list whose first entry is the input.
+        loader: yields batches: the input, or a tuple or list whose first entry is the input or a tuple of inputs.
+        run: passes a batch of any other kind through the network.
 
     Raises:
-        InvalidInput: a network with batch norms and a loader without a batch.
+        InvalidInput: a network with buffers and a loader without a batch.
     """
-    batches = 0
-    total = len(loader) if isinstance(loader, Sized) else 0
-    with measuring(model) as norms:
-        if not norms:
-            return 0
-        device = next(norms[0].buffers()).device
-        with progress("recalibrating norms", total) as advance, torch.no_grad():
+    if not any(True for _ in model.buffers()):
+        return 0
+    modes = {module: module.training for module in model.modules()}
+    batches, measure = 0, _Measure()
+    try:
+        model.eval()
+        with torch.no_grad(), measure, progress("recalibrating norms", _length(loader)) as advance:
             for batch in loader:
-                first = batch[0] if isinstance(batch, (list, tuple)) else batch
-                model(first.to(device) if isinstance(first, Tensor) else first)
+                model(*_inputs(batch)) if run is None else run(batch)
                 batches += 1
                 advance()
-        if batches == 0:
-            raise InvalidInput("`loader` must yield at least one batch, got none")
-    return len(norms)
-
-
-@contextmanager
-def measuring(model: nn.Module) -> Iterator[list[_BatchNorm]]:
-    """Let every forward pass inside the block count towards the running statistics, as their plain average.
-
-    The batch norms normalise by their batch there and everything else is in evaluation mode, so that what is measured
-    is what evaluation will see. If the block raises, the statistics are as before it.
-
-    Yields:
-        the batch norms that keep statistics.
-    """
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    training = {module: module.training for module in model.modules()}
-    momenta = [norm.momentum for norm in norms]
-    before = [{name: value.clone() for name, value in norm.named_buffers()} for norm in norms]
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-        norm.train()
-    try:
-        yield norms
-    except BaseException:
-        for norm, state in zip(norms, before, strict=True):
-            norm.load_state_dict(state, strict=False)
-        raise
+                if not measure.calls:
+                    return 0
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for module, flag in training.items():
-            module.training = flag
+        for module, training in modes.items():
+            module.training = training
+    if batches == 0:
+        raise InvalidInput("`loader` must yield at least one batch, got none")
+    return len(measure.calls)
+
+
+class _Measure(TorchFunctionMode):
+    """Norms with running statistics use those of the batch, and average them over their calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: dict[int, int] = {}
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        func = _OPERATORS.get(func, func)
+        if func not in _FROM_BATCH:
+            return func(*args, **(kwargs or {}))
+        call = _bound(func, args, kwargs or {})
+        mean, variance = call.get("running_mean"), call.get("running_var")
+        if mean is not None and variance is not None:
+            number = self.calls[id(mean)] = self.calls.get(id(mean), 0) + 1
+            if number == 1:
+                mean.zero_()
+                variance.fill_(1.0)
+            call |= {_FROM_BATCH[func]: True, "momentum": 1.0 / number}
+        return func(**call)
+
+
+def _bound(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call by name."""
+    schema = getattr(func, "_schema", None)
+    if schema is None:
+        return dict(inspect.signature(func).bind(*args, **kwargs).arguments)
+    return {**dict(zip((argument.name for argument in schema.arguments), args, strict=False)), **kwargs}
+
+
+def _inputs(batch: Any) -> tuple[Any, ...]:
+    first = batch[0] if isinstance(batch, (tuple, list)) else batch
+    return tuple(first) if isinstance(first, (tuple, list)) else (first,)
+
+
+def _length(loader: Iterable[Any]) -> int:
+    return len(loader) if isinstance(loader, Sized) else 0

@@ -149,15 +149,15 @@ def search_readout(
     powers = dict.fromkeys(scaling.by_axis, 1.0)
     searched = [axis.name for axis in coupling.cut_axes if set(scaling.by_axis.get(axis.name, ())) & set(scaling.open)]
 
-    def at(powers: Mapping[str, float]) -> float:
-        with torch.no_grad(), scaled(model, _product(_raised(scaling.by_axis, powers))):
+    def along(power: float, axis: str) -> float:
+        with torch.no_grad(), scaled(model, _product(_raised(scaling.by_axis, {**powers, axis: power}))):
             value = float(loss(model))
         return value if math.isfinite(value) else _HUGE
 
-    best = at(powers) if searched else math.inf
+    best = along(1.0, searched[0]) if searched else math.inf
     for axis in searched:
         options = {"xatol": 0.02, "maxiter": 12}
-        found = minimize_scalar(lambda t: at({**powers, axis: t}), bounds=(0.0, 1.5), method="bounded", options=options)  # noqa: B023
+        found = minimize_scalar(along, bounds=(0.0, 1.5), args=(axis,), method="bounded", options=options)
         if found.fun < best:
             best, powers[axis] = float(found.fun), float(found.x)
     by_axis = _raised(scaling.by_axis, powers)
