@@ -17,7 +17,7 @@ from isthmus.cli import main
 from isthmus.errors import InvalidInput, RecordError
 from isthmus.nets import mlp
 from isthmus.records import read_run
-from isthmus.train import TrainConfig, account, scaling, train
+from isthmus.train import TrainConfig, account, train
 from isthmus.train.shards import batch_at, load_shards
 
 BAD = [
@@ -186,7 +186,7 @@ def test_a_run_holds_what_readers_expect(tmp_path: Path, capsys: pytest.CaptureF
     assert train(dataclasses.replace(again, replace=True)) is not None
 
 
-@pytest.mark.parametrize("module", [mlp, account, scaling], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [mlp, account], ids=lambda module: module.__name__)
 def test_documentation_examples(module: Any) -> None:
     found = doctest.testmod(module)
     assert found.attempted > 0

@@ -31,6 +31,27 @@ TIMES = ("seconds", "compute_seconds", "communicate_seconds", "processes")
 RESULT = ("test_accuracy", "test_loss", "weights_sha256", "sent_bytes", "received_bytes", "worker_parameters")
 
 
+NETWORKS = [
+    {"model": "cases.trainable:digits", "law": "block"},
+    {"model": "cases.trainable:digits", "law": "uniform", "core": 0.25, "optimizer": "adamw", "lr": 0.01},
+    {"model": "cases.trainable:digits", "law": "weighted", "capacities": (1.0, 1.0, 2.0, 4.0)},
+    {"model": "cases.trainable:digits", "strategy": "local-sgd"},
+    {"model": "cases.trainable:digits", "strategy": "narrow", "clip": 1.0},
+    {"model": "cases.trainable:digits", "strategy": "data-parallel"},
+    {"model": "cases.trainable:reader", "data": "text", "law": "fixed", "optimizer": "adamw"},
+    {"model": "cases.trainable:reader", "data": "text", "strategy": "narrow", "optimizer": "adamw"},
+    {"model": "cases.trainable:nodes", "data": "sbm", "law": "rolling"},
+    {"model": "cases.trainable:nodes", "data": "sbm", "strategy": "data-parallel"},
+    {"model": "cases.trainable:deep", "cut": ("block",), "law": "overlapping", "minimum": 2},
+    {"model": "cases.trainable:deep", "cut": ("block", "*.1"), "law": "rotated"},
+    {"model": "cases.trainable:values_while_built", "law": "rotated"},
+]
+
+
+def name_of(variant: dict[str, Any]) -> str:
+    return "-".join(str(value).rpartition(":")[2] for value in variant.values())
+
+
 def train_serial(folder: Path, **changes: Any) -> Run:
     run = train(dataclasses.replace(SMALL, executor="serial", out=folder, **changes))
     assert run is not None
@@ -42,8 +63,9 @@ def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(map(str, v.values())))
+@pytest.mark.parametrize("variant", [*VARIANTS, *NETWORKS], ids=name_of)
 def test_four_processes_equal_serial_bit_for_bit(tmp_path: Path, variant: dict[str, Any]) -> None:
+    variant = with_text(variant, tmp_path)
     serial = train_serial(tmp_path / "serial", **variant)
     config = dataclasses.replace(SMALL, out=tmp_path / "processes", **variant)
     with RunWriter(config.out, "train", config.resolved()) as writer:
@@ -55,6 +77,14 @@ def test_four_processes_equal_serial_bit_for_bit(tmp_path: Path, variant: dict[s
     saved = [(tmp_path / executor / "model.safetensors").read_bytes() for executor in ("serial", "processes")]
     assert saved[0] == saved[1]
     assert summaries[1:] == [{}, {}, {}]
+
+
+def with_text(variant: dict[str, Any], folder: Path) -> dict[str, Any]:
+    if variant.get("data") != "text":
+        return variant
+    lines = [f"The {n}th line says that {n} times {n} is {n * n}.\n" for n in range(300)]
+    (folder / "lines.txt").write_text("".join(lines))
+    return {**variant, "data": f"text:{folder / 'lines.txt'}"}
 
 
 def _train_in_group(config: TrainConfig) -> dict[str, Any]:

@@ -65,7 +65,8 @@ def table(run: Run) -> Table:
     config, summary = run.config, run.summary
     law = f", law {config['law']}" if config["law"] else ""
     core = f", core {config['core']:g}" if config["core"] else ""
-    title = f"{config['data']}: {config['strategy']}{law}{core}, {config['workers']} workers"
+    model = f"{config['model']} on " if config["model"] else ""
+    title = f"{model}{config['data']}: {config['strategy']}{law}{core}, {config['workers']} workers"
     shown = Table(title=title, show_header=False)
     for name, value in _lines(run, summary):
         shown.add_row(name, value)

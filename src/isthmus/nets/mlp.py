@@ -1,21 +1,16 @@
-"""The multilayer perceptron: how it is built, initialised, and which entries of it a set of hidden units holds."""
+"""The multilayer perceptron, trained where no other network is named, and how it is initialised."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
-from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from isthmus.errors import InvalidInput, check_choice, check_integer
-from isthmus.nets.ownership import Held, IndexMap
-from isthmus.partitions import Indices
 from isthmus.randomness import generator
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -57,13 +52,9 @@ class MLPSpec:
         check_choice("activation", self.activation, ACTIVATIONS)
         check_choice("norm", self.norm, NORMS)
 
-    def with_widths(self, widths: Sequence[int]) -> MLPSpec:
-        """Return the same network with other hidden widths."""
-        return dataclasses.replace(self, widths=tuple(int(width) for width in widths))
-
 
 class MLP(nn.Module):
-    """The network of a spec; parameters are left unset, for a state to be loaded (building draws no random number)."""
+    """The network of a spec; its weights are left unset, for :func:`initialize` or a state to be loaded."""
 
     def __init__(self, spec: MLPSpec, device: torch.device | str = "cpu") -> None:
         super().__init__()
@@ -89,64 +80,32 @@ class MLP(nn.Module):
         return self.output(values)
 
 
-@lru_cache(maxsize=256)
-def parameter_shapes(spec: MLPSpec) -> MappingProxyType[str, torch.Size]:
-    """Return name -> shape of every parameter in the module's order, without allocating any."""
-    shapes = {name: parameter.shape for name, parameter in MLP(spec, "meta").named_parameters()}
-    return MappingProxyType(shapes)
-
-
 def parameter_count(spec: MLPSpec) -> int:
-    """Return the number of parameters.
+    """Return the number of parameters, without allocating any.
 
     >>> parameter_count(MLPSpec(inputs=3, widths=(4,), outputs=2, norm="none"))  # 3*4 + 4 + 4*2 + 2
     26
     """
-    return sum(shape.numel() for shape in parameter_shapes(spec).values())
+    return sum(parameter.numel() for parameter in MLP(spec, "meta").parameters())
 
 
-def initial_state(spec: MLPSpec, seed: int) -> dict[str, Tensor]:
-    """Return the initial parameters and buffers, drawn by name from the seed.
+def initialize(model: MLP, seed: int) -> MLP:
+    """Set the parameters, drawn by name from the seed, in place; return the network.
 
     Hidden weights are normal with variance 2 / fan-in, output weights with 1 / fan-in; biases 0, norms the identity.
 
     Reference:
         He, Zhang, Ren, Sun, "Delving deep into rectifiers" (ICCV 2015).
     """
-    state = {name: value.clone() for name, value in MLP(spec).state_dict().items()}
-    for name, tensor in state.items():
-        if tensor.dim() == 2:
-            variance = (1.0 if name.startswith("output") else 2.0) / tensor.shape[1]
-            drawn = generator(seed, f"init/{name}").standard_normal(tuple(tensor.shape))
-            state[name] = torch.from_numpy(drawn * variance**0.5).to(tensor.dtype)
-        elif name.endswith("bias"):
-            state[name] = torch.zeros_like(tensor)
-    return state
-
-
-def index_map(spec: MLPSpec, held: Sequence[Indices]) -> IndexMap:
-    """Return which entries of every parameter and buffer belong to the held units of each hidden layer.
-
-    One index set a layer serves its rows, its bias, its norm and the next layer's columns; inputs and outputs are
-    never cut.
-
-    Raises:
-        InvalidInput: not one index array a hidden layer.
-    """
-    if len(held) != len(spec.widths):
-        raise InvalidInput(f"`held` must have one index array for each of {len(spec.widths)} hidden layers")
-    held_of: dict[str, Held] = {}
-    columns: Indices | None = None
-    for layer, rows in enumerate(held):
-        held_of[f"hidden.{layer}.weight"] = (rows, columns)
-        held_of[f"hidden.{layer}.bias"] = (rows,)
-        for name in ("weight", "bias", "running_mean", "running_var"):
-            held_of[f"norms.{layer}.{name}"] = (rows,)
-        held_of[f"norms.{layer}.num_batches_tracked"] = ()
-        columns = rows
-    held_of["output.weight"] = (None, columns)
-    held_of["output.bias"] = (None,)
-    return held_of
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 2:
+                variance = (1.0 if name.startswith("output") else 2.0) / parameter.shape[1]
+                drawn = generator(seed, f"init/{name}").standard_normal(tuple(parameter.shape))
+                parameter.copy_(torch.from_numpy(drawn * variance**0.5))
+            elif name.endswith("bias"):
+                parameter.zero_()
+    return model
 
 
 def _linear(fan_in: int, fan_out: int, bias: bool, device: torch.device | str) -> nn.Linear:

@@ -1,17 +1,21 @@
-"""Evaluate a whole model on the root: fold the scales in, recompute batch-norm statistics, test."""
+"""Evaluate a whole network on the root: scales in place, statistics of batch norms measured anew, test."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
-from isthmus.nets.mlp import MLP, MLPSpec
+from isthmus.nets.norms import recalibrate
+from isthmus.nets.scaling import scaled
+from isthmus.train.network import Network
+from isthmus.train.samples import Samples
 from isthmus.train.strategies import Whole
 
 _CALIBRATION_MOST = 4096
@@ -23,8 +27,8 @@ class Evaluation:
     """What one evaluation found.
 
     Attributes:
-        accuracy: on the test part.
-        loss: mean cross-entropy on the test part.
+        accuracy: on the test part; of text, the share of next bytes foretold.
+        loss: mean cross-entropy on the test part, in nats.
         held_out_accuracy: on training data that nobody trains on, for choices that must not see the test data; None if
             the line search was not asked for.
         line_search: factor on the evaluation scale -> mean cross-entropy on held-out training data; empty if not asked.
@@ -38,57 +42,57 @@ class Evaluation:
 
 @dataclass(frozen=True, eq=False)
 class Evaluator:
-    """Evaluates whole models of one run.
+    """Evaluates whole networks of one run.
 
     Attributes:
-        calibration: [m, p] training features of the root's own shard, for batch-norm statistics.
-        held_out: features and targets of training data that nobody trains on.
-        test: features and targets.
+        network: what the run trains.
+        calibration: the root's own share, for the statistics of batch norms.
+        held_out: training data that nobody trains on.
+        test: test data.
         readout: whether to multiply the scale by the best factor on held-out data.
     """
 
-    calibration: Tensor
-    held_out: tuple[Tensor, Tensor]
-    test: tuple[Tensor, Tensor]
+    network: Network
+    calibration: Samples
+    held_out: Samples
+    test: Samples
     readout: bool
 
     def __call__(self, whole: Whole, search: bool = False) -> Evaluation:
         """Evaluate; ``search`` asks for the line search over the evaluation scale."""
         tried = {}
         if search or self.readout:
-            tried = {factor: _test(self.model(whole, factor), *self.held_out) for factor in _FACTORS}
+            factors = _FACTORS if whole.open else (1.0,)
+            tried = {factor: self._test(whole, factor, self.held_out) for factor in factors}
         losses = {factor: loss for factor, (_, loss) in tried.items()}
         chosen = best_factor(losses) if self.readout else 1.0
-        accuracy, loss = _test(self.model(whole, chosen), *self.test)
+        accuracy, loss = self._test(whole, chosen, self.test)
         return Evaluation(accuracy, loss, tried[chosen][0] if tried else None, losses)
 
-    def model(self, whole: Whole, factor: float = 1.0) -> MLP:
-        """Return the network to use: weights times scales times factor, statistics recomputed.
+    @contextmanager
+    def ready(self, whole: Whole, factor: float = 1.0) -> Iterator[nn.Module]:
+        """Yield the network to use: weights times scales times factor, statistics measured, in evaluation mode.
 
-        The factor applies to the layers that no norm follows: the output, and without norm every cut input.
+        The factor applies to the weights whose sums no norm follows. After the block the weights are as before.
         """
-        state = dict(whole.state)
-        for name, scale in whole.scales.items():
-            state[name] = state[name] * scale.to(state[name].device)
-        for name in _without_norm(whole.spec) if factor != 1.0 else ():
-            state[name] = state[name] * factor
-        model = MLP(whole.spec).to(self.calibration.device)
-        model.load_state_dict(state)
-        recalibrate(model, self.calibration[:_CALIBRATION_MOST])
-        return model.eval()
+        scales = {name: scale * factor if name in whole.open else scale for name, scale in whole.scales.items()}
+        with scaled(whole.model, scales) as model, torch.no_grad():
+            torch.manual_seed(0)  # a network may draw numbers in evaluation too
+            call = self.network.caller(model)
+            batches = self.calibration.batches(_CALIBRATION_MOST)
+            recalibrate(model, batches, lambda positions: self.calibration.predict(call, positions))
+            yield model.eval()
 
-
-def recalibrate(model: nn.Module, features: Tensor) -> None:
-    """Recompute batch-norm statistics in one pass over ``features`` as one batch; other modules are left alone."""
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
-    if not norms:
-        return
-    model.train()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over batches, here one: the statistics of all features
-    with torch.no_grad():
-        model(features)
+    def _test(self, whole: Whole, factor: float, samples: Samples) -> tuple[float, float]:
+        """Return accuracy and mean cross-entropy."""
+        right, loss, count = 0, 0.0, 0
+        with self.ready(whole, factor) as model:
+            for positions in samples.batches():
+                logits, targets = samples.predict(self.network.caller(model), positions)
+                right += int((logits.argmax(dim=1) == targets).sum())
+                loss += functional.cross_entropy(logits.double(), targets, reduction="sum").item()
+                count += len(targets)
+        return right / count, loss / count
 
 
 def best_factor(losses: Mapping[float, float]) -> float:
@@ -98,9 +102,10 @@ def best_factor(losses: Mapping[float, float]) -> float:
 
 
 def summarize_scale(whole: Whole) -> float:
-    """Return the mean evaluation scale of the output layer, the one number to show for it."""
-    scale = whole.scales.get("output.weight")
-    return 1.0 if scale is None else float(scale.double().mean())
+    """Return the mean evaluation scale of the weights that no norm follows, the one number to show for it."""
+    if not whole.open:
+        return 1.0
+    return math.fsum(float(whole.scales[name].double().mean()) for name in whole.open) / len(whole.open)
 
 
 def line_search_record(evaluation: Evaluation) -> dict[str, Any]:
@@ -113,16 +118,3 @@ def line_search_record(evaluation: Evaluation) -> dict[str, Any]:
         "held_out_loss_of_rule": losses.get(1.0),
         "losses": {f"{factor:.3g}": loss for factor, loss in losses.items()},
     }
-
-
-def _without_norm(spec: MLPSpec) -> list[str]:
-    """Return the names of weights with a hidden layer as input and no norm to absorb their scale."""
-    inner = [f"hidden.{layer}.weight" for layer in range(1, len(spec.widths))] if spec.norm == "none" else []
-    return [*inner, "output.weight"]
-
-
-def _test(model: nn.Module, features: Tensor, targets: Tensor) -> tuple[float, float]:
-    with torch.no_grad():
-        logits = model(features)
-    accuracy = (logits.argmax(dim=1) == targets).double().mean().item()
-    return accuracy, functional.cross_entropy(logits.double(), targets).item()

@@ -68,10 +68,10 @@ class Meter:
         self.compute += time.perf_counter() - start
 
 
-def scatter(pieces: Sequence[Tensor] | None, size: int, worker: int, workers: int) -> Program[Tensor]:
-    """Return the piece of ``size`` numbers that worker 0 sends here; worker 0 passes the pieces of all workers."""
-    send = tuple(pieces) if pieces is not None else (torch.empty(0),) * workers
-    reply = yield Exchange(send, (size, *[0] * (workers - 1)))
+def scatter(pieces: Sequence[Tensor] | None, expected: Tensor, worker: int, workers: int) -> Program[Tensor]:
+    """Return the piece that worker 0 sends here, sized and typed like ``expected``; worker 0 passes all pieces."""
+    send = tuple(pieces) if pieces is not None else (expected[:0],) * workers
+    reply = yield Exchange(send, (expected.numel(), *[0] * (workers - 1)))
     return reply[0]
 
 

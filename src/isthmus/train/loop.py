@@ -9,21 +9,20 @@ from typing import Any
 
 import torch
 
-from isthmus.nets.mlp import MLPSpec
 from isthmus.progress import progress
-from isthmus.train.account import flops_per_sample, planned_bytes, resident_bytes
+from isthmus.train.account import planned_bytes, resident_bytes
 from isthmus.train.config import TrainConfig
 from isthmus.train.exchange import Program, all_gather
-from isthmus.train.root import Report, Root, RootDuty, as_tensors
+from isthmus.train.root import Report, Root, RootDuty
 from isthmus.train.round import Worker
-from isthmus.train.shards import Shards
+from isthmus.train.setup import Setup
 from isthmus.train.strategies import STRATEGIES, Strategy
 
 
-def make_worker(config: TrainConfig, shards: Shards, index: int, device: torch.device) -> Worker:
+def make_worker(setup: Setup, index: int, device: torch.device) -> Worker:
     """Return a worker with its own share of the data."""
-    features, targets = as_tensors(shards.train.take(shards.shares[index]), device)
-    return Worker(index, config, features, targets, shards.train.classes)
+    shards = setup.shards
+    return Worker(index, setup.network, setup.samples(shards.train.take(shards.shares[index]), device))
 
 
 def work(worker: Worker, duty: RootDuty | None, shared_process: bool) -> Program[dict[str, Any]]:
@@ -35,16 +34,16 @@ def work(worker: Worker, duty: RootDuty | None, shared_process: bool) -> Program
         shared_process: whether all workers live in this process, so that memory cannot be told apart.
     """
     config = worker.config
-    spec = MLPSpec(worker.features.shape[1], config.widths, worker.classes, config.activation, config.norm)
     start_bytes = resident_bytes()
-    strategy = STRATEGIES[config.strategy](spec, worker)
+    strategy = STRATEGIES[config.strategy](worker)
+    yield from strategy.start()
     root = Root(worker, strategy, duty) if duty is not None else None
     with ExitStack() as stack:
         total = len(config.steps_by_round)
         advance = stack.enter_context(progress(_title(config), total)) if root else None
         reports = yield from _exchange_reports(worker, strategy, 0.0, 0)
         if root:
-            root.first_row([int(report.process) for report in reports])
+            root.first_row(reports)
         for number, steps in enumerate(config.steps_by_round, start=1):
             loss = yield from strategy.round(number - 1, steps)
             reports = yield from _exchange_reports(worker, strategy, loss, len(steps))
@@ -55,7 +54,7 @@ def work(worker: Worker, duty: RootDuty | None, shared_process: bool) -> Program
             if diverged:
                 break
     peak = _growth(start_bytes) if not shared_process else math.nan
-    own_peak = torch.tensor([peak], dtype=torch.float64, device=worker.features.device)
+    own_peak = torch.tensor([peak], dtype=torch.float64, device=worker.device)
     peaks = yield from all_gather(own_peak, config.workers, counted=False)
     if root is None:
         return {}
@@ -71,18 +70,19 @@ def _exchange_reports(worker: Worker, strategy: Strategy, loss: float, steps: in
         compute=meter.compute,
         communicate=meter.communicate,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
-        memory=planned_bytes(network, config.momentum),
-        operations=flops_per_sample(network) * config.batch_size * steps,
+        memory=planned_bytes(network, config.optimizer, config.momentum),
+        operations=worker.flops(network) * steps,
         process=os.getpid(),
     )
     meter.reset()
-    replies = yield from all_gather(own.as_tensor(worker.features.device), config.workers, counted=False)
+    replies = yield from all_gather(own.as_tensor(worker.device), config.workers, counted=False)
     return [Report(*reply.tolist()) for reply in replies]
 
 
 def _title(config: TrainConfig) -> str:
     law = f" ({config.law})" if config.strategy == "ist" else ""
-    return f"train {config.data}: {config.strategy}{law}, {config.workers} workers"
+    model = f"{config.model} on " if config.model else ""
+    return f"train {model}{config.data}: {config.strategy}{law}, {config.workers} workers"
 
 
 def _growth(start: int | None) -> float:

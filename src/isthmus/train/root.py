@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from isthmus.data import Dataset
-from isthmus.nets.mlp import MLP, parameter_count
+from isthmus.nets.program import read_state
 from isthmus.records import RunWriter
 from isthmus.train.evaluate import Evaluation, Evaluator, best_factor, line_search_record, summarize_scale
+from isthmus.train.layout import digest
 from isthmus.train.round import Worker
-from isthmus.train.shards import Shards
+from isthmus.train.setup import Setup
 from isthmus.train.strategies import Strategy
 
 
@@ -47,7 +44,7 @@ class Report:
 class RootDuty:
     """What the root has beside its share: data to evaluate on, and where rows go."""
 
-    shards: Shards
+    setup: Setup
     writer: RunWriter
 
 
@@ -58,11 +55,12 @@ class Root:
         self._config = worker.config
         self._strategy = strategy
         self._writer = duty.writer
-        device = worker.features.device
+        setup, shards = duty.setup, duty.setup.shards
         self._evaluator = Evaluator(
-            worker.features,
-            as_tensors(duty.shards.held_out, device),
-            as_tensors(duty.shards.test, device),
+            worker.network,
+            worker.samples,
+            setup.samples(shards.held_out, worker.device),
+            setup.samples(shards.test, worker.device),
             worker.config.scale == "readout",
         )
         self._start = time.perf_counter()
@@ -71,19 +69,15 @@ class Root:
         self._status = "finished"
         self.note = ""
 
-    def first_row(self, processes: list[int]) -> None:
-        """Write row 0: the evaluation before training, and the process of each worker."""
+    def first_row(self, reports: list[Report]) -> None:
+        """Write row 0: the evaluation before training, what was sent to start with, the process of each worker."""
         evaluation = self._evaluator(self._strategy.whole())
-        zeros = [0] * self._config.workers
         self._append(
             {
                 **self._head(0, 0, None, evaluation),
-                "sent_bytes": zeros,
-                "received_bytes": zeros,
-                "compute_seconds": zeros,
-                "communicate_seconds": zeros,
+                **_columns(reports),
                 "lr": self._config.lr_at(0),
-                "processes": processes,
+                "processes": [int(report.process) for report in reports],
             }
         )
 
@@ -100,10 +94,7 @@ class Root:
         self._append(
             {
                 **self._head(number, steps.stop * config.workers * config.batch_size, loss, evaluation),
-                "sent_bytes": [int(report.sent) for report in reports],
-                "received_bytes": [int(report.received) for report in reports],
-                "compute_seconds": [report.compute for report in reports],
-                "communicate_seconds": [report.communicate for report in reports],
+                **_columns(reports),
                 "lr": config.lr_at(steps[-1]),
             }
         )
@@ -111,11 +102,13 @@ class Root:
             self.note = f"accuracy {evaluation.accuracy:.3f}"
 
     def summary(self, peaks: list[float]) -> dict[str, Any]:
-        """Save the model and return the summary."""
+        """Save the network and return the summary."""
         config, whole, last = self._config, self._strategy.whole(), self._rows[-1]
         evaluation = self._evaluator(whole, search=True)
         factor = best_factor(evaluation.line_search) if config.scale == "readout" else 1.0
-        _save(self._evaluator.model(whole, factor), self._writer.path)
+        with self._evaluator.ready(whole, factor) as model:
+            _save(model, self._writer.path)
+        tensors = [*whole.model.parameters(), *whole.model.buffers()]
         return {
             "status": self._status,
             "test_accuracy": evaluation.accuracy,
@@ -124,19 +117,19 @@ class Root:
             "rounds": last["round"],
             "samples": last["samples"],
             "seconds": time.perf_counter() - self._start,
-            "model_parameters": parameter_count(whole.spec),
+            "model_parameters": sum(parameter.numel() for parameter in whole.model.parameters()),
             "worker_parameters": self._most_parameters,
             "sent_bytes": _column_sums(self._rows, "sent_bytes"),
             "received_bytes": _column_sums(self._rows, "received_bytes"),
             "compute_seconds": _column_sums(self._rows, "compute_seconds"),
             "communicate_seconds": _column_sums(self._rows, "communicate_seconds"),
             "worker_memory_bytes": self._most_memory,
-            "root_model_bytes": sum(t.numel() * t.element_size() for t in whole.state.values()),
+            "root_model_bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
             "measured_peak_bytes": [None if math.isnan(peak) else int(peak) for peak in peaks],
             "flops_per_worker": max(self._operations),
             "eval_scale": summarize_scale(whole),
             "line_search": line_search_record(evaluation),
-            "weights_sha256": digest(whole.state),
+            "weights_sha256": digest(dict(whole.model.named_parameters())),
         }
 
     def _head(self, number: int, samples: int, loss: float | None, evaluation: Evaluation | None) -> dict[str, Any]:
@@ -154,25 +147,26 @@ class Root:
         self._writer.append(row)
 
 
-def digest(state: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of the parameters' bits: equal digests, equal weights."""
-    content = hashlib.sha256()
-    for name, tensor in sorted(state.items()):
-        if not name.startswith("norms") or name.endswith(("weight", "bias")):
-            content.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return content.hexdigest()
+def _columns(reports: list[Report]) -> dict[str, list[float]]:
+    """Return what the workers report of one round, a list each."""
+    return {
+        "sent_bytes": [int(report.sent) for report in reports],
+        "received_bytes": [int(report.received) for report in reports],
+        "compute_seconds": [report.compute for report in reports],
+        "communicate_seconds": [report.communicate for report in reports],
+    }
 
 
-def as_tensors(data: Dataset, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return features [m, p] float32 and class numbers [m] int64 on a device."""
-    features = torch.from_numpy(data.features).to(device=device, dtype=torch.float32)
-    return features, torch.from_numpy(data.targets).to(device=device, dtype=torch.int64)
+def _save(model: nn.Module, folder: Path) -> None:
+    """Write the network to use (scales folded in, statistics measured) as ``model.safetensors``, tied tensors once.
 
-
-def _save(model: MLP, folder: Path) -> None:
-    """Write the model to use (scales folded in, statistics recomputed) as ``model.safetensors``."""
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, folder / "model.safetensors", metadata={"spec": json.dumps(vars(model.spec))})
+    ``safetensors.torch.load_model`` reads it back into a network of the same class.
+    """
+    whole = model.state_dict()
+    entries = [entry for entry in read_state(model).values() if entry.persistent]
+    tensors = {entry.name: whole[entry.name].clone(memory_format=torch.contiguous_format) for entry in entries}
+    tied = {alias: entry.name for entry in entries for alias in entry.aliases}
+    save_file(tensors, folder / "model.safetensors", metadata=tied)
 
 
 def _column_sums(rows: list[dict[str, Any]], key: str) -> list[Any]:

@@ -13,7 +13,6 @@ from typing import Any
 from isthmus.errors import InvalidInput, MissingDependency, WorkerError
 from isthmus.records import Run, RunWriter, fresh_folder, read_run
 from isthmus.train.config import TrainConfig, under_torchrun
-from isthmus.train.shards import load_shards
 
 try:
     import torch.distributed as dist
@@ -21,6 +20,7 @@ try:
     from isthmus.train.executors.launcher import launch
     from isthmus.train.executors.processes import attach, backend, run_worker
     from isthmus.train.executors.serial import run_serial
+    from isthmus.train.setup import set_up
 except ImportError as error:
     raise MissingDependency(
         f"training needs PyTorch and safetensors ({error}): pip install 'isthmus[train]'"
@@ -34,7 +34,7 @@ def run(config: TrainConfig, command: list[str] | None = None) -> Run | None:
         InvalidInput, DataError: before any process starts or folder is made.
         WorkerError: a worker was killed or failed; says which, in which round, and where the rows so far are.
     """
-    load_shards(config)  # so that bad data is one line now rather than one per worker later
+    set_up(config)  # so that bad data or a bad network is one line now rather than one per worker later
     if under_torchrun():
         return _join(config, command)
     with _writer(config, command) as writer, _terminate_as_interrupt():
@@ -51,7 +51,7 @@ def run(config: TrainConfig, command: list[str] | None = None) -> Run | None:
 def _run_here(config: TrainConfig, writer: RunWriter) -> dict[str, Any]:
     if config.executor == "serial":
         return run_serial(config, writer)
-    load_shards.cache_clear()  # each worker loads for itself; this process only supervises
+    set_up.cache_clear()  # each worker loads for itself; this process only supervises
     summary: dict[str, Any] = launch(_run_launched, (config, writer.path), config.workers)
     return summary
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -34,17 +35,21 @@ class Shards:
     test: Dataset
 
 
-@lru_cache(maxsize=2)
-def load_shards(config: TrainConfig) -> Shards:
+def load_shards(config: TrainConfig, length: int | None = None) -> Shards:
     """Return the data of a run: loaded, split by seed, scaled, dealt to the workers in equal random shares.
 
-    Images are centred and scaled by the mean and deviation of all pixels, other features one by one.
+    Images are centred and scaled by the mean and deviation of all pixels, other features one by one; tokens and the
+    nodes of a graph are left as they are.
+
+    Args:
+        config: of the run.
+        length: of the sequences the network takes, for text.
 
     Raises:
         InvalidInput: an unknown data set, one without classes, or shares smaller than a batch.
         DataError: missing or malformed files.
     """
-    dataset = load(config.data)
+    dataset = load(config.data, length)
     if dataset.classes < 2:
         raise InvalidInput(
             f"`data` must have classes to train a classifier, got {config.data!r}, which is a regression: "
@@ -61,8 +66,9 @@ def load_shards(config: TrainConfig) -> Shards:
             f"`batch_size` must be at most a worker's share of the training data, {smallest} samples, "
             f"got {config.batch_size}"
         )
-    scale = _scale_images if len(dataset.shape) > 1 else standardize
-    train, held_out, test = scale(train, held_out, test)
+    if np.issubdtype(train.features.dtype, np.floating):
+        scale = _scale_images if len(dataset.shape) > 1 else standardize
+        train, held_out, test = scale(train, held_out, test)
     return Shards(train, shares, held_out, test)
 
 
@@ -85,12 +91,6 @@ def _scale_images(train: Dataset, *others: Dataset) -> tuple[Dataset, ...]:
     """Scale by one mean and deviation, so that a pixel that is almost always dark does not become a huge number."""
     mean, deviation = train.features.mean(dtype=np.float64), train.features.std(dtype=np.float64) or 1.0
     return tuple(
-        Dataset(
-            part.name,
-            ((part.features - mean) / deviation).astype(np.float32),
-            part.targets,
-            part.classes,
-            part.shape,
-        )
+        dataclasses.replace(part, features=((part.features - mean) / deviation).astype(np.float32))
         for part in (train, *others)
     )

@@ -17,7 +17,7 @@ from isthmus.train.config import TrainConfig
 from isthmus.train.exchange import Exchange, Meter, Program
 from isthmus.train.loop import make_worker, work
 from isthmus.train.root import RootDuty
-from isthmus.train.shards import load_shards
+from isthmus.train.setup import set_up
 
 
 class LostPeer(WorkerError):
@@ -32,11 +32,11 @@ def run_worker(config: TrainConfig, writer: RunWriter | None) -> dict[str, Any]:
     """
     torch.set_num_threads(1)
     device = worker_device()
-    shards = load_shards(config)
-    load_shards.cache_clear()  # a worker that is not the root keeps its share and nothing else
-    worker = make_worker(config, shards, dist.get_rank(), device)
-    duty = None if writer is None else RootDuty(shards, writer)
-    del shards
+    setup = set_up(config)
+    set_up.cache_clear()  # a worker that is not the root keeps its share and nothing else
+    worker = make_worker(setup, dist.get_rank(), device)
+    duty = None if writer is None else RootDuty(setup, writer)
+    del setup
     result: dict[str, Any] = drive(work(worker, duty, False), worker.meter, worker.index)
     dist.barrier()  # leave together: nobody closes a connection that another still reads from
     return result
@@ -74,16 +74,18 @@ def attach(folder: Path | None) -> RunWriter | None:
 
 
 def _all_to_all(request: Exchange, worker: int) -> list[Tensor]:
-    """Perform one ragged all-to-all; what a worker sends itself does not go through the network."""
-    sent = [0 if to == worker else piece.numel() for to, piece in enumerate(request.send)]
-    expected = [0 if source == worker else number for source, number in enumerate(request.expect)]
-    outgoing = torch.cat([piece for to, piece in enumerate(request.send) if to != worker] or [request.send[0][:0]])
-    incoming = outgoing.new_empty(sum(expected))
+    """Perform one ragged all-to-all, as bytes; what a worker sends itself does not go through the network."""
+    kind = request.send[0]
+    size = kind.element_size()
+    sent = [0 if to == worker else size * piece.numel() for to, piece in enumerate(request.send)]
+    expected = [0 if source == worker else size * number for source, number in enumerate(request.expect)]
+    outgoing = torch.cat([piece for to, piece in enumerate(request.send) if to != worker] or [kind[:0]])
+    incoming = torch.empty(sum(expected), dtype=torch.uint8, device=kind.device)
     try:
         if len(sent) > 1:
-            dist.all_to_all_single(incoming, outgoing, expected, sent)
+            dist.all_to_all_single(incoming, outgoing.view(torch.uint8), expected, sent)
     except RuntimeError as error:
         raise LostPeer(f"worker {worker} lost the connection to another worker: {error}") from error
-    reply = list(incoming.split(expected))
+    reply = [part.view(kind.dtype) for part in incoming.split(expected)]
     reply[worker] = request.send[worker]
     return reply

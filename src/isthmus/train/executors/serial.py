@@ -16,15 +16,15 @@ from isthmus.train.config import TrainConfig
 from isthmus.train.exchange import Exchange, Meter, Program
 from isthmus.train.loop import make_worker, work
 from isthmus.train.root import RootDuty
-from isthmus.train.shards import load_shards
+from isthmus.train.setup import set_up
 
 
 def run_serial(config: TrainConfig, writer: RunWriter) -> dict[str, Any]:
     """Run all workers here; return the root's summary."""
-    shards = load_shards(config)
-    with one_thread():
-        workers = [make_worker(config, shards, index, torch.device("cpu")) for index in range(config.workers)]
-        duty = RootDuty(shards, writer)
+    setup = set_up(config)
+    with one_thread(), torch.random.fork_rng(devices=[]):
+        workers = [make_worker(setup, index, torch.device("cpu")) for index in range(config.workers)]
+        duty = RootDuty(setup, writer)
         programs = [work(worker, duty if worker.is_root else None, True) for worker in workers]
         return step_together(programs, [worker.meter for worker in workers])[0]
 

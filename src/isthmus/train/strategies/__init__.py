@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from isthmus.nets.mlp import MLPSpec
 from isthmus.train.round import Worker
 from isthmus.train.strategies.data_parallel import DataParallel
 from isthmus.train.strategies.interface import Strategy, Whole
 from isthmus.train.strategies.ist import IST
 from isthmus.train.strategies.local_sgd import LocalSGD
-from isthmus.train.strategies.narrow import narrow
+from isthmus.train.strategies.narrow import Narrow
 
 __all__ = ["STRATEGIES", "Strategy", "Whole"]
 
-STRATEGIES: dict[str, Callable[[MLPSpec, Worker], Strategy]] = {
+STRATEGIES: dict[str, Callable[[Worker], Strategy]] = {
     "ist": IST,
     "local-sgd": LocalSGD,
-    "narrow": narrow,
+    "narrow": Narrow,
     "data-parallel": DataParallel,
 }

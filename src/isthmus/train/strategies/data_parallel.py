@@ -4,43 +4,41 @@ from __future__ import annotations
 
 import torch
 
-from isthmus.nets.mlp import MLP, MLPSpec, initial_state
-from isthmus.train.exchange import Program, all_mean
-from isthmus.train.round import Worker, new_optimizer, set_lr
-from isthmus.train.strategies.interface import Whole, pack, unpack
+from isthmus.train.exchange import Program
+from isthmus.train.round import Worker, new_optimizer, update
+from isthmus.train.strategies.interface import Whole
+from isthmus.train.strategies.local_sgd import check_same_start, mean_over_workers, trained_parameters
 
 
 class DataParallel:
-    """One worker of synchronous data-parallel SGD; its optimizer runs through the whole training."""
+    """One worker of synchronous data-parallel training; its optimizer runs through the whole of it."""
 
-    def __init__(self, spec: MLPSpec, worker: Worker) -> None:
+    def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self.trained = MLP(spec).to(worker.features.device)
-        self.trained.load_state_dict(initial_state(spec, worker.config.seed))
+        self.trained = worker.network.make().to(worker.device)
         self._optimizer = new_optimizer(self.trained, worker.config)
+
+    def start(self) -> Program[None]:
+        """Make sure that all workers start from the same weights."""
+        yield from check_same_start(self.trained, self._worker)
 
     def round(self, number: int, steps: range) -> Program[float]:
         """Make the steps, each with the mean gradient of all workers."""
-        config, meter = self._worker.config, self._worker.meter
-        parameters = list(self.trained.parameters())
-        shapes = [parameter.shape for parameter in parameters]
-        total = torch.zeros((), dtype=torch.float64, device=self._worker.features.device)
+        worker, meter = self._worker, self._worker.meter
+        parameters = trained_parameters(self.trained)
+        total = torch.zeros((), dtype=torch.float64, device=worker.device)
         self.trained.train()
         for step in steps:
             with meter.computing():
-                self._optimizer.zero_grad()
-                loss = self._worker.loss(self.trained, step)
-                loss.backward()
-                total += loss.detach()
-                gradient = pack([parameter.grad for parameter in parameters if parameter.grad is not None])
-            mean = yield from all_mean(gradient, self._worker.index, config.workers)
+                total += worker.gradients(self.trained, step)
+                own = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in parameters.items()}
+            mean = yield from mean_over_workers(own, worker)
             with meter.computing():
-                for parameter, values in zip(parameters, unpack(mean, shapes), strict=True):
-                    parameter.grad = values.clone()
-                set_lr(self._optimizer, config.lr_at(step))
-                self._optimizer.step()
+                for name, parameter in parameters.items():
+                    parameter.grad = mean[name].clone()
+                update(self.trained, self._optimizer, worker.config, step)
         return total.item()
 
     def whole(self) -> Whole:
         """Return the network, which is the same on every worker."""
-        return Whole(self.trained.spec, self.trained.state_dict())
+        return Whole(self.trained)

@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import torch
 from torch import Tensor, nn
 
-from isthmus.nets.mlp import MLP, MLPSpec
 from isthmus.train.exchange import Program
 
 
 @dataclass(frozen=True, eq=False)
 class Whole:
-    """The whole model as the root holds it between rounds.
+    """The whole network as the root holds it between rounds.
 
     Attributes:
-        spec: of the network.
-        state: its parameters and buffers.
-        scales: what the weights named here are multiplied by for evaluation (empty where nothing was cut).
+        model: the network with its merged weights.
+        scales: what the parameters named here are multiplied by for evaluation (empty where nothing was cut).
+        open: those of them that no norm follows, where a common factor matters.
     """
 
-    spec: MLPSpec
-    state: dict[str, Tensor]
-    scales: dict[str, Tensor] = field(default_factory=dict)
+    model: nn.Module
+    scales: Mapping[str, Tensor] = field(default_factory=dict)
+    open: tuple[str, ...] = ()
 
 
 class Strategy(Protocol):
     """One worker's part in a strategy."""
 
     @property
-    def trained(self) -> MLP:
+    def trained(self) -> nn.Module:
         """The network this worker trains."""
+        ...
+
+    def start(self) -> Program[None]:
+        """Do what has to be done before the first round."""
         ...
 
     def round(self, number: int, steps: range) -> Program[float]:
@@ -41,24 +43,5 @@ class Strategy(Protocol):
         ...
 
     def whole(self) -> Whole:
-        """Return the whole model; only worker 0 is asked."""
+        """Return the whole network; only worker 0 is asked."""
         ...
-
-
-def pack(tensors: Sequence[Tensor]) -> Tensor:
-    """Return all tensors, in order, as one flat tensor."""
-    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
-
-
-def unpack(flat: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
-    """Return the tensors of these shapes that were packed into ``flat``, as views of it."""
-    pieces = flat.split([shape.numel() for shape in shapes])
-    return [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
-
-
-def load_flat(network: nn.Module, flat: Tensor) -> None:
-    """Copy a packed state into the network's parameters."""
-    parameters = list(network.parameters())
-    with torch.no_grad():
-        for parameter, values in zip(parameters, unpack(flat, [p.shape for p in parameters]), strict=True):
-            parameter.copy_(values)

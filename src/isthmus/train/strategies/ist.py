@@ -1,102 +1,81 @@
-"""Independent Subnetwork Training: cut the hidden units over the workers, train the pieces alone, merge."""
+"""Independent Subnetwork Training: cut the units over the workers, train the pieces alone, merge."""
 
 from __future__ import annotations
 
-from torch import Tensor
+import numpy as np
+import torch
+from torch import nn
 
-from isthmus.nets.mlp import MLP, MLPSpec, index_map, initial_state, parameter_shapes
-from isthmus.nets.ownership import IndexMap, merge_states, slice_state
-from isthmus.partitions import Partition, partition_at
-from isthmus.train.config import TrainConfig
-from isthmus.train.exchange import Program, gather, scatter
-from isthmus.train.round import Worker, local_steps
-from isthmus.train.scaling import evaluation_scales, zero_cross_blocks
-from isthmus.train.strategies.interface import Whole, load_flat, pack, unpack
+from isthmus.nets.merge import zero_cross_blocks
+from isthmus.nets.scaling import scaling
+from isthmus.nets.subnetwork import Subnetwork, build
+from isthmus.train.exchange import Program
+from isthmus.train.pieces import Pieces, Units
+from isthmus.train.round import Worker, local_steps, new_optimizer
+from isthmus.train.strategies.interface import Whole
 
 
 class IST:
-    """One worker of IST. Worker 0 holds the whole model between rounds; the others never hold more than their piece.
+    """One worker of IST. Worker 0 holds the whole network between rounds; the others never hold more than their piece.
 
     Reference:
         Yuan, Wolfe, Dun, Tang, Kyrillidis, Jermaine, "Distributed learning of deep neural networks using independent
         subnet training" (VLDB 2022).
     """
 
-    def __init__(self, spec: MLPSpec, worker: Worker) -> None:
-        self._spec = spec
+    def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._partitions = partitions(spec, worker.config, 0)
-        self.trained = self._network()
-        self._state: dict[str, Tensor] = {}
+        self._network = worker.network
+        self._partition = self._network.partition(0)
+        self._pieces = Pieces(worker)
+        self._piece: Subnetwork | None = None
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._whole: nn.Module | None = None
         if worker.is_root:
-            self._state = initial_state(spec, worker.config.seed)
+            self._whole = self._network.make().to(worker.device)
             if worker.config.law == "block":
-                zero_cross_blocks(self._state, self._partitions)
-            self._state = {name: tensor.to(worker.features.device) for name, tensor in self._state.items()}
+                zero_cross_blocks(self._whole, self._network.coupling, self._partition)
+
+    @property
+    def trained(self) -> nn.Module:
+        """The piece this worker trains; an empty network before the first round."""
+        return nn.Module() if self._piece is None else self._piece.module
+
+    def start(self) -> Program[None]:
+        """Hand out what does not change."""
+        yield from self._pieces.share_fixed(self._whole)
 
     def round(self, number: int, steps: range) -> Program[float]:
         """Cut, train the piece on this worker's shard, merge."""
-        self._partitions = partitions(self._spec, self._worker.config, number)
-        self.trained = self._network()
-        yield from self._cut()
-        loss = local_steps(self.trained, self._worker, steps)
-        yield from self._merge()
+        worker = self._worker
+        self._partition = self._network.partition(number)
+        units = [self._partition.of(other) for other in range(worker.config.workers)]
+        received = yield from self._pieces.hand_out(self._whole, units)
+        with worker.meter.computing():
+            piece = build(self._pieces.reader(received), self._pieces.coupling, units[worker.index], worker.index)
+            self._take(piece)
+        loss = local_steps(self.trained, worker, steps, self._optimizer)
+        yield from self._pieces.take_back(self._whole, self._piece or piece, units)
         return loss
 
     def whole(self) -> Whole:
-        """Return the merged network and the scales that match its pre-activations to those of the pieces."""
-        config = self._worker.config
-        scales = {} if config.scale == "none" else evaluation_scales(config.law, self._partitions)
-        return Whole(self._spec, self._state, scales)
+        """Return the merged network and the scales that match its sums to those of the pieces."""
+        assert self._whole is not None
+        if self._worker.config.scale == "none":
+            return Whole(self._whole)
+        found = scaling(self._network.coupling, self._partition)
+        return Whole(self._whole, found.evaluation, found.open)
 
-    def _cut(self) -> Program[None]:
-        """Load this worker's piece of the whole model into its network."""
-        workers = self._worker.config.workers
-        pieces = None
-        if self._worker.is_root:
-            with self._worker.meter.computing():
-                whole = {name: self._state[name] for name in parameter_shapes(self._spec)}
-                pieces = [pack(list(slice_state(whole, self._index_map(w)).values())) for w in range(workers)]
-        piece = yield from scatter(pieces, self._size(self._worker.index), self._worker.index, workers)
-        load_flat(self.trained, piece)
-
-    def _merge(self) -> Program[None]:
-        """Put every worker's piece back into the whole model.
-
-        Only parameters travel: the statistics of batch norm would be those of the pieces, and are computed anew on the
-        merged network before it is evaluated.
-        """
-        workers = range(self._worker.config.workers)
-        own = pack(list(self.trained.parameters()))
-        pieces = yield from gather(own, [self._size(w) for w in workers], self._worker.index, len(workers))
-        if self._worker.is_root:
-            with self._worker.meter.computing():
-                parts = [(self._unpack(w, pieces[w]), self._index_map(w)) for w in workers]
-                self._state = merge_states(self._state, parts)
-
-    def _network(self) -> MLP:
-        """Return this worker's small dense network, reused while its widths stay the same."""
-        spec = self._piece_spec(self._worker.index)
-        current = getattr(self, "trained", None)
-        return current if current is not None and current.spec == spec else MLP(spec).to(self._worker.features.device)
-
-    def _piece_spec(self, worker: int) -> MLPSpec:
-        return self._spec.with_widths([partition.sizes[worker] for partition in self._partitions])
-
-    def _size(self, worker: int) -> int:
-        return sum(shape.numel() for shape in parameter_shapes(self._piece_spec(worker)).values())
-
-    def _unpack(self, worker: int, flat: Tensor) -> dict[str, Tensor]:
-        shapes = parameter_shapes(self._piece_spec(worker))
-        return dict(zip(shapes, unpack(flat, list(shapes.values())), strict=True))
-
-    def _index_map(self, worker: int) -> IndexMap:
-        return index_map(self._spec, [partition.held(worker) for partition in self._partitions])
+    def _take(self, piece: Subnetwork) -> None:
+        """Go on with a new piece; one of the same units keeps the optimizer's state where that is asked for."""
+        before, self._piece = self._piece, piece
+        if not self._worker.config.keeps_state:
+            return
+        after = new_optimizer(piece.module, self._worker.config)
+        if before is not None and self._optimizer is not None and _same_units(before.held, piece.held):
+            after.load_state_dict(self._optimizer.state_dict())
+        self._optimizer = after
 
 
-def partitions(spec: MLPSpec, config: TrainConfig, round: int) -> list[Partition]:
-    """Return the partition of every hidden layer in a round; every worker derives the same."""
-    return [
-        partition_at(config.law, width, config.workers, config.seed, f"hidden{layer}", round, config.core)
-        for layer, width in enumerate(spec.widths)
-    ]
+def _same_units(one: Units, other: Units) -> bool:
+    return all(np.array_equal(units, other[name]) for name, units in one.items())

@@ -1,0 +1,63 @@
+"""Which parameters and buffers a forward pass in training writes to, read from the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import fx
+
+from isthmus.nets.coupling import Coupling
+
+# Their schema does not say that they write to their running statistics while they train: arguments 3 and 4, if 5 is.
+_NORMS = (torch.ops.aten.batch_norm.default, torch.ops.aten.instance_norm.default)
+
+
+def written(coupling: Coupling) -> frozenset[str]:
+    """Return the names of the parameters and buffers that a forward pass in training writes to."""
+    program = coupling.programs["train"]
+    targets = set(_written(program.module))
+    placeholders = [node for node in program.module.graph.nodes if node.op == "placeholder"]
+    pairs = zip(placeholders, program.state, strict=False)
+    found = {name for node, name in pairs if node in targets and name in coupling.entries}
+    return frozenset(found | set(program.mutated))
+
+
+def _written(module: fx.GraphModule) -> Iterator[fx.Node]:
+    """Yield the placeholders that operators of a graph, or of its regions, write to, directly or through views."""
+    for node in module.graph.nodes:
+        if node.op != "call_function":
+            continue
+        yield from (_origin(value) for value in _targets(node))
+        for position, argument in enumerate(node.args):
+            if not (isinstance(argument, fx.Node) and argument.op == "get_attr"):
+                continue
+            region = getattr(module, str(argument.target), None)
+            if isinstance(region, fx.GraphModule):
+                inner = [n for n in region.graph.nodes if n.op == "placeholder"]
+                outer = dict(zip(inner, node.args[position + 1 :], strict=False))
+                changed = (outer.get(n) for n in _written(region))
+                yield from (_origin(value) for value in changed if isinstance(value, fx.Node))
+
+
+def _targets(node: fx.Node) -> list[fx.Node]:
+    """Return the operands that an operator writes to."""
+    found: list[object] = []
+    if node.target in _NORMS and node.args[5]:
+        found += node.args[3:5]
+    schema = getattr(node.target, "_schema", None)
+    for position, argument in enumerate(schema.arguments if schema is not None else ()):
+        value = node.args[position] if position < len(node.args) else node.kwargs.get(argument.name)
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            found += value if isinstance(value, (list, tuple)) else [value]
+    return [value for value in found if isinstance(value, fx.Node)]
+
+
+def _origin(node: fx.Node) -> fx.Node:
+    """Return the tensor that a view shows."""
+    while node.op == "call_function":
+        schema = getattr(node.target, "_schema", None)
+        if schema is None or not schema.returns or schema.returns[0].alias_info is None or not node.all_input_nodes:
+            break
+        node = node.all_input_nodes[0]
+    return node

@@ -1,0 +1,129 @@
+"""The network a run trains: described on every worker, held only where a strategy holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from isthmus.errors import InvalidInput
+from isthmus.factories import load_factory
+from isthmus.nets.coupling import Coupling
+from isthmus.nets.laws import NetPartition
+from isthmus.nets.mlp import MLP, MLPSpec, initialize
+from isthmus.nets.program import Example, example_of
+from isthmus.nets.tracing import trace
+from isthmus.randomness import generator
+from isthmus.train.config import TrainConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A network that can be made, traced and called.
+
+    Attributes:
+        config: of the run.
+        skeleton: the network without weights, on the meta device where its factory allows.
+        example: a call of it.
+        make: returns it with its initial weights, the same for all who ask.
+    """
+
+    config: TrainConfig
+    skeleton: nn.Module
+    example: Example
+    make: Callable[[], nn.Module]
+
+    @cached_property
+    def coupling(self) -> Coupling:
+        """What of it can be cut; the same on every worker, as all trace the skeleton."""
+        args, kwargs = self.example.call(self.example.tensors)
+        return trace(self.skeleton, args, kwargs, cut=self.config.cut)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...] | None:
+        """The shape of one sample in the example call, which may have sizes that stay open; None for a perceptron."""
+        return None if self.config.model is None else tuple(self.example.tensors[0].shape[1:])
+
+    def partition(self, round: int, law: str | None = None) -> NetPartition:
+        """Return who holds which units in a round; every worker derives the same."""
+        config = self.config
+        return self.coupling.partition(
+            config.workers,
+            config.seed,
+            round,
+            law or config.law,
+            config.capacities if law is None else None,
+            config.core,
+            config.minimum,
+        )
+
+    def caller(self, network: nn.Module) -> Callable[..., Any]:
+        """Return the network (this one, or a piece of it) as a function of the tensors that change between batches."""
+
+        def call(*tensors: Tensor) -> Any:
+            args, kwargs = self.example.call(tensors)
+            return network(*args, **kwargs)
+
+        return call
+
+
+def perceptron(config: TrainConfig, inputs: int, classes: int) -> Network:
+    """Return the multilayer perceptron of a configuration."""
+    spec = MLPSpec(inputs, config.widths, classes, config.activation, config.norm)
+    skeleton = MLP(spec, "meta")
+    example = example_of(skeleton, (torch.zeros(2, inputs, device="meta"),), None)
+    return Network(config, skeleton, example, lambda: initialize(MLP(spec), config.seed))
+
+
+def named(config: TrainConfig) -> Network:
+    """Return the network that ``config.model`` names.
+
+    Its factory is called on the meta device; one that reads values while it builds is called for real once, on every
+    worker, and what it made is dropped after the trace.
+
+    Raises:
+        InvalidInput: no such function, or it does not return (network, args) or (network, args, kwargs).
+    """
+    target = config.model or ""
+    factory = load_factory(target)
+
+    def make() -> tuple[Any, ...]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(generator(config.seed, "init/model").integers(2**63)))
+            made = factory()
+        if not isinstance(made, tuple) or len(made) not in (2, 3) or not isinstance(made[0], nn.Module):
+            raise InvalidInput(f"`model` {target!r} must return (network, args) or (network, args, kwargs)")
+        return made
+
+    try:
+        with torch.device("meta"):
+            network, args, *rest = make()
+    except InvalidInput:
+        raise
+    except Exception:  # whatever a factory may raise on a device without values; for real it must succeed
+        network, args, *rest = _made_for_real(make, target)
+    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    example = example_of(network, *_on(device, tuple(args), dict(*rest)))
+    return Network(config, network, example, lambda: make()[0])
+
+
+def _made_for_real(make: Callable[[], tuple[Any, ...]], target: str) -> tuple[Any, ...]:
+    try:
+        return make()
+    except InvalidInput:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise InvalidInput(f"`model` {target!r} fails: {type(error).__name__}: {said}") from error
+
+
+def _on(device: torch.device, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Return the arguments with all tensors on a device."""
+    moved: tuple[Any, Any] = torch.utils._pytree.tree_map(
+        lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, (args, kwargs)
+    )
+    return moved

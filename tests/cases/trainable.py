@@ -1,0 +1,147 @@
+"""Small networks for the trainer, each with something that a trainer can get wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Digits(nn.Module):
+    """Convolutions with batch norm and a residual block, dropout, a norm's input scaled by a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 8, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.inner = nn.Conv2d(8, 12, 3, padding=1)
+        self.outer = nn.Conv2d(12, 8, 3, padding=1)
+        self.drop = nn.Dropout(0.2)
+        self.head = nn.Linear(8 * 4 * 4, 10)
+        self.register_buffer("gain", torch.full((8, 1, 1), 0.9))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.norm(self.stem(x))) * self.gain
+        x = x + self.outer(functional.relu(self.inner(x)))
+        return self.head(self.drop(functional.max_pool2d(x, 2)).flatten(1))
+
+
+class Reader(nn.Module):
+    """Reads bytes: heads, a mask as a buffer, tied embeddings, a frozen parameter, a counter that forward changes."""
+
+    def __init__(self, width: int = 16, heads: int = 4, context: int = 12) -> None:
+        super().__init__()
+        self.heads = heads
+        self.embed = nn.Embedding(256, width)
+        self.place = nn.Parameter(0.02 * torch.randn(context, width), requires_grad=False)
+        self.norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 24), nn.GELU(), nn.Dropout(0.1))
+        self.down = nn.Linear(24, width)
+        self.register_buffer("mask", torch.ones(context, context, dtype=torch.bool).tril(), persistent=False)
+        self.register_buffer("calls", torch.zeros(24))
+
+    def forward(self, tokens: Tensor, shift: float = 0.0) -> dict[str, Tensor]:
+        b, t = tokens.shape
+        x = self.embed(tokens) + self.place[:t]
+        q, k, v = self.qkv(self.norm(x)).view(b, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        weights = (q @ k.transpose(-1, -2) / 2).masked_fill(~self.mask[:t, :t], float("-inf")).softmax(-1)
+        x = x + self.out((weights @ v).transpose(1, 2).reshape(b, t, -1)) + shift
+        inner = self.mlp(x)
+        if self.training:
+            self.calls.add_(inner.detach().mean((0, 1)))
+        return {"logits": functional.linear(x + self.down(inner), self.embed.weight)}
+
+
+class Nodes(nn.Module):
+    """Two graph convolutions."""
+
+    def __init__(self, features: int, classes: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(features, 16)
+        self.second = nn.Linear(16, classes)
+
+    def forward(self, features: Tensor, adjacency: Tensor) -> Tensor:
+        return self.second(adjacency @ functional.relu(self.first(adjacency @ features)))
+
+
+class Deep(nn.Module):
+    """Four residual blocks, to be cut by depth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(64, 16)
+        self.blocks = nn.ModuleList(
+            [nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 16)) for _ in range(4)]
+        )
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for block in self.blocks:
+            x = x + block(x)
+        return self.head(x)
+
+
+def digits() -> tuple[nn.Module, tuple[Any, ...]]:
+    return Digits(), (torch.zeros(2, 1, 8, 8),)
+
+
+def reader() -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
+    """The tokens are a keyword argument, beside one that is not a tensor."""
+    return Reader(), (), {"tokens": torch.zeros(2, 12, dtype=torch.int64), "shift": 0.0}
+
+
+def nodes() -> tuple[nn.Module, tuple[Any, ...]]:
+    from isthmus.data import load
+
+    data = load("sbm")
+    assert data.graph is not None
+    count, width = data.graph.features.shape
+    return Nodes(width, data.classes), (torch.zeros(count, width), torch.zeros(count, count))
+
+
+def deep() -> tuple[nn.Module, tuple[Any, ...]]:
+    return Deep(), (torch.zeros(2, 64),)
+
+
+def values_while_built() -> tuple[nn.Module, tuple[Any, ...]]:
+    """Reads values while it is built, which no network on the meta device has."""
+    rates = [rate.item() for rate in torch.linspace(0, 0.2, 3)]
+    return nn.Sequential(nn.Linear(64, 12), nn.ReLU(), nn.Dropout(rates[1]), nn.Linear(12, 10)), (torch.zeros(2, 64),)
+
+
+_BUILT = 0
+
+
+def unlike() -> tuple[nn.Module, tuple[Any, ...]]:
+    """Starts from other weights every time it is built."""
+    global _BUILT
+    _BUILT += 1
+    network, args = values_while_built()
+    with torch.no_grad():
+        network[0].bias.fill_(_BUILT)
+    return network, args
+
+
+def too_few() -> tuple[nn.Module, tuple[Any, ...]]:
+    return nn.Sequential(nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 7)), (torch.zeros(2, 64),)
+
+
+def other_shape() -> tuple[nn.Module, tuple[Any, ...]]:
+    return nn.Sequential(nn.Linear(32, 12), nn.ReLU(), nn.Linear(12, 10)), (torch.zeros(2, 32),)
+
+
+def two_inputs() -> tuple[nn.Module, tuple[Any, ...]]:
+    return nn.Bilinear(64, 64, 10), (torch.zeros(2, 64), torch.zeros(2, 64))
+
+
+def no_network() -> int:
+    return 3
+
+
+def breaks() -> tuple[nn.Module, tuple[Any, ...]]:
+    raise RuntimeError("no such file")
