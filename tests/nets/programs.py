@@ -76,6 +76,17 @@ class Batch(nn.Module):
         return tuple(program(x) for program in self.programs)
 
 
+class Closed(Batch):
+    """Several programs on values they learn instead of an input: all sizes are numbers, the batch may be cut too."""
+
+    def __init__(self, seeds: list[int]) -> None:
+        super().__init__(seeds)
+        self.values = nn.Parameter(torch.randn(3, 6))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(program(self.values) * x for program in self.programs)
+
+
 def _linear(p: RandomProgram, example: list[Tensor]) -> Step:
     i, out = p.pick(example), p.random.choice(WIDTHS)
     w, b = p.weight(out, example[i].shape[-1]), p.weight(out)

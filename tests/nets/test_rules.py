@@ -100,6 +100,8 @@ CUT: list[tuple[str, Callable[..., Tensor], tuple[int, ...]]] = [
     ("halves", lambda x, m: torch.cat(x.split(4, 1)[::-1], 1) * torch.cat(x.chunk(2, 1), 1), V),
     ("slices", lambda x, m: torch.cat([x[:, 2:], x[:, :2]], 1), V),
     ("narrow", lambda x, m: x.narrow(1, 4, 4).repeat(1, 2), V),
+    ("slices from the end", lambda x, m: F.pad(F.pad(x, (1, 0))[:, -8:], (0, 1))[:, :-1], V),
+    ("narrow from the end", lambda x, m: F.pad(F.pad(x, (1, 0)).narrow(1, -8, 8), (2, 1))[:, :-1], V),
     ("expand", lambda x, m: x[:, :, None].expand(-1, 8, 3) * x[..., None].expand_as(x[:, :, None].repeat(1, 1, 3)), V),
     ("repeat_interleave", lambda x, m: x.repeat_interleave(3, 1).tile(1, 2), V),
     ("sources", lambda x, m: x + torch.full((8,), 0.3) + x.new_zeros(x.shape[0], 8) + torch.full_like(x, 0.2), V),

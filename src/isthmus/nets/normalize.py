@@ -18,8 +18,8 @@ def normalize(module: fx.GraphModule) -> None:
     """Rewrite a traced graph in place, and the graphs of its regions.
 
     Checks on metadata go (they name sizes and types of the whole); ``chunk`` and ``split`` become
-    ``split_with_sizes``; ``squeeze`` names the dimensions it removes, which have size 1 in the whole too;
-    ``scaled_dot_product_attention`` states its scale.
+    ``split_with_sizes``; ``slice`` and ``narrow`` count from the start; ``squeeze`` names the dimensions it removes,
+    which have size 1 in the whole too; ``scaled_dot_product_attention`` states its scale.
     """
     for child in module.children():
         if isinstance(child, fx.GraphModule):
@@ -66,6 +66,26 @@ def _squeeze(node: fx.Node) -> None:
     node.args, node.kwargs = (node.args[0], [d for d in wanted if isinstance(shape[d], int) and shape[d] == 1]), {}
 
 
+def _slice(node: fx.Node) -> None:
+    """Count from the start: what is counted from the end means another place once units are gone."""
+    dim = _dim(node, 1, "dim", 0)
+    total = _input(node).shape[dim]
+    values = {"start": node.args[2] if len(node.args) > 2 else node.kwargs.get("start"),
+              "end": node.args[3] if len(node.args) > 3 else node.kwargs.get("end")}  # fmt: skip
+    step = _dim(node, 4, "step", 1)
+    if isinstance(total, int) and all(value is None or isinstance(value, int) for value in values.values()):
+        start, end, _ = slice(values["start"], values["end"], step).indices(total)
+        node.args, node.kwargs = (node.args[0], dim, start, end, step), {}
+
+
+def _narrow(node: fx.Node) -> None:
+    dim, start = _dim(node, 1, "dim", 0), node.args[2] if len(node.args) > 2 else node.kwargs["start"]
+    total = _input(node).shape[dim]
+    if isinstance(total, int) and isinstance(start, int) and start < 0:
+        length = node.args[3] if len(node.args) > 3 else node.kwargs["length"]
+        node.args, node.kwargs = (node.args[0], dim, start + total, length), {}
+
+
 def _attention(node: fx.Node) -> None:
     width = _input(node).shape[-1]
     if node.kwargs.get("scale") is None and isinstance(width, int):
@@ -78,6 +98,8 @@ _CHANGES: dict[Any, Callable[[fx.Node], None]] = {
     aten.squeeze.default: _squeeze,
     aten.squeeze.dim: _squeeze,
     aten.squeeze.dims: _squeeze,
+    aten.slice.Tensor: _slice,
+    aten.narrow.default: _narrow,
     aten.scaled_dot_product_attention.default: _attention,
 }
 """What is rewritten; see :func:`normalize`."""
