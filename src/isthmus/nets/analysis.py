@@ -244,7 +244,7 @@ def _result(call: Call) -> Value:
     if node.target is operator.getitem:
         value = call.analysis.dims.get(node.args[0])  # type: ignore[arg-type]
         return value[node.args[1]] if isinstance(value, list) else None  # type: ignore[index]
-    if not _has_tensors(node.meta.get("val")):
+    if not _has_tensors(node.meta.get("val")) and not any(i.op == "get_attr" for i in node.all_input_nodes):
         if not node.users and call.tensors():
             _freeze_call(call, "used by an operator without a result")
         return None
@@ -254,7 +254,7 @@ def _result(call: Call) -> Value:
         if rule is None:
             raise NoRule("no rule for this operator")
         value = rule(call)
-        _check(value, node.meta["val"])
+        _check(value, node.meta["val"], call.analysis)
     except NoRule as problem:
         del call.analysis.sizes[marks[0] :], call.analysis.contractions[marks[1] :]
         return _freeze_call(call, str(problem))
@@ -300,18 +300,21 @@ def _has_tensors(value: Any) -> bool:
     return isinstance(value, Tensor)
 
 
-def _check(value: Value, expected: Any) -> None:
-    """A rule whose sizes do not agree with the traced shapes does not apply."""
+def _check(value: Value, expected: Any, analysis: Analysis) -> None:
+    """A rule whose sizes do not agree with the traced shapes does not apply; an open size traced as a number is one."""
     if isinstance(expected, Tensor):
         shape = [size_of(size) for size in expected.shape]
         sizes = [terms.size(term) for term in value] if isinstance(value, tuple) else None
+        for found, traced in zip(sizes or (), shape, strict=False):
+            if isinstance(traced, int) and not isinstance(found, int):
+                analysis.pinned.add(frozenset(found.free_symbols))
         if sizes is None or len(sizes) != len(shape) or not all(map(_same, sizes, shape)):
             raise NoRule("its rule does not cover this call")
     elif isinstance(expected, (list, tuple)):
         if not isinstance(value, list) or len(value) != len(expected):
             raise NoRule("its rule does not cover this call")
         for item, each in zip(value, expected, strict=True):
-            _check(item, each)
+            _check(item, each, analysis)
 
 
 def _same(a: Any, b: Any) -> bool:

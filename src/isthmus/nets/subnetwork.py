@@ -89,7 +89,7 @@ def build(
         part = slice_tensor(tensor, tuple(terms.evaluate(term, kept) for term in coupling.dims[name]))
         state[name] = part.to(device) if part.device != device else part
     scaled = _by_atom(coupling, factors or {})
-    lacking = tuple(block.name for block in coupling.missing_blocks(held))
+    lacking = tuple(sorted(name for block in coupling.missing_blocks(held) for name in block.state))
     sizes = tuple((name, len(units)) for name, units in sorted(held.items()))
     key = (sizes, lacking, tuple(sorted((factors or {}).items())), device)
     modes = coupling.graphs.get(key)

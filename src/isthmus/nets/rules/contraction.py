@@ -87,11 +87,8 @@ def tensordot(call: Call) -> Dims:
 @rule("aten::einsum")
 def einsum(call: Call) -> Dims:
     """Letters name dimensions; those missing from the result are summed over."""
-    equation, operands = call["equation"].replace(" ", ""), call["tensors"]
-    if "." in equation or "->" not in equation:
-        raise NoRule("einsum without an explicit result, or with an ellipsis")
-    inputs, result = equation.split("->")
-    letters = inputs.split(",")
+    operands = call["tensors"]
+    letters, result = _spelled(call["equation"].replace(" ", ""), [len(call.dims(operand)) for operand in operands])
     named: dict[str, Term] = {}
     for text, operand in zip(letters, operands, strict=True):
         if len(set(text)) != len(text):
@@ -103,6 +100,19 @@ def einsum(call: Call) -> Dims:
                 call.unify(named[letter], term)
     _einsum_sums(call, letters, operands, result)
     return tuple(named[letter] for letter in result)
+
+
+def _spelled(equation: str, ranks: list[int]) -> tuple[list[str], str]:
+    """Return the letters of every operand and of the result, with an ellipsis and an implied result spelled out."""
+    inputs, arrow, result = equation.partition("->")
+    texts = inputs.split(",")
+    counts = [rank - len(text.replace("...", "")) for text, rank in zip(texts, ranks, strict=True)]
+    dots = "".join(chr(ord("α") + i) for i in range(max(counts)))  # aligned from the right
+    letters = [text.replace("...", dots[len(dots) - count :]) for text, count in zip(texts, counts, strict=True)]
+    if not arrow:
+        named = "".join(letters)
+        result = "..." + "".join(sorted(c for c in set(named) if named.count(c) == 1 and c not in dots))
+    return letters, result.replace("...", dots)
 
 
 def _einsum_sums(call: Call, letters: list[str], operands: list[fx.Node], result: str) -> None:

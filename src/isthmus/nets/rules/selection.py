@@ -261,7 +261,8 @@ def places_two(call: Call) -> Value:
 @rule("aten::unfold")
 def windows(call: Call) -> Dims:
     """Sliding windows become a last dimension."""
-    dims, dim = list(call.dims(call["self"])), call["dimension"]
+    dims = list(call.dims(call["self"]))
+    dim = call["dimension"] % len(dims)
     call.freeze(dims[dim], "windows slide over it")
     dims[dim] = call.whole(call.shape()[dim], "windows slide over it")
     return (*dims, call.whole(call.shape()[-1], "windows slide over it"))
