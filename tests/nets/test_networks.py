@@ -1,57 +1,23 @@
 """The laws of cutting and merging, on every network of the registry."""
 
 import copy
-from functools import cache
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 import isthmus
-from cases.networks import NETWORKS, Network
-from cases.networks_transformers import TRANSFORMERS
 from isthmus.nets.coupling import Coupling
 from isthmus.nets.laws import NET_LAWS
 from isthmus.nets.merge import holders
 from isthmus.nets.optimizer import cut_optimizer, merge_optimizer
 from isthmus.nets.subnetwork import named_state
 from isthmus.nets.verify import verify
-
-ALL = {network.name: network for network in [*NETWORKS, *TRANSFORMERS]}
-CUTTABLE = [name for name, network in ALL.items() if network.kinds]
-
-
-@cache
-def traced(name: str) -> tuple[nn.Module, Coupling]:
-    network = ALL[name]
-    torch.manual_seed(3)
-    model = network.build()
-    for module in model.modules():  # statistics and scales that are not all alike
-        for key, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-            if key == "running_var" or (key == "weight" and tensor.dim() == 1):
-                tensor.data.uniform_(0.5, 1.5)
-            elif key == "running_mean" or (key == "bias" and tensor.dim() == 1):
-                tensor.data.normal_(0.0, 0.2)
-    return model, isthmus.trace(model, network.inputs(3), network.kwargs)
-
-
-def fresh(name: str) -> tuple[Network, nn.Module, Coupling]:
-    model, coupling = traced(name)
-    return ALL[name], copy.deepcopy(model), coupling
-
-
-def state_of(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in named_state(model)}
+from nets.traced import ALL, CUTTABLE, fresh, outputs, state_of
 
 
 def law_for(coupling: Coupling, law: str, workers: int) -> str:
     return law if min(axis.size for axis in coupling.cut_axes) >= workers else "overlapping"
-
-
-def outputs(module: nn.Module, network: Network, args: tuple[Tensor, ...]) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(module(*args, **network.kwargs)) if isinstance(leaf, Tensor)]
 
 
 @pytest.mark.parametrize("name", ALL)

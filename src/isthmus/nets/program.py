@@ -24,6 +24,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from isthmus.errors import InvalidInput
 from isthmus.nets.normalize import normalize
+from isthmus.nets.sizes import size_of
 
 MODES = ("train", "eval")
 Pinned = frozenset[tuple[int, int]]
@@ -65,7 +66,7 @@ class Program:
         mutated: names of the buffers whose new values lead the outputs.
         outputs: one name per remaining output, for messages.
         out_spec: how the outputs are put together again.
-        fixed_inputs: sizes of inputs the graph is bound to, for messages.
+        fixed: sizes of inputs the graph is bound to, by input and dimension.
         assigned: buffers that forward replaces instead of updating them in place.
         dropped: results of unknown types (a cache object), None in their place.
     """
@@ -77,7 +78,7 @@ class Program:
     mutated: list[str]
     outputs: Sequence[str]
     out_spec: Any
-    fixed_inputs: list[str] = field(default_factory=list)
+    fixed: Mapping[tuple[int, int], int] = field(default_factory=dict)
     assigned: Sequence[str] = ()
     dropped: Sequence[str] = ()
 
@@ -316,12 +317,8 @@ def _program(
         elif output.kind != OutputKind.USER_OUTPUT:
             raise InvalidInput(f"`model` writes to its inputs ({output.kind.name}), which cannot be traced")
     placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
-    fixed = [
-        f"input {i}, dimension {d}: {entry}"
-        for i, node in enumerate(placeholders[len(state) :])
-        for d, entry in enumerate(node.meta["val"].shape)
-        if isinstance(entry, int)
-    ]
+    shapes = [[size_of(entry) for entry in node.meta["val"].shape] for node in placeholders[len(state) :]]
+    fixed = {(i, d): size for i, shape in enumerate(shapes) for d, size in enumerate(shape) if isinstance(size, int)}
     result = wrapper.result
     named = {"assigned": result.assigned, "dropped": result.dropped}
     return Program(module, state, constants, inputs, mutated, result.paths, result.spec, fixed, **named)

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 
+from isthmus.errors import InvalidInput
 from isthmus.nets.program import Example, StateEntry
 
 
 @dataclass(frozen=True)
 class Mode:
-    """One graph and what it takes and returns: names of its state, of the buffers it replaces, the result's tree."""
+    """One graph, and what it takes and returns.
+
+    Attributes:
+        graph, state, mutated: the graph, names of the state it takes, and of the buffers whose new values it returns.
+        out_spec: the tree of the result.
+        fixed: sizes of inputs it is bound to, by input and dimension.
+    """
 
     graph: fx.GraphModule
     state: tuple[str, ...]
     mutated: tuple[str, ...]
     out_spec: Any
+    fixed: Mapping[tuple[int, int], int] = field(default_factory=dict)
+
+    def check(self, tensors: Sequence[Tensor]) -> None:
+        """Refuse inputs of other sizes than those the graph is bound to: it might run, and be wrong."""
+        for (i, d), size in self.fixed.items():
+            shape = tuple(tensors[i].shape)
+            if len(shape) <= d or shape[d] != size:
+                raise InvalidInput(
+                    f"input {i} must have size {size} in dimension {d}, as the network was traced, got shape {shape}: "
+                    "trace it again with the sizes it is called with"
+                )
 
 
 class GraphNetwork(nn.Module):
@@ -54,9 +72,14 @@ class GraphNetwork(nn.Module):
                     self._register(alias, shown, name, entry.persistent)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the graph of the present mode."""
+        """Run the graph of the present mode.
+
+        Raises:
+            InvalidInput: another call than the traced one, or sizes that were fixed at tracing.
+        """
         mode = self._modes["train" if self.training else "eval"]
         tensors = self._example.tensors_of(args, kwargs)
+        mode.check(tensors)
         places = self._places
         state = [getattr(*places[name]) for name in mode.state]
         results = mode.graph(*state, *tensors)

@@ -124,7 +124,7 @@ def _modes(
         rewriter = Rewriter(coupling.analyses[name], kept, removals, absent, factors, device)
         graph = rewriter.copy(program.module)
         state = tuple(key for node, key in takes.items() if node not in rewriter.dead)
-        modes[name] = Mode(graph, state, tuple(program.mutated), program.out_spec)
+        modes[name] = Mode(graph, state, tuple(program.mutated), program.out_spec, program.fixed)
     return modes
 
 

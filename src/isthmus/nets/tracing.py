@@ -82,7 +82,7 @@ def trace(
         programs=programs,
         analyses=analyses,
         example=example,
-        fixed_inputs=_fixed_inputs(programs),
+        fixed_inputs=_fixed_inputs(programs, analyses, dims),
         problems=_problems(programs, analyses),
     )
     coupling = coupling if cut is None else coupling.select(cut)
@@ -130,10 +130,19 @@ def _fresh_dims(entries: Mapping[str, StateEntry], programs: Mapping[str, Progra
     return dims
 
 
-def _fixed_inputs(programs: Mapping[str, Program]) -> tuple[str, ...]:
-    """Say which sizes of the inputs a subnetwork is bound to."""
-    found = dict.fromkeys(line for program in programs.values() for line in program.fixed_inputs)
-    return tuple(f"size fixed at tracing: {line}" for line in found)
+def _fixed_inputs(
+    programs: Mapping[str, Program], analyses: Mapping[str, Analysis], dims: Mapping[str, Dims]
+) -> tuple[str, ...]:
+    """Say which sizes of the inputs a subnetwork is bound to, beside those that parameters have (input features)."""
+    state = {leaf for entry in dims.values() for term in entry for leaf in terms.leaves(term)}
+    found: dict[str, None] = {}
+    for mode, program in programs.items():
+        placeholders = [node for node in program.module.graph.nodes if node.op == "placeholder"]
+        for (i, d), size in program.fixed.items():
+            leaves = terms.leaves(analyses[mode].dims[placeholders[len(program.state) + i]][d])
+            if leaves and not any(leaf in state for leaf in leaves):
+                found[f"size fixed at tracing: input {i}, dimension {d}: {size}"] = None
+    return tuple(found)
 
 
 def _problems(programs: Mapping[str, Program], analyses: Mapping[str, Analysis]) -> tuple[str, ...]:
