@@ -139,6 +139,12 @@ def two_inputs() -> tuple[nn.Module, tuple[Any, ...]]:
     return nn.Bilinear(64, 64, 10), (torch.zeros(2, 64), torch.zeros(2, 64))
 
 
+def words() -> tuple[nn.Module, tuple[Any, ...]]:
+    """Takes 64 tokens, not 64 numbers."""
+    network = nn.Sequential(nn.Embedding(300, 8), nn.Flatten(), nn.Linear(64 * 8, 10))
+    return network, (torch.zeros(2, 64, dtype=torch.int64),)
+
+
 def no_network() -> int:
     return 3
 

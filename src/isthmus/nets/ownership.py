@@ -1,4 +1,4 @@
-"""Slice a state by index sets, and merge slices back by who holds what.
+"""Slice tensors by index sets, and merge slices back by who holds what.
 
 An *index map* says, for every parameter and buffer by name, which indices of each dimension a worker holds: a sorted
 int64 array, or None for all of that dimension. It is the only thing that decides ownership: values are never compared.
@@ -17,17 +17,7 @@ from isthmus.partitions import Indices
 
 Held = tuple[Indices | None, ...]
 IndexMap = Mapping[str, Held]
-State = Mapping[str, Tensor]
 _PIECE = 1 << 16
-
-
-def slice_state(state: State, index_map: IndexMap) -> dict[str, Tensor]:
-    """Return the entries of every tensor that the index map holds, as fresh dense tensors.
-
-    Raises:
-        InvalidInput: a tensor that the map does not name, or names with another number of dimensions.
-    """
-    return {name: slice_tensor(tensor, _held(name, tensor, index_map)) for name, tensor in state.items()}
 
 
 def slice_tensor(tensor: Tensor, held: Held) -> Tensor:
@@ -39,37 +29,22 @@ def slice_tensor(tensor: Tensor, held: Held) -> Tensor:
     return part.clone() if part is tensor else part
 
 
-def merge_states(whole: State, parts: Sequence[tuple[State, IndexMap]]) -> dict[str, Tensor]:
-    """Return the whole state after every part was put back in its place.
+def merge_into(whole: Tensor, holders: Sequence[tuple[Tensor, Held]]) -> None:
+    """Merge the parts of one tensor into it, in place.
 
     An entry that one part holds is copied; one that several hold becomes the mean over its holders (not over all
     parts); one that none holds keeps its value. Equal values stay equal bit for bit, whatever the number of holders.
-    Integer tensors keep their type (the mean is rounded); a name that no part brings keeps its value.
+    Integer tensors keep their type (the mean is rounded).
 
     Args:
-        whole: the state the parts were cut from; not changed.
-        parts: (state, index map) of each worker, in the order of the workers, which fixes the order of the sums.
-
-    Raises:
-        InvalidInput: a part that does not fit its index map.
-    """
-    merged = {}
-    for name, tensor in whole.items():
-        holders = [(state[name], _held(name, tensor, index_map)) for state, index_map in parts if name in state]
-        for part, held in holders:
-            _check_fits(name, tensor, part, held)
-        merged[name] = _merge_tensor(tensor, holders)
-    return merged
-
-
-def merge_into(whole: Tensor, holders: Sequence[tuple[Tensor, Held]]) -> None:
-    """Merge the parts of one tensor into it, in place: as :func:`merge_states`, with fewer copies.
+        whole: what the parts were cut from.
+        holders: (part, index set per dimension) of each worker, in the order of the workers, which fixes that of sums.
 
     Raises:
         InvalidInput: a part that does not fit its index set.
     """
     for part, held in holders:
-        _check_fits("", whole, part, held)
+        _check_fits(whole, part, held)
     if len(holders) < 2 or _disjoint([held for _, held in holders], whole.shape):
         for part, held in holders:
             _write(whole, held, part)
@@ -143,20 +118,11 @@ def _disjoint(maps: Sequence[Held], shape: Sequence[int]) -> bool:
     return False
 
 
-def _held(name: str, tensor: Tensor, index_map: IndexMap) -> Held:
-    if name not in index_map:
-        raise InvalidInput(f"`index_map` must name every tensor, it has no {name!r}")
-    held = index_map[name]
-    if len(held) != tensor.dim():
-        raise InvalidInput(f"`index_map[{name!r}]` must have {tensor.dim()} dimensions, got {len(held)}")
-    return held
-
-
-def _check_fits(name: str, whole: Tensor, part: Tensor, held: Held) -> None:
+def _check_fits(whole: Tensor, part: Tensor, held: Held) -> None:
     sizes = zip(whole.shape, held, strict=True)
     expected = tuple(size if indices is None else len(indices) for size, indices in sizes)
     if tuple(part.shape) != expected:
-        raise InvalidInput(f"the part of {name!r} must have shape {expected}, got {tuple(part.shape)}")
+        raise InvalidInput(f"a part must have shape {expected}, got {tuple(part.shape)}")
 
 
 def _as_tensor(indices: Indices | None, device: torch.device) -> Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor
 from isthmus.data import Dataset
 from isthmus.errors import InvalidInput
 
-_BATCH = 1000  # samples of one forward pass without gradients
+_BATCH = 1000  # samples of one forward pass without gradients,
+_TARGETS = 8192  # and targets: fewer samples if they are long sequences
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +56,7 @@ class Samples:
         A graph goes through the network as a whole, so its nodes are one piece.
         """
         count = len(self.targets) if most is None else min(most, len(self.targets))
-        step = count if self.graph is not None else _BATCH
+        step = count if self.graph is not None else max(1, min(_BATCH, _TARGETS // self.targets[:1].numel()))
         for start in range(0, count, step):
             yield slice(start, min(start + step, count))
 

@@ -43,15 +43,15 @@ def set_up(config: TrainConfig) -> Setup:
     """
     if config.model is None:
         shards = load_shards(config)
-        return Setup(shards, perceptron(config, shards.train.dim, shards.train.classes))
-    network = named(config)
-    shape = network.example.tensors[0].shape
-    shards = load_shards(config, shape[1] if len(shape) == 2 else None)
-    setup = Setup(shards, network)
-    _check_inputs(setup)
-    _check_outputs(setup)
-    if config.cuts:
-        network.partition(0)
+        setup = Setup(shards, perceptron(config, shards.train.dim, shards.train.classes))
+    else:
+        network = named(config)
+        shape = network.example.tensors[0].shape
+        setup = Setup(load_shards(config, shape[1] if len(shape) == 2 else None), network)
+        _check_inputs(setup)
+        _check_outputs(setup)
+    if config.cuts and (config.model or config.cut):  # a perceptron's own axes are known to do
+        setup.network.partition(0)
     return setup
 
 

@@ -16,6 +16,8 @@ from isthmus.train.config import TrainConfig
 
 _HELD_OUT = 0.1  # of the training data, for choices that must not see the test data
 _HELD_OUT_MOST = 2000
+_TARGETS_HELD_OUT = 16_384  # of long sequences fewer samples are held out
+_TARGETS_TESTED = 65_536  # and fewer are tested
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +28,7 @@ class Shards:
         train: what the workers share out.
         shares: each worker's sample indices into ``train``, disjoint.
         held_out: training data that no worker trains on.
-        test: the test part.
+        test: the test part; of text about a thousand windows, evenly spaced.
     """
 
     train: Dataset
@@ -50,6 +52,10 @@ def load_shards(config: TrainConfig, length: int | None = None) -> Shards:
         DataError: missing or malformed files.
     """
     dataset = load(config.data, length)
+    if config.model is None and dataset.graph is not None:
+        raise InvalidInput(
+            f"`model` must name a network of (features, adjacency) to train on the graph {config.data!r}, got none"
+        )
     if dataset.classes < 2:
         raise InvalidInput(
             f"`data` must have classes to train a classifier, got {config.data!r}, which is a regression: "
@@ -57,7 +63,7 @@ def load_shards(config: TrainConfig, length: int | None = None) -> Shards:
         )
     train, test = train_test(dataset, config.seed)
     order = generator(config.seed, "train/held_out").permutation(train.samples)
-    size = max(1, min(_HELD_OUT_MOST, round(_HELD_OUT * train.samples)))
+    size = max(1, min(_HELD_OUT_MOST, _TARGETS_HELD_OUT // _length(train), round(_HELD_OUT * train.samples)))
     held_out, train = train.take(np.sort(order[:size])), train.take(np.sort(order[size:]))
     shares = over_workers(train.targets, config.workers, config.seed)
     smallest = min(len(share) for share in shares)
@@ -66,10 +72,10 @@ def load_shards(config: TrainConfig, length: int | None = None) -> Shards:
             f"`batch_size` must be at most a worker's share of the training data, {smallest} samples, "
             f"got {config.batch_size}"
         )
-    if np.issubdtype(train.features.dtype, np.floating):
+    if train.numeric:
         scale = _scale_images if len(dataset.shape) > 1 else standardize
         train, held_out, test = scale(train, held_out, test)
-    return Shards(train, shares, held_out, test)
+    return Shards(train, shares, held_out, _thinned(test))
 
 
 def batch_at(config: TrainConfig, worker: int, share: int, step: int) -> NDArray[np.int64]:
@@ -85,6 +91,19 @@ def batch_at(config: TrainConfig, worker: int, share: int, step: int) -> NDArray
 @lru_cache(maxsize=64)
 def _order(seed: int, epoch: int, worker: int, share: int) -> NDArray[np.int64]:
     return generator(seed, "train/order", epoch, worker).permutation(share)
+
+
+def _length(data: Dataset) -> int:
+    """Return the number of targets of a sample: the length of a sequence, or 1."""
+    return data.targets[:1].size
+
+
+def _thinned(test: Dataset) -> Dataset:
+    """Return evenly spaced samples of a large test part of sequences; of other data all."""
+    most = _TARGETS_TESTED // _length(test)
+    if _length(test) == 1 or test.samples <= most:
+        return test
+    return test.take(np.linspace(0, test.samples - 1, most).round().astype(np.int64))
 
 
 def _scale_images(train: Dataset, *others: Dataset) -> tuple[Dataset, ...]:

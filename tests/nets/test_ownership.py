@@ -11,9 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.errors import InvalidInput
-from isthmus.nets.mlp import MLPSpec, index_map, initial_state
-from isthmus.nets.ownership import Held, mean_of, merge_states, slice_state, slice_tensor
-from isthmus.partitions import LAWS, partition_at
+from isthmus.nets.ownership import Held, mean_of, merge_into, slice_tensor
 
 
 def naive_slice(array: np.ndarray, held: Held) -> np.ndarray:
@@ -55,8 +53,9 @@ def test_slice_and_merge_equal_the_naive_twins(case: tuple[tuple[int, ...], list
         piece = slice_tensor(whole, held)
         assert np.array_equal(piece.numpy(), naive_slice(whole.numpy(), held))
         parts.append((piece + torch.from_numpy(random.standard_normal(piece.shape)), held))
-    merged = merge_states({"w": whole}, [({"w": part}, {"w": held}) for part, held in parts])["w"]
     expected = naive_merge(whole.numpy(), [(part.numpy(), held) for part, held in parts])
+    merged = whole.clone()
+    merge_into(merged, parts)
     np.testing.assert_allclose(merged.numpy(), expected, rtol=0, atol=1e-14)
 
 
@@ -65,38 +64,27 @@ def test_slice_and_merge_equal_the_naive_twins(case: tuple[tuple[int, ...], list
 def test_merging_what_was_cut_gives_back_the_very_bits(case: tuple[tuple[int, ...], list[Held]]) -> None:
     shape, maps = case
     whole = torch.from_numpy(np.random.Generator(np.random.Philox(1)).standard_normal(shape).astype(np.float32)) / 3
-    parts = [({"w": slice_tensor(whole, held)}, {"w": held}) for held in maps]
-    assert torch.equal(merge_states({"w": whole}, parts)["w"], whole)
-
-
-@pytest.mark.parametrize(("law", "workers", "core"), [*itertools.product(LAWS, (1, 2, 3, 5), (0.0, 0.3, 1.0))])
-def test_a_cut_mlp_merges_back_bit_for_bit(law: str, workers: int, core: float) -> None:
-    spec = MLPSpec(inputs=4, widths=(11, 9, 8), outputs=3)
-    whole = initial_state(spec, seed=1)
-    partitions = [partition_at(law, d, workers, 0, f"hidden{i}", 2, core) for i, d in enumerate(spec.widths)]
-    maps = [index_map(spec, [p.held(worker) for p in partitions]) for worker in range(workers)]
-    merged = merge_states(whole, [(slice_state(whole, held), held) for held in maps])
-    assert merged.keys() == whole.keys()
-    assert all(torch.equal(merged[name], whole[name]) and merged[name].dtype == whole[name].dtype for name in whole)
+    merged = whole.clone()
+    merge_into(merged, [(slice_tensor(whole, held), held) for held in maps])
+    assert torch.equal(merged, whole)
 
 
 def test_holders_are_averaged_and_the_rest_is_kept() -> None:
     """Three workers hold units {0, 1}, {1, 2}, {1}; nobody holds 3."""
     held = [np.array([0, 1]), np.array([1, 2]), np.array([1])]
     parts = [torch.tensor([10.0, 20.0]), torch.tensor([30.0, 40.0]), torch.tensor([70.0])]
-    pairs = [({"w": part}, {"w": (indices,)}) for part, indices in zip(parts, held, strict=True)]
-    merged = merge_states({"w": torch.tensor([1.0, 2.0, 3.0, 4.0])}, pairs)["w"]
+    merged = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    merge_into(merged, [(part, (indices,)) for part, indices in zip(parts, held, strict=True)])
     assert merged.tolist() == [10.0, 40.0, 40.0, 4.0]
 
 
 def test_integer_and_boolean_buffers_keep_their_type() -> None:
-    whole = {"steps": torch.tensor(0), "mask": torch.tensor([True, False])}
-    everything = {"steps": (), "mask": (None,)}
-    parts = [({"steps": torch.tensor(n), "mask": torch.tensor([False, True])}, everything) for n in (5, 6, 7)]
-    merged = merge_states(whole, parts)
-    assert merged["steps"].dtype == torch.int64
-    assert merged["steps"].item() == 6
-    assert merged["mask"].tolist() == [False, True]
+    steps, mask = torch.tensor(0), torch.tensor([True, False])
+    merge_into(steps, [(torch.tensor(n), ()) for n in (5, 6, 7)])
+    merge_into(mask, [(torch.tensor([False, True]), (None,))] * 3)
+    assert steps.dtype == torch.int64
+    assert steps.item() == 6
+    assert mask.tolist() == [False, True]
 
 
 def test_the_mean_of_equal_tensors_is_that_tensor() -> None:
@@ -107,10 +95,5 @@ def test_the_mean_of_equal_tensors_is_that_tensor() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    whole = {"w": torch.zeros(3, 2)}
-    with pytest.raises(InvalidInput, match="has no 'w'"):
-        slice_state(whole, {})
-    with pytest.raises(InvalidInput, match="must have 2 dimensions, got 1"):
-        slice_state(whole, {"w": (None,)})
     with pytest.raises(InvalidInput, match=r"shape \(1, 2\), got \(2, 2\)"):
-        merge_states(whole, [({"w": torch.zeros(2, 2)}, {"w": (np.array([1]), None)})])
+        merge_into(torch.zeros(3, 2), [(torch.zeros(2, 2), (np.array([1]), None))])

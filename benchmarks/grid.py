@@ -1,0 +1,62 @@
+"""Variants of a training at the same number of samples: a learning rate chosen for each, then runs over seeds.
+
+The rate is the best of a grid that is the same for all variants, judged on held-out training data under seeds of its
+own. Runs that exist are not run again, so a benchmark can be stopped and continued.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from isthmus.records import Run, is_run, read_run
+from isthmus.train import TrainConfig, train
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What all variants of one comparison share.
+
+    Attributes:
+        setting: of ``TrainConfig``, the same for all variants.
+        rates: learning rates to choose from.
+        tuning: what differs while a rate is chosen (seeds, and settings).
+        folder: where the runs are.
+        by_loss: whether to judge by the held-out loss instead of the accuracy.
+    """
+
+    setting: Mapping[str, Any]
+    rates: Sequence[float]
+    tuning: Sequence[Mapping[str, Any]]
+    folder: Path
+    by_loss: bool = False
+    advance: Callable[[int, str], None] = field(default=lambda count, note: None)
+
+    def best_rate(self, name: str, variant: Mapping[str, Any]) -> float:
+        """Return the best rate of a variant; of equals, that with the smaller loss."""
+        return max(self.rates, key=lambda rate: self._held_out(name, variant, rate)) if len(self.rates) > 1 else 0.0
+
+    def run(self, name: str, variant: Mapping[str, Any], changes: Mapping[str, Any]) -> Run:
+        """Return the run of a variant with some changes, from its folder if it is there."""
+        slug = name.replace(", ", "-").replace(" ", "-").replace("/", "_").lower()
+        place = "-".join(f"{key}{value:g}" for key, value in sorted(changes.items()))
+        out = self.folder / f"{slug}-{place}"
+        if is_run(out) and read_run(out).status in ("finished", "diverged"):
+            run: Run | None = read_run(out)
+        else:
+            settings = {**self.setting, **variant, **changes}
+            run = train(TrainConfig(**settings, executor="serial", out=out, replace=True))
+        assert run is not None
+        self.advance(1, name)
+        return run
+
+    def _held_out(self, name: str, variant: Mapping[str, Any], rate: float) -> tuple[float, float]:
+        summaries = [self.run(name, variant, {**changes, "lr": rate}).summary for changes in self.tuning]
+        losses = [summary["line_search"]["held_out_loss_of_rule"] for summary in summaries]
+        if None in losses:
+            return -float("inf"), 0.0
+        accuracy = mean(summary["held_out_accuracy"] for summary in summaries)
+        return (-mean(losses), accuracy) if self.by_loss else (accuracy, -mean(losses))
