@@ -37,7 +37,9 @@ class Grid:
 
     def best_rate(self, name: str, variant: Mapping[str, Any]) -> float:
         """Return the best rate of a variant; of equals, that with the smaller loss."""
-        return max(self.rates, key=lambda rate: self._held_out(name, variant, rate)) if len(self.rates) > 1 else 0.0
+        if len(self.rates) == 1:
+            return self.rates[0]
+        return max(self.rates, key=lambda rate: self._held_out(name, variant, rate))
 
     def run(self, name: str, variant: Mapping[str, Any], changes: Mapping[str, Any]) -> Run:
         """Return the run of a variant with some changes, from its folder if it is there."""

@@ -1,26 +1,23 @@
 """Accuracy and bytes of the four strategies and of every partition law at the same number of samples.
 
-    python benchmarks/train_laws.py --data digits
-    python benchmarks/train_laws.py --data fashion-mnist
+    python -m benchmarks.train_laws --data digits
+    python -m benchmarks.train_laws --data fashion-mnist
 
-First a small grid of learning rates, the same for every variant, is tried under seeds of its own and judged on
-held-out training data; then every variant runs over the seeds. Runs that exist are not run again, so it can be
-stopped and continued. Prints a Markdown table; `isthmus report` reads the run folders.
+Learning rates as in benchmarks/grid.py. Prints a Markdown table; `isthmus report` reads the run folders.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import tyro
+from benchmarks.grid import Grid
 
-from isthmus.progress import Advance, progress
-from isthmus.records import Run, is_run, read_run
-from isthmus.train import TrainConfig, train
+from isthmus.progress import progress
+from isthmus.records import Run
 
 TUNING_SEEDS = {"digits": (100, 101, 102), "fashion-mnist": (100,)}  # digits holds out only 144 images
 RATES = {"digits": (0.03, 0.1, 0.3, 1.0), "fashion-mnist": (0.1, 0.3, 1.0)}
@@ -73,61 +70,25 @@ class Options:
 
 def main(options: Options) -> None:
     """Tune, run, print."""
-    names = [name for name in VARIANTS if options.variants in name]
-    rates = RATES[options.data]
-    per_variant = len(rates) * len(TUNING_SEEDS[options.data]) + options.seeds
-    with progress(f"train_laws {options.data}", len(names) * per_variant) as advance:
+    variants = {name: variant for name, variant in VARIANTS.items() if options.variants in name}
+    rates, tuning = RATES[options.data], [{"seed": seed} for seed in TUNING_SEEDS[options.data]]
+    setting = {**SETTINGS[options.data], "workers": options.workers, "local_steps": options.local_steps}
+    place = f"{options.data}-{options.workers}w-H{options.local_steps}"
+    if options.samples:
+        setting["samples"] = options.samples
+        place += f"-{options.samples}s"
+    with progress(f"train_laws {place}", len(variants) * (len(rates) * len(tuning) + options.seeds)) as advance:
+        grid = Grid(setting, rates, tuning, options.folder / place, advance=advance)
         results = {}
-        for name in names:
-            best = max(rates, key=lambda rate: held_out(options, name, rate, advance))
-            results[name] = []
-            for seed in range(options.seeds):
-                results[name].append(one_run(options, name, best, seed))
-                advance(1, name)
+        for name, variant in variants.items():
+            best = grid.best_rate(name, variant)
+            results[name] = [grid.run(name, variant, {"lr": best, "seed": seed}) for seed in range(options.seeds)]
     print(f"{options.data}: {options.workers} workers, {options.local_steps} local steps\n")
     print("| variant | accuracy (%) | lr | held by a worker | sent a round: mean of workers | root | / local SGD |")
     print("|---|---|---|---|---|---|---|")
     dense = results.get("local SGD", [None])[0]
     for name, runs in results.items():
         print(table_row(name, runs, dense))
-
-
-def held_out(options: Options, name: str, rate: float, advance: Advance) -> tuple[float, float]:
-    """Return how good a learning rate is: mean held-out accuracy over the tuning seeds; of equals, the smaller loss."""
-    summaries = []
-    for seed in TUNING_SEEDS[options.data]:
-        summaries.append(one_run(options, name, rate, seed).summary)
-        advance(1, name)
-    losses = [summary["line_search"]["held_out_loss_of_rule"] for summary in summaries]
-    if None in losses:
-        return 0.0, 0.0
-    return mean(summary["held_out_accuracy"] for summary in summaries), -mean(losses)
-
-
-def one_run(options: Options, name: str, rate: float, seed: int) -> Run:
-    """Return the run of one variant, from its folder if it is there."""
-    place = [options.data, f"{options.workers}w", f"H{options.local_steps}"]
-    place += [f"{options.samples}s"] if options.samples else []
-    slug = name.replace(", ", "-").replace(" ", "-").replace("/", "_").lower()
-    out = options.folder / "-".join(place) / f"{slug}-lr{rate:g}-seed{seed}"
-    if is_run(out) and read_run(out).status in ("finished", "diverged"):
-        return read_run(out)
-    config = TrainConfig(
-        **SETTINGS[options.data],
-        **VARIANTS[name],
-        workers=options.workers,
-        local_steps=options.local_steps,
-        lr=rate,
-        seed=seed,
-        executor="serial",
-        out=out,
-        replace=True,
-    )
-    if options.samples:
-        config = dataclasses.replace(config, samples=options.samples)
-    run = train(config)
-    assert run is not None
-    return run
 
 
 def table_row(name: str, runs: list[Run], dense: Run | None) -> str:

@@ -1,6 +1,6 @@
 """IST on a CNN, a ResNet (by width and by depth), a GPT on bytes and a graph network, beside its rivals.
 
-    python benchmarks/train_networks.py --network cnn
+    python -m benchmarks.train_networks --network cnn
 
 For 2 and 4 workers at the same number of samples: data-parallel, local SGD, the narrow dense network that costs a
 worker what IST costs it, IST as in the original paper (a new permutation every round), and IST with fixed pieces, with
@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 import tyro
+from benchmarks.grid import Grid
 
 from examples import networks
-from grid import Grid
 from isthmus.progress import progress
 from isthmus.records import Run
 
