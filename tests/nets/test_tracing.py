@@ -184,31 +184,48 @@ def test_shared_memory_and_unused_parameters_are_whole() -> None:
     assert "not used by the network's forward" in reasons(coupling)
 
 
-def test_a_buffer_that_forward_assigns_is_mentioned() -> None:
-    class Counting(nn.Module):
-        def __init__(self, in_place: bool) -> None:
-            super().__init__()
-            self.a, self.b, self.in_place = nn.Linear(4, 8), nn.Linear(8, 2), in_place
-            self.register_buffer("mean", torch.zeros(8))
+class Counting(nn.Module):
+    """Keeps a mean of its hidden units and the last of them, as ``write`` says."""
 
-        def forward(self, x: Tensor) -> Tensor:
-            y = self.a(x)
-            new = 0.9 * self.mean + 0.1 * y.detach().mean(0)
-            if self.in_place:
-                self.mean.copy_(new)
-            else:
-                self.mean = new
-            return self.b(y.relu())
+    def __init__(self, write: str) -> None:
+        super().__init__()
+        self.a, self.b, self.write = nn.Linear(4, 8), nn.Linear(8, 2), write
+        self.register_buffer("mean", torch.zeros(8))
+        self.register_buffer("last", torch.zeros(1 if write == "shape" else 8))
 
-    x = torch.randn(3, 4)
-    assert "buffer mean is assigned in forward" in isthmus.trace(Counting(False), (x,)).problems[0]
-    model = Counting(True)
-    coupling = isthmus.trace(model, (x,))
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        new = 0.9 * self.mean + 0.1 * y.mean(0)
+        if self.write == "in place":
+            self.mean.copy_(new.detach())
+            self.last.copy_(y[-1].detach())
+        else:
+            self.mean, self.last = new.detach(), y[-1].detach()
+        return self.b((y + self.mean).relu())
+
+
+@pytest.mark.parametrize("write", ["in place", "assigned"])
+def test_buffers_that_forward_writes_follow_their_units(write: str) -> None:
+    model, x = Counting(write), torch.randn(3, 4)
+    coupling = isthmus.trace(model, (x,), verify=True)
+    assert not model.mean.any()
     assert coupling.problems == ()
-    sub = isthmus.cut(model, coupling, coupling.partition(2, seed=0), 0)
-    sub.module(x)
-    units = torch.as_tensor(sub.indices["mean"][0])
-    torch.testing.assert_close(sub.module.state_dict()["mean"], 0.1 * model.a(x).mean(0)[units].detach())
+    assert [axis.size for axis in coupling.cut_axes] == [8]
+    partition = coupling.partition(2, seed=0)
+    parts = [isthmus.cut(model, coupling, partition, worker) for worker in range(2)]
+    for part in parts:
+        for _ in range(2):
+            part.module(x)
+    isthmus.merge(model, parts)
+    torch.testing.assert_close(model.mean, 0.19 * model.a(x).mean(0).detach())
+    torch.testing.assert_close(model.last, model.a(x)[-1].detach())
+
+
+def test_a_buffer_that_changes_its_shape_is_mentioned() -> None:
+    coupling = isthmus.trace(Counting("shape"), (torch.randn(3, 4),))
+    assert coupling.problems == (
+        "buffer last is assigned another shape or type in forward: a subnetwork does not update it",
+    )
 
 
 def test_results_of_unknown_types_are_left_out() -> None:

@@ -63,11 +63,11 @@ class Program:
         state: for each leading placeholder the name of the parameter, buffer or constant it takes.
         constants: tensors created while tracing, by name.
         inputs: number of input tensors.
-        mutated: names of the buffers whose new values lead the outputs.
+        mutated: names of the buffers whose new values lead the outputs, updated in place or assigned.
         outputs: one name per remaining output, for messages.
         out_spec: how the outputs are put together again.
         fixed: sizes of inputs the graph is bound to, by input and dimension.
-        assigned: buffers that forward replaces instead of updating them in place.
+        replaced: buffers that forward assigns tensors of another shape or type.
         dropped: results of unknown types (a cache object), None in their place.
     """
 
@@ -79,7 +79,7 @@ class Program:
     outputs: Sequence[str]
     out_spec: Any
     fixed: Mapping[tuple[int, int], int] = field(default_factory=dict)
-    assigned: Sequence[str] = ()
+    replaced: Sequence[str] = ()
     dropped: Sequence[str] = ()
 
     @property
@@ -241,11 +241,12 @@ class _Result:
     paths: Sequence[str] = ()
     custom: Sequence[str] = ()
     assigned: Sequence[str] = ()
+    replaced: Sequence[str] = ()
     dropped: Sequence[str] = ()
 
 
 class _Flat(nn.Module):
-    """Takes the tensors of a call and returns the tensors of its result."""
+    """Takes the tensors of a call and returns the buffers that forward assigns, then the tensors of its result."""
 
     def __init__(self, inner: nn.Module, example: Example) -> None:
         super().__init__()
@@ -258,7 +259,9 @@ class _Flat(nn.Module):
         before = dict(self.inner.named_buffers())
         result = self.inner(*args, **kwargs)
         after = dict(self.inner.named_buffers())
-        self.result.assigned = [name for name, tensor in before.items() if after.get(name) is not tensor]
+        changed = [name for name, tensor in before.items() if after.get(name) is not tensor]
+        self.result.assigned = [name for name in changed if name in after and _alike(before[name], after[name])]
+        self.result.replaced = [name for name in changed if name not in self.result.assigned]
         keyed, self.result.spec = pytree.tree_flatten_with_path(result)
         self.result.paths = [pytree.keystr(path) or "output" for path, _ in keyed]
         self.result.dropped = [
@@ -268,7 +271,11 @@ class _Flat(nn.Module):
         ]
         leaves = tuple(leaf if isinstance(leaf, _RESULTS) else None for _, leaf in keyed)
         self.result.custom = _custom_functions(leaves)
-        return leaves
+        return (*(after[name] for name in self.result.assigned), *leaves)
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype
 
 
 def _export(wrapper: _Flat, example: Example, closed: Pinned) -> torch.export.ExportedProgram:
@@ -320,7 +327,8 @@ def _program(
     shapes = [[size_of(entry) for entry in node.meta["val"].shape] for node in placeholders[len(state) :]]
     fixed = {(i, d): size for i, shape in enumerate(shapes) for d, size in enumerate(shape) if isinstance(size, int)}
     result = wrapper.result
-    named = {"assigned": result.assigned, "dropped": result.dropped}
+    mutated += [names[name] for name in result.assigned]
+    named = {"replaced": result.replaced, "dropped": result.dropped}
     return Program(module, state, constants, inputs, mutated, result.paths, result.spec, fixed, **named)
 
 

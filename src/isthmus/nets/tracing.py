@@ -118,7 +118,7 @@ def _own_constants(program: Program, mode: str) -> Program:
 
 
 def _fresh_dims(entries: Mapping[str, StateEntry], programs: Mapping[str, Program]) -> dict[str, Dims]:
-    used = {name for program in programs.values() for name in program.used}
+    used = {name for program in programs.values() for name in (*program.used, *program.mutated)}
     dims: dict[str, Dims] = {}
     for name, entry in entries.items():
         reason = None if name in used else "not used by the network's forward"
@@ -147,8 +147,8 @@ def _fixed_inputs(
 
 def _problems(programs: Mapping[str, Program], analyses: Mapping[str, Analysis]) -> tuple[str, ...]:
     lines = dict.fromkeys(f"kept whole: {problem}" for a in analyses.values() for problem in a.problems)
-    for name in dict.fromkeys(name for program in programs.values() for name in program.assigned):
-        lines[f"buffer {name} is assigned in forward: a subnetwork does not update it (update it in place)"] = None
+    for name in dict.fromkeys(name for program in programs.values() for name in program.replaced):
+        lines[f"buffer {name} is assigned another shape or type in forward: a subnetwork does not update it"] = None
     for name in dict.fromkeys(name for program in programs.values() for name in program.dropped):
         lines[f"result {name} is not made of tensors: a subnetwork returns None for it"] = None
     count = max(len(program.module.graph.nodes) for program in programs.values())

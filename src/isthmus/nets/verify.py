@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
+from torch.func import functional_call
 
 from isthmus.errors import InvalidInput
 from isthmus.nets import terms
@@ -238,13 +239,14 @@ def _against_model(
 ) -> list[Check]:
     """Compare the traced whole with the model itself: outputs, and the gradient of their sum, in evaluation mode."""
     sub = build(state, coupling, {})
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}  # forward may write to them
     training = {module: module.training for module in model.modules()}
     results = []
     try:
-        for module in (model.eval(), sub.module.eval()):
+        for module, changing in ((model.eval(), buffers), (sub.module.eval(), {})):
             with torch.random.fork_rng(devices=()):
                 torch.manual_seed(0)  # both draw the same random numbers
-                flat, _ = pytree.tree_flatten(module(*args, **dict(kwargs or {})))
+                flat, _ = pytree.tree_flatten(functional_call(module, changing, tuple(args), dict(kwargs or {})))
             outputs = [leaf for leaf in flat if isinstance(leaf, Tensor)]
             results.append((outputs, _gradients(module, _loss(outputs))))
     finally:
