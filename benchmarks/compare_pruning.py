@@ -5,10 +5,10 @@
     python benchmarks/compare_pruning.py --only resnet  # networks whose name contains this
     python benchmarks/compare_pruning.py --limit 60     # seconds per network and system
 
-torch-pruning prunes half of every group (MagnitudePruner, the last layer that is a module ignored). Columns: whether the
-pruned network runs with outputs of the same shape; whether parameters are gone; whether it equals the whole network
-with the pruned entries set to zero, which pruning means to be where no norm acts across what is pruned; and whether the
-heads an attention splits its width into are pruned whole. Every network runs in a process of its own.
+torch-pruning prunes half of every group (MagnitudePruner, the last layer ignored, heads not declared to it). Told are
+whether the pruned network runs with outputs of the same shape, whether anything was pruned, and whether it equals the
+whole network with the pruned rows and columns set to zero (it cannot where a norm acts across what is pruned, a
+residual stream for instance: it is no error then). Every network runs in a process of its own, in evaluation mode.
 """
 
 from __future__ import annotations
@@ -29,12 +29,11 @@ from torch.utils._pytree import tree_leaves
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+import isthmus
 from cases.networks import NETWORKS, Network
 from cases.networks_more import UNSEEN
 from cases.networks_more_transformers import UNSEEN_TRANSFORMERS
 from cases.networks_transformers import TRANSFORMERS
-
-import isthmus
 from isthmus.errors import IsthmusError
 
 ALL = {network.name: network for network in [*NETWORKS, *TRANSFORMERS, *UNSEEN, *UNSEEN_TRANSFORMERS]}
@@ -134,11 +133,12 @@ def _against_masked(
                 return "not comparable (one module pruned twice)"
             seen.add((name, out))
             for parameter in module.parameters(recurse=False):
-                dim = 0 if out or parameter.dim() == 1 else 1
+                if parameter.dim() == 1 and not out:
+                    continue
+                dim = 0 if out else 1
                 if max(indices) >= parameter.shape[dim]:
-                    return "not comparable (indices of a grouped layer)"
-                if out or parameter.dim() > 1:
-                    parameter.index_fill_(dim, torch.tensor(indices), 0.0)
+                    return "not comparable (indices of another layout)"
+                parameter.index_fill_(dim, torch.tensor(indices), 0.0)
     expected = outputs(whole, network, args)
     error = max(float((a - b).abs().max() / (b.abs().max() + 1e-6)) for a, b in zip(found, expected, strict=True))
     return "equals the masked network" if error < 1e-4 else f"differs from the masked network by {error:.0e}"
