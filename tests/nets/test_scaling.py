@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import isthmus
-from cases.networks import NETWORKS, Basic, FusedAttention, Network, mlp, resnet
+from cases.networks import NETWORKS, Basic, FusedAttention, Network, image, mlp, resnet
 from isthmus.errors import InvalidInput
 from isthmus.nets.coupling import Coupling
+from isthmus.nets.laws import NetPartition
 from isthmus.nets.merge import zero_cross_blocks
 from isthmus.nets.norms import recalibrate
 from isthmus.nets.scaling import CHOICES, Scaling, scaled, scaling, search_readout
@@ -95,6 +96,16 @@ SINGLE: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
+def depthwise(convolution: Callable[..., nn.Module]) -> nn.Module:
+    """Each channel is a group: the convolution in the middle sums over nothing that is cut."""
+    middle = convolution(12, 12, 1, groups=12)
+    return nn.Sequential(nn.Conv2d(2, 12, 1), nn.Tanh(), middle, nn.Tanh(), nn.Conv2d(12, 3, 1))
+
+
+SINGLE["depthwise"] = (lambda: depthwise(nn.Conv2d), (3, 2, 4, 4))
+SINGLE["depthwise, transposed"] = (lambda: depthwise(nn.ConvTranspose2d), (3, 2, 4, 4))
+
+
 def evaluated(model: nn.Module, factors: Mapping[str, Tensor], *args: Tensor) -> Tensor:
     with scaled(model, factors), torch.no_grad():
         return model(*args)
@@ -134,14 +145,23 @@ def deep() -> nn.Module:
     return nn.Sequential(*layers[:-1]).double()
 
 
-def test_a_block_network_is_the_mean_of_its_pieces_at_any_depth() -> None:
+def grouped() -> nn.Module:
+    """Groups and the channels within them can both be cut; a sum runs over the latter."""
+    middle = nn.ConvTranspose2d(12, 4, 1, groups=4)
+    return nn.Sequential(nn.Conv2d(3, 12, 1), nn.Tanh(), middle, nn.Tanh(), nn.Conv2d(4, 3, 1))
+
+
+@pytest.mark.parametrize(("build", "shape", "last"), [(deep, (7, 5), "6"), (grouped, (2, 3, 4, 4), "4")])
+def test_a_block_network_is_the_mean_of_its_pieces_at_any_depth(
+    build: Callable[[], nn.Module], shape: tuple[int, ...], last: str
+) -> None:
     torch.manual_seed(0)
-    model, x = deep(), torch.randn(7, 5, dtype=torch.float64)
-    coupling = isthmus.trace(model, (x,))
-    partition = coupling.partition(3, seed=1, law="block")
+    model, x = build().double(), torch.randn(shape, dtype=torch.float64)
+    coupling = isthmus.trace(model, (x,), cut=["*"])
+    partition = coupling.partition(2, seed=1, law="block")
     zero_cross_blocks(model, coupling, partition)
     found = scaling(coupling, partition)
-    assert set(found.evaluation) == {"6.weight"}
+    assert set(found.evaluation) == {f"{last}.weight"}
     mean = torch.stack(outputs(model, coupling, partition, x)).mean(0)
     torch.testing.assert_close(evaluated(model, found.evaluation, x), mean, rtol=0, atol=1e-12)
 
@@ -190,7 +210,10 @@ DIFFERENT = ("lenet", "resnext", "densenet", "unet", "convnext", "channel shuffl
 DIFFERENT += ("t5", "squeeze and excitation", "mixture of experts", "gat", "mlp-mixer", "lstm", "gru cell, unrolled")
 
 
-@pytest.mark.parametrize("network", [n for n in NETWORKS if n.name in DIFFERENT], ids=lambda n: n.name)
+COMPARED = [n for n in NETWORKS if n.name in DIFFERENT] + [Network("grouped", grouped, image(), kinds=("channel",))]
+
+
+@pytest.mark.parametrize("network", COMPARED, ids=lambda n: n.name)
 def test_folding_equals_multiplying_what_the_units_contribute(network: Network) -> None:
     """The same factors, on the parameters here, in the graph there."""
     torch.manual_seed(0)
@@ -276,6 +299,42 @@ def test_a_norm_at_the_end_of_a_branch_takes_its_factor() -> None:
     torch.testing.assert_close(merged, model(x))
 
 
+@pytest.mark.parametrize("convolution", [nn.Conv2d, nn.ConvTranspose2d])
+def test_a_convolution_at_the_end_of_a_branch_takes_its_factor(convolution: Callable[..., nn.Module]) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, 1), convolution(6, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.a(x)
+            return x + self.c(self.b(x).relu())
+
+    model, x = Net(), torch.randn(2, 3, 4, 4)
+    coupling = isthmus.trace(model, (x,), cut=["block"])
+    held = coupling.partition(1, seed=0).held["blocks"]
+    half = NetPartition(2, "fixed", 0, 0, {"blocks": (held[0], held[0][:0])})
+    found = scaling(coupling, half)
+    without = isthmus.cut(model, coupling, half, 1).module(x)
+    torch.testing.assert_close(evaluated(model, found.evaluation, x), (model(x) + without) / 2)
+
+
+def test_a_branch_that_is_used_twice_is_left_alone() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.norm = nn.Linear(4, 6), nn.Linear(6, 6), nn.LayerNorm(6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.a(x)
+            y = self.b(x)
+            return x + (y + self.norm(y))
+
+    coupling = isthmus.trace(Net(), (torch.randn(3, 4),), cut=["block"])
+    found = scaling(coupling, coupling.partition(2, seed=0, law="overlapping"))
+    assert found.why["blocks"].endswith("the branch is used elsewhere too")
+
+
 class Branch(nn.Module):
     def __init__(self, end: nn.Module) -> None:
         super().__init__()
@@ -316,6 +375,15 @@ class TiedAutoencoder(nn.Module):
         return self.out(F.linear(F.linear(x, self.w).relu(), self.w.t()))
 
 
+class Squared(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inp, self.w, self.out = nn.Linear(4, 8), nn.Parameter(torch.randn(8, 8)), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.inp(x).relu() @ (self.w @ self.w))
+
+
 class SharedLayer(nn.Module):
     """The same layer twice, between the same units: both uses want the same factor."""
 
@@ -343,12 +411,37 @@ def test_weights_used_more_than_once() -> None:
     found = scaling(tied, tied.partition(2, seed=0))
     assert found.why == {"w": "1: w: the weight is used more than once and needs different factors (tied)"}
     assert found.evaluation == {}
+    squared = isthmus.trace(Squared(), (torch.randn(3, 4),))
+    found = scaling(squared, squared.partition(2, seed=0))
+    (why,) = found.why.values()
+    assert "w: the weight is multiplied by itself" in why
+    assert "w" not in found.evaluation
     shared = isthmus.trace(SharedLayer(), (torch.randn(3, 4),))
     found = scaling(shared, shared.partition(4, seed=0))
     assert {name: factor.item() for name, factor in found.evaluation.items()} == {
         "layer.weight": 0.25,
         "out.weight": 0.25,
     }
+
+
+class Repeated(nn.Module):
+    """One row stands for all of a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inp, self.row = nn.Linear(4, 8), nn.Parameter(torch.randn(1, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inp(x).relu() @ self.row.expand(8, 3)
+
+
+def test_an_entry_that_meets_several_units_takes_a_factor_only_if_they_agree() -> None:
+    coupling = isthmus.trace(Repeated(), (torch.randn(3, 4),))
+    found = scaling(coupling, coupling.partition(2, seed=0))
+    assert found.evaluation["row"].tolist() == [[0.5]]
+    found = scaling(coupling, coupling.partition(2, seed=0, law="fixed", core=0.5))
+    assert found.evaluation == {}
+    assert found.why["inp"].startswith("1: row: ")
 
 
 def test_weights_inside_a_region() -> None:

@@ -189,7 +189,9 @@ class _Folded:
                 reason = {"activation": "a product of activations", "sum": "a sum without weights"}
                 self._fail(axes, reason.get(each.kind, "the operator's rule does not name the weight"))
         for name, uses in self.uses.items():
-            here = {use: sums.pop((use.consumer, use.operand), []) for use in uses}
+            here = {use: sums.get((use.consumer, use.operand), []) for use in uses}
+            for use in here:
+                sums.pop((use.consumer, use.operand), None)
             axes = [of[a] for cs in here.values() for c in cs for a in terms.leaves(c.summed) if a in of]
             if axes:
                 self._fold_weight(name, here, list(dict.fromkeys(axes)))
