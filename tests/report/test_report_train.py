@@ -146,6 +146,17 @@ def test_each_data_set_has_its_own_section(runs: Any) -> None:
     assert [section.title for section in found] == ["Training on digits", "Training on idx:/somewhere"]
 
 
+def test_each_network_has_its_own_section_and_its_own_whole(runs: Any) -> None:
+    """Two networks on one data set are never in one picture, and a share is of the own network."""
+    chosen = (("ist", "nets:wide"), ("narrow", "nets:wide"), ("narrow", "nets:other"))
+    found = read(*(runs.training(f"r{i}", strategy, model=model) for i, (strategy, model) in enumerate(chosen)))
+    sections = training_sections(found)
+    assert [section.title for section in sections] == ["Training nets:wide on digits", "Training nets:other on digits"]
+    assert len({section.name for section in sections}) == 2
+    networks = {(one.strategy, one.runs[0].config["model"]): one.network for one in curves(found)}
+    assert networks == dict(zip(chosen, (669_706, 669_706, 165_000), strict=True))
+
+
 def test_seconds_of_the_serial_executor_are_explained(runs: Any) -> None:
     (section,) = training_sections(read(runs.training("a", executor="serial")))
     assert any("serial executor" in warning for warning in section.warnings)

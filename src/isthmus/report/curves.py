@@ -16,7 +16,7 @@ from isthmus.report.plots import Series, curve, cycle_colors, number, shade
 from isthmus.report.strategies import COLORS, LAWS, STRATEGIES
 from isthmus.report.wording import distinct_labels, mean, plain, worst
 
-_IGNORED = frozenset({"seed", "out", "json", "replace", "eval_every", "strategy", "data", "law"})
+_IGNORED = frozenset({"seed", "out", "json", "replace", "eval_every", "strategy", "data", "law", "model"})
 _LOOKS = (("line", 0.0), ("dashed", -0.35), ("dotted", 0.35), ("dashdot", -0.6), ("dashed", 0.5), ("dotted", -0.5))
 
 
@@ -93,8 +93,9 @@ def curves(runs: Sequence[Run]) -> list[Curve]:
 
 
 def _network(run: Run, runs: Sequence[Run]) -> float | None:
-    """The largest count of parameters among runs of the same widths: a narrow run reports its own small network."""
-    alike = [other for other in runs if other.config.get("widths") == run.config.get("widths")]
+    """The largest count of parameters among runs of one network: a narrow run reports its own small one."""
+    same = ("model", "widths")
+    alike = [other for other in runs if all(other.config.get(key) == run.config.get(key) for key in same)]
     return max((value for other in alike if (value := number(other.summary.get("model_parameters")))), default=None)
 
 

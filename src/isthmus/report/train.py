@@ -27,12 +27,20 @@ _LOSS_CAPTION = "The same for the loss on held-out data: lower is better."
 
 
 def training_sections(runs: Sequence[Run]) -> list[Section]:
-    """Return one section for each data set."""
-    data = list(dict.fromkeys(plain(run.config.get("data")) for run in runs))
-    return [_section(name, [run for run in runs if plain(run.config.get("data")) == name]) for name in data]
+    """Return one section for each network on each data set."""
+    by_subject: dict[str, list[Run]] = {}
+    for run in runs:
+        by_subject.setdefault(_subject(run), []).append(run)
+    return [_section(subject, alike) for subject, alike in by_subject.items()]
 
 
-def _section(data: str, runs: Sequence[Run]) -> Section:
+def _subject(run: Run) -> str:
+    """What was trained on what: "digits", or "examples.networks:cnn on digits"."""
+    model = run.config.get("model")
+    return f"{plain(model)} on {plain(run.config.get('data'))}" if model else plain(run.config.get("data"))
+
+
+def _section(subject: str, runs: Sequence[Run]) -> Section:
     found = curves(runs)
     seeds = max((len(one.runs) for one in found), default=1)
     spans = f" Lines are means over up to {seeds} seeds, bands reach from the lowest to the highest." * (seeds > 1)
@@ -44,8 +52,8 @@ def _section(data: str, runs: Sequence[Run]) -> Section:
     ]
     shown = list(dict.fromkeys(one.strategy for one in found))
     return Section(
-        name=slug(f"training {data}"),
-        title=f"Training on {data}",
+        name=slug(f"training {subject}"),
+        title=f"Training {subject}" if " on " in subject else f"Training on {subject}",
         intro=_INTRO + _ONE_SEED * any(len(one.runs) == 1 for one in found),
         headlines=_headlines(found),
         warnings=_warnings(runs),

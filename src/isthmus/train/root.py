@@ -53,6 +53,7 @@ class Root:
 
     def __init__(self, worker: Worker, strategy: Strategy, duty: RootDuty) -> None:
         self._config = worker.config
+        self._network = worker.network
         self._strategy = strategy
         self._writer = duty.writer
         setup, shards = duty.setup, duty.setup.shards
@@ -127,6 +128,7 @@ class Root:
             "root_model_bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
             "measured_peak_bytes": [None if math.isnan(peak) else int(peak) for peak in peaks],
             "flops_per_worker": max(self._operations),
+            "cut_axes": {a.name: a.size for a in self._network.coupling.cut_axes} if config.cuts else {},
             "eval_scale": summarize_scale(whole),
             "line_search": line_search_record(evaluation),
             "weights_sha256": digest(dict(whole.model.named_parameters())),

@@ -30,9 +30,9 @@ from isthmus.train.executors.processes import LostPeer, backend
 
 _SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 _GRACE = 5  # seconds a worker has to end before it is killed
-# Loaded once, in the server that all workers are forked from. torch.optim loads torch._dynamo at its first use, which
-# takes longer than a small training.
-_PRELOADED = [__name__, "torch._dynamo"]
+# Loaded once, in the server that all workers are forked from. torch.optim loads torch._dynamo at its first use and an
+# export networkx, which takes longer than a small training.
+_PRELOADED = [__name__, "torch._dynamo", "networkx"]
 _SAME_SIGNAL = 0.3  # seconds in which a signal to a whole process group reaches all of it
 _PATIENCE = 20  # seconds a worker that only lost a peer waits for the launcher to end it
 
