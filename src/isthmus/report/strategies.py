@@ -44,7 +44,7 @@ LAWS = {
     "uniform": ("new pieces each round", "every round cuts the network into pieces anew"),
     "fixed": ("fixed pieces", "each worker keeps its piece for the whole run"),
     "rotated": ("rotated pieces", "the pieces stay and move to the next worker every round, so each sees all the data"),
-    "rolling": ("rolling pieces", "the pieces of different layers move against each other, so that all weights are met"),
+    "rolling": ("rolling pieces", "the pieces of different layers move against each other, so all weights are met"),
     "weighted": ("pieces by speed", "every round draws new pieces, larger for faster workers"),
     "overlapping": ("overlapping pieces", "every round draws new pieces of a least size, with some units held twice"),
     "block": ("blocks", "rotated pieces without connections between them: the joined network averages their answers"),
