@@ -77,7 +77,7 @@ class Comparison:
 
 COMPARISONS = {
     "cnn": Comparison(
-        {"model": "examples.networks:cnn", "data": FASHION, "samples": 120_000, "batch_size": 32, **LAST},
+        {"model": "examples.networks:cnn", "data": FASHION, "samples": 80_000, "batch_size": 32, **LAST},
         (0.03, 0.1, 0.3),
         WIDTH,
     ),
