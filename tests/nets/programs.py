@@ -261,7 +261,9 @@ def _attention(p: RandomProgram, example: list[Tensor]) -> Step | None:
     i = p.pick(example)
     if example[i].dim() not in (3, 4):
         return None
-    if p.random.random() < 0.5:
+    # torch 2.13 on the CPU: batch_norm's backward is wrong for the permuted gradient of a fused attention of width 1
+    normed = any(isinstance(norm, nn.modules.batchnorm._BatchNorm) for norm in p.norms)
+    if p.random.random() < 0.5 and not normed:
         return lambda v: F.scaled_dot_product_attention(v[i], v[i], v[i])
     return lambda v: (v[i] @ v[i].transpose(-1, -2)) @ v[i]
 

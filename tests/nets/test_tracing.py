@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import isthmus
-from cases.networks import GPT, T5, Bottleneck, LeNet, Llama, mlp, resnet
+from cases.networks import GPT, T5, Basic, Bottleneck, LeNet, Llama, mlp, resnet
 from isthmus.errors import InvalidInput
 from isthmus.nets.registry import RULES
 from isthmus.nets.rules import rule
@@ -275,6 +275,70 @@ def test_depth_cut_drops_parameters_and_counters() -> None:
     assert len(gone) == 1
     model[int(gone.pop())] = nn.Identity()
     torch.testing.assert_close(sub.module.eval()(x), model.eval()(x))
+
+
+class Half(nn.Module):
+    """Residual blocks, the later ones inside a region of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 6)) for _ in range(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks[:3]:
+            x = x + block(x)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=False):
+            for block in self.blocks[3:]:
+                x = x + block(x)
+        return x
+
+
+def test_residual_blocks_inside_a_region_are_mentioned() -> None:
+    coupling = isthmus.trace(Half(), (torch.randn(3, 6),), verify=True)
+    assert coupling.problems == (
+        "residual additions inside autocast or no_grad: 2; their blocks cannot be cut (their width can)",
+    )
+    assert [axis.size for axis in coupling.axes if axis.kind == "block"] == [3]
+    assert [axis.size for axis in coupling.cut_axes] == [8] * 5
+
+
+@pytest.mark.parametrize("law", ["fixed", "rotated", "uniform", "block", "rolling"])
+def test_fewer_blocks_than_workers_are_refused_in_one_line(law: str) -> None:
+    coupling = isthmus.trace(Half(), (torch.randn(3, 6),), cut=["block"])
+    assert [len(units) for units in coupling.partition(3, seed=0, law=law).held["blocks"]] == [1, 1, 1]
+    with pytest.raises(InvalidInput, match=r"'blocks' has 3 units, too few for 4 workers .*law='overlapping'") as caught:
+        coupling.partition(4, seed=0, law=law)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("minimum", [1, 2, 3])
+def test_depth_is_never_less_than_the_minimum(minimum: int) -> None:
+    model, x = Half(), torch.randn(3, 6)
+    coupling = isthmus.trace(model, (x,), cut=["block"])
+    for workers in (2, 3, 5):
+        partition = coupling.partition(workers, seed=1, law="overlapping", minimum=minimum)
+        held = partition.held["blocks"]
+        assert min(len(units) for units in held) >= minimum
+        assert set(np.concatenate(held).tolist()) == {0, 1, 2}
+        for worker in range(workers):
+            sub = isthmus.cut(model, coupling, partition, worker)
+            expected = x
+            for number, block in enumerate(model.blocks):
+                if number > 2 or number in held[worker]:
+                    expected = expected + block(expected)
+            torch.testing.assert_close(sub.module(x), expected)
+    with pytest.raises(InvalidInput, match="`minimum` must be at most"):
+        coupling.partition(2, seed=1, law="overlapping", minimum=4)
+
+
+def test_a_block_with_a_projection_is_no_unit() -> None:
+    """It changes the stream: without it the next block has nothing of its shape to run on."""
+    model = resnet(Basic(8, 8), Basic(8, 12, 2), Basic(12, 12), Basic(12, 12), last=12)
+    coupling = isthmus.trace(model, (torch.randn(3, 3, 8, 8),))
+    blocks = [axis for axis in coupling.axes if axis.kind == "block"]
+    assert [axis.size for axis in blocks] == [1, 2]
+    held = {member.name.split(".")[0] for axis in blocks for member in axis.members}
+    assert held == {"3", "5", "6"}
 
 
 def test_dropout_batch_norm_and_autocast_in_training() -> None:

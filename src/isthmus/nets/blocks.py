@@ -60,6 +60,12 @@ def find_blocks(
     return [Block(names[key], frozenset(states[key]), streams[key], common[key]) for key in inner]
 
 
+def hidden_residuals(programs: Mapping[str, Program], residuals: Mapping[str, Sequence[Residual]]) -> int:
+    """Return how many residual additions lie inside a region (autocast, no_grad), where blocks are not looked for."""
+    inside = ([r for r in residuals[mode] if r.graph is not program.module.graph] for mode, program in programs.items())
+    return max(len(found) for found in inside)
+
+
 def _stream(analysis: Analysis, residual: Residual) -> Atom | None:
     leaves = [leaf for term in analysis.dims[residual.node] for leaf in terms.leaves(term)]
     return next((leaf for leaf in leaves if "stream" in leaf.tags and not _is_open(leaf)), None)

@@ -12,7 +12,7 @@ from isthmus.errors import InvalidInput
 from isthmus.nets import rules, terms
 from isthmus.nets.analysis import Analysis, Dims, analyze
 from isthmus.nets.axes import build_axes
-from isthmus.nets.blocks import find_blocks
+from isthmus.nets.blocks import find_blocks, hidden_residuals
 from isthmus.nets.coupling import Axis, Coupling
 from isthmus.nets.policy import find_residuals, tag_streams
 from isthmus.nets.program import (
@@ -83,7 +83,7 @@ def trace(
         analyses=analyses,
         example=example,
         fixed_inputs=_fixed_inputs(programs, analyses, dims),
-        problems=_problems(programs, analyses),
+        problems=(*_problems(programs, analyses), *_no_depth(hidden_residuals(programs, residuals))),
     )
     coupling = coupling if cut is None else coupling.select(cut)
     if verify:
@@ -143,6 +143,12 @@ def _fixed_inputs(
             if leaves and not any(leaf in state for leaf in leaves):
                 found[f"size fixed at tracing: input {i}, dimension {d}: {size}"] = None
     return tuple(found)
+
+
+def _no_depth(count: int) -> tuple[str, ...]:
+    if not count:
+        return ()
+    return (f"residual additions inside autocast or no_grad: {count}; their blocks cannot be cut (their width can)",)
 
 
 def _problems(programs: Mapping[str, Program], analyses: Mapping[str, Analysis]) -> tuple[str, ...]:
