@@ -84,6 +84,15 @@ class Fused(nn.Module):
         return torch.cat([F.linear(h.tanh(), first), F.linear(h.sin(), second)], -1)
 
 
+class Bilinear(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.pair = nn.Linear(4, 8), nn.Linear(4, 12), nn.Bilinear(8, 12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pair(self.a(x).tanh(), self.b(x).tanh())
+
+
 SINGLE: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "mlp": (lambda: nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)), (5, 4)),
     "flattened channels": (Flat, (5, 2, 4, 4)),
@@ -92,6 +101,7 @@ SINGLE: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "concatenation": (Joined, (5, 4)),
     "by hand": (ByHand, (5, 4)),
     "fused": (Fused, (5, 4)),
+    "bilinear": (Bilinear, (5, 4)),
     "attention": (lambda: FusedAttention(24, 8), (2, 5, 24)),
 }
 
@@ -132,6 +142,8 @@ def test_one_cut_layer_gives_the_mean_of_the_pieces(name: str, law: str, core: f
     model, coupling, x = single(name)
     assert coupling.cut_axes
     partition = coupling.partition(3, seed=1, round=2, law=law, core=core)
+    if law == "block":
+        model = zero_cross_blocks(copy.deepcopy(model), coupling, partition)
     found = scaling(coupling, partition)
     mean = torch.stack(outputs(model, coupling, partition, x)).mean(0)
     torch.testing.assert_close(evaluated(model, found.evaluation, x), mean, rtol=0, atol=1e-12)

@@ -154,6 +154,8 @@ class Call:
         term = dims[dim]
         if weight is None and operand in self.analysis.from_state:
             weight = operand, dim
+        if kind != "weight":
+            weight = None
         node, place = (None, 0) if weight is None else (weight[0], weight[1] % len(self.dims(weight[0])))
         self.analysis.contractions.append(
             Contraction(

@@ -126,7 +126,7 @@ def _einsum_sums(call: Call, letters: list[str], operands: list[fx.Node], result
         if letter not in result:
             kind = "sum" if len(holders) == 1 else "activation" if len(active) > 1 else "weight"
             weights = [i for i in holders if i not in moving and i != chosen]
-            weight = (operands[weights[0]], letters[weights[0]].index(letter)) if weights and kind == "weight" else None
+            weight = (operands[weights[0]], letters[weights[0]].index(letter)) if weights else None
             call.contract(operands[chosen], dim, kind, weight=weight)
             if len(active) > 1:  # with a weight besides: the heads' projection
                 terms.tag(term, "head_dim" if len(active) == len(holders) else "head")

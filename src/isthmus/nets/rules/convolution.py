@@ -50,8 +50,7 @@ def _finish(call: Call, inner: Term, outer: Term, weight_dim: int) -> Dims:
     if call["groups"] != 1:
         call.resize("groups", _grouped(call, x[channel], call["groups"])[0])
     kind = call.against(call["weight"])
-    partner = (call["weight"], weight_dim) if kind == "weight" else None
-    call.contract(call["input"], channel, kind, summed=inner, weight=partner)
+    call.contract(call["input"], channel, kind, summed=inner, weight=(call["weight"], weight_dim))
     if bias is not None:
         call.unify(outer, call.dims(bias)[0])
     terms.tag(x[channel], "channel")

@@ -13,9 +13,9 @@ def bilinear(call: Call) -> Dims:
     """y[.., o] = sum_ij a[.., i] w[o, i, j] b[.., j] + bias[o]."""
     first, second, weight, bias = call["input1"], call["input2"], call["weight"], call["bias"]
     out, left, right = call.dims(weight)
-    for operand, term in ((first, left), (second, right)):
+    for dim, (operand, term) in enumerate(((first, left), (second, right)), start=1):
         call.unify(call.dims(operand)[-1], term)
-        call.contract(operand, -1, call.against(weight))
+        call.contract(operand, -1, call.against(weight), weight=(weight, dim))
     if bias is not None:
         call.unify(out, call.dims(bias)[0])
     return (*call.broadcast([call.dims(first)[:-1], call.dims(second)[:-1]]), out)
