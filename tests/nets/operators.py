@@ -293,6 +293,37 @@ STRUCTURE = [
     call(aten.repeat_interleave.self_int, S, 3, -2),
 ]
 
+JOINED = [
+    call(aten.hstack.default, [X(2, 3), X(2, 5)]),
+    call(aten.hstack.default, [X(3), X(5)]),
+    call(aten.vstack.default, [X(2, 3), X(4, 3)]),
+    call(aten.vstack.default, [X(3), X(3)]),
+    call(aten.column_stack.default, [X(3), X(3)]),
+    call(aten.column_stack.default, [X(2, 3), X(2, 4)]),
+    call(aten.dstack.default, [X(2, 3, 4), X(2, 3, 2)]),
+    call(aten.broadcast_tensors.default, [X(3, 1), X(4)]),
+    *(call(aten.meshgrid.indexing, [X(3), X(4), X(2)], indexing=order) for order in ("ij", "xy")),
+    call(aten.diagonal.default, X(3, 4, 4), 0, 1, 2),
+    call(aten.diag_embed.default, X(3, 4)),
+    call(aten.channel_shuffle.default, X(2, 6, 3), 3),
+    call(aten.ravel.default, X(3, 4)),
+]
+
+FURTHER = [
+    *(call(operator, S, 1) for operator in (aten.cummax.default, aten.cummin.default, aten.mode.default)),
+    call(aten.kthvalue.default, S, 2, 1, True),
+    call(aten.aminmax.default, S, dim=1),
+    call(aten.linalg_norm.default, S, None, [1]),
+    call(aten.linalg_norm.default, M, 1.0, [-1], True),
+    call(aten.isclose.default, M, X(4)),
+    *(call(getattr(aten, name).default, M, X(4), reduction)
+      for name in ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "kl_div", "soft_margin_loss")
+      for reduction in (0, 1)),
+    call(aten.binary_cross_entropy.default, M, X(3, 4), None, 0),
+    call(aten.binary_cross_entropy_with_logits.default, M, X(3, 4), None, X(4), 0),
+    call(aten.binary_cross_entropy_with_logits.default, M, X(3, 4), None, None, 1),
+]  # fmt: skip
+
 PAIRS = [
     call(aten.bilinear.default, X(2, 3), X(2, 4), W(5, 3, 4), W(5)),
     call(aten.cdist.default, X(2, 3, 4), X(5, 4)),
@@ -300,6 +331,41 @@ PAIRS = [
     call(aten.pairwise_distance.default, X(3, 4), X(1, 4), keepdim=True),
     call(aten.cosine_similarity.default, S, X(3, 1), 1),
     call(aten.embedding_bag.default, W(5, 4), I(6, below=5), I(2, below=1), False, 1),
+]
+
+JOINS = [
+    *(call(operator, [X(2, 3, 2), X(2, 3, 2)])
+      for operator in (aten.hstack.default, aten.vstack.default, aten.dstack.default, aten.column_stack.default)),
+    *(call(operator, [X(3), W(3)]) for operator in (aten.hstack.default, aten.vstack.default,
+                                                    aten.column_stack.default)),
+    call(aten.broadcast_tensors.default, [X(2, 1, 3), W(4, 3)]),
+    call(aten.meshgrid.default, [X(2), X(3)]),
+    call(aten.meshgrid.indexing, [X(2), X(3), X(4)], indexing="xy"),
+    call(aten.ravel.default, X(2, 3)),
+    call(aten.diagonal.default, X(3, 2, 4), 1, 0, 2),
+    call(aten.diag_embed.default, X(2, 3), 1, 0, -1),
+    call(aten.channel_shuffle.default, X(2, 6, 3, 3), 3),
+]  # fmt: skip
+
+LOSSES = [
+    *(call(getattr(aten, name).default, X(2, 3), X(3), reduction)
+      for name in ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "soft_margin_loss", "kl_div")
+      for reduction in (0, 1)),
+    *(call(operator, X(2, 3), X(2, 3), W(3), reduction=reduction)
+      for operator in (aten.binary_cross_entropy.default, aten.binary_cross_entropy_with_logits.default)
+      for reduction in (0, 2)),
+]  # fmt: skip
+
+FURTHER = [
+    *(call(operator, S, 1) for operator in (aten.cummax.default, aten.cummin.default)),
+    call(aten.kthvalue.default, S, 2, 1),
+    call(aten.mode.default, S, 1, True),
+    call(aten.aminmax.default, S, dim=1),
+    call(aten.aminmax.default, M),
+    call(aten.linalg_norm.default, S, None, [1]),
+    call(aten.linalg_norm.default, M),
+    call(aten.linalg_norm.default, S, 1, [-1], True),
+    call(aten.isclose.default, X(2, 3), X(3)),
 ]
 
 SAMPLES = [
@@ -330,7 +396,8 @@ FROZEN_THOUGH_INDEPENDENT = {
     "scaled_dot_product_attention": "positions of attention: a mask or an order may count them",
     "lstm": "batch and positions", "gru": "batch and positions", "rnn_tanh": "batch and positions",
     "rnn_relu": "batch and positions",
-    "tril": "counted positions", "triu": "counted positions",
+    "tril": "counted positions", "triu": "counted positions", "diagonal": "counted positions",
+    "diag_embed": "counted positions",
     "nll_loss": "a loss is not cut",
     "index_put": "written by index", "index_add": "written by index", "scatter": "written by index",
     "scatter_add": "written by index", "scatter_reduce": "written by index",
@@ -341,7 +408,7 @@ FROZEN_THOUGH_INDEPENDENT = {
 
 EXAMPLES = [
     *SUMS, *CONVOLUTIONS, *NORMS, *POINTWISE, *RECURRENT, *REGIONS, *ORDERED, *INDEXED, *PLACES, *SOURCES, *STRUCTURE,
-    *PAIRS, *SAMPLES, *SPECTRA,
+    *PAIRS, *SAMPLES, *SPECTRA, *JOINED, *FURTHER,
 ]  # fmt: skip
 
 

@@ -306,7 +306,7 @@ def test_residual_blocks_inside_a_region_are_mentioned() -> None:
 def test_fewer_blocks_than_workers_are_refused_in_one_line(law: str) -> None:
     coupling = isthmus.trace(Half(), (torch.randn(3, 6),), cut=["block"])
     assert [len(units) for units in coupling.partition(3, seed=0, law=law).held["blocks"]] == [1, 1, 1]
-    with pytest.raises(InvalidInput, match=r"'blocks' has 3 units, too few for 4 workers .*law='overlapping'") as caught:
+    with pytest.raises(InvalidInput, match=r"'blocks' has 3 units, too few for 4 .*law='overlapping'") as caught:
         coupling.partition(4, seed=0, law=law)
     assert "\n" not in str(caught.value)
 
