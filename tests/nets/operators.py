@@ -333,41 +333,6 @@ PAIRS = [
     call(aten.embedding_bag.default, W(5, 4), I(6, below=5), I(2, below=1), False, 1),
 ]
 
-JOINS = [
-    *(call(operator, [X(2, 3, 2), X(2, 3, 2)])
-      for operator in (aten.hstack.default, aten.vstack.default, aten.dstack.default, aten.column_stack.default)),
-    *(call(operator, [X(3), W(3)]) for operator in (aten.hstack.default, aten.vstack.default,
-                                                    aten.column_stack.default)),
-    call(aten.broadcast_tensors.default, [X(2, 1, 3), W(4, 3)]),
-    call(aten.meshgrid.default, [X(2), X(3)]),
-    call(aten.meshgrid.indexing, [X(2), X(3), X(4)], indexing="xy"),
-    call(aten.ravel.default, X(2, 3)),
-    call(aten.diagonal.default, X(3, 2, 4), 1, 0, 2),
-    call(aten.diag_embed.default, X(2, 3), 1, 0, -1),
-    call(aten.channel_shuffle.default, X(2, 6, 3, 3), 3),
-]  # fmt: skip
-
-LOSSES = [
-    *(call(getattr(aten, name).default, X(2, 3), X(3), reduction)
-      for name in ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "soft_margin_loss", "kl_div")
-      for reduction in (0, 1)),
-    *(call(operator, X(2, 3), X(2, 3), W(3), reduction=reduction)
-      for operator in (aten.binary_cross_entropy.default, aten.binary_cross_entropy_with_logits.default)
-      for reduction in (0, 2)),
-]  # fmt: skip
-
-FURTHER = [
-    *(call(operator, S, 1) for operator in (aten.cummax.default, aten.cummin.default)),
-    call(aten.kthvalue.default, S, 2, 1),
-    call(aten.mode.default, S, 1, True),
-    call(aten.aminmax.default, S, dim=1),
-    call(aten.aminmax.default, M),
-    call(aten.linalg_norm.default, S, None, [1]),
-    call(aten.linalg_norm.default, M),
-    call(aten.linalg_norm.default, S, 1, [-1], True),
-    call(aten.isclose.default, X(2, 3), X(3)),
-]
-
 SAMPLES = [
     *(call(operator, IMAGE, X(2, 3, 5, 2), 0, 0, False)
       for operator in (aten.grid_sampler.default, aten.grid_sampler_2d.default)),

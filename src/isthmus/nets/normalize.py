@@ -17,7 +17,7 @@ _CHECKS = ("_assert", "sym_constrain", "_check")
 def normalize(module: fx.GraphModule) -> None:
     """Rewrite a traced graph in place, and the graphs of its regions.
 
-    Checks on metadata go (they name sizes and types of the whole); ``chunk`` and ``split`` become
+    Checks on metadata go (they name sizes and types of the whole); ``chunk``, ``split`` and ``tensor_split`` become
     ``split_with_sizes``; ``slice`` and ``narrow`` count from the start; ``squeeze`` names the dimensions it removes,
     which have size 1 in the whole too; ``scaled_dot_product_attention`` states its scale.
     """
@@ -95,6 +95,8 @@ def _attention(node: fx.Node) -> None:
 _CHANGES: dict[Any, Callable[[fx.Node], None]] = {
     aten.chunk.default: _split,
     aten.split.Tensor: _split,
+    aten.tensor_split.sections: _split,
+    aten.tensor_split.indices: _split,
     aten.squeeze.default: _squeeze,
     aten.squeeze.dim: _squeeze,
     aten.squeeze.dims: _squeeze,

@@ -66,6 +66,15 @@ def moment(call: Call) -> Dims:
     return kept(call, reduced(call))
 
 
+@rule("aten::linalg_norm")
+def vector_norm(call: Call) -> Dims:
+    """A norm of vectors; norms of matrices have no rule."""
+    count = len(reduced(call))
+    if call["ord"] is not None and count == 2:
+        raise NoRule("a norm of matrices")
+    return moment(call)
+
+
 @rule("aten::var_mean", "aten::std_mean")
 def two_moments(call: Call) -> Value:
     """Variance and mean together."""

@@ -65,7 +65,7 @@ def roll(call: Call) -> Dims:
     return _along(call, "the order along this axis matters")
 
 
-@rule("aten::topk", "aten::sort")
+@rule("aten::topk", "aten::sort", "aten::cummax", "aten::cummin")
 def sorted_two(call: Call) -> Value:
     """Values and their positions."""
     return [_along(call, "sorted along this axis", index) for index in (0, 1)]
@@ -89,7 +89,7 @@ def extremum_of_all(call: Call) -> Dims:
     return ()
 
 
-@rule("aten::max.dim", "aten::min.dim")
+@rule("aten::max.dim", "aten::min.dim", "aten::kthvalue", "aten::mode", "aten::aminmax")
 def extremum_two(call: Call) -> Value:
     """Values and positions."""
     return [extremum(call), extremum(call)]
@@ -115,6 +115,21 @@ def class_loss(call: Call) -> Dims:
         if call[name] is not None:
             _freeze(call, call[name], range(len(call.dims(call[name]))), "a loss over this axis")
     return tuple(call.whole(size, "a loss over this axis") for size in call.shape())
+
+
+_LOSSES = ["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "kl_div", "soft_margin_loss"]
+_LOSSES += ["binary_cross_entropy", "binary_cross_entropy_with_logits"]
+
+
+@rule(*(f"aten::{name}" for name in _LOSSES))
+def loss(call: Call) -> Dims:
+    """Entry by entry; where it ends in one number, that is over everything."""
+    dims = call.broadcast([call.dims(tensor) for tensor in call.tensors()])
+    if call["reduction"] == 0:
+        return dims
+    for term in dims:
+        call.freeze(term, "a loss over this axis")
+    return ()
 
 
 @rule("aten::index")

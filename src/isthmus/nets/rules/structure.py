@@ -26,7 +26,7 @@ def view(call: Call) -> Dims:
     return result
 
 
-@rule("aten::flatten")
+@rule("aten::flatten", "aten::ravel")
 def flatten(call: Call) -> Dims:
     """Neighbouring dimensions become one."""
     return _regroup(call, call.dims(call["self"]), call.shape())
@@ -115,7 +115,25 @@ def concatenate(call: Call) -> Dims:
     operands = [call.dims(tensor) for tensor in call["tensors"] if tuple(tensor.meta["val"].shape) != (0,)]
     if not operands:
         raise NoRule("nothing but empty tensors is concatenated")
-    dim = (call["dim"] or 0) % len(operands[0])
+    return _joined(call, operands, (call["dim"] or 0) % len(operands[0]))
+
+
+@rule("aten::hstack", "aten::vstack", "aten::column_stack", "aten::dstack")
+def stick(call: Call) -> Dims:
+    """Tensors one after the other along a dimension the operator's name says."""
+    operands = [call.dims(tensor) for tensor in call["tensors"]]
+    kind, rank = call.node.target._schema.name, len(operands[0])  # type: ignore[union-attr]
+    if (kind == "aten::dstack" and rank < 3) or any(len(dims) != rank for dims in operands):
+        raise NoRule("tensors of too few dimensions")
+    if rank == 1 and kind == "aten::vstack":
+        operands = [(ONE, *dims) for dims in operands]
+    if rank == 1 and kind == "aten::column_stack":
+        operands = [(*dims, ONE) for dims in operands]
+    along = {"aten::vstack": 0, "aten::dstack": 2}.get(kind, len(operands[0]) > 1)
+    return _joined(call, operands, int(along))
+
+
+def _joined(call: Call, operands: list[Dims], dim: int) -> Dims:
     result = list(call.broadcast([(*dims[:dim], ONE, *dims[dim + 1 :]) for dims in operands]))
     result[dim] = terms.cat(dims[dim] for dims in operands)
     return tuple(result)
@@ -231,6 +249,55 @@ def expand(call: Call) -> Dims:
 def broadcast_to(call: Call) -> Dims:
     """As expand."""
     return _stretch(call, call.dims(call["self"]), "size")
+
+
+@rule("aten::broadcast_tensors")
+def broadcast_tensors(call: Call) -> Value:
+    """All operands stretched to one shape."""
+    operands = [call.dims(tensor) for tensor in call["tensors"]]
+    return [call.broadcast(operands) for _ in operands]
+
+
+@rule("aten::meshgrid")
+def meshgrid(call: Call) -> Value:
+    """A dimension per operand; "xy" exchanges the first two."""
+    result = [term for tensor in call["tensors"] for term in call.dims(tensor) or (ONE,)]
+    if call["indexing"] == "xy" and len(result) > 1:
+        result[:2] = result[1::-1]
+    return [tuple(result) for _ in call["tensors"]]
+
+
+@rule("aten::diagonal")
+def diagonal(call: Call) -> Dims:
+    """Entries at one position along two dimensions, which are therefore whole; the diagonal comes last."""
+    dims = call.dims(call["self"])
+    pair = {call["dim1"] % len(dims), call["dim2"] % len(dims)}
+    for position in pair:
+        call.freeze(dims[position], "positions along this axis matter")
+    rest = (term for i, term in enumerate(dims) if i not in pair)
+    return (*rest, call.whole(call.shape()[-1], "positions along this axis matter"))
+
+
+@rule("aten::diag_embed")
+def diag_embed(call: Call) -> Dims:
+    """The last dimension as a diagonal of two."""
+    *rest, last = call.dims(call["self"])
+    call.freeze(last, "positions along this axis matter")
+    pair = {call["dim1"] % (len(rest) + 2), call["dim2"] % (len(rest) + 2)}
+    others = iter(rest)
+    sizes = enumerate(call.shape())
+    return tuple(call.whole(n, "positions along this axis matter") if i in pair else next(others) for i, n in sizes)
+
+
+@rule("aten::channel_shuffle")
+def channel_shuffle(call: Call) -> Dims:
+    """Channels groups x width become width x groups."""
+    dims = call.dims(call["self"])
+    halves = terms.split_product(dims[1], terms.size(dims[1]) // call["groups"])
+    if halves is None:
+        raise NoRule("groups that cut across units")
+    call.resize("groups", halves[0])
+    return (dims[0], terms.prod([halves[1], halves[0]]), *dims[2:])
 
 
 @rule("aten::expand_as")
