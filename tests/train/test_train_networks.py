@@ -1,0 +1,192 @@
+"""Networks of one's own in the trainer: what travels, what stays, what is saved."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_model
+
+from cases.trainable import Digits, Reader
+from isthmus.cli import main
+from isthmus.errors import WorkerError
+from isthmus.nets.writes import written
+from isthmus.records import Run, read_run
+from isthmus.train import TrainConfig, train
+from isthmus.train.account import flops
+from isthmus.train.evaluate import Evaluator
+from isthmus.train.setup import set_up
+from isthmus.train.strategies import Whole
+
+DIGITS = TrainConfig(
+    model="cases.trainable:digits", executor="serial", workers=2, batch_size=16, local_steps=5, samples=640, lr=0.05
+)
+READER = TrainConfig(
+    model="cases.trainable:reader", executor="serial", workers=2, batch_size=8, rounds=2, law="fixed", lr=0.01
+)
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> str:
+    lines = [f"The {n}th line says that {n} times {n} is {n * n}.\n" for n in range(300)]
+    (tmp_path / "lines.txt").write_text("".join(lines))
+    return f"text:{tmp_path / 'lines.txt'}"
+
+
+def trained(folder: Path, config: TrainConfig, **changes: Any) -> Run:
+    run = train(dataclasses.replace(config, out=folder, **changes))
+    assert run is not None
+    return run
+
+
+@pytest.mark.parametrize("changes", [{}, {"strategy": "local-sgd"}, {"scale": "readout"}], ids=str)
+def test_what_is_saved_is_the_users_own_network(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """Loaded into a fresh network of its class, without isthmus, it scores what the run says."""
+    run = trained(tmp_path / "run", DIGITS, **changes)
+    network = Digits()
+    load_model(network, str(tmp_path / "run" / "model.safetensors"))
+    setup = set_up(dataclasses.replace(DIGITS, out=tmp_path / "run", **changes))
+    test = setup.samples(setup.shards.test, torch.device("cpu"))
+    with torch.no_grad():
+        right = network.eval()(test.features).argmax(1) == test.targets
+    assert right.double().mean().item() == run.summary["test_accuracy"]
+
+
+def test_tied_weights_are_saved_once_and_load_back(tmp_path: Path, text: str) -> None:
+    config = dataclasses.replace(READER, data=text)
+    trained(tmp_path / "run", config)
+    load_model(Reader(), str(tmp_path / "run" / "model.safetensors"))
+
+
+def test_bytes_of_what_travels(tmp_path: Path, text: str) -> None:
+    """All parameters and the buffer that forward writes to go out; frozen ones do not come back; masks go out once."""
+    config = dataclasses.replace(READER, data=text)
+    run = trained(tmp_path / "run", config)
+    width, context, ffn = 16, 12, 24
+    frozen = context * width
+    whole = 256 * width + 2 * 2 * width + width + width  # embeddings, two norms, biases of out and down
+    cut = (3 * width * width + 3 * width + width * width) // 2 + (width * ffn + ffn + ffn * width + ffn) // 2
+    out, back = 4 * (frozen + whole + cut), 4 * (whole + cut)
+    assert [row["sent_bytes"] for row in run.rows[1:]] == [[out, back]] * 2
+    assert [row["received_bytes"] for row in run.rows[1:]] == [[back, out]] * 2
+    assert run.rows[0]["sent_bytes"] == [context * context, 0]  # the mask: a byte an entry
+    assert run.summary["cut_axes"] == {"qkv": 4, "mlp.1": 24}
+
+
+def test_norm_statistics_do_not_travel(tmp_path: Path) -> None:
+    network = set_up(DIGITS).network
+    assert written(network.coupling) == {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
+    run = trained(tmp_path / "run", DIGITS, law="fixed")
+    parameters = sum(p.numel() for p in network.make().parameters())
+    inner = 8 * 9 * 12 + 12 + 12 * 9 * 8  # what one worker lacks half of
+    assert run.rows[1]["sent_bytes"][1] == 4 * (parameters - inner // 2)
+
+
+def test_every_step_draws_its_own_dropout(tmp_path: Path) -> None:
+    """The same seed twice gives the same bits, although both runs start from other states of torch's generator."""
+    torch.manual_seed(1)
+    first = trained(tmp_path / "a", DIGITS)
+    torch.manual_seed(2)
+    before = torch.random.get_rng_state()
+    again = trained(tmp_path / "b", DIGITS)
+    assert first.summary["weights_sha256"] == again.summary["weights_sha256"]
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_state_that_stays_makes_rounds_vanish(tmp_path: Path, optimizer: str) -> None:
+    """With one worker nothing is averaged: rounds of 5 steps are one run of 20, as in data-parallel training."""
+    alone = dataclasses.replace(DIGITS, workers=1, samples=16 * 20, optimizer=optimizer, lr=0.01, keep_state=True)
+    digests = {
+        trained(tmp_path / name, alone, **changes).summary["weights_sha256"]
+        for name, changes in {
+            "ist": {"strategy": "ist", "law": "fixed"},
+            "local": {"strategy": "local-sgd"},
+            "parallel": {"strategy": "data-parallel"},
+        }.items()
+    }
+    assert len(digests) == 1
+    restarted = trained(tmp_path / "restarted", alone, strategy="local-sgd", keep_state=False)
+    assert restarted.summary["weights_sha256"] not in digests
+
+
+def test_state_starts_anew_where_units_change_hands(tmp_path: Path) -> None:
+    """Under `rotated` two workers never hold the same units twice in a row: keeping state changes nothing."""
+    kept, dropped = (
+        trained(tmp_path / str(keep), DIGITS, law="rotated", keep_state=keep).summary["weights_sha256"]
+        for keep in (True, False)
+    )
+    assert kept == dropped
+
+
+def test_a_clipped_gradient_moves_no_further(tmp_path: Path) -> None:
+    """Plain SGD, one step of rate 0.05: no worker's weights move further than rate x clip."""
+    config = dataclasses.replace(DIGITS, samples=2 * 16, momentum=0.0, clip=0.01, warmup=0.0, strategy="data-parallel")
+    run = trained(tmp_path / "run", config)
+    before = set_up(dataclasses.replace(config, out=tmp_path / "run")).network.make()
+    after = Digits()
+    load_model(after, str(tmp_path / "run" / "model.safetensors"))
+    pairs = zip(before.parameters(), after.parameters(), strict=True)
+    moved = torch.cat([(new - old).detach().reshape(-1) for old, new in pairs]).norm().item()
+    assert run.config["clip"] == 0.01
+    assert moved == pytest.approx(0.05 * 0.01, rel=1e-3)
+
+
+def test_a_network_that_starts_differently_everywhere_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WorkerError, match="worker 1 starts from other weights than worker 0"):
+        trained(tmp_path / "run", DIGITS, model="cases.trainable:unlike", strategy="local-sgd")
+
+
+def test_depth_cuts_hold_fewer_blocks_and_keep_the_least(tmp_path: Path) -> None:
+    depth = {"model": "cases.trainable:deep", "cut": ("block",), "law": "overlapping", "minimum": 3}
+    config = dataclasses.replace(DIGITS, workers=4, rounds=3, samples=None, **depth)
+    run = trained(tmp_path / "run", config)
+    stem, block, head = 64 * 16 + 16, 2 * 16 + 16 * 24 + 24 + 24 * 16 + 16, 16 * 10 + 10
+    assert run.summary["worker_parameters"] == [stem + 3 * block + head] * 4
+    assert run.summary["model_parameters"] == stem + 4 * block + head
+
+
+def test_operations_are_those_of_the_piece() -> None:
+    network = torch.nn.Conv2d(3, 8, 3, padding=1)
+    image = torch.zeros(2, 3, 5, 7)
+    assert flops(lambda: network(image).sum().backward())[1] == 2 * 2 * (2 * 5 * 7 * 8 * 3 * 9)  # no input gradient
+    q = torch.zeros(2, 4, 8, 16, requires_grad=True)
+    product = 2 * (2 * 4) * 8 * 8 * 16
+    attend = torch.nn.functional.scaled_dot_product_attention
+    assert flops(lambda: attend(q, q, q))[1] == 2 * product
+    assert flops(lambda: attend(q, q, q).sum().backward())[1] == 2 * product + 5 * product
+
+
+def test_a_graph_is_trained_on_its_own_nodes(tmp_path: Path) -> None:
+    """No worker sees the label of a node that is not its own, of a test node, or of one held out."""
+    config = TrainConfig(data="sbm", model="cases.trainable:nodes", workers=4, executor="serial", lr=0.01)
+    setup = set_up(config)
+    shares = [setup.shards.train.take(share) for share in setup.shards.shares]
+    seen = [set(part.features[:, 0].tolist()) for part in (*shares, setup.shards.held_out, setup.shards.test)]
+    assert sum(map(len, seen)) == len(set.union(*seen)) == 2000
+    run = trained(tmp_path / "run", config, optimizer="adamw", rounds=10, law="fixed")
+    assert run.summary["test_accuracy"] > 0.5
+
+
+def test_every_sample_is_evaluated_once() -> None:
+    setup = set_up(DIGITS)
+    test = setup.samples(setup.shards.test, torch.device("cpu"))
+    evaluator = Evaluator(setup.network, test, test, test, False)
+    whole = Whole(setup.network.make())
+    found = evaluator(whole)
+    with evaluator.ready(whole) as model:
+        expected = torch.nn.functional.cross_entropy(model(test.features).double(), test.targets).item()
+    assert found.loss == pytest.approx(expected, rel=1e-6)
+    assert sum(piece.stop - piece.start for piece in test.batches()) == len(test.targets)
+
+
+def test_the_command_trains_a_network_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--workers", "2", "--rounds", "2", "--executor", "serial", "--cut", "inner"]
+    main(["train", "--model", "cases.trainable:digits", *flags, "--out", str(tmp_path / "run")])
+    assert "cases.trainable:digits on digits: ist, law block, 2 workers" in capsys.readouterr().out
+    run = read_run(tmp_path / "run")
+    assert run.summary["cut_axes"] == {"inner": 12}
+    assert run.config["widths"] is None
