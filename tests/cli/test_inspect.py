@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 def test_tables_and_json_agree(folder: Path) -> None:
     shown = inspect(folder, "mynets:small")
     assert shown.returncode == 0, shown.stderr
-    assert "never: input 0" in shown.stdout
+    assert "- input 0: " in shown.stdout
     data = json.loads(inspect(folder, "mynets:small", "--json", "--workers", "2", "32").stdout)
     assert data["axes"][0]["size"] == 16
     assert data["workers"]["2"]["parameters"] == 8 * 8 + 8 + 8 * 4 + 4

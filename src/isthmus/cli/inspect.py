@@ -53,8 +53,8 @@ def run(options: Options) -> None:
             {"name": a.name, "size": a.size, "kind": a.kind, "cut": a.cut, "why": a.why, "members": list(a.members)}
             for a in coupling.axes
         ]
-        whole = coupling.reasons()
-        print(json.dumps(to_json({"axes": axes, "whole": whole, "workers": shares, "notes": list(_notes(coupling))})))
+        whole, notes = coupling.reasons(), [*coupling.fixed_inputs, *coupling.problems]
+        print(json.dumps(to_json({"axes": axes, "whole": whole, "workers": shares, "notes": notes})))
     else:
         _show(coupling, shares)
 
@@ -82,27 +82,26 @@ def _share(coupling: Any, workers: int, core: float) -> dict[str, Any]:
     return max(counts, key=lambda count: int(count["bytes"]))
 
 
-def _notes(coupling: Any) -> tuple[str, ...]:
-    return (*coupling.fixed_inputs, *coupling.problems)
-
-
 def _show(coupling: Any, shares: Mapping[str, Mapping[str, Any]]) -> None:
+    from isthmus.nets.display import show
+
     console = Console()
-    console.print(coupling.table())
-    for line in _notes(coupling):
-        console.print(f"note: {line}", markup=False)
+    show(coupling, console)
     if not shares:
         console.print("Nothing is cut by default; choose with --cut.")
         return
     whole = coupling.sizes({})
     table = Table(title="What the largest worker holds", title_justify="left")
-    for heading in ("workers", "parameters", "of the whole", "bytes", "replicated parameters"):
+    for heading in ("workers", "parameters", "of the whole", "bytes", "held by all"):
         table.add_column(heading, justify="right")
     table.add_row("whole", f"{whole['parameters']:,}", "100.0 %", f"{whole['bytes']:,}", "")
+    problems = []
     for workers, share in shares.items():
         if "problem" in share:
-            table.add_row(workers, str(share["problem"]), "", "", "")
+            problems.append(f"- {workers} workers: {share['problem']}")
             continue
         part = f"{100 * share['parameters'] / whole['parameters']:.1f} %"
         table.add_row(workers, f"{share['parameters']:,}", part, f"{share['bytes']:,}", f"{share['replicated']:,}")
     console.print(table)
+    for line in problems:
+        console.print(line, markup=False, highlight=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from isthmus.nets import terms
 from isthmus.nets.analysis import Dims
 from isthmus.nets.blocks import Block
@@ -26,7 +28,7 @@ def build_axes(
     names = _names(open_, places, {atom: kind_of(atom, dims) for atom in open_})
     axes = []
     for atom in open_:
-        members = tuple(_member(name, dim, dims[name][dim], names) for name, dim in places[atom])
+        members = tuple(_member(name, dim, dims[name][dim], atom) for name, dim in places[atom])
         why = verdict[atom]
         kind = kind_of(atom, dims)
         axes.append(Axis(names[atom], int(atom.size), kind, members, why is None, why or "", atom))
@@ -62,11 +64,10 @@ def _names(atoms: Sequence[Atom], places: Places, kinds: Mapping[Atom, str]) -> 
     return names
 
 
-def _member(name: str, dim: int, term: terms.Term, names: Mapping[Atom, str]) -> Member:
-    layout = terms.describe(term, lambda atom: names.get(atom, str(atom.size)))
-    leaves = terms.leaves(term)
-    per_unit = 1 if len(leaves) == 1 and terms.resolve(term) is leaves[0] else 2
-    return Member(name, dim, layout, per_unit)
+def _member(name: str, dim: int, term: terms.Term, atom: Atom) -> Member:
+    layout = terms.describe(term, lambda leaf: "units" if leaf is atom else str(leaf.size))
+    one, none = (terms.size_under(term, {atom: np.arange(count)}) for count in (1, 0))
+    return Member(name, dim, layout, int(one - none))
 
 
 def _block_axes(blocks: Sequence[Block], axes: Sequence[Axis]) -> list[Axis]:

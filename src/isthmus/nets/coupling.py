@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import fnmatch
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
 from isthmus.errors import InvalidInput
-from isthmus.nets import terms
+from isthmus.nets import display, terms
 from isthmus.nets.analysis import Analysis, Dims
 from isthmus.nets.blocks import Block
 from isthmus.nets.laws import Draw, NetPartition, colours, draw
@@ -34,7 +32,8 @@ class Member:
 
     Attributes:
         name, dim: the tensor and its dimension.
-        layout: how the dimension is made up of axes, outermost first ("heads x 64", "q | k | v").
+        layout: how the dimension is made up, outermost first: "units", "units x 64", "3 x units x 64",
+            "units | 10 | units".
         per_unit: entries of the dimension that one unit takes.
     """
 
@@ -190,6 +189,7 @@ class Coupling:
 
     def sizes(self, held: Mapping[str, Indices]) -> dict[str, int]:
         """Return parameters and bytes (with buffers) of what a worker holds, and the parameters all workers hold."""
+        dealt = {name for axis in self.axes if axis.name in held for block in axis.blocks for name in block.state}
         result = {"parameters": 0, "bytes": 0, "replicated": 0}
         for name, maps in self.index_map(held).items():
             entry = self.entries[name]
@@ -198,7 +198,7 @@ class Coupling:
             result["bytes"] += count * entry.dtype.itemsize
             if entry.is_parameter:
                 result["parameters"] += count
-                result["replicated"] += count if all(units is None for units in maps) else 0
+                result["replicated"] += count if name not in dealt and all(units is None for units in maps) else 0
         return result
 
     def verify(self, model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> Verdict:
@@ -209,28 +209,11 @@ class Coupling:
 
     def to_dot(self) -> str:
         """Return the coupling as a Graphviz graph: axes joined to the tensors whose dimensions they are."""
-        lines = ["graph coupling {", "  rankdir=LR;", '  node [fontname="sans-serif"];']
-        for number, axis in enumerate(self.axes):
-            style = "filled" if axis.cut else "dashed"
-            lines.append(f'  a{number} [label="{axis.name}\\n{axis.kind} {axis.size}", shape=ellipse, style={style}];')
-        tensors = sorted({member.name for axis in self.axes for member in axis.members})
-        lines += [f'  "{name}" [label="{name}\\n{list(self.entries[name].shape)}", shape=box];' for name in tensors]
-        for number, axis in enumerate(self.axes):
-            lines += [f'  a{number} -- "{m.name}" [label="dim {m.dim}: {m.layout}"];' for m in axis.members]
-        return "\n".join([*lines, "}"])
+        return display.dot(self)
 
     def table(self) -> Table:
-        """Return the axes as a table."""
-        table = Table(title="Axes of the network", title_justify="left")
-        for heading in ("axis", "kind", "units", "cut", "where"):
-            table.add_column(heading, justify="right" if heading == "units" else "left")
-        for axis in self.axes:
-            shown = [f"{m.name}[{m.dim}]" + (f": {m.layout}" if m.per_unit > 1 else "") for m in axis.members]
-            verdict = "yes" if axis.cut else f"no: {axis.why}"
-            table.add_row(axis.name, axis.kind, str(axis.size), verdict, _few(shown, 6))
-        for reason, names in self.reasons().items():
-            table.add_row("", "", "", f"never: {reason}", _few(names, 3))
-        return table
+        """Return the axes as a table; those whose names differ in a number only are one row."""
+        return display.axes_table(self)
 
     def reasons(self) -> dict[str, list[str]]:
         """Return for each reason to keep units whole the tensor dimensions it concerns."""
@@ -241,12 +224,7 @@ class Coupling:
         return result
 
     def __str__(self) -> str:
-        out = io.StringIO()
-        console = Console(file=out, width=140, color_system=None)
-        console.print(self.table())
-        for line in (*self.fixed_inputs, *self.problems):
-            console.print(f"note: {line}", markup=False)
-        return out.getvalue().rstrip()
+        return display.as_text(self)
 
     def _neighbours(self) -> dict[str, set[str]]:
         """Return for each cut axis those it shares a parameter with."""
@@ -260,8 +238,3 @@ class Coupling:
             for name in names:
                 result.setdefault(name, set()).update(names - {name})
         return result
-
-
-def _few(lines: Sequence[str], count: int) -> str:
-    rest = len(lines) - count
-    return "\n".join([*lines[:count], *([f"and {rest} more"] if rest > 0 else [])])
