@@ -5,10 +5,11 @@
     python benchmarks/compare_pruning.py --only resnet  # networks whose name contains this
     python benchmarks/compare_pruning.py --limit 60     # seconds per network and system
 
-torch-pruning prunes half of every group (MagnitudePruner, the last layer ignored, heads not declared to it). Told are
-whether the pruned network runs with outputs of the same shape, whether anything was pruned, and whether it equals the
-whole network with the pruned rows and columns set to zero (it cannot where a norm acts across what is pruned, a
-residual stream for instance: it is no error then). Every network runs in a process of its own, in evaluation mode.
+torch-pruning prunes half of every group (MagnitudePruner; layers that make the outputs are ignored, heads are not
+declared to it). Told are whether the pruned network runs with outputs of the same shape, whether anything was pruned,
+and whether it equals the whole network with the pruned rows and columns set to zero (it cannot where a norm acts across
+what is pruned, a residual stream for instance: it is no error then). isthmus cuts what it cuts by default, and is
+compared with the masked whole by its own check. Every network runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib.util
-import subprocess
+import inspect
+import multiprocessing
+import os
 import sys
 import warnings
 from collections.abc import Mapping
@@ -35,6 +38,7 @@ from cases.networks_more import UNSEEN
 from cases.networks_more_transformers import UNSEEN_TRANSFORMERS
 from cases.networks_transformers import TRANSFORMERS
 from isthmus.errors import IsthmusError
+from isthmus.nets.verify import verify
 
 ALL = {network.name: network for network in [*NETWORKS, *TRANSFORMERS, *UNSEEN, *UNSEEN_TRANSFORMERS]}
 SYSTEMS = ("isthmus", "torch-pruning")
@@ -62,7 +66,7 @@ def isthmus_on(name: str) -> str:
     except IsthmusError as error:
         return f"refused: {error}"
     chosen = coupling if coupling.cut_axes else coupling.select(["*"])
-    verdict = chosen.verify(model, args, network.kwargs)
+    verdict = verify(chosen, model, args, network.kwargs, seeds=(0,))
     kinds = ", ".join(dict.fromkeys(axis.kind for axis in chosen.cut_axes))
     how = "cut" if coupling.cut_axes else "on request"
     return f"{how} ({kinds}); {'equal' if verdict.passed else 'DIFFERS'}"
@@ -70,11 +74,11 @@ def isthmus_on(name: str) -> str:
 
 def pruning_on(name: str) -> str:
     """Return what torch-pruning makes of a network."""
-    import torch_pruning
+    import torch_pruning  # not a dependency
 
     network, model, args = made(name)
     whole, expected = copy.deepcopy(model), outputs(model, network, args)
-    last = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d))][-1:]
+    last = _returning(model, network, args)
     example = {**network.kwargs, **dict(zip(_arguments(model), args, strict=False))}
     try:
         pruner = torch_pruning.pruner.MagnitudePruner(
@@ -84,7 +88,7 @@ def pruning_on(name: str) -> str:
         before = {key: parameter.shape for key, parameter in model.named_parameters()}
         groups = _prune(pruner, model)
     except Exception as error:  # whatever a system of others raises is its answer
-        return f"fails while tracing ({type(error).__name__})"
+        return f"fails ({type(error).__name__})"
     if {key: parameter.shape for key, parameter in model.named_parameters()} == before:
         return "nothing pruned"
     try:
@@ -96,9 +100,19 @@ def pruning_on(name: str) -> str:
     return f"runs; {_against_masked(whole, groups, network, args, found)}"
 
 
-def _arguments(model: nn.Module) -> list[str]:
-    import inspect
+def _returning(model: nn.Module, network: Network, args: tuple[Tensor, ...]) -> list[nn.Module]:
+    """Return the layers whose result the network returns, itself or reshaped: they make up its outputs."""
+    seen: list[tuple[nn.Module, Any]] = []
+    leaves = [module for module in model.modules() if not list(module.children())]
+    hooks = [m.register_forward_hook(lambda m, _, result: seen.append((m, result))) for m in leaves]
+    places = {result.data_ptr() for result in outputs(model, network, args)}
+    for hook in hooks:
+        hook.remove()
+    found = [m for m, result in seen if isinstance(result, Tensor) and result.data_ptr() in places]
+    return found or [m for m in leaves if isinstance(m, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d))][-1:]
 
+
+def _arguments(model: nn.Module) -> list[str]:
     return list(inspect.signature(model.forward).parameters)
 
 
@@ -145,31 +159,35 @@ def _against_masked(
 
 
 def asked(name: str, system: str, limit: float) -> str:
-    """Ask one system about one network in a process of its own."""
+    """Ask one system about one network in a process of its own, forked: what is imported already is not again."""
     if system != "isthmus" and importlib.util.find_spec("torch_pruning") is None:
         return "not installed"
-    command = [sys.executable, __file__, "--one", name, "--system", system]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
-    except subprocess.TimeoutExpired:
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+    process = context.Process(target=_answer, args=(name, system, answers))
+    process.start()
+    process.join(limit)
+    if process.is_alive():
+        process.kill()
+        process.join()
         return f"not done after {limit:.0f} s"
-    lines = done.stdout.strip().splitlines()
-    return lines[-1] if done.returncode == 0 and lines else "crashes"
+    return "crashes" if answers.empty() else answers.get()
+
+
+def _answer(name: str, system: str, answers: Any) -> None:
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 2)  # tracebacks and warnings: the answer says what happened
+    answers.put(isthmus_on(name) if system == "isthmus" else pruning_on(name))
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="")
-    parser.add_argument("--limit", type=float, default=60.0)
-    parser.add_argument("--one", choices=list(ALL), help=argparse.SUPPRESS)
-    parser.add_argument("--system", choices=SYSTEMS, help=argparse.SUPPRESS)
+    parser.add_argument("--only", default="", help="networks whose name contains this")
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds per network and system")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    if options.one:
-        print(isthmus_on(options.one) if options.system == "isthmus" else pruning_on(options.one))
-        return
     if importlib.util.find_spec("torch_pruning") is None:
         print("torch-pruning is not installed (pip install torch-pruning==1.6.1): its column stays empty\n")
     print("| network | isthmus | torch-pruning |\n|---|---|---|")
