@@ -95,7 +95,7 @@ COMPARISONS = {
         {
             "model": "benchmarks.train_networks:gpt",
             "data": TEXT,
-            "samples": 16_000,
+            "samples": 8_000,
             "batch_size": 8,
             "local_steps": 20,
             "optimizer": "adamw",
