@@ -151,3 +151,29 @@ def no_network() -> int:
 
 def breaks() -> tuple[nn.Module, tuple[Any, ...]]:
     raise RuntimeError("no such file")
+
+
+class Weighted(nn.Module):
+    """Makes a constant in forward, on the device of its input; one of a hidden unit each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(64, 12), nn.Linear(12, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gains = torch.tensor([1.0 + i / 12 for i in range(12)], device=x.device)
+        return self.outer(functional.relu(self.inner(x)) * gains)
+
+
+def weighted() -> tuple[nn.Module, tuple[Any, ...]]:
+    return Weighted(), (torch.zeros(2, 64),)
+
+
+def llama() -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=256, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=12, bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    return LlamaForCausalLM(config), (), {"input_ids": torch.zeros(2, 12, dtype=torch.int64), "use_cache": False}

@@ -45,6 +45,7 @@ NETWORKS = [
     {"model": "cases.trainable:deep", "cut": ("block",), "law": "overlapping", "minimum": 2},
     {"model": "cases.trainable:deep", "cut": ("block", "*.1"), "law": "rotated"},
     {"model": "cases.trainable:values_while_built", "law": "rotated"},
+    {"model": "cases.trainable:weighted", "law": "rotated"},
 ]
 
 

@@ -76,6 +76,14 @@ def test_bytes_of_what_travels(tmp_path: Path, text: str) -> None:
     assert run.summary["cut_axes"] == {"qkv": 4, "mlp.1": 24}
 
 
+def test_a_network_from_elsewhere_trains(tmp_path: Path, text: str) -> None:
+    """A Llama of the transformers package: keyword arguments, an object as result, values read in forward."""
+    config = dataclasses.replace(READER, model="cases.trainable:llama", data=text, optimizer="adamw", rounds=10)
+    run = trained(tmp_path / "run", config)
+    assert set(run.summary["cut_axes"].values()) == {2, 24}  # heads with their keys, feed-forward units
+    assert run.rows[-1]["test_loss"] < 0.95 * run.rows[0]["test_loss"]
+
+
 def test_norm_statistics_do_not_travel(tmp_path: Path) -> None:
     network = set_up(DIGITS).network
     assert written(network.coupling) == {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
