@@ -24,20 +24,15 @@ _FACTORS = tuple(2.0 ** (power / 2) for power in range(-4, 7))  # 1/4 ... 8
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one evaluation found.
+    """What a network does on one part of the data.
 
     Attributes:
-        accuracy: on the test part; of text, the share of next bytes foretold.
-        loss: mean cross-entropy on the test part, in nats.
-        held_out_accuracy: on training data that nobody trains on, for choices that must not see the test data; None if
-            the line search was not asked for.
-        line_search: factor on the evaluation scale -> mean cross-entropy on held-out training data; empty if not asked.
+        accuracy: share of targets that have the largest logit; of text, the share of next bytes foretold.
+        loss: mean cross-entropy in nats.
     """
 
     accuracy: float
     loss: float
-    held_out_accuracy: float | None
-    line_search: dict[float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,16 +53,14 @@ class Evaluator:
     test: Samples
     readout: bool
 
-    def __call__(self, whole: Whole, search: bool = False) -> Evaluation:
-        """Evaluate; ``search`` asks for the line search over the evaluation scale."""
-        tried = {}
-        if search or self.readout:
-            factors = _FACTORS if whole.open else (1.0,)
-            tried = {factor: self._test(whole, factor, self.held_out) for factor in factors}
-        losses = {factor: loss for factor, (_, loss) in tried.items()}
-        chosen = best_factor(losses) if self.readout else 1.0
-        accuracy, loss = self._test(whole, chosen, self.test)
-        return Evaluation(accuracy, loss, tried[chosen][0] if tried else None, losses)
+    def __call__(self, whole: Whole) -> Evaluation:
+        """Evaluate on the test part."""
+        factor = best_factor(self.search(whole)) if self.readout else 1.0
+        return self._evaluate(whole, factor, self.test)
+
+    def search(self, whole: Whole) -> dict[float, Evaluation]:
+        """Try factors on the evaluation scale, on training data held out; where nothing can be scaled, 1 alone."""
+        return {f: self._evaluate(whole, f, self.held_out) for f in (_FACTORS if whole.open else (1.0,))}
 
     @contextmanager
     def ready(self, whole: Whole, factor: float = 1.0) -> Iterator[nn.Module]:
@@ -83,8 +76,7 @@ class Evaluator:
             recalibrate(model, batches, lambda positions: self.calibration.predict(call, positions))
             yield model.eval()
 
-    def _test(self, whole: Whole, factor: float, samples: Samples) -> tuple[float, float]:
-        """Return accuracy and mean cross-entropy."""
+    def _evaluate(self, whole: Whole, factor: float, samples: Samples) -> Evaluation:
         right, loss, count = 0, 0.0, 0
         with self.ready(whole, factor) as model:
             for positions in samples.batches():
@@ -92,12 +84,12 @@ class Evaluator:
                 right += int((logits.argmax(dim=1) == targets).sum())
                 loss += functional.cross_entropy(logits.double(), targets, reduction="sum").item()
                 count += len(targets)
-        return right / count, loss / count
+        return Evaluation(right / count, loss / count)
 
 
-def best_factor(losses: Mapping[float, float]) -> float:
+def best_factor(tried: Mapping[float, Evaluation]) -> float:
     """Return the factor with the smallest loss; 1 if none is finite."""
-    finite = {factor: loss for factor, loss in losses.items() if math.isfinite(loss)}
+    finite = {factor: found.loss for factor, found in tried.items() if math.isfinite(found.loss)}
     return min(finite, key=lambda factor: finite[factor], default=1.0)
 
 
@@ -108,13 +100,12 @@ def summarize_scale(whole: Whole) -> float:
     return math.fsum(float(whole.scales[name].double().mean()) for name in whole.open) / len(whole.open)
 
 
-def line_search_record(evaluation: Evaluation) -> dict[str, Any]:
+def line_search_record(tried: Mapping[float, Evaluation]) -> dict[str, Any]:
     """Return the line search as plain data: best factor, and its held-out loss beside that of the rule (factor 1)."""
-    losses = evaluation.line_search
-    best = best_factor(losses)
+    best = best_factor(tried)
     return {
         "best_factor": best,
-        "held_out_loss": losses.get(best),
-        "held_out_loss_of_rule": losses.get(1.0),
-        "losses": {f"{factor:.3g}": loss for factor, loss in losses.items()},
+        "held_out_loss": tried[best].loss,
+        "held_out_loss_of_rule": tried[1.0].loss,
+        "losses": {f"{factor:.3g}": found.loss for factor, found in tried.items()},
     }

@@ -72,7 +72,7 @@ class Root:
 
     def first_row(self, reports: list[Report]) -> None:
         """Write row 0: the evaluation before training, what was sent to start with, the process of each worker."""
-        evaluation = self._evaluator(self._strategy.whole())
+        evaluation = self._evaluate()
         self._append(
             {
                 **self._head(0, 0, None, evaluation),
@@ -90,7 +90,7 @@ class Root:
         done = [int(report.operations) for report in reports]
         self._operations = [sum(pair) for pair in zip(self._operations, done, strict=True)]
         self._status = "diverged" if diverged else "finished"
-        evaluation = self._evaluator(self._strategy.whole()) if config.evaluated(number) or diverged else None
+        evaluation = self._evaluate() if config.evaluated(number) or diverged else None
         loss = sum(report.loss for report in reports) / (len(steps) * config.workers)
         self._append(
             {
@@ -105,16 +105,16 @@ class Root:
     def summary(self, peaks: list[float]) -> dict[str, Any]:
         """Save the network and return the summary."""
         config, whole, last = self._config, self._strategy.whole(), self._rows[-1]
-        evaluation = self._evaluator(whole, search=True)
-        factor = best_factor(evaluation.line_search) if config.scale == "readout" else 1.0
+        tried = self._evaluator.search(whole)
+        factor = best_factor(tried) if config.scale == "readout" else 1.0
         with self._evaluator.ready(whole, factor) as model:
             _save(model, self._writer.path)
         tensors = [*whole.model.parameters(), *whole.model.buffers()]
         return {
             "status": self._status,
-            "test_accuracy": evaluation.accuracy,
-            "test_loss": evaluation.loss,
-            "held_out_accuracy": evaluation.held_out_accuracy,
+            "test_accuracy": self._last.accuracy,
+            "test_loss": self._last.loss,
+            "held_out_accuracy": tried[factor].accuracy,
             "rounds": last["round"],
             "samples": last["samples"],
             "seconds": time.perf_counter() - self._start,
@@ -130,9 +130,13 @@ class Root:
             "flops_per_worker": max(self._operations),
             "cut_axes": {a.name: a.size for a in self._network.coupling.cut_axes} if config.cuts else {},
             "eval_scale": summarize_scale(whole),
-            "line_search": line_search_record(evaluation),
+            "line_search": line_search_record(tried),
             "weights_sha256": digest(dict(whole.model.named_parameters())),
         }
+
+    def _evaluate(self) -> Evaluation:
+        self._last = self._evaluator(self._strategy.whole())
+        return self._last
 
     def _head(self, number: int, samples: int, loss: float | None, evaluation: Evaluation | None) -> dict[str, Any]:
         return {
