@@ -87,6 +87,19 @@ def test_integer_and_boolean_buffers_keep_their_type() -> None:
     assert mask.tolist() == [False, True]
 
 
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.float64, torch.bfloat16])
+def test_every_type_of_number_is_averaged_in_itself(dtype: torch.dtype) -> None:
+    """Two hold entries 0 and 1, one holds 1 and 2."""
+    whole = torch.tensor([1.0, 2.0, 4.0, 8.0]).to(dtype) * (1j if dtype.is_complex else 1)
+    held = [np.array([0, 1]), np.array([1, 2])]
+    again = whole.clone()
+    merge_into(again, [(slice_tensor(whole, (indices,)), (indices,)) for indices in held])
+    assert torch.equal(again, whole)
+    parts = [slice_tensor(whole, (indices,)) * factor for indices, factor in zip(held, (3, 1), strict=True)]
+    merge_into(again, [(part, (indices,)) for part, indices in zip(parts, held, strict=True)])
+    assert torch.equal(again, whole * torch.tensor([3, 2, 1, 1]).to(dtype))
+
+
 def test_the_mean_of_equal_tensors_is_that_tensor() -> None:
     tensor = torch.tensor([0.1, 1 / 3, 1e-30, 3e30])
     for copies in range(1, 12):

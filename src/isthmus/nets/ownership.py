@@ -48,7 +48,7 @@ def merge_into(whole: Tensor, holders: Sequence[tuple[Tensor, Held]]) -> None:
     if len(holders) < 2 or _disjoint([held for _, held in holders], whole.shape):
         for part, held in holders:
             _write(whole, held, part)
-    elif whole.is_floating_point() and all(indices is None for _, held in holders for indices in held):
+    elif _is_exact(whole) and all(indices is None for _, held in holders for indices in held):
         _mean_into(whole, [part for part, _ in holders])
     else:
         whole.copy_(_merge_tensor(whole, holders))
@@ -81,14 +81,14 @@ def _merge_tensor(whole: Tensor, holders: Sequence[tuple[Tensor, Held]]) -> Tens
         _write(base, held, part)
     if len(holders) < 2 or whole.dtype == torch.bool or _disjoint([held for _, held in holders], whole.shape):
         return base
-    exact = base if whole.is_floating_point() else base.double()
-    drift, count = torch.zeros_like(exact), torch.zeros_like(exact)
+    exact = base if _is_exact(whole) else base.double()
+    drift, count = torch.zeros_like(exact), torch.zeros_like(exact.real)
     for part, held in holders:
         here = slice_tensor(drift, held)
         _write(drift, held, here + (part - slice_tensor(exact, held)))
         _write(count, held, slice_tensor(count, held) + 1)
     mean = exact + drift / count.clamp(min=1)
-    return mean if whole.is_floating_point() else mean.round().to(whole.dtype)
+    return mean if _is_exact(whole) else mean.round().to(whole.dtype)
 
 
 def _write(target: Tensor, held: Held, values: Tensor) -> None:
@@ -105,6 +105,11 @@ def _write(target: Tensor, held: Held, values: Tensor) -> None:
         _write(rows, rest, values)
         values = rows
     target.index_copy_(dim, indices, values)
+
+
+def _is_exact(tensor: Tensor) -> bool:
+    """Whether a mean can be taken in the tensor's own type: real or complex numbers, not integers."""
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def _disjoint(maps: Sequence[Held], shape: Sequence[int]) -> bool:
