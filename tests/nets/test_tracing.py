@@ -422,3 +422,25 @@ def test_importing_isthmus_loads_no_torch() -> None:
         assert "torch" in sys.modules
     """)
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_network_that_keeps_what_it_computed_fails_its_check_in_words() -> None:
+    class Keeping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.inner, self.outer = nn.Parameter(torch.ones(6)), nn.Linear(4, 6), nn.Linear(6, 2)
+            self.kept: dict[str, Tensor] = {}
+
+        def forward(self, x: Tensor) -> Tensor:
+            if not self.training and not torch.compiler.is_compiling():
+                scale = self.kept.setdefault("scale", self.table.exp())
+            else:
+                scale = self.table.exp()
+            return self.outer(self.inner(x) * scale)
+
+    network, x = Keeping(), torch.randn(3, 4)
+    network.eval()(x).sum().backward()
+    coupling = isthmus.trace(network, (x,))
+    verdict = coupling.verify(network, (x,))
+    assert not verdict.passed
+    assert "cannot be run and differentiated twice" in verdict.summary()
