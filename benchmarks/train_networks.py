@@ -78,12 +78,12 @@ class Comparison:
 COMPARISONS = {
     "cnn": Comparison(
         {"model": "examples.networks:cnn", "data": FASHION, "samples": 80_000, "batch_size": 32, **LAST},
-        (0.03, 0.1, 0.3),
+        (0.1, 0.3, 1.0),
         WIDTH,
     ),
     "resnet": Comparison(
-        {"model": "examples.networks:resnet", "data": FASHION, "samples": 60_000, "batch_size": 32, **LAST},
-        (0.1, 0.3),
+        {"model": "examples.networks:resnet", "data": FASHION, "samples": 40_000, "batch_size": 32, **LAST},
+        (0.1, 0.3, 1.0),
         {
             **WIDTH,
             "shallow (half the blocks)": {"strategy": "narrow", **DEPTH, "minimum": 2},
@@ -103,7 +103,7 @@ COMPARISONS = {
             "clip": 1.0,
             **LAST,
         },
-        (1e-3, 3e-3),
+        (1e-3, 3e-3, 1e-2),
         STREAM,
         seeds=1,
         by_loss=True,
