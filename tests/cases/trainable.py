@@ -177,3 +177,31 @@ def llama() -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
         num_key_value_heads=2, max_position_embeddings=12, bos_token_id=None, eos_token_id=None,
     )  # fmt: skip
     return LlamaForCausalLM(config), (), {"input_ids": torch.zeros(2, 12, dtype=torch.int64), "use_cache": False}
+
+
+class Settled(nn.Module):
+    """A batch norm that never leaves evaluation mode, and buffers that forward writes to, or assigns, in evaluation too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.norm, self.outer = nn.Linear(64, 12), nn.BatchNorm1d(12), nn.Linear(12, 10)
+        self.register_buffer("mean", torch.zeros(12))
+        self.register_buffer("calls", torch.zeros(()))
+        with torch.no_grad():
+            self.norm.running_mean.fill_(0.25)
+            self.norm.running_var.fill_(2.0)
+
+    def train(self, mode: bool = True) -> Settled:
+        super().train(mode)
+        self.norm.eval()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = functional.relu(self.norm(self.inner(x)))
+        self.mean.mul_(0.9).add_(0.1 * h.detach().mean(0))
+        self.calls = self.calls + 1
+        return self.outer(h - self.mean) / (1 + 0.1 * self.calls)
+
+
+def settled() -> tuple[nn.Module, tuple[Any, ...]]:
+    return Settled(), (torch.zeros(2, 64),)

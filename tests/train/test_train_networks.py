@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_model
 
-from cases.trainable import Digits, Reader
+from cases.trainable import Digits, Reader, Settled
 from isthmus.cli import main
 from isthmus.errors import WorkerError
 from isthmus.nets.writes import written
@@ -189,6 +189,23 @@ def test_every_sample_is_evaluated_once() -> None:
         expected = torch.nn.functional.cross_entropy(model(test.features).double(), test.targets).item()
     assert found.loss == pytest.approx(expected, rel=1e-6)
     assert sum(piece.stop - piece.start for piece in test.batches()) == len(test.targets)
+
+
+@pytest.mark.parametrize("strategy", ["ist", "narrow", "local-sgd", "data-parallel"])
+def test_evaluating_leaves_no_trace_in_training(tmp_path: Path, strategy: str) -> None:
+    """However often the root evaluates, the same weights come out, also where forward uses what its buffers hold."""
+    config = dataclasses.replace(DIGITS, model="cases.trainable:settled", strategy=strategy)
+    often, seldom = (trained(tmp_path / str(every), config, eval_every=every).summary for every in (1, 100))
+    assert often["weights_sha256"] == seldom["weights_sha256"]
+    assert often["test_loss"] == seldom["test_loss"]
+
+
+def test_frozen_statistics_stay(tmp_path: Path) -> None:
+    trained(tmp_path / "run", DIGITS, model="cases.trainable:settled", strategy="local-sgd")
+    network = Settled()
+    load_model(network, str(tmp_path / "run" / "model.safetensors"))
+    assert torch.equal(network.norm.running_mean, torch.full((12,), 0.25))
+    assert torch.equal(network.norm.running_var, torch.full((12,), 2.0))
 
 
 def test_the_command_trains_a_network_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,7 +53,8 @@ def recalibrate(model: nn.Module, loader: Iterable[Any], run: Callable[[Any], An
     """Estimate the running means and variances of batch and instance norms anew, from one pass; return how many.
 
     The estimate is the plain average over the batches, whatever the momentum. Everything else of the network runs as
-    in evaluation (no dropout), so that the same data give the same statistics, and does not change.
+    in evaluation (no dropout), so that the same data give the same statistics, and does not change. A norm that stays
+    in evaluation mode while the network trains (frozen, by a ``train`` of the network's own) keeps its statistics.
 
     Args:
         model: the merged network.
@@ -66,8 +67,9 @@ def recalibrate(model: nn.Module, loader: Iterable[Any], run: Callable[[Any], An
     if not any(True for _ in model.buffers()):
         return 0
     modes = {module: module.training for module in model.modules()}
-    batches, measure = 0, _Measure()
+    batches = 0
     try:
+        measure = _Measure(_frozen(model))
         model.eval()
         with torch.no_grad(), measure, progress("recalibrating norms", _length(loader)) as advance:
             for batch in loader:
@@ -84,11 +86,19 @@ def recalibrate(model: nn.Module, loader: Iterable[Any], run: Callable[[Any], An
     return len(measure.calls)
 
 
-class _Measure(TorchFunctionMode):
-    """Norms with running statistics use those of the batch, and average them over their calls."""
+def _frozen(model: nn.Module) -> frozenset[int]:
+    """Return the identities of the buffers of modules that stay in evaluation mode while the network trains."""
+    model.train()
+    frozen = (module for module in model.modules() if not module.training)
+    return frozenset(id(buffer) for module in frozen for buffer in module.buffers(recurse=False))
 
-    def __init__(self) -> None:
+
+class _Measure(TorchFunctionMode):
+    """Norms with running statistics, but for the frozen, use those of the batch and average them over their calls."""
+
+    def __init__(self, frozen: frozenset[int]) -> None:
         super().__init__()
+        self.frozen = frozen
         self.calls: dict[int, int] = {}
 
     def __torch_function__(
@@ -99,7 +109,7 @@ class _Measure(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         call = _bound(func, args, kwargs or {})
         mean, variance = call.get("running_mean"), call.get("running_var")
-        if mean is not None and variance is not None:
+        if mean is not None and variance is not None and id(mean) not in self.frozen:
             number = self.calls[id(mean)] = self.calls.get(id(mean), 0) + 1
             if number == 1:
                 mean.zero_()

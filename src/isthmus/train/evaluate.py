@@ -66,10 +66,11 @@ class Evaluator:
     def ready(self, whole: Whole, factor: float = 1.0) -> Iterator[nn.Module]:
         """Yield the network to use: weights times scales times factor, statistics measured, in evaluation mode.
 
-        The factor applies to the weights whose sums no norm follows. After the block the weights are as before.
+        The factor applies to the weights whose sums no norm follows. After the block weights and buffers are as before:
+        evaluating must not change what is trained next.
         """
         scales = {name: scale * factor if name in whole.open else scale for name, scale in whole.scales.items()}
-        with scaled(whole.model, scales) as model, torch.no_grad():
+        with _buffers_kept(whole.model), scaled(whole.model, scales) as model, torch.no_grad():
             torch.manual_seed(0)  # a network may draw numbers in evaluation too
             call = self.network.caller(model)
             batches = self.calibration.batches(_CALIBRATION_MOST)
@@ -85,6 +86,23 @@ class Evaluator:
                 loss += functional.cross_entropy(logits.double(), targets, reduction="sum").item()
                 count += len(targets)
         return Evaluation(right / count, loss / count)
+
+
+@contextmanager
+def _buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Put back, after the block, the buffers and what they held: a forward may write to them, or assign others."""
+    before = [
+        (module, name, buffer, buffer.detach().clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for module, name, buffer, held in before:
+                buffer.copy_(held)
+                setattr(module, name, buffer)
 
 
 def best_factor(tried: Mapping[float, Evaluation]) -> float:
