@@ -180,7 +180,7 @@ def llama() -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
 
 
 class Settled(nn.Module):
-    """A batch norm that never leaves evaluation mode, and buffers that forward writes to, or assigns, in evaluation too."""
+    """A batch norm that stays in evaluation mode, and buffers that forward writes to, or assigns, in evaluation too."""
 
     def __init__(self) -> None:
         super().__init__()

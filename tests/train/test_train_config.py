@@ -76,6 +76,24 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("strategy", "law", "recorded"),
+    [
+        ("ist", {"law": "overlapping", "minimum": 3}, ("overlapping", 3, None)),
+        ("narrow", {"law": "overlapping", "minimum": 3}, ("overlapping", 3, None)),
+        ("narrow", {"law": "weighted", "capacities": (1, 1, 1, 5)}, ("weighted", 1, (1, 1, 1, 5))),
+        ("narrow", {"law": "uniform"}, (None, None, None)),
+        ("local-sgd", {"law": "overlapping", "minimum": 3}, (None, None, None)),
+    ],
+)
+def test_the_record_says_what_sets_the_size_of_the_network(
+    strategy: str, law: dict[str, Any], recorded: tuple[Any, ...]
+) -> None:
+    """The width of the narrow network follows from a law with shares or a minimum, from the others not."""
+    resolved = TrainConfig(strategy=strategy, **law).resolved()
+    assert (resolved["law"], resolved["minimum"], resolved["capacities"]) == recorded
+
+
 def test_data_that_is_not_finite_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.svm").write_text("0 1:0.5\n1 1:nan\n")
     with pytest.raises(InvalidInput, match=r"bad\.svm, line 2: a value is not a finite number"):

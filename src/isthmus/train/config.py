@@ -208,7 +208,8 @@ class TrainConfig:
         """Return all values as they take effect, for the record; what the strategy does not use is None."""
         values = dataclasses.asdict(self)
         values.pop("replace")
-        unused = [] if self.strategy == "ist" else ["law", "minimum", "capacities"]
+        sized = self.strategy == "narrow" and self.law in ("weighted", "overlapping")  # the law says how narrow
+        unused = [] if self.strategy == "ist" or sized else ["law", "minimum", "capacities"]
         unused += [] if self.cuts else ["core", "cut"]
         unused += ["widths", "activation", "norm"] if self.model else []
         return {
