@@ -9,7 +9,7 @@ import pytest
 
 from isthmus import factories
 from isthmus.errors import InvalidInput
-from isthmus.factories import load_factory
+from isthmus.factories import call_factory, load_factory, network_and_call
 
 MODULES = {
     "owned_good.py": "size = 3\ndef small():\n    import owned_neighbour\n    return owned_neighbour.VALUE\n",
@@ -73,6 +73,36 @@ def test_a_bad_target_is_one_line(folder: Path, target: str, message: str) -> No
     assert str(caught.value).startswith("`network` ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_function_that_fails_is_one_line() -> None:
+    def make(width: int) -> int:
+        return width
+
+    with pytest.raises(InvalidInput, match=r"^`data` 'mine:make' fails: TypeError: .*required positional") as caught:
+        call_factory(make, "mine:make", flag="data")  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (("n", (1,)), ("n", (1,), {})),
+        (("n", [1], None), ("n", (1,), {})),
+        (("n", (), {"x": 1}), ("n", (), {"x": 1})),
+        (["n", (1,)], "must return (network, args) or (network, args, kwargs)"),
+        (("n",), "must return (network, args) or (network, args, kwargs)"),
+        (("n", 3), "got int and dict"),
+        (("n", (1,), 3), "got tuple and int"),
+    ],
+)
+def test_an_example_call_is_a_tuple_and_a_dictionary(made: object, expected: object) -> None:
+    if isinstance(expected, tuple):
+        assert network_and_call(made, "mine:make") == expected
+        return
+    with pytest.raises(InvalidInput) as caught:
+        network_and_call(made, "mine:make")
+    assert str(expected) in str(caught.value)
 
 
 def test_a_process_started_from_here_finds_the_module(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A user's own function by name: ``MODULE:FACTORY``, for networks and for data."""
+"""A user's own function by name, ``MODULE:FACTORY``, for networks and for data; and what it returns, checked."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from isthmus.errors import InvalidInput
+from isthmus.errors import InvalidInput, IsthmusError
 
 
 def load_factory(target: str, flag: str = "model") -> Callable[..., Any]:
@@ -42,6 +42,42 @@ def load_factory(target: str, flag: str = "model") -> Callable[..., Any]:
     if not callable(found):
         raise InvalidInput(f"`{flag}` must name a function, got {target!r} of type {type(found).__name__}")
     return found
+
+
+def call_factory(factory: Callable[[], Any], target: str, flag: str = "model") -> Any:
+    """Return what a user's function returns.
+
+    Raises:
+        InvalidInput: it raises; the message is one line.
+    """
+    try:
+        return factory()
+    except IsthmusError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise InvalidInput(f"`{flag}` {target!r} fails: {type(error).__name__}: {said}") from error
+
+
+def network_and_call(made: Any, target: str, flag: str = "model") -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """Return the network, and the arguments of an example call of it, that a user's function returned.
+
+    Raises:
+        InvalidInput: not (network, args) or (network, args, kwargs).
+
+    >>> network_and_call(("network", [1, 2]), "mynets:small")
+    ('network', (1, 2), {})
+    """
+    if not isinstance(made, tuple) or len(made) not in (2, 3):
+        raise InvalidInput(f"`{flag}` {target!r} must return (network, args) or (network, args, kwargs)")
+    network, args, *rest = made
+    kwargs = rest[0] if rest and rest[0] is not None else {}
+    if not isinstance(args, (tuple, list)) or not isinstance(kwargs, Mapping):
+        raise InvalidInput(
+            f"`{flag}` {target!r} must return (network, args) or (network, args, kwargs), args a tuple as in (x,) and "
+            f"kwargs a dictionary, got {type(args).__name__} and {type(kwargs).__name__}"
+        )
+    return network, tuple(args), dict(kwargs)
 
 
 def _import(name: str, target: str, flag: str) -> ModuleType:

@@ -149,6 +149,15 @@ def no_network() -> int:
     return 3
 
 
+def bare() -> tuple[nn.Module, Any]:
+    """The example call is a tensor, not a tuple of one."""
+    return too_few()[0], torch.zeros(2, 64)
+
+
+def nothing_to_train() -> tuple[nn.Module, tuple[Any, ...]]:
+    return nn.Flatten(), (torch.zeros(2, 64),)
+
+
 def breaks() -> tuple[nn.Module, tuple[Any, ...]]:
     raise RuntimeError("no such file")
 

@@ -14,6 +14,10 @@ def small():
     return torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4)), (torch.zeros(3, 8),)
 def number():
     return 3
+def fails(width):
+    return width
+def bare():
+    return small()[0], torch.zeros(3, 8)
 """
 
 
@@ -39,9 +43,22 @@ def test_tables_and_json_agree(folder: Path) -> None:
     assert "108" in shown.stdout
 
 
-@pytest.mark.parametrize("target", ["", "mynets", "nothing:small", "mynets:nothing", "mynets:number"])
+@pytest.mark.parametrize(
+    "target", ["", "mynets", "nothing:small", *(f"mynets:{name}" for name in ("nothing", "number", "fails", "bare"))]
+)
 def test_bad_targets_are_one_line(folder: Path, target: str) -> None:
     done = inspect(folder, target)
     assert done.returncode == 2
     assert done.stderr.startswith("isthmus: `target`")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [(["--workers", "2", "0"], "`workers` must be at least 1, got 0"), (["--core", "2"], "`core` must be at most 1.0")],
+)
+def test_bad_flags_are_one_line(folder: Path, flags: list[str], message: str) -> None:
+    done = inspect(folder, "mynets:small", *flags)
+    assert done.returncode == 2
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1

@@ -12,8 +12,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from isthmus.errors import InvalidInput, MissingDependency
-from isthmus.factories import load_factory
+from isthmus.errors import InvalidInput, MissingDependency, check_integer, check_number
+from isthmus.factories import call_factory, load_factory, network_and_call
 from isthmus.records import to_json
 
 
@@ -35,6 +35,11 @@ class Options:
     """Print the coupling as a Graphviz graph instead."""
     json: bool = False
     """Print one JSON object instead of tables."""
+
+    def __post_init__(self) -> None:
+        for workers in self.workers:
+            check_integer("workers", workers, at_least=1)
+        check_number("core", self.core, at_least=0.0, at_most=1.0)
 
 
 def run(options: Options) -> None:
@@ -63,13 +68,10 @@ def load(target: str) -> tuple[Any, tuple[Any, ...], Mapping[str, Any]]:
     """Call the function that MODULE:FACTORY names.
 
     Raises:
-        InvalidInput: no such module or function, or a result that is not (network, args[, kwargs]).
+        InvalidInput: no such module or function, one that fails, or a result that is not (network, args[, kwargs]).
     """
-    made = load_factory(target, flag="target")()
-    if not isinstance(made, tuple) or len(made) not in (2, 3):
-        raise InvalidInput(f"`target` {target!r} must return (network, args) or (network, args, kwargs)")
-    network, args, *rest = made
-    return network, tuple(args), rest[0] if rest else {}
+    made = call_factory(load_factory(target, flag="target"), target, flag="target")
+    return network_and_call(made, target, flag="target")
 
 
 def _share(coupling: Any, workers: int, core: float) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from isthmus.data.sbm import stochastic_block_model
 from isthmus.data.split import standardize
 from isthmus.data.text import read_text
 from isthmus.errors import InvalidInput, check_choice
-from isthmus.factories import load_factory
+from isthmus.factories import call_factory, load_factory
 
 
 def load(name: str, length: int | None = None) -> Dataset:
@@ -64,7 +64,7 @@ def _read(kind: str, place: str, length: int | None) -> Dataset:
         if not place.isdecimal():
             raise InvalidInput(f"`data` sbm:NODES must have a number of nodes, got {place!r}")
         return stochastic_block_model(int(place))
-    made = load_factory(place, flag="data")()
+    made = call_factory(load_factory(place, flag="data"), place, flag="data")
     if not isinstance(made, Dataset):
         raise InvalidInput(f"`data` python:{place} must return an isthmus.data.Dataset, got {type(made).__name__}")
     return made

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.errors import InvalidInput
-from isthmus.factories import load_factory
+from isthmus.factories import call_factory, load_factory, network_and_call
 from isthmus.nets.coupling import Coupling
 from isthmus.nets.laws import NetPartition
 from isthmus.nets.mlp import MLP, MLPSpec, initialize
@@ -91,34 +91,24 @@ def named(config: TrainConfig) -> Network:
     target = config.model or ""
     factory = load_factory(target)
 
-    def make() -> tuple[Any, ...]:
+    def make() -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(generator(config.seed, "init/model").integers(2**63)))
-            made = factory()
-        if not isinstance(made, tuple) or len(made) not in (2, 3) or not isinstance(made[0], nn.Module):
-            raise InvalidInput(f"`model` {target!r} must return (network, args) or (network, args, kwargs)")
+            made = network_and_call(factory(), target)
+        if not isinstance(made[0], nn.Module):
+            raise InvalidInput(f"`model` {target!r} must return a torch.nn.Module first, got {type(made[0]).__name__}")
         return made
 
     try:
         with torch.device("meta"):
-            network, args, *rest = make()
+            network, args, kwargs = make()
     except InvalidInput:
         raise
     except Exception:  # whatever a factory may raise on a device without values; for real it must succeed
-        network, args, *rest = _made_for_real(make, target)
-    device = next((p.device for p in network.parameters()), torch.device("cpu"))
-    example = example_of(network, *_on(device, tuple(args), dict(*rest)))
+        network, args, kwargs = call_factory(make, target)
+    device = next((p.device for p in network.parameters()), None)
+    example = example_of(network, *((args, kwargs) if device is None else _on(device, args, kwargs)))
     return Network(config, network, example, lambda: make()[0])
-
-
-def _made_for_real(make: Callable[[], tuple[Any, ...]], target: str) -> tuple[Any, ...]:
-    try:
-        return make()
-    except InvalidInput:
-        raise
-    except Exception as error:
-        said = " ".join(str(error).split())
-        raise InvalidInput(f"`model` {target!r} fails: {type(error).__name__}: {said}") from error
 
 
 def _on(device: torch.device, args: Any, kwargs: Any) -> tuple[Any, Any]:
