@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import isthmus
+from isthmus.nets import subnetwork
 from isthmus.nets.coupling import Coupling
 from isthmus.nets.laws import NET_LAWS
 from isthmus.nets.merge import holders
@@ -180,3 +181,17 @@ def test_equals_the_network_with_the_other_entries_zero(name: str) -> None:
     args = network.inputs(3)
     for a, b in zip(outputs(sub.module.eval(), network, args), outputs(zeroed, network, args), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_few_graphs_are_kept_however_many_sizes_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Units that do not divide evenly come in a new combination almost every round; the last cuts stay right."""
+    monkeypatch.setattr(subnetwork, "_GRAPHS", 4)
+    model = torch.nn.Sequential(*(torch.nn.Linear(7, 7) for _ in range(6)))
+    x = torch.ones(2, 7)
+    coupling = isthmus.trace(model, (x,))
+    partitions = [coupling.partition(3, 0, round, "uniform") for round in range(10)]
+    parts = [isthmus.cut(model, coupling, partition, worker) for partition in partitions for worker in range(3)]
+    sizes = [tuple((name, len(units)) for name, units in sorted(part.held.items())) for part in parts]
+    assert len(set(sizes)) > 4
+    assert [key[0] for key in coupling.graphs] == list(dict.fromkeys(sizes[::-1]))[:4][::-1]
+    assert torch.equal(parts[0].module(x), isthmus.cut(model, coupling, partitions[0], 0).module(x))

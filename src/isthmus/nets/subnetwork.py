@@ -17,6 +17,8 @@ from isthmus.nets.rewrite import Rewriter
 from isthmus.nets.runnable import GraphNetwork, Mode
 from isthmus.nets.terms import Atom, Indices
 
+_GRAPHS = 64  # kept: units that do not divide evenly, or blocks drawn anew, come in ever new combinations of sizes
+
 Source = nn.Module | Mapping[str, Tensor] | Callable[[str, Held], Tensor]
 
 
@@ -92,9 +94,10 @@ def build(
     lacking = tuple(sorted(name for block in coupling.missing_blocks(held) for name in block.state))
     sizes = tuple((name, len(units)) for name, units in sorted(held.items()))
     key = (sizes, lacking, tuple(sorted((factors or {}).items())), device)
-    modes = coupling.graphs.get(key)
-    if modes is None:
-        modes = coupling.graphs[key] = _modes(coupling, held, kept, scaled, device)
+    modes = coupling.graphs.pop(key, None) or _modes(coupling, held, kept, scaled, device)
+    coupling.graphs[key] = modes  # the latest last
+    if len(coupling.graphs) > _GRAPHS:
+        del coupling.graphs[next(iter(coupling.graphs))]
     network = GraphNetwork(modes, state, coupling.entries, coupling.example)
     if isinstance(model, nn.Module):
         network.train(model.training)
