@@ -215,3 +215,15 @@ def test_the_command_trains_a_network_of_ones_own(tmp_path: Path, capsys: pytest
     run = read_run(tmp_path / "run")
     assert run.summary["cut_axes"] == {"inner": 12}
     assert run.config["widths"] is None
+
+
+def test_the_table_keeps_what_is_sent_once_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The root hands out the narrow network before the first round; in a round it sends what the other sends."""
+    flags = ["--strategy", "narrow", "--workers", "2", "--rounds", "2", "--executor", "serial"]
+    main(["train", "--model", "cases.trainable:digits", *flags, "--out", str(tmp_path / "run")])
+    cells = [line.split("│") for line in capsys.readouterr().out.splitlines() if line.count("│") == 3]
+    shown = {name.strip(): value.strip() for _, name, value, _ in cells}
+    sent = [row["sent_bytes"] for row in read_run(tmp_path / "run").rows]
+    once, *rounds = [[f"{count / 1000:.3g} kB" for count in counts] for counts in sent]
+    assert shown["sent a round, by worker"] == ", ".join(rounds[0])
+    assert shown["sent before the first round"] == f"{once[0]}, 0 B"

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -75,11 +76,11 @@ def table(run: Run) -> Table:
 
 def _lines(run: Run, summary: dict[str, Any]) -> list[tuple[str, str]]:
     model, held = summary["model_parameters"], summary["worker_parameters"]
-    rounds = max(1, summary["rounds"])
     search = summary["line_search"]
     scale = f"{summary['eval_scale']:.3g}"
     if search.get("held_out_loss") is not None:
         scale += f" (best on held-out data: {search['best_factor']:.3g} times that)"
+    first = [word for word in ("sent", "received") if any(run.rows[0][f"{word}_bytes"])]
     return [
         ("status", summary["status"]),
         ("test accuracy", _percent(summary["test_accuracy"])),
@@ -88,13 +89,19 @@ def _lines(run: Run, summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("peak learning rate", f"{run.config['lr']:g}"),
         ("parameters of the model", f"{model:,}"),
         ("of a worker (most)", f"{max(held):,} ({max(held) / model:.1%})"),
-        ("sent a round, by worker", ", ".join(_bytes(sent / rounds) for sent in summary["sent_bytes"])),
-        ("received a round, by worker", ", ".join(_bytes(got / rounds) for got in summary["received_bytes"])),
+        *((f"{word} before the first round", _by_worker(run.rows[:1], f"{word}_bytes")) for word in first),
+        ("sent a round, by worker", _by_worker(run.rows[1:], "sent_bytes")),
+        ("received a round, by worker", _by_worker(run.rows[1:], "received_bytes")),
         ("evaluation scale", scale),
         ("seconds", f"{summary['seconds']:.1f} (computing {max(summary['compute_seconds']):.1f}, "
                     f"communicating {max(summary['communicate_seconds']):.1f})"),
         ("run", str(run.path)),
     ]
+
+
+def _by_worker(rows: Sequence[dict[str, Any]], column: str) -> str:
+    """Return the mean over rows of the bytes of each worker."""
+    return ", ".join(_bytes(sum(each) / len(each)) for each in zip(*(row[column] for row in rows), strict=True))
 
 
 def _percent(value: float | None) -> str:

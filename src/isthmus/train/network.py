@@ -48,15 +48,15 @@ class Network:
         """The shape of one sample in the example call, which may have sizes that stay open; None for a perceptron."""
         return None if self.config.model is None else tuple(self.example.tensors[0].shape[1:])
 
-    def partition(self, round: int, law: str | None = None) -> NetPartition:
+    def partition(self, round: int) -> NetPartition:
         """Return who holds which units in a round; every worker derives the same."""
         config = self.config
         return self.coupling.partition(
             config.workers,
             config.seed,
             round,
-            law or config.law,
-            config.capacities if law is None else None,
+            config.law,
+            config.capacities,
             config.core,
             config.minimum,
         )
