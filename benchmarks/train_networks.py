@@ -157,30 +157,36 @@ def main(options: Options) -> None:
                 changes = {"lr": rate, "workers": workers}
                 runs[name, workers] = [grid.run(name, variant, {**changes, "seed": seed}) for seed in range(seeds)]
     what = "loss (nats a byte)" if chosen.by_loss else "accuracy (%)"
-    for workers in (2, 4):
-        print(f"\n{options.network}, {workers} workers, {seeds} seed(s)\n")
-        print(f"| variant | {what} | lr | held | memory | GFLOP a worker | sent a round | against local SGD |")
-        print("|---|---|---|---|---|---|---|---|")
-        dense = runs.get(("local SGD", workers))
-        for name in variants:
-            print(table_row(name, runs[name, workers], dense[0] if dense else None, chosen.by_loss))
+    print(f"\n{options.network}: 2 workers / 4 workers, {seeds} seed(s)\n")
+    print(f"| variant | {what}, 2 | {what}, 4 | lr | held (%) | memory (MB) | GFLOP | kB a round | against local SGD |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for name in variants:
+        dense = [runs.get(("local SGD", workers), runs[name, workers])[0] for workers in (2, 4)]
+        print(table_row(name, [runs[name, workers] for workers in (2, 4)], dense, chosen.by_loss))
 
 
-def table_row(name: str, runs: list[Run], dense: Run | None, by_loss: bool) -> str:
-    """Return one line of the table; costs are of the busiest worker but bytes, which are the mean over workers."""
-    score = [run.summary["test_loss"] if by_loss else 100 * run.summary["test_accuracy"] for run in runs]
-    digits = 3 if by_loss else 2
-    spread = f" ± {stdev(score):.{digits}f}" if len(score) > 1 else ""
-    first = runs[0].summary
-    whole = (dense or runs[0]).summary
-    sent = mean(first["sent_bytes"]) / first["rounds"]
-    ratio = f"{mean(first['sent_bytes']) / mean(whole['sent_bytes']):.2f}" if dense else ""
-    return (
-        f"| {name} | {mean(score):.{digits}f}{spread} | {runs[0].config['lr']:g} | "
-        f"{max(first['worker_parameters']) / whole['model_parameters']:.1%} | "
-        f"{max(first['worker_memory_bytes']) / 1e6:.2f} MB | {first['flops_per_worker'] / 1e9:,.0f} | "
-        f"{sent / 1e3:,.0f} kB | {ratio} |"
-    )
+def table_row(name: str, runs: list[list[Run]], dense: list[Run], by_loss: bool) -> str:
+    """Return one line of the table, costs for 2 and 4 workers: those of the busiest worker, but bytes are the mean
+    over workers of what is sent in a round (a root of IST sends n / 2 times that)."""
+    cells = []
+    for several in runs:
+        score = [run.summary["test_loss"] if by_loss else 100 * run.summary["test_accuracy"] for run in several]
+        digits = 3 if by_loss else 2
+        spread = f" ± {stdev(score):.{digits}f}" if len(score) > 1 else ""
+        cells.append(f"{mean(score):.{digits}f}{spread}")
+    costs: list[list[str]] = []
+    for several, whole in zip(runs, dense, strict=True):
+        mine, other = several[0].summary, whole.summary
+        costs.append([
+            f"{100 * max(mine['worker_parameters']) / other['model_parameters']:.0f}",
+            f"{max(mine['worker_memory_bytes']) / 1e6:.2f}",
+            f"{mine['flops_per_worker'] / 1e9:,.0f}",
+            f"{mean(mine['sent_bytes']) / mine['rounds'] / 1e3:,.0f}",
+            f"{mean(mine['sent_bytes']) / mean(other['sent_bytes']):.2f}",
+        ])  # fmt: skip
+    both = [" / ".join(pair) for pair in zip(*costs, strict=True)]
+    rate = f"{runs[0][0].config['lr']:g}"
+    return f"| {' | '.join([name, *cells, rate, *both])} |"
 
 
 if __name__ == "__main__":
