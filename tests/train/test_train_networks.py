@@ -18,6 +18,7 @@ from isthmus.records import Run, read_run
 from isthmus.train import TrainConfig, train
 from isthmus.train.account import flops
 from isthmus.train.evaluate import Evaluator
+from isthmus.train.samples import Samples
 from isthmus.train.setup import set_up
 from isthmus.train.strategies import Whole
 
@@ -206,6 +207,17 @@ def test_frozen_statistics_stay(tmp_path: Path) -> None:
     load_model(network, str(tmp_path / "run" / "model.safetensors"))
     assert torch.equal(network.norm.running_mean, torch.full((12,), 0.25))
     assert torch.equal(network.norm.running_var, torch.full((12,), 2.0))
+
+
+@pytest.mark.parametrize(("count", "length"), [(1, 1), (1000, 1), (1001, 1), (4097, 1), (129, 64), (3, 10_000)])
+def test_samples_go_through_the_network_in_even_pieces(count: int, length: int) -> None:
+    """A last piece of one sample has no deviation, and one of few would count as much as a full one."""
+    samples = Samples(torch.zeros(count, 2), torch.zeros(count, length, dtype=torch.int64))
+    pieces = [list(range(count))[piece] for piece in samples.batches()]
+    assert [position for piece in pieces for position in piece] == list(range(count))
+    assert max(map(len, pieces)) - min(map(len, pieces)) <= 1
+    assert max(map(len, pieces)) <= max(1, min(1000, 8192 // length))
+    assert sum(len(range(count)[piece]) for piece in samples.batches(5)) == min(5, count)
 
 
 def test_the_command_trains_a_network_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

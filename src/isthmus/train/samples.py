@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -51,14 +53,16 @@ class Samples:
         return logits.reshape(-1, logits.shape[-1]), targets
 
     def batches(self, most: int | None = None) -> Iterator[slice]:
-        """Yield positions that cover the first ``most`` samples (all), in pieces that fit in memory.
+        """Yield positions that cover the first ``most`` samples (all), in even pieces that fit in memory.
 
-        A graph goes through the network as a whole, so its nodes are one piece.
+        Even, because a statistic that is averaged over pieces must not hang on the few samples of a last one. A graph
+        goes through the network as a whole, so its nodes are one piece.
         """
         count = len(self.targets) if most is None else min(most, len(self.targets))
         step = count if self.graph is not None else max(1, min(_BATCH, _TARGETS // self.targets[:1].numel()))
-        for start in range(0, count, step):
-            yield slice(start, min(start + step, count))
+        pieces = math.ceil(count / step)
+        for start, stop in pairwise(count * piece // pieces for piece in range(pieces + 1)):
+            yield slice(start, stop)
 
 
 def samples_of(data: Dataset, shape: Sequence[int] | None, device: torch.device) -> Samples:

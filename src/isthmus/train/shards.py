@@ -100,7 +100,7 @@ def _length(data: Dataset) -> int:
 
 def _thinned(test: Dataset) -> Dataset:
     """Return evenly spaced samples of a large test part of sequences; of other data all."""
-    most = _TARGETS_TESTED // _length(test)
+    most = max(1, _TARGETS_TESTED // _length(test))
     if _length(test) == 1 or test.samples <= most:
         return test
     return test.take(np.linspace(0, test.samples - 1, most).round().astype(np.int64))
