@@ -10,14 +10,20 @@ import pytest
 import torch
 from safetensors.torch import load_model
 
+import isthmus
 from cases.trainable import Digits, Reader, Settled
 from isthmus.cli import main
 from isthmus.errors import WorkerError
+from isthmus.nets.merge import zero_cross_blocks
 from isthmus.nets.writes import written
 from isthmus.records import Run, read_run
 from isthmus.train import TrainConfig, train
 from isthmus.train.account import flops
 from isthmus.train.evaluate import Evaluator
+from isthmus.train.executors.serial import one_thread
+from isthmus.train.layout import digest
+from isthmus.train.loop import make_worker
+from isthmus.train.round import local_steps
 from isthmus.train.samples import Samples
 from isthmus.train.setup import set_up
 from isthmus.train.strategies import Whole
@@ -190,6 +196,38 @@ def test_every_sample_is_evaluated_once() -> None:
         expected = torch.nn.functional.cross_entropy(model(test.features).double(), test.targets).item()
     assert found.loss == pytest.approx(expected, rel=1e-6)
     assert sum(piece.stop - piece.start for piece in test.batches()) == len(test.targets)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "cases.trainable:deep", "cut": ("block", "ffn"), "law": "block"},
+        {"model": "cases.trainable:settled", "law": "block", "core": 0.25, "workers": 3},
+        {"model": "cases.trainable:weighted", "law": "weighted", "capacities": (1, 3)},
+        {"model": "cases.trainable:reader", "law": "uniform", "core": 0.25, "batch_size": 8},
+    ],
+    ids=lambda changes: f"{changes['model']}-{changes['law']}",
+)
+def test_a_run_is_cut_steps_and_merge(tmp_path: Path, text: str, changes: dict[str, Any]) -> None:
+    """Bit for bit what the public functions give when no piece travels and all networks are held whole."""
+    own = {"samples": None, "rounds": 3, "local_steps": 2, "data": text if "reader" in changes["model"] else "digits"}
+    config = dataclasses.replace(DIGITS, **own, **changes)
+    setup = set_up(config)
+    whole, example = setup.network.make(), setup.network.example
+    args, kwargs = example.call([torch.zeros(tensor.shape, dtype=tensor.dtype) for tensor in example.tensors])
+    coupling = isthmus.trace(whole, args, kwargs, cut=config.cut)
+    if config.law == "block":
+        zero_cross_blocks(whole, coupling, setup.network.partition(0))
+    workers = [make_worker(setup, index, torch.device("cpu")) for index in range(config.workers)]
+    with one_thread():
+        for number, steps in enumerate(config.steps_by_round):
+            partition = setup.network.partition(number)
+            parts = [isthmus.cut(whole, coupling, partition, worker.index) for worker in workers]
+            for worker, part in zip(workers, parts, strict=True):
+                local_steps(part.module, worker, steps, None)
+            isthmus.merge(whole, parts)
+    run = trained(tmp_path / "run", config)
+    assert run.summary["weights_sha256"] == digest(dict(whole.named_parameters()))
 
 
 @pytest.mark.parametrize("strategy", ["ist", "narrow", "local-sgd", "data-parallel"])
