@@ -149,6 +149,21 @@ def no_network() -> int:
     return 3
 
 
+class Branches(nn.Module):
+    """Takes one path or another, by the values it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(64, 10), nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.one(x) if x.sum() > 0 else self.other(x)
+
+
+def branches() -> tuple[nn.Module, tuple[Any, ...]]:
+    return Branches(), (torch.zeros(2, 64),)
+
+
 def bare() -> tuple[nn.Module, Any]:
     """The example call is a tensor, not a tuple of one."""
     return too_few()[0], torch.zeros(2, 64)

@@ -52,6 +52,7 @@ BAD = [
     (["--model", "cases.trainable"], "`model` must be MODULE:FACTORY"),
     (["--model", "cases.trainable:digit"], "did you mean 'digits'?"),
     (["--model", "cases.trainable:no_network"], "must return (network, args) or (network, args, kwargs)"),
+    (["--model", "cases.trainable:branches"], "networks that branch on values"),
     (["--model", "cases.trainable:bare"], "args a tuple as in (x,) and kwargs a dictionary, got Tensor and dict"),
     (["--model", "cases.trainable:nothing_to_train"], "no axis of the network is cut by default"),
     (["--model", "cases.trainable:breaks"], "`model` 'cases.trainable:breaks' fails: RuntimeError: no such file"),

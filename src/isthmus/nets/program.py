@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import io
 import logging
 import textwrap
 import warnings
@@ -382,12 +383,12 @@ def _custom_functions(outputs: Sequence[Any]) -> list[str]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the export's own chatter (attributes set while tracing, duplicate guards) off the terminal."""
+    """Keep the export's own chatter (attributes set, duplicate guards, graphs that failed) off the terminal."""
     logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # it prints what it could not export
             warnings.simplefilter("ignore")
             yield
     finally:
