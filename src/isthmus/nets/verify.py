@@ -251,8 +251,8 @@ def _against_model(
                 flat, _ = pytree.tree_flatten(functional_call(module, changing, tuple(args), dict(kwargs or {})))
             outputs = [leaf for leaf in flat if isinstance(leaf, Tensor)]
             results.append((outputs, _gradients(module, _loss(outputs))))
-    except RuntimeError as error:  # one that keeps results of an earlier call, whose graph is gone
-        said = str(error).split(".")[0]
+    except RuntimeError as failure:  # one that keeps results of an earlier call, whose graph is gone
+        said = str(failure).split(".")[0]
         return [Check(f"the network itself cannot be run and differentiated twice ({said})", float("inf"), False)]
     finally:
         for module, flag in training.items():
