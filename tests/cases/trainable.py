@@ -229,3 +229,11 @@ class Settled(nn.Module):
 
 def settled() -> tuple[nn.Module, tuple[Any, ...]]:
     return Settled(), (torch.zeros(2, 64),)
+
+
+def double() -> tuple[nn.Module, tuple[Any, ...]]:
+    return nn.Sequential(nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10)).double(), (torch.zeros(2, 64).double(),)
+
+
+def frozen() -> tuple[nn.Module, tuple[Any, ...]]:
+    return nn.Sequential(nn.Linear(64, 12), nn.Linear(12, 10)).requires_grad_(False), (torch.zeros(2, 64),)

@@ -62,6 +62,7 @@ BAD = [
     (["--model", "cases.trainable:digits", "--cut", "block", "--workers", "2"], "axis 'blocks' has 1 units, too few"),
     (["--model", "cases.trainable:digits", "--workers", "13"], "has 12 units, too few for 13 workers"),
     (["--model", "cases.trainable:reader"], "samples of shape (12,) in its example call"),
+    (["--model", "cases.trainable:frozen"], "all of its parameters are frozen"),
     (["--model", "cases.trainable:words"], "`model` cannot be run on 'digits'"),
 ]
 

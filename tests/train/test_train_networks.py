@@ -91,6 +91,13 @@ def test_a_network_from_elsewhere_trains(tmp_path: Path, text: str) -> None:
     assert run.rows[-1]["test_loss"] < 0.95 * run.rows[0]["test_loss"]
 
 
+def test_a_network_in_double_precision_is_given_its_numbers_and_counted_by_them(tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", DIGITS, model="cases.trainable:double", law="fixed")
+    piece = 64 * 6 + 6 + 6 * 10 + 10
+    assert run.rows[1]["sent_bytes"] == [8 * piece] * 2
+    assert run.rows[-1]["train_loss"] < 0.97 * run.rows[1]["train_loss"]
+
+
 def test_norm_statistics_do_not_travel(tmp_path: Path) -> None:
     network = set_up(DIGITS).network
     assert written(network.coupling) == {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}

@@ -43,11 +43,6 @@ class Network:
         args, kwargs = self.example.call(self.example.tensors)
         return trace(self.skeleton, args, kwargs, cut=self.config.cut)
 
-    @property
-    def sample_shape(self) -> tuple[int, ...] | None:
-        """The shape of one sample in the example call, which may have sizes that stay open; None for a perceptron."""
-        return None if self.config.model is None else tuple(self.example.tensors[0].shape[1:])
-
     def partition(self, round: int) -> NetPartition:
         """Return who holds which units in a round; every worker derives the same."""
         config = self.config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -65,17 +65,18 @@ class Samples:
             yield slice(start, stop)
 
 
-def samples_of(data: Dataset, shape: Sequence[int] | None, device: torch.device) -> Samples:
-    """Return a data set as samples of a shape (that of one sample in the network's example call; None: flat)."""
+def samples_of(data: Dataset, example: Tensor, device: torch.device) -> Samples:
+    """Return a data set as samples like those of an example call: their shape, and its type of real numbers."""
+    real = example.dtype if example.is_floating_point() else torch.float32
     features = torch.from_numpy(data.features)
-    features = features.to(torch.float32 if features.is_floating_point() else torch.int64)
-    if shape is not None and data.graph is None:
-        features = features.reshape(len(features), *shape)
+    features = features.to(real if features.is_floating_point() else torch.int64)
+    if data.graph is None:
+        features = features.reshape(len(features), *example.shape[1:])
     targets = torch.from_numpy(data.targets).to(device=device, dtype=torch.int64)
     graph = None
     if data.graph is not None:
         both = (data.graph.features, data.graph.adjacency)
-        graph = tuple(torch.from_numpy(part).to(device=device, dtype=torch.float32) for part in both)
+        graph = tuple(torch.from_numpy(part).to(device=device, dtype=real) for part in both)
     return Samples(features.to(device), targets, graph)  # type: ignore[arg-type]
 
 

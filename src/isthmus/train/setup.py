@@ -30,7 +30,7 @@ class Setup:
 
     def samples(self, data: Dataset, device: torch.device) -> Samples:
         """Return a part of the data as the network takes it."""
-        return samples_of(data, self.network.sample_shape, device)
+        return samples_of(data, self.network.example.tensors[0], device)
 
 
 @lru_cache(maxsize=2)
@@ -57,13 +57,15 @@ def set_up(config: TrainConfig) -> Setup:
 
 def _check_inputs(setup: Setup) -> None:
     data, network = setup.shards.test, setup.network
+    if not any(parameter.requires_grad for parameter in network.skeleton.parameters()):
+        raise InvalidInput("`model` must have a parameter that is trained: all of its parameters are frozen")
     wanted, given = (1, "a batch") if data.graph is None else (2, "the features of all nodes and the adjacency")
     if len(network.example.tensors) != wanted:
         raise InvalidInput(
             f"`model` must take {given} when trained on {data.name!r}: {wanted} tensors in its example call, "
             f"got {len(network.example.tensors)}"
         )
-    shape = network.sample_shape or ()
+    shape = tuple(network.example.tensors[0].shape[1:])
     if data.graph is None and math.prod(shape) != data.dim:
         raise InvalidInput(
             f"`model` takes samples of shape {shape} in its example call, but those of {data.name!r} have {data.dim} "
