@@ -85,7 +85,7 @@ COMPARISONS = {
         {"model": "examples.networks:resnet", "data": FASHION, "samples": 40_000, "batch_size": 32, **LAST},
         (0.1, 0.3),
         {
-            **{name: variant for name, variant in WIDTH.items() if name != "IST uniform, core 1/4"},
+            **WIDTH,
             "shallow (half the blocks)": {"strategy": "narrow", **DEPTH, "minimum": 2},
             "IST depth (half the blocks)": {**DEPTH, "minimum": 2},
         },
