@@ -54,7 +54,7 @@ BAD = [
     (["--model", "cases.trainable:no_network"], "must return (network, args) or (network, args, kwargs)"),
     (["--model", "cases.trainable:branches"], "networks that branch on values"),
     (["--model", "cases.trainable:bare"], "args a tuple as in (x,) and kwargs a dictionary, got Tensor and dict"),
-    (["--model", "cases.trainable:nothing_to_train"], "no axis of the network is cut by default"),
+    (["--model", "cases.trainable:nothing_to_train"], "must have a parameter that is trained"),
     (["--model", "cases.trainable:breaks"], "`model` 'cases.trainable:breaks' fails: RuntimeError: no such file"),
     (["--model", "cases.trainable:other_shape"], "samples of shape (32,) in its example call, but those of 'digits'"),
     (["--model", "cases.trainable:two_inputs"], "must take a batch when trained on 'digits': 1 tensors"),
@@ -62,7 +62,7 @@ BAD = [
     (["--model", "cases.trainable:digits", "--cut", "block", "--workers", "2"], "axis 'blocks' has 1 units, too few"),
     (["--model", "cases.trainable:digits", "--workers", "13"], "has 12 units, too few for 13 workers"),
     (["--model", "cases.trainable:reader"], "samples of shape (12,) in its example call"),
-    (["--model", "cases.trainable:frozen"], "all of its parameters are frozen"),
+    (["--model", "cases.trainable:frozen"], "must have a parameter that is trained"),
     (["--model", "cases.trainable:words"], "`model` cannot be run on 'digits'"),
 ]
 

@@ -58,7 +58,7 @@ def set_up(config: TrainConfig) -> Setup:
 def _check_inputs(setup: Setup) -> None:
     data, network = setup.shards.test, setup.network
     if not any(parameter.requires_grad for parameter in network.skeleton.parameters()):
-        raise InvalidInput("`model` must have a parameter that is trained: all of its parameters are frozen")
+        raise InvalidInput("`model` must have a parameter that is trained: it has none, or all of them are frozen")
     wanted, given = (1, "a batch") if data.graph is None else (2, "the features of all nodes and the adjacency")
     if len(network.example.tensors) != wanted:
         raise InvalidInput(
