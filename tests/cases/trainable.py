@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
@@ -112,6 +113,16 @@ def values_while_built() -> tuple[nn.Module, tuple[Any, ...]]:
     """Reads values while it is built, which no network on the meta device has."""
     rates = [rate.item() for rate in torch.linspace(0, 0.2, 3)]
     return nn.Sequential(nn.Linear(64, 12), nn.ReLU(), nn.Dropout(rates[1]), nn.Linear(12, 10)), (torch.zeros(2, 64),)
+
+
+ALIVE: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+def remembered() -> tuple[nn.Module, tuple[Any, ...]]:
+    """As ``values_while_built``; what it makes is in ``ALIVE`` for as long as anybody holds it."""
+    network, args = values_while_built()
+    ALIVE.add(network)
+    return network, args
 
 
 _BUILT = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import load_model
 
 import isthmus
-from cases.trainable import Digits, Reader, Settled
+from cases.trainable import ALIVE, Digits, Reader, Settled
 from isthmus.cli import main
 from isthmus.errors import WorkerError
 from isthmus.nets.merge import zero_cross_blocks
@@ -96,6 +97,15 @@ def test_a_network_in_double_precision_is_given_its_numbers_and_counted_by_them(
     piece = 64 * 6 + 6 + 6 * 10 + 10
     assert run.rows[1]["sent_bytes"] == [8 * piece] * 2
     assert run.rows[-1]["train_loss"] < 0.97 * run.rows[1]["train_loss"]
+
+
+def test_a_network_that_had_to_be_built_for_real_is_dropped_after_the_trace() -> None:
+    """So that a worker that is not the root ends up with its piece alone, whatever the factory needs."""
+    setup = set_up(dataclasses.replace(DIGITS, model="cases.trainable:remembered"))
+    assert [axis.size for axis in setup.network.coupling.cut_axes] == [12]
+    gc.collect()
+    assert not list(ALIVE)
+    assert setup.network.make() in ALIVE  # where it is made on purpose it lives
 
 
 def test_norm_statistics_do_not_travel(tmp_path: Path) -> None:

@@ -23,25 +23,25 @@ from isthmus.train.config import TrainConfig
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A network that can be made, traced and called.
+    """A network that can be made, traced and called; it holds none.
 
     Attributes:
         config: of the run.
-        skeleton: the network without weights, on the meta device where its factory allows.
         example: a call of it.
         make: returns it with its initial weights, the same for all who ask.
+        skeleton: returns it to look at, without weights: on the meta device where its factory allows.
     """
 
     config: TrainConfig
-    skeleton: nn.Module
     example: Example
     make: Callable[[], nn.Module]
+    skeleton: Callable[[], nn.Module]
 
     @cached_property
     def coupling(self) -> Coupling:
         """What of it can be cut; the same on every worker, as all trace the skeleton."""
         args, kwargs = self.example.call(self.example.tensors)
-        return trace(self.skeleton, args, kwargs, cut=self.config.cut)
+        return trace(self.skeleton(), args, kwargs, cut=self.config.cut)
 
     def partition(self, round: int) -> NetPartition:
         """Return who holds which units in a round; every worker derives the same."""
@@ -69,16 +69,15 @@ class Network:
 def perceptron(config: TrainConfig, inputs: int, classes: int) -> Network:
     """Return the multilayer perceptron of a configuration."""
     spec = MLPSpec(inputs, config.widths, classes, config.activation, config.norm)
-    skeleton = MLP(spec, "meta")
-    example = example_of(skeleton, (torch.zeros(2, inputs, device="meta"),), None)
-    return Network(config, skeleton, example, lambda: initialize(MLP(spec), config.seed))
+    example = example_of(MLP(spec, "meta"), (torch.zeros(2, inputs, device="meta"),), None)
+    return Network(config, example, lambda: initialize(MLP(spec), config.seed), lambda: MLP(spec, "meta"))
 
 
 def named(config: TrainConfig) -> Network:
     """Return the network that ``config.model`` names.
 
-    Its factory is called on the meta device; one that reads values while it builds is called for real once, on every
-    worker, and what it made is dropped after the trace.
+    Its factory is called on the meta device; one that reads values while it builds is called for real, on every worker
+    and before the first round, and what it made is dropped.
 
     Raises:
         InvalidInput: no such function, or it does not return (network, args) or (network, args, kwargs).
@@ -94,16 +93,20 @@ def named(config: TrainConfig) -> Network:
             raise InvalidInput(f"`model` {target!r} must return a torch.nn.Module first, got {type(made[0]).__name__}")
         return made
 
-    try:
-        with torch.device("meta"):
-            network, args, kwargs = make()
-    except InvalidInput:
-        raise
-    except Exception:  # whatever a factory may raise on a device without values; for real it must succeed
-        network, args, kwargs = call_factory(make, target)
+    def describe() -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
+        try:
+            with torch.device("meta"):
+                return make()
+        except InvalidInput:
+            raise
+        except Exception:  # whatever a factory may raise on a device without values; for real it must succeed
+            made: tuple[nn.Module, tuple[Any, ...], dict[str, Any]] = call_factory(make, target)
+            return made
+
+    network, args, kwargs = describe()
     device = next((p.device for p in network.parameters()), None)
     example = example_of(network, *((args, kwargs) if device is None else _on(device, args, kwargs)))
-    return Network(config, network, example, lambda: make()[0])
+    return Network(config, example, lambda: make()[0], lambda: describe()[0])
 
 
 def _on(device: torch.device, args: Any, kwargs: Any) -> tuple[Any, Any]:

@@ -102,10 +102,11 @@ class Pieces:
                 continue
             with worker.meter.computing(), torch.no_grad():
                 parts = [layout.unpack(flat) for layout, flat in zip(layouts, flats, strict=True)]
-                for name, tensor in named_state(whole):
-                    if name in self._back and tensor.dtype == dtype:
-                        held = [(p[name], m[name]) for p, m in zip(parts, maps, strict=True) if name in p]
-                        merge_into(tensor.detach(), held)
+                tensors = dict(named_state(whole))
+                for name in self._back:
+                    held = [(p[name], m[name]) for p, m in zip(parts, maps, strict=True) if name in p]
+                    if held:  # of this type, and not in a block that nobody has
+                        merge_into(tensors[name].detach(), held)
 
     def reader(self, piece: Mapping[str, Tensor]) -> Callable[[str, Held], Tensor]:
         """Return where a subnetwork is built from: the piece, and slices of what does not change.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+from torch import nn
 
 from isthmus.data import Dataset
 from isthmus.errors import InvalidInput
@@ -48,16 +49,17 @@ def set_up(config: TrainConfig) -> Setup:
         network = named(config)
         shape = network.example.tensors[0].shape
         setup = Setup(load_shards(config, shape[1] if len(shape) == 2 else None), network)
-        _check_inputs(setup)
-        _check_outputs(setup)
+        skeleton = network.skeleton()
+        _check_inputs(setup, skeleton)
+        _check_outputs(setup, skeleton)
     if config.cuts and (config.model or config.cut):  # a perceptron's own axes are known to do
         setup.network.partition(0)
     return setup
 
 
-def _check_inputs(setup: Setup) -> None:
+def _check_inputs(setup: Setup, skeleton: nn.Module) -> None:
     data, network = setup.shards.test, setup.network
-    if not any(parameter.requires_grad for parameter in network.skeleton.parameters()):
+    if not any(parameter.requires_grad for parameter in skeleton.parameters()):
         raise InvalidInput("`model` must have a parameter that is trained: it has none, or all of them are frozen")
     wanted, given = (1, "a batch") if data.graph is None else (2, "the features of all nodes and the adjacency")
     if len(network.example.tensors) != wanted:
@@ -73,7 +75,7 @@ def _check_inputs(setup: Setup) -> None:
         )
 
 
-def _check_outputs(setup: Setup) -> None:
+def _check_outputs(setup: Setup, skeleton: nn.Module) -> None:
     """Run the skeleton on two samples; on the meta device this costs nothing.
 
     A network that reads values in its forward cannot be checked there; what is wrong with it is seen by the workers.
@@ -83,7 +85,7 @@ def _check_outputs(setup: Setup) -> None:
     samples = setup.samples(data.take(torch.arange(min(2, data.samples)).numpy()), device)
     try:
         with torch.no_grad():
-            logits, targets = samples.predict(network.caller(network.skeleton.eval()), slice(None))
+            logits, targets = samples.predict(network.caller(skeleton.eval()), slice(None))
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         said = " ".join(str(error).split())
         if "meta tensor" in said:

@@ -55,7 +55,7 @@ class IST:
             piece = build(self._pieces.reader(received), self._pieces.coupling, units[worker.index], worker.index)
             self._take(piece)
         loss = local_steps(self.trained, worker, steps, self._optimizer)
-        yield from self._pieces.take_back(self._whole, self._piece or piece, units)
+        yield from self._pieces.take_back(self._whole, piece, units)
         return loss
 
     def whole(self) -> Whole:
