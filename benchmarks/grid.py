@@ -13,7 +13,7 @@ from statistics import mean
 from typing import Any
 
 from isthmus.records import Run, is_run, read_run
-from isthmus.train import TrainConfig, train
+from isthmus.trainer import TrainConfig, train
 
 
 @dataclass(frozen=True)

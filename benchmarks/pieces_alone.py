@@ -9,13 +9,13 @@ import numpy as np
 import torch
 import tyro
 
-from isthmus.train import TrainConfig
-from isthmus.train.evaluate import Evaluator
-from isthmus.train.exchange import Meter
-from isthmus.train.executors.serial import one_thread, step_together
-from isthmus.train.loop import make_worker
-from isthmus.train.setup import set_up
-from isthmus.train.strategies import STRATEGIES, Whole
+from isthmus.trainer import TrainConfig
+from isthmus.trainer.evaluate import Evaluator
+from isthmus.trainer.exchange import Meter
+from isthmus.trainer.executors.serial import one_thread, step_together
+from isthmus.trainer.loop import make_worker
+from isthmus.trainer.setup import set_up
+from isthmus.trainer.strategies import STRATEGIES, Whole
 
 
 def main(data: str = "idx:/usr/share/datasets/fashion-mnist", samples: int = 12_000, workers: int = 2) -> None:

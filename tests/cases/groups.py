@@ -13,7 +13,7 @@ import torch.distributed as dist
 def run_group(function: Callable[..., Any], workers: int, *arguments: Any) -> list[Any]:
     """Call ``function(*arguments)`` in ``workers`` processes inside one gloo group; return the results by worker."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["isthmus.train.run", "torch._dynamo", "sklearn.datasets"])
+    context.set_forkserver_preload(["isthmus.trainer.run", "torch._dynamo", "sklearn.datasets"])
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     store = dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())

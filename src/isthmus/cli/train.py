@@ -15,8 +15,8 @@ from rich.table import Table
 
 from isthmus.errors import WorkerError
 from isthmus.records import Run
-from isthmus.train import TrainConfig, train
-from isthmus.train.config import under_torchrun
+from isthmus.trainer import TrainConfig, train
+from isthmus.trainer.config import under_torchrun
 
 
 @dataclass(frozen=True)

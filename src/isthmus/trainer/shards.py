@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from isthmus.data import Dataset, load, over_workers, standardize, train_test
 from isthmus.errors import InvalidInput
 from isthmus.randomness import generator
-from isthmus.train.config import TrainConfig
+from isthmus.trainer.config import TrainConfig
 
 _HELD_OUT = 0.1  # of the training data, for choices that must not see the test data
 _HELD_OUT_MOST = 2000

@@ -15,9 +15,9 @@ from isthmus.nets.subnetwork import Subnetwork, named_state
 from isthmus.nets.tracing import trace
 from isthmus.nets.writes import written
 from isthmus.partitions import Indices
-from isthmus.train.exchange import Program, gather, scatter
-from isthmus.train.layout import layout_of_piece, types_of
-from isthmus.train.round import Worker
+from isthmus.trainer.exchange import Program, gather, scatter
+from isthmus.trainer.layout import layout_of_piece, types_of
+from isthmus.trainer.round import Worker
 
 Units = Mapping[str, Indices]
 

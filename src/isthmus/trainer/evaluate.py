@@ -14,9 +14,9 @@ from torch.nn import functional
 
 from isthmus.nets.norms import recalibrate
 from isthmus.nets.scaling import scaled
-from isthmus.train.network import Network
-from isthmus.train.samples import Samples
-from isthmus.train.strategies import Whole
+from isthmus.trainer.network import Network
+from isthmus.trainer.samples import Samples
+from isthmus.trainer.strategies import Whole
 
 _CALIBRATION_MOST = 4096
 _FACTORS = tuple(2.0 ** (power / 2) for power in range(-4, 7))  # 1/4 ... 8

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from isthmus.nets.program import read_state
 from isthmus.records import RunWriter
-from isthmus.train.evaluate import Evaluation, Evaluator, best_factor, line_search_record, summarize_scale
-from isthmus.train.layout import digest
-from isthmus.train.round import Worker
-from isthmus.train.setup import Setup
-from isthmus.train.strategies import Strategy
+from isthmus.trainer.evaluate import Evaluation, Evaluator, best_factor, line_search_record, summarize_scale
+from isthmus.trainer.layout import digest
+from isthmus.trainer.round import Worker
+from isthmus.trainer.setup import Setup
+from isthmus.trainer.strategies import Strategy
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import pytest
 from cases.groups import run_group
 from isthmus.nets.mlp import MLPSpec, parameter_count
 from isthmus.records import Run, RunWriter, read_run
-from isthmus.train import TrainConfig, train
-from isthmus.train.executors.processes import attach, run_worker
+from isthmus.trainer import TrainConfig, train
+from isthmus.trainer.executors.processes import attach, run_worker
 
 VARIANTS = [
     {"strategy": "ist", "law": "uniform"},

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from isthmus.train.round import Worker
-from isthmus.train.strategies.data_parallel import DataParallel
-from isthmus.train.strategies.interface import Strategy, Whole
-from isthmus.train.strategies.ist import IST
-from isthmus.train.strategies.local_sgd import LocalSGD
-from isthmus.train.strategies.narrow import Narrow
+from isthmus.trainer.round import Worker
+from isthmus.trainer.strategies.data_parallel import DataParallel
+from isthmus.trainer.strategies.interface import Strategy, Whole
+from isthmus.trainer.strategies.ist import IST
+from isthmus.trainer.strategies.local_sgd import LocalSGD
+from isthmus.trainer.strategies.narrow import Narrow
 
 __all__ = ["STRATEGIES", "Strategy", "Whole"]
 

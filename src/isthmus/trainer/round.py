@@ -12,12 +12,12 @@ from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 
 from isthmus.randomness import generator
-from isthmus.train.account import flops
-from isthmus.train.config import TrainConfig
-from isthmus.train.exchange import Meter
-from isthmus.train.network import Network
-from isthmus.train.samples import Samples
-from isthmus.train.shards import batch_at
+from isthmus.trainer.account import flops
+from isthmus.trainer.config import TrainConfig
+from isthmus.trainer.exchange import Meter
+from isthmus.trainer.network import Network
+from isthmus.trainer.samples import Samples
+from isthmus.trainer.shards import batch_at
 
 
 @dataclass

@@ -25,8 +25,8 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from isthmus.errors import WorkerError
-from isthmus.train.executors import loopback
-from isthmus.train.executors.processes import LostPeer, backend
+from isthmus.trainer.executors import loopback
+from isthmus.trainer.executors.processes import LostPeer, backend
 
 _SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 _GRACE = 5  # seconds a worker has to end before it is killed

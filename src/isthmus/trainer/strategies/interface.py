@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from isthmus.train.exchange import Program
+from isthmus.trainer.exchange import Program
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,11 +11,11 @@ from isthmus.nets.laws import NetPartition
 from isthmus.nets.scaling import scaled, scaling
 from isthmus.nets.subnetwork import build
 from isthmus.partitions import Indices
-from isthmus.train.exchange import Program
-from isthmus.train.network import Network
-from isthmus.train.pieces import Pieces
-from isthmus.train.round import Worker
-from isthmus.train.strategies.local_sgd import LocalSGD
+from isthmus.trainer.exchange import Program
+from isthmus.trainer.network import Network
+from isthmus.trainer.pieces import Pieces
+from isthmus.trainer.round import Worker
+from isthmus.trainer.strategies.local_sgd import LocalSGD
 
 
 class Narrow(LocalSGD):

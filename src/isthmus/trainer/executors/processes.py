@@ -13,11 +13,11 @@ from torch import Tensor
 
 from isthmus.errors import WorkerError
 from isthmus.records import RunWriter
-from isthmus.train.config import TrainConfig
-from isthmus.train.exchange import Exchange, Meter, Program
-from isthmus.train.loop import make_worker, work
-from isthmus.train.root import RootDuty
-from isthmus.train.setup import set_up
+from isthmus.trainer.config import TrainConfig
+from isthmus.trainer.exchange import Exchange, Meter, Program
+from isthmus.trainer.loop import make_worker, work
+from isthmus.trainer.root import RootDuty
+from isthmus.trainer.setup import set_up
 
 
 class LostPeer(WorkerError):

@@ -18,16 +18,16 @@ from isthmus.errors import WorkerError
 from isthmus.nets.merge import zero_cross_blocks
 from isthmus.nets.writes import written
 from isthmus.records import Run, read_run
-from isthmus.train import TrainConfig, train
-from isthmus.train.account import flops
-from isthmus.train.evaluate import Evaluator
-from isthmus.train.executors.serial import one_thread
-from isthmus.train.layout import digest
-from isthmus.train.loop import make_worker
-from isthmus.train.round import local_steps
-from isthmus.train.samples import Samples
-from isthmus.train.setup import set_up
-from isthmus.train.strategies import Whole
+from isthmus.trainer import TrainConfig, train
+from isthmus.trainer.account import flops
+from isthmus.trainer.evaluate import Evaluator
+from isthmus.trainer.executors.serial import one_thread
+from isthmus.trainer.layout import digest
+from isthmus.trainer.loop import make_worker
+from isthmus.trainer.round import local_steps
+from isthmus.trainer.samples import Samples
+from isthmus.trainer.setup import set_up
+from isthmus.trainer.strategies import Whole
 
 DIGITS = TrainConfig(
     model="cases.trainable:digits", executor="serial", workers=2, batch_size=16, local_steps=5, samples=640, lr=0.05

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.errors import WorkerError
-from isthmus.train.exchange import Program, all_gather, all_mean
-from isthmus.train.layout import digest, layout_of
-from isthmus.train.round import Worker, local_steps, new_optimizer
-from isthmus.train.strategies.interface import Whole
+from isthmus.trainer.exchange import Program, all_gather, all_mean
+from isthmus.trainer.layout import digest, layout_of
+from isthmus.trainer.round import Worker, local_steps, new_optimizer
+from isthmus.trainer.strategies.interface import Whole
 
 
 class LocalSGD:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from isthmus.records import Run
-from isthmus.train.config import TrainConfig
+from isthmus.trainer.config import TrainConfig
 
 __all__ = ["TrainConfig", "train"]
 
@@ -23,6 +23,6 @@ def train(config: TrainConfig, command: list[str] | None = None) -> Run | None:
         WorkerError: a worker was killed or failed; the message names it. The rows so far stay in the folder.
         MissingDependency: PyTorch is not installed.
     """
-    from isthmus.train.run import run  # PyTorch is loaded here, not by `isthmus train --help`
+    from isthmus.trainer.run import run  # PyTorch is loaded here, not by `isthmus train --help`
 
     return run(config, command)

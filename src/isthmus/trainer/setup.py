@@ -11,10 +11,10 @@ from torch import nn
 
 from isthmus.data import Dataset
 from isthmus.errors import InvalidInput
-from isthmus.train.config import TrainConfig
-from isthmus.train.network import Network, named, perceptron
-from isthmus.train.samples import Samples, samples_of
-from isthmus.train.shards import Shards, load_shards
+from isthmus.trainer.config import TrainConfig
+from isthmus.trainer.network import Network, named, perceptron
+from isthmus.trainer.samples import Samples, samples_of
+from isthmus.trainer.shards import Shards, load_shards
 
 
 @dataclass(frozen=True, eq=False)

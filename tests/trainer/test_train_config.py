@@ -17,8 +17,8 @@ from isthmus.cli import main
 from isthmus.errors import InvalidInput, RecordError
 from isthmus.nets import mlp
 from isthmus.records import read_run
-from isthmus.train import TrainConfig, account, train
-from isthmus.train.shards import batch_at, load_shards
+from isthmus.trainer import TrainConfig, account, train
+from isthmus.trainer.shards import batch_at, load_shards
 
 BAD = [
     (["--workers", "0"], "`workers` must be at least 1, got 0"),

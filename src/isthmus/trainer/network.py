@@ -18,7 +18,7 @@ from isthmus.nets.mlp import MLP, MLPSpec, initialize
 from isthmus.nets.program import Example, example_of
 from isthmus.nets.tracing import trace
 from isthmus.randomness import generator
-from isthmus.train.config import TrainConfig
+from isthmus.trainer.config import TrainConfig
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,10 +9,10 @@ from torch import nn
 from isthmus.nets.merge import zero_cross_blocks
 from isthmus.nets.scaling import scaling
 from isthmus.nets.subnetwork import Subnetwork, build
-from isthmus.train.exchange import Program
-from isthmus.train.pieces import Pieces, Units
-from isthmus.train.round import Worker, local_steps, new_optimizer
-from isthmus.train.strategies.interface import Whole
+from isthmus.trainer.exchange import Program
+from isthmus.trainer.pieces import Pieces, Units
+from isthmus.trainer.round import Worker, local_steps, new_optimizer
+from isthmus.trainer.strategies.interface import Whole
 
 
 class IST:

@@ -12,15 +12,15 @@ from typing import Any
 
 from isthmus.errors import InvalidInput, MissingDependency, WorkerError
 from isthmus.records import Run, RunWriter, fresh_folder, read_run
-from isthmus.train.config import TrainConfig, under_torchrun
+from isthmus.trainer.config import TrainConfig, under_torchrun
 
 try:
     import torch.distributed as dist
 
-    from isthmus.train.executors.launcher import launch
-    from isthmus.train.executors.processes import attach, backend, run_worker
-    from isthmus.train.executors.serial import run_serial
-    from isthmus.train.setup import set_up
+    from isthmus.trainer.executors.launcher import launch
+    from isthmus.trainer.executors.processes import attach, backend, run_worker
+    from isthmus.trainer.executors.serial import run_serial
+    from isthmus.trainer.setup import set_up
 except ImportError as error:
     raise MissingDependency(
         f"training needs PyTorch and safetensors ({error}): pip install 'isthmus[train]'"

@@ -13,17 +13,17 @@ from torch import Tensor
 
 from isthmus.nets.merge import holders
 from isthmus.nets.mlp import MLP, MLPSpec, initialize, parameter_count
-from isthmus.train import TrainConfig
-from isthmus.train.evaluate import Evaluator
-from isthmus.train.exchange import Meter
-from isthmus.train.executors.serial import step_together
-from isthmus.train.loop import make_worker
-from isthmus.train.round import Worker
-from isthmus.train.samples import Samples
-from isthmus.train.setup import set_up
-from isthmus.train.strategies import STRATEGIES, Whole
-from isthmus.train.strategies.ist import IST
-from isthmus.train.strategies.narrow import widest
+from isthmus.trainer import TrainConfig
+from isthmus.trainer.evaluate import Evaluator
+from isthmus.trainer.exchange import Meter
+from isthmus.trainer.executors.serial import step_together
+from isthmus.trainer.loop import make_worker
+from isthmus.trainer.round import Worker
+from isthmus.trainer.samples import Samples
+from isthmus.trainer.setup import set_up
+from isthmus.trainer.strategies import STRATEGIES, Whole
+from isthmus.trainer.strategies.ist import IST
+from isthmus.trainer.strategies.narrow import widest
 
 CONFIG = TrainConfig(
     widths=(16, 12), samples=4 * 16 * 13, local_steps=5, batch_size=16, lr=0.1, executor="serial", norm="none"

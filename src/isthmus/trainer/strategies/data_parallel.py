@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from isthmus.train.exchange import Program
-from isthmus.train.round import Worker, new_optimizer, update
-from isthmus.train.strategies.interface import Whole
-from isthmus.train.strategies.local_sgd import check_same_start, mean_over_workers, trained_parameters
+from isthmus.trainer.exchange import Program
+from isthmus.trainer.round import Worker, new_optimizer, update
+from isthmus.trainer.strategies.interface import Whole
+from isthmus.trainer.strategies.local_sgd import check_same_start, mean_over_workers, trained_parameters
 
 
 class DataParallel:

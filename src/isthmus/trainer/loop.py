@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from isthmus.progress import progress
-from isthmus.train.account import planned_bytes, resident_bytes
-from isthmus.train.config import TrainConfig
-from isthmus.train.exchange import Program, all_gather
-from isthmus.train.root import Report, Root, RootDuty
-from isthmus.train.round import Worker
-from isthmus.train.setup import Setup
-from isthmus.train.strategies import STRATEGIES, Strategy
+from isthmus.trainer.account import planned_bytes, resident_bytes
+from isthmus.trainer.config import TrainConfig
+from isthmus.trainer.exchange import Program, all_gather
+from isthmus.trainer.root import Report, Root, RootDuty
+from isthmus.trainer.round import Worker
+from isthmus.trainer.setup import Setup
+from isthmus.trainer.strategies import STRATEGIES, Strategy
 
 
 def make_worker(setup: Setup, index: int, device: torch.device) -> Worker:
