@@ -1,30 +1,38 @@
 """Independent Subnetwork Training: exact theory on quadratics, and a trainer that cuts a network over processes.
 
-``isthmus.lab`` is the theory (NumPy only); ``isthmus.nets`` and ``isthmus.trainer`` are the trainer (PyTorch, the extra
-``train``). Importing ``isthmus`` loads neither.
+``isthmus.lab`` is the theory (NumPy and SciPy only); ``isthmus.nets`` and ``isthmus.trainer`` are the trainer (PyTorch,
+the extra ``train``). Importing ``isthmus`` loads none of them: each comes with the first use of its name.
 """
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
+
+from isthmus.lazy import load_lazily
+
+if TYPE_CHECKING:
+    from isthmus import data as data
+    from isthmus import lab as lab
+    from isthmus import nets as nets
+    from isthmus import partitions as partitions
+    from isthmus import report as report
+    from isthmus import trainer as trainer
+    from isthmus.nets.merge import merge as merge
+    from isthmus.nets.subnetwork import cut as cut
+    from isthmus.nets.tracing import trace as trace
 
 __version__ = "0.1.0"
+__all__ = ["cut", "data", "lab", "merge", "nets", "partitions", "report", "trace", "trainer"]
 
-_LAZY = {
-    "trace": "isthmus.nets.tracing",
-    "cut": "isthmus.nets.subnetwork",
-    "merge": "isthmus.nets.merge",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Load what needs torch only when it is asked for."""
-    if name not in _LAZY:
-        raise AttributeError(f"module 'isthmus' has no attribute {name!r}")
-    try:
-        return getattr(import_module(_LAZY[name]), name)
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        from isthmus.errors import MissingDependency
-
-        raise MissingDependency(f"isthmus.{name} needs PyTorch: pip install 'isthmus[train]'") from error
+load_lazily(
+    __name__,
+    {
+        "cut": "isthmus.nets.subnetwork",
+        "data": "isthmus",
+        "lab": "isthmus",
+        "merge": "isthmus.nets.merge",
+        "nets": "isthmus",
+        "partitions": "isthmus",
+        "report": "isthmus",
+        "trace": "isthmus.nets.tracing",
+        "trainer": "isthmus",
+    },
+)

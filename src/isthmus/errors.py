@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
+import shlex
 from collections.abc import Iterable
+from importlib import metadata
 from numbers import Integral, Real
 
 
@@ -35,6 +38,35 @@ class WorkerError(IsthmusError, RuntimeError):
 
 class MissingDependency(IsthmusError, ImportError):
     """An optional dependency is not installed; the message says how to install it."""
+
+
+def missing_dependency(what: str, error: ImportError) -> ImportError:
+    """Return what to raise where ``what`` met ``error``: the error that says how to install the package it misses.
+
+    The requirements come from isthmus' own metadata, so the advice is true whether or not isthmus is on an index.
+    """
+    missing = (error.name or "isthmus").partition(".")[0]
+    if missing == "isthmus":  # nothing to install: a mistake in isthmus itself
+        return error
+    packages = next((extra for extra in _extras() if missing in map(_package_name, extra)), [missing])
+    return MissingDependency(f"{what} needs {missing}: pip install {shlex.join(packages)}")
+
+
+def _extras() -> list[list[str]]:
+    """The requirements of each extra, such as [["torch>=2.6", "safetensors>=0.4.5"], ...]."""
+    try:
+        requirements = metadata.requires("isthmus") or []
+    except metadata.PackageNotFoundError:  # run from its source, not installed
+        return []
+    extras: dict[str, list[str]] = {}
+    for package, _, condition in (requirement.partition(";") for requirement in requirements):
+        if "extra ==" in condition:
+            extras.setdefault(condition, []).append(package.strip())
+    return list(extras.values())
+
+
+def _package_name(requirement: str) -> str:
+    return re.split(r"[^\w.-]", requirement)[0]
 
 
 def check_integer(name: str, value: object, *, at_least: int | None = None, at_most: int | None = None) -> int:

@@ -12,7 +12,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from isthmus.errors import InvalidInput, MissingDependency, check_integer, check_number
+import isthmus
+from isthmus.errors import InvalidInput, check_integer, check_number
 from isthmus.factories import call_factory, load_factory, network_and_call
 from isthmus.records import to_json
 
@@ -44,10 +45,7 @@ class Options:
 
 def run(options: Options) -> None:
     """Trace, then print."""
-    try:
-        from isthmus.nets.tracing import trace
-    except ModuleNotFoundError as error:
-        raise MissingDependency("isthmus inspect needs PyTorch: pip install 'isthmus[train]'") from error
+    trace = isthmus.trace  # before the network is made: where torch is missing, that is the thing to say
     model, args, kwargs = load(options.target)
     coupling = trace(model, args, kwargs, cut=options.cut or None, verify=options.verify)
     shares = {str(n): _share(coupling, n, options.core) for n in options.workers} if coupling.cut_axes else {}

@@ -1,1 +1,94 @@
-"""Networks and how they are cut: small dense subnetworks out of a whole, and merged back by ownership (PyTorch)."""
+"""Networks and how they are cut: small dense subnetworks out of a whole, and merged back by ownership (PyTorch).
+
+Importing this package loads no torch; each name loads what it needs at its first use.
+"""
+
+from typing import TYPE_CHECKING
+
+from isthmus.lazy import load_lazily
+
+if TYPE_CHECKING:
+    from isthmus.nets.coupling import Axis as Axis
+    from isthmus.nets.coupling import Coupling as Coupling
+    from isthmus.nets.coupling import Member as Member
+    from isthmus.nets.laws import NetPartition as NetPartition
+    from isthmus.nets.merge import Coverage as Coverage
+    from isthmus.nets.merge import coverage as coverage
+    from isthmus.nets.merge import merge as merge
+    from isthmus.nets.merge import zero_cross_blocks as zero_cross_blocks
+    from isthmus.nets.mlp import MLP as MLP
+    from isthmus.nets.mlp import MLPSpec as MLPSpec
+    from isthmus.nets.norms import recalibrate as recalibrate
+    from isthmus.nets.optimizer import cut_optimizer as cut_optimizer
+    from isthmus.nets.optimizer import merge_optimizer as merge_optimizer
+    from isthmus.nets.registry import rule as rule
+    from isthmus.nets.scaling import Scaling as Scaling
+    from isthmus.nets.scaling import scaled as scaled
+    from isthmus.nets.scaling import scaling as scaling
+    from isthmus.nets.scaling import search_readout as search_readout
+    from isthmus.nets.subnetwork import Subnetwork as Subnetwork
+    from isthmus.nets.subnetwork import build as build
+    from isthmus.nets.subnetwork import cut as cut
+    from isthmus.nets.tracing import trace as trace
+    from isthmus.nets.verify import Check as Check
+    from isthmus.nets.verify import Verdict as Verdict
+    from isthmus.nets.verify import verify as verify
+
+__all__ = [
+    "MLP",
+    "Axis",
+    "Check",
+    "Coupling",
+    "Coverage",
+    "MLPSpec",
+    "Member",
+    "NetPartition",
+    "Scaling",
+    "Subnetwork",
+    "Verdict",
+    "build",
+    "coverage",
+    "cut",
+    "cut_optimizer",
+    "merge",
+    "merge_optimizer",
+    "recalibrate",
+    "rule",
+    "scaled",
+    "scaling",
+    "search_readout",
+    "trace",
+    "verify",
+    "zero_cross_blocks",
+]
+
+load_lazily(
+    __name__,
+    {
+        "MLP": "isthmus.nets.mlp",
+        "Axis": "isthmus.nets.coupling",
+        "Check": "isthmus.nets.verify",
+        "Coupling": "isthmus.nets.coupling",
+        "Coverage": "isthmus.nets.merge",
+        "MLPSpec": "isthmus.nets.mlp",
+        "Member": "isthmus.nets.coupling",
+        "NetPartition": "isthmus.nets.laws",
+        "Scaling": "isthmus.nets.scaling",
+        "Subnetwork": "isthmus.nets.subnetwork",
+        "Verdict": "isthmus.nets.verify",
+        "build": "isthmus.nets.subnetwork",
+        "coverage": "isthmus.nets.merge",
+        "cut": "isthmus.nets.subnetwork",
+        "cut_optimizer": "isthmus.nets.optimizer",
+        "merge": "isthmus.nets.merge",
+        "merge_optimizer": "isthmus.nets.optimizer",
+        "recalibrate": "isthmus.nets.norms",
+        "rule": "isthmus.nets.registry",
+        "scaled": "isthmus.nets.scaling",
+        "scaling": "isthmus.nets.scaling",
+        "search_readout": "isthmus.nets.scaling",
+        "trace": "isthmus.nets.tracing",
+        "verify": "isthmus.nets.verify",
+        "zero_cross_blocks": "isthmus.nets.merge",
+    },
+)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from isthmus.errors import InvalidInput, MissingDependency, WorkerError
+from isthmus.errors import InvalidInput, WorkerError, missing_dependency
 from isthmus.records import Run, RunWriter, fresh_folder, read_run
 from isthmus.trainer.config import TrainConfig, under_torchrun
 
@@ -22,9 +22,7 @@ try:
     from isthmus.trainer.executors.serial import run_serial
     from isthmus.trainer.setup import set_up
 except ImportError as error:
-    raise MissingDependency(
-        f"training needs PyTorch and safetensors ({error}): pip install 'isthmus[train]'"
-    ) from error
+    raise missing_dependency("training", error) from error
 
 
 def run(config: TrainConfig, command: list[str] | None = None) -> Run | None:
