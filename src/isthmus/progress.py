@@ -1,14 +1,22 @@
-"""A progress line on a terminal, nothing anywhere else."""
+"""How far a long piece of work is, on standard error: a living line on a terminal, plain lines now and then elsewhere.
+
+A log, a pipe or a batch system gets a line after two seconds, then about every five, then ever more rarely up to every
+thirty; work shorter than two seconds says nothing. Lines are written when a step ends, so no thread is needed.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_FIRST_LINE, _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 2.0, 5.0, 30.0, 1.25  # seconds; a factor
 
 
 class Advance(Protocol):
@@ -18,13 +26,17 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress(title: str, total: int) -> Iterator[Advance]:
-    """Show one line on standard error while the block runs; silent when standard error is not a terminal.
+def progress(title: str, total: int, clock: Callable[[], float] = time.monotonic) -> Iterator[Advance]:
+    """Show on standard error how far the block is, while it runs.
 
     Args:
         title: what is being done, in a few words.
         total: number of steps.
+        clock: seconds, for the plain lines.
     """
+    if not sys.stderr.isatty():
+        yield _Lines(title, total, clock)
+        return
     line = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -34,7 +46,6 @@ def progress(title: str, total: int) -> Iterator[Advance]:
         TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
         transient=True,
-        disable=not sys.stderr.isatty(),
     )
     with line:
         task = line.add_task(title, total=total, note="")
@@ -43,3 +54,38 @@ def progress(title: str, total: int) -> Iterator[Advance]:
             line.update(task, advance=steps, note=note)
 
         yield advance
+
+
+@dataclass
+class _Lines:
+    """Writes "train digits: 120/600 (accuracy 0.93), 14 s, about 55 s left" where a line is due."""
+
+    title: str
+    total: int
+    clock: Callable[[], float]
+    done: int = 0
+    pause: float = _FIRST_PAUSE
+    start: float = field(init=False)
+    due: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start = self.clock()
+        self.due = self.start + _FIRST_LINE
+
+    def __call__(self, steps: int = 1, note: str = "") -> None:
+        self.done += steps
+        now = self.clock()
+        if now < self.due or self.done >= self.total:  # at the end the result itself follows
+            return
+        self.due, self.pause = now + self.pause, min(_LONGEST_PAUSE, _GROWTH * self.pause)
+        passed = now - self.start
+        said = f" ({note})" if note else ""
+        left = f", about {_duration(passed * (self.total - self.done) / self.done)} left" if self.done else ""
+        print(f"{self.title}: {self.done}/{self.total}{said}, {_duration(passed)}{left}", file=sys.stderr, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    """Return seconds as "55 s", "12 min" or "3.4 h"."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from isthmus.nets.mlp import MLP as MLP
     from isthmus.nets.mlp import MLPSpec as MLPSpec
     from isthmus.nets.norms import recalibrate as recalibrate
+    from isthmus.nets.norms import statistics as statistics
     from isthmus.nets.optimizer import cut_optimizer as cut_optimizer
     from isthmus.nets.optimizer import merge_optimizer as merge_optimizer
     from isthmus.nets.registry import rule as rule
@@ -57,6 +58,7 @@ __all__ = [
     "scaled",
     "scaling",
     "search_readout",
+    "statistics",
     "trace",
     "verify",
     "zero_cross_blocks",
@@ -87,6 +89,7 @@ load_lazily(
         "scaled": "isthmus.nets.scaling",
         "scaling": "isthmus.nets.scaling",
         "search_readout": "isthmus.nets.scaling",
+        "statistics": "isthmus.nets.norms",
         "trace": "isthmus.nets.tracing",
         "verify": "isthmus.nets.verify",
         "zero_cross_blocks": "isthmus.nets.merge",
