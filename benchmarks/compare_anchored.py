@@ -10,6 +10,7 @@ to a LIBSVM file first and read from there. Interrupted, it goes on where it sto
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -82,7 +83,7 @@ def write_figure(path: Path, cells: Path | None, processes: int) -> None:
     methods = ("gd", "diana", "gdci", "ist", "anchored")
     settings = replace(BASE, methods=methods, seeds=8, step_factors=(1.0, 2.0, 4.0), rounds=320)
     results = run_cells(cells_of(settings), cells, processes)
-    with RunWriter(path, "figure", figure_config(settings), replace=True) as writer:
+    with RunWriter(path, "figure", figure_config(settings), ["python", *sys.argv], replace=True) as writer:
         for row in figure_rows(results):
             writer.append(row)
         writer.finish({})

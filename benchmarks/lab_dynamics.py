@@ -8,6 +8,7 @@ Times are the best of several; rivals run in the same process, alternating with 
 
 from __future__ import annotations
 
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -150,7 +151,7 @@ def main() -> None:
         "caption": "Heterogeneous Perm-q; float64; best of three, in turns.",
         "panels": panels,
     }
-    with RunWriter(options.out, "figure", config, replace=True) as writer:
+    with RunWriter(options.out, "figure", config, ["python", *sys.argv], replace=True) as writer:
         found = growth(options, writer)
         dim = max(options.dims)
         found[f"peak memory beyond L at d = {min(dim, 500)}, in d x d arrays"] = peak_arrays(10, min(dim, 500))

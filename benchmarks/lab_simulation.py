@@ -8,6 +8,7 @@ one matrix product a worker. The Perm-1 rivals get equal workers, which share on
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -113,7 +114,7 @@ def main() -> None:
             for name in cases
         ],
     }
-    with RunWriter(options.out, "figure", config, replace=True) as writer:
+    with RunWriter(options.out, "figure", config, ["python", *sys.argv], replace=True) as writer:
         for name, times in cases.items():
             for rival, seconds in times.items():
                 writer.append({"panel": name, "series": rival, "x": rival, "y": seconds})

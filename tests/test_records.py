@@ -37,6 +37,36 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+MAKE_A_RUN = (
+    "import sys\n"
+    "from isthmus.records import RunWriter\n"
+    "with RunWriter(sys.argv[1], 'train', {}) as run: run.append({'round': 0})\n"
+)
+
+
+def test_a_run_made_by_a_script_names_the_script_and_no_command(tmp_path: Path) -> None:
+    script = tmp_path / "my_sweep.py"
+    script.write_text(MAKE_A_RUN)
+    subprocess.run([sys.executable, script, tmp_path / "run"], check=True)
+    run = read_run(tmp_path / "run")
+    assert (run.command, run.script) == (None, "my_sweep.py")
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["command"] is None
+
+
+def test_a_run_made_in_an_interpreter_has_neither_script_nor_command(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", MAKE_A_RUN, tmp_path / "run"], check=True)
+    run = read_run(tmp_path / "run")
+    assert (run.command, run.script) == (None, None)
+
+
+def test_a_run_written_before_scripts_were_recorded_is_still_read(tmp_path: Path) -> None:
+    write(tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    config = json.loads(path.read_text())
+    assert set(config) == {"format", "kind", "command", "config"}  # as it was then, where there is a command
+    assert read_run(tmp_path / "run").script is None
+
+
 def test_pandas_reads_the_rows(tmp_path: Path) -> None:
     write(tmp_path / "run")
     frame = pd.read_json(tmp_path / "run" / "rows.jsonl", lines=True)
@@ -57,7 +87,7 @@ def test_every_file_is_strict_json(tmp_path: Path) -> None:
 
 def test_an_earlier_run_is_kept_unless_replaced(tmp_path: Path) -> None:
     write(tmp_path / "run")
-    with pytest.raises(RecordError, match="already holds a run"):
+    with pytest.raises(RecordError, match="already holds a run: choose another folder, or add --replace to replace it"):
         write(tmp_path / "run")
     assert len(read_run(tmp_path / "run").rows) == 3
     write(tmp_path / "run", replace=True)

@@ -3,7 +3,8 @@
 ::
 
     RUN/
-      config.json       the resolved configuration and the exact command that reproduces the run
+      config.json       the resolved configuration and the exact command that reproduces the run; if it was made from
+                        Python, null instead of the command, and the name of the script (null in a notebook)
       environment.json  versions, platform, commit
       rows.jsonl        one JSON object a line, appended and flushed while the run goes on
       summary.json      written last: {"status": "finished" | "diverged" | "interrupted" | "failed", ...}
@@ -28,6 +29,7 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -66,7 +68,8 @@ class RunWriter:
         path: the folder; must not exist, or be empty, or (with ``replace``) hold an earlier run.
         kind: "analyze", "train", ...
         config: the resolved configuration, JSON-able.
-        command: argument list that reproduces the run (default: this process's command line).
+        command: argument list that reproduces the run; None where no single command does, as for a run made from
+            Python: then the name of the script is recorded.
         replace: remove an earlier run in this place first. Anything that is not a run is never removed.
 
     Raises:
@@ -84,11 +87,8 @@ class RunWriter:
         self.path = Path(path)
         self._closed = False
         _claim(self.path, replace)
-        argv = command if command is not None else ["isthmus", *sys.argv[1:]]
-        _write_json(
-            self.path / "config.json",
-            {"format": FORMAT, "kind": kind, "command": shlex.join(argv), "config": to_json(config)},
-        )
+        made = {"command": None, "script": _script()} if command is None else {"command": shlex.join(command)}
+        _write_json(self.path / "config.json", {"format": FORMAT, "kind": kind, **made, "config": to_json(config)})
         _write_json(self.path / "environment.json", environment())
         self._rows = (self.path / "rows.jsonl").open("a", encoding="utf-8")
 
@@ -139,20 +139,22 @@ class Run:
     Attributes:
         path: the folder.
         kind: "analyze", "train", ...
-        command: the exact command that reproduces it.
+        command: the exact command that reproduces it; None if it was made from Python.
         config: the resolved configuration.
         environment: versions, platform, commit.
         rows: one dict a line.
         summary: empty if the run was killed before its end.
+        script: the file name of the script that made it, if it was made from Python and not in a notebook.
     """
 
     path: Path
     kind: str
-    command: str
+    command: str | None
     config: dict[str, Any]
     environment: dict[str, Any]
     rows: list[dict[str, Any]] = field(repr=False)
     summary: dict[str, Any] = field(repr=False)
+    script: str | None = None
 
     @property
     def status(self) -> str:
@@ -179,6 +181,7 @@ def read_run(path: str | Path) -> Run:
         environment=_read_json(folder / "environment.json"),
         rows=_read_rows(folder / "rows.jsonl"),
         summary=_read_json(summary) if summary.exists() else {},
+        script=config.get("script"),
     )
 
 
@@ -188,7 +191,8 @@ def is_run(folder: Path) -> bool:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return False
-    fields = {"kind": str, "command": str, "config": dict}
+    text = (str, NoneType)
+    fields: dict[str, type | tuple[type, ...]] = {"kind": str, "command": text, "script": text, "config": dict}
     return (
         isinstance(config, dict)
         and config.get("format") == FORMAT
@@ -213,6 +217,12 @@ def environment() -> dict[str, Any]:
     }
 
 
+def _script() -> str | None:
+    """The file name of the script that runs, without its folder: a record is shown to others."""
+    path = getattr(sys.modules.get("__main__"), "__file__", None)
+    return Path(path).name if path else None
+
+
 def _commit() -> str | None:
     git = shutil.which("git")
     here = Path(__file__).resolve().parent
@@ -231,7 +241,10 @@ def _claim(path: Path, replace: bool) -> None:
             if not is_run(path):
                 raise RecordError(f"{path} exists and is not a run of isthmus: choose another folder")
             if not replace:
-                raise RecordError(f"{path} already holds a run: choose another folder or remove it")
+                raise RecordError(
+                    f"{path} already holds a run: choose another folder, or add --replace to replace it "
+                    "(in Python: replace=True)"
+                )
             shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -108,6 +108,19 @@ def test_a_later_report_replaces_the_earlier_and_leaves_other_files_alone(runs: 
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror=alert(2)> & "quoted" $\\nonsense$ %{x} _'
 
 
+def test_a_run_made_from_python_says_that_no_command_repeats_it(runs: Any, tmp_path: Path) -> None:
+    """The script's name stands there as text, and nothing stands in the place of a command."""
+    with RunWriter(runs.root / "own", "claims", {}) as writer:
+        writer.append({"round": 0})
+    record = json.loads((writer.path / "config.json").read_text())
+    for script, said in (("sweep.py", "by sweep.py"), (HOSTILE, f"by {HOSTILE}"), (None, "in a notebook")):
+        (writer.path / "config.json").write_text(json.dumps(record | {"script": script}))
+        page = write_report([writer.path], tmp_path / "out")
+        assert f"Made from Python {said}" in Page(page).text
+        assert "cannot be repeated by one command" in Page(page).text
+        assert "<pre>" not in page.read_text()[page.read_text().rindex('<section id="runs">') :]
+
+
 def test_hostile_words_are_shown_as_words(runs: Any, tmp_path: Path) -> None:
     paths = [
         runs.training("a", data=HOSTILE, law=HOSTILE, activation="<b>relu</b>"),

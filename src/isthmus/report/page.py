@@ -129,7 +129,7 @@ def _table(table: Table) -> str:
 
 def _runs(runs: Sequence[Run]) -> str:
     return (
-        '<section id="runs"><h2>The runs</h2><p>Each command repeats its run; the same seed gives the same numbers.</p>'
+        '<section id="runs"><h2>The runs</h2><p>A command repeats its run; the same seed gives the same numbers.</p>'
         + "".join(map(_run, runs))
         + "</section>"
     )
@@ -149,10 +149,19 @@ def _run(run: Run) -> str:
     return (
         f'<article><h3>{_text(run.path.name)} <span class="badge {known}">{_text(run.status)}</span></h3>'
         + (f'<p class="warning">{_text(plain(error))}</p>' if error is not None else "")
-        + f'<pre><code>{_text(run.command)}</code></pre><p class="soft">{_text(" · ".join(facts))}</p>'
+        + _origin(run)
+        + f'<p class="soft">{_text(" · ".join(facts))}</p>'
         f'<details><summary>Configuration</summary><div class="table"><table><tbody>{flags}</tbody></table></div>'
         "</details></article>"
     )
+
+
+def _origin(run: Run) -> str:
+    """The command that repeats the run, or that there is none."""
+    if run.command is not None:
+        return f"<pre><code>{_text(run.command)}</code></pre>"
+    by = f"by {run.script}" if run.script else "in a notebook or an interpreter"
+    return f"<p>{_text(f'Made from Python {by}; it cannot be repeated by one command.')}</p>"
 
 
 _FACTS = (("started", "started"), ("commit", "commit"), ("cores", "cores"), ("on", "platform"))

@@ -16,7 +16,7 @@ def train(config: TrainConfig, command: list[str] | None = None) -> Run | None:
 
     Args:
         config: what to train and how.
-        command: the arguments that reproduce the run, for its record (default: this process's command line).
+        command: the command line that reproduces the run, for its record; None if there is none.
 
     Raises:
         InvalidInput: a configuration that cannot run, before any process starts.
