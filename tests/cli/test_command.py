@@ -1,14 +1,22 @@
 """The command as a person meets it: help, bad input in one line, exit codes."""
 
+import enum
 import json
+import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
+import tyro
 
 import isthmus
-from isthmus.cli import COMMANDS, main
+from isthmus.cli import COMMANDS, main, status
+from isthmus.cli.refuse import refusing_in_one_line
+from isthmus.errors import InvalidInput
+from isthmus.records import read_run
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -79,6 +87,125 @@ def test_version_by_both_names(start: list[str]) -> None:
 )
 def test_bad_input_is_one_line(arguments: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert message in refused(capsys, *arguments.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("train --worker 2", "unknown flag `--worker`; did you mean `--workers`?"),
+        ("train --zzzz", "unknown flag `--zzzz`"),
+        ("train -w 2", "unknown flag `-w`"),
+        ("train --config x.toml", "unknown flag `--config`"),
+        ("report --runs x", "unknown flag `--runs`"),
+        ("train --workers two", "`--workers` must be an integer, got 'two'"),
+        ("train --workers=two", "`--workers` must be an integer, got 'two'"),
+        ("train --workers", "`--workers` must be an integer, got no value"),
+        ("train --workers --rounds 3", "`--workers` must be an integer, got no value"),
+        ("train --core much", "`--core` must be a number, got 'much'"),
+        ("train --lr high", "`--lr` must be a number or None, got 'high'"),
+        ("train --widths 3 x", "`--widths` must be integers, got '3 x'"),
+        ("compare --values 1 b", "`--values` must be numbers, got '1 b'"),
+        ("train --out", "`--out` must be a path or None, got no value"),
+        ("train --keep-state maybe", "`--keep-state` must be one of True, False, None, got 'maybe'"),
+        ("train --json yes", "`--json` takes no value, got 'yes'"),
+        ("report x --json=yes", "`--json` takes no value, got 'yes'"),
+        ("train stray", "unexpected argument 'stray'"),
+        ("train --workers 1 2", "unexpected argument '2' after `--workers 1`"),
+        ("train -- --workers", "unexpected argument '--workers'"),
+        ("inspect a:b c:d", "unexpected argument 'c:d'"),
+        ("train --seed 1 --rounds 2 --seed 3", "`--seed` must be given once, got it 2 times"),
+        ("train --local_steps 3 --local-steps=4", "`--local-steps` must be given once, got it 2 times"),
+        ("demo --replace --replace", "`--replace` must be given once, got it 2 times"),
+    ],
+)
+def test_what_cannot_be_parsed_is_one_line(arguments: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(capsys, *arguments.split()) == f"isthmus: {line}"
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_refuses_an_unknown_flag_in_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(capsys, name, "--nonsense", "1") == "isthmus: unknown flag `--nonsense`"
+
+
+class _Kind(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+
+@dataclass(frozen=True)
+class _Inner:
+    depth: int = 1
+
+
+@dataclass(frozen=True)
+class _Options:
+    """Types of flags that no command has yet, or that it may get."""
+
+    choice: Literal["good", "better"] = "good"
+    kind: _Kind = _Kind.RED
+    pair: tuple[int, float] = (1, 2.0)
+    mixed: float | Literal["auto"] = "auto"
+    inner: _Inner = _Inner()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("--choice bettr", "`--choice` must be one of good, better, got 'bettr'; did you mean 'better'?"),
+        ("--choice", "`--choice` must be 'good', 'better', got no value"),
+        ("--kind x", "`--kind` must be one of RED, BLUE, got 'x'"),
+        ("--pair 1", "`--pair` must be 2 values (an integer, a number), got '1'"),
+        ("--pair 1 x", "`--pair` must be 2 values (an integer, a number), got '1 x'"),
+        ("--mixed x", "`--mixed` must be a number or 'auto', got 'x'"),
+        ("--depth x", "`--depth` must be an integer, got 'x'"),
+        ("--dept 3", "unknown flag `--dept`; did you mean `--depth`?"),
+    ],
+)
+def test_every_type_of_flag_is_refused_in_one_line(arguments: str, line: str) -> None:
+    with pytest.raises(InvalidInput, match=f"^{re.escape(line)}$"), refusing_in_one_line(arguments.split(), _Options):
+        tyro.cli(_Options, args=arguments.split(), config=(tyro.conf.OmitArgPrefixes,))
+
+
+@pytest.mark.parametrize("arguments", ["--worker 2", "--workers two", "--workers", "stray", "--keep-state maybe"])
+def test_without_the_parsers_hook_its_own_words_are_one_line(
+    arguments: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hook is not part of tyro's stable interface: a version without it."""
+    monkeypatch.setitem(sys.modules, "tyro._errors", None)
+    line = refused(capsys, "train", *arguments.split())
+    assert arguments.split()[-1].strip("-") in line
+    assert not set("│╭╰─├") & set(line)
+
+
+def test_exit_codes_are_said_and_follow_the_status(capsys: pytest.CaptureFixture[str]) -> None:
+    main([])
+    said = "exit codes: 0 fine, 1 a worker failed, 2 bad input, 3 a training diverged, 130 interrupted"
+    assert said in capsys.readouterr().out
+    status.exit_unless_fine("finished")
+    for ended, code in (("failed", 1), ("diverged", 3), ("interrupted", 130)):
+        with pytest.raises(SystemExit) as stop:
+            status.exit_unless_fine(ended)
+        assert stop.value.code == code
+
+
+def test_a_training_that_diverged_says_so_and_exits_with_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    flags = ["--lr", "1e30", "--rounds", "3", "--workers", "2", "--widths", "8", "--norm", "none"]
+    with pytest.raises(SystemExit) as stop:
+        main(["train", *flags, "--executor", "serial", "--json", "--out", str(out)])
+    assert stop.value.code == 3
+    assert json.loads(capsys.readouterr().out)["status"] == "diverged"
+    run = read_run(out)
+    assert run.status == "diverged"
+    assert run.command == f"isthmus train {' '.join(flags)} --executor serial --json --out {out}"
+
+
+def test_an_out_that_exists_names_the_flag_that_replaces_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["analyze", "--dim", "4", "--rounds", "2", "--seeds", "2", "--out", str(tmp_path / "run")]
+    main(arguments)
+    capsys.readouterr()
+    assert "add --replace to replace it" in refused(capsys, *arguments)
+    main([*arguments, "--replace"])
 
 
 def test_a_malformed_libsvm_file_is_named_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,8 @@
 """The command ``isthmus``: arguments to a frozen dataclass to one call; no logic.
 
 Each command is a module of this folder with a frozen dataclass (its fields are the flags) and a function ``run`` that
-takes it. :data:`COMMANDS` names them; a command's module is imported only when it is asked for, so that the lab's
-commands never load torch.
+takes it and the command line it came from, for the record of a run. :data:`COMMANDS` names them; a command's module is
+imported only when it is asked for, so that the lab's commands never load torch.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Any
 import tyro
 
 from isthmus import __version__
+from isthmus.cli import status
+from isthmus.cli.refuse import refusing_in_one_line
 from isthmus.errors import IsthmusError, check_choice
 
 COMMANDS = {
@@ -32,17 +34,17 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command; bad input prints one line and exits with 2, Ctrl-C exits with 130."""
+    """Run one command; bad input prints one line and exits with 2, Ctrl-C with 130 (:mod:`isthmus.cli.status`)."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
     try:
         _dispatch(argv)
         sys.stdout.flush()
     except IsthmusError as error:
         print(f"isthmus: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        raise SystemExit(status.BAD_INPUT) from None
     except KeyboardInterrupt:
         print("isthmus: interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(status.INTERRUPTED) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
@@ -57,7 +59,7 @@ def _dispatch(argv: list[str]) -> None:
         return
     name = check_choice("command", argv[0], COMMANDS)
     module = import_module(f"isthmus.cli.{name}")
-    module.run(_parse(module, name, argv[1:]))
+    module.run(_parse(module, name, argv[1:]), ["isthmus", *argv])
 
 
 def _parse(module: ModuleType, name: str, argv: list[str]) -> Any:
@@ -71,14 +73,15 @@ def _parse(module: ModuleType, name: str, argv: list[str]) -> Any:
     twin = type(kind.__name__, (kind,), {"__post_init__": lambda self: None, "__doc__": kind.__doc__})
 
     def parse(default: Any) -> Any:
-        return tyro.cli(
-            twin,
-            prog=f"isthmus {name}",
-            args=argv,
-            default=default,
-            description=module.__doc__,
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
+        with refusing_in_one_line(argv, kind):
+            return tyro.cli(
+                twin,
+                prog=f"isthmus {name}",
+                args=argv,
+                default=default,
+                description=module.__doc__,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
 
     flags = parse(twin())
     if getattr(flags, "config", None) is not None:
@@ -88,6 +91,7 @@ def _parse(module: ModuleType, name: str, argv: list[str]) -> Any:
 
 def _usage() -> str:
     lines = [f"  {name:<10} {what}" for name, what in COMMANDS.items()]
+    codes = ", ".join(f"{code} {meaning}" for code, meaning in status.MEANINGS.items())
     return "\n".join(
         [
             "usage: isthmus COMMAND [flags]        isthmus COMMAND --help for its flags",
@@ -95,5 +99,7 @@ def _usage() -> str:
             "Independent Subnetwork Training: exact theory on quadratics, and a trainer over processes.",
             "",
             *lines,
+            "",
+            f"exit codes: {codes}",
         ]
     )

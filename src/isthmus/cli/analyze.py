@@ -37,14 +37,14 @@ class Options(Settings):
     json: bool = False
     """Print one JSON object instead of tables."""
 
-def run(options: Options) -> None:
+def run(options: Options, command: list[str]) -> None:
     """Analyse, write the run, print; or make a figure."""
     if options.figure is not None:
-        _make_figure(options)
+        _make_figure(options, command)
         return
     found = analyze(Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)}))
     out = options.out or fresh_folder(f"analyze-{_subject(options)}")
-    with RunWriter(out, "analyze", found.config, replace=options.replace) as writer:
+    with RunWriter(out, "analyze", found.config, command, options.replace) as writer:
         for row in found.rows:
             writer.append(row)
         writer.finish(found.summary, found.status)
@@ -61,11 +61,11 @@ def _subject(options: Options) -> str:
     return options.problem if options.problem != "data" else Path(place).stem or kind
 
 
-def _make_figure(options: Options) -> None:
+def _make_figure(options: Options, command: list[str]) -> None:
     name = check_choice("figure", str(options.figure), FIGURES)
     figure = FIGURES[name](options.seed)
     out = options.out or fresh_folder(f"figure-{name}")
-    with RunWriter(out, "figure", figure.config | {"seed": options.seed}, replace=options.replace) as writer:
+    with RunWriter(out, "figure", figure.config | {"seed": options.seed}, command, options.replace) as writer:
         for row in figure.rows:
             writer.append(row)
     drawn = draw_png(read_run(out), out)

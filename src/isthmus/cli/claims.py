@@ -26,7 +26,7 @@ class Options:
     """Print one JSON list instead of a table."""
 
 
-def run(options: Options) -> None:
+def run(options: Options, command: list[str]) -> None:
     """Check all claims and print the table."""
     verdicts = []
     with progress("checking claims", len(CLAIMS)) as advance:

@@ -37,14 +37,14 @@ class Options(Comparison):
     """Print one JSON object instead of tables."""
 
 
-def run(options: Options) -> None:
+def run(options: Options, command: list[str]) -> None:
     """Compare, write the run, print."""
     settings = Comparison(**{field.name: getattr(options, field.name) for field in fields(Comparison)})
     cells = cells_of(settings, options.over, options.values)
     results = run_cells(cells, options.cells, options.processes)
     values = [value for value in options.values for _ in settings.methods] if options.over else []
     out = options.out or fresh_folder(f"compare-{settings.problem}")
-    with RunWriter(out, "figure", figure_config(settings, options.over), replace=options.replace) as writer:
+    with RunWriter(out, "figure", figure_config(settings, options.over), command, options.replace) as writer:
         for row in sweep_rows(results, values) if options.over else figure_rows(results):
             writer.append(row)
         writer.finish({"results": [_without_curves(one) for one in results]})

@@ -43,7 +43,7 @@ class Options:
         check_number("core", self.core, at_least=0.0, at_most=1.0)
 
 
-def run(options: Options) -> None:
+def run(options: Options, command: list[str]) -> None:
     """Trace, then print."""
     trace = isthmus.trace  # before the network is made: where torch is missing, that is the thing to say
     model, args, kwargs = load(options.target)

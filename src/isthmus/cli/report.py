@@ -31,7 +31,7 @@ class Options:
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 
 
-def run(options: Options) -> None:
+def run(options: Options, command: list[str]) -> None:
     """Write the report and say where it is."""
     page = write_report(options.runs, options.out)
     figures = sorted((page.parent / FIGURES).glob("*.png"))

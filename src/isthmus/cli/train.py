@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.table import Table
 
+from isthmus.cli import status
 from isthmus.errors import WorkerError
 from isthmus.records import Run
 from isthmus.trainer import TrainConfig, train
@@ -27,18 +28,20 @@ class Options(TrainConfig):
     """print the summary as JSON"""
 
 
-def run(options: Options) -> None:
-    """Train, then print the table, or the summary as JSON; a failed worker is one line and exit code 1."""
+def run(options: Options, command: list[str]) -> None:
+    """Train, then print the table, or the summary as JSON; a failed worker is one line. Exit codes: ``cli.status``."""
     values = {field.name: getattr(options, field.name) for field in dataclasses.fields(TrainConfig)}
     try:
-        done = train(TrainConfig(**values))
+        done = train(TrainConfig(**values), command)
     except WorkerError as error:
         print(f"isthmus: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+        raise SystemExit(status.WORKER_FAILED) from None
     if done is not None:  # the root; other workers under torchrun have nothing to show
         _show(done, options.json)
     if under_torchrun():
         _leave()
+    if done is not None:
+        status.exit_unless_fine(done.status)
 
 
 def _leave() -> NoReturn:
@@ -46,7 +49,8 @@ def _leave() -> NoReturn:
 
     A thread of the process group that wakes up while Python shuts down is unwound through C++ that must not be: about
     one torchrun worker in a hundred was aborted so (SIGABRT, "terminate called without an active exception"), and
-    torchrun then failed the whole run. Workers that isthmus starts itself end in this way too, as all processes of
+    torchrun then failed the whole run. (A run that diverged ends with 0 here, as torchrun makes an error of its own of
+    any other code; the summary says it.) Workers that isthmus starts itself end in this way too, as all processes of
     multiprocessing do.
     """
     sys.stdout.flush()

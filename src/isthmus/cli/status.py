@@ -1,0 +1,18 @@
+"""Exit codes: what a shell or a batch system learns about how a command ended."""
+
+FINE, WORKER_FAILED, BAD_INPUT, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
+MEANINGS = {
+    FINE: "fine",
+    WORKER_FAILED: "a worker failed",
+    BAD_INPUT: "bad input",
+    DIVERGED: "a training diverged",
+    INTERRUPTED: "interrupted",
+}
+_OF_STATUS = {"finished": FINE, "failed": WORKER_FAILED, "diverged": DIVERGED, "interrupted": INTERRUPTED}
+
+
+def exit_unless_fine(run_status: str) -> None:
+    """Raise SystemExit with the code for a run's status, as it stands in its summary; return where it is fine."""
+    code = _OF_STATUS[run_status]
+    if code != FINE:
+        raise SystemExit(code)
