@@ -1,14 +1,18 @@
 """Training runs to curves, bars, tables and headlines: the numbers on the page are the runs' numbers."""
 
 import json
+import math
 import statistics
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from isthmus.records import Run, RunWriter, read_run
 from isthmus.report.curves import averaged, curves, traffic
+from isthmus.report.noise import _seed_error
 from isthmus.report.plots import Bars, Plot, Section
 from isthmus.report.strategies import STRATEGIES
 from isthmus.report.train import training_sections
@@ -130,10 +134,81 @@ def test_headlines_compare_ist_with_its_rivals(runs: Any) -> None:
     assert section.headlines == (
         ("86.1 %", "test accuracy of IST, fixed pieces"),
         ("24.6 %", "of the network's parameters are held by one worker of it"),
-        ("2.5", "points of accuracy behind narrow net (88.6 %) for the same bytes"),
-        ("1.1", "points of accuracy ahead of local SGD (85.0 %) for 8.1 × fewer bytes"),
-        ("3.9", "points of accuracy behind data parallel (90.0 %) for 81 × fewer bytes"),
+        ("2.5", "points of accuracy behind narrow net (88.6 %) for the same bytes at the busiest worker"),
+        ("1.1", "points of accuracy ahead of local SGD (85.0 %) for 8.1 × fewer bytes at the busiest worker"),
+        ("3.9", "points of accuracy behind data parallel (90.0 %) for 81 × fewer bytes at the busiest worker"),
     )
+
+
+def amend(path: Path, **summary: Any) -> Path:
+    """Change some numbers of a run's summary."""
+    file = path / "summary.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | summary))
+    return path
+
+
+def against_narrow(runs: Any, ist: list[float], narrow: list[float], targets: int | None) -> tuple[str, str]:
+    """The headline about the narrow network, for these accuracies by seed."""
+    known = {} if targets is None else {"test_targets": targets}
+    paths = [
+        amend(runs.training(f"{name}-{seed}", name, seed=seed), test_accuracy=score, **known)
+        for name, scores in (("ist", ist), ("narrow", narrow))
+        for seed, score in enumerate(scores)
+    ]
+    (section,) = training_sections(read(*paths))
+    (found,) = [headline for headline in section.headlines if "narrow net" in headline[1]]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("ist", "narrow", "targets", "big"),
+    [
+        ([0.975], [0.981], None, "level"),  # under a point, and nothing known of the test set
+        ([0.965], [0.981], None, "1.6"),
+        ([0.965], [0.981], 360, "level"),  # 6 of 360 images: two proportions differ by 2.3 points by chance
+        ([0.965], [0.981], 10_000, "1.6"),
+        ([0.980], [0.981], 10_000, "level"),
+        ([1.0], [1.0], 360, "level"),
+        ([0.97, 0.98, 0.99], [0.98, 0.985, 0.99], 10_000, "level"),  # the seeds say it, whatever the test set
+        ([0.980, 0.981, 0.982], [0.985, 0.986, 0.987], 10_000, "0.5"),
+        ([0.980, 0.981, 0.982], [0.981], 360, "level"),  # one seed has no spread: the test set's error
+        ([0.98, 0.98], [0.98, 0.98], None, "level"),
+        ([0.97, 0.97], [0.98, 0.98], None, "1.0"),
+    ],
+)
+def test_a_difference_is_a_headline_only_beyond_chance(
+    ist: list[float], narrow: list[float], targets: int | None, big: str, runs: Any
+) -> None:
+    shown, words = against_narrow(runs, ist, narrow, targets)
+    assert shown == big
+    if big == "level":
+        assert words.startswith(f"with narrow net ({100 * statistics.fmean(narrow):.1f} %)")
+    else:
+        assert words.startswith("points of accuracy behind narrow net")
+
+
+def test_the_error_over_seeds_is_welchs_and_covers() -> None:
+    """Two strategies that are the same differ beyond the error in 5 % of experiments, not more (4.5 sigma of 4000)."""
+    random = np.random.default_rng(0)
+    scores = random.normal(0.9, [[0.01]] * 3 + [[0.03]] * 3, (4000, 6, 1))[..., 0]
+    beyond = [abs(a[:3].mean() - a[3:].mean()) > _seed_error(list(a[:3]), list(a[3:])) for a in scores]
+    assert 0.02 < np.mean(beyond) < 0.05 + 4.5 * math.sqrt(0.05 * 0.95 / 4000)
+    for a in scores[:20]:
+        ours = stats.ttest_ind(a[:3], a[3:], equal_var=False).confidence_interval(0.95)
+        assert _seed_error(list(a[:3]), list(a[3:])) == pytest.approx((ours.high - ours.low) / 2, rel=1e-9)
+
+
+def test_headlines_count_the_bytes_of_the_busiest_worker(runs: Any) -> None:
+    """The first worker sends the others their pieces: its bytes are what a link must carry, not the mean."""
+    paths = [runs.training("ist"), runs.training("narrow", "narrow")]
+    rows = paths[0] / "rows.jsonl"
+    changed = [json.loads(line) for line in rows.read_text().splitlines()]
+    for row in changed:
+        sent = row["sent_bytes"][0]
+        row["sent_bytes"] = [4 * sent, 0, 0, 0]  # the same mean
+    rows.write_text("".join(json.dumps(row) + "\n" for row in changed))
+    (section,) = training_sections(read(*paths))
+    assert any("for 2.5 × more bytes at the busiest worker" in words for _, words in section.headlines)
 
 
 def test_a_rival_with_other_workers_is_not_compared(runs: Any) -> None:

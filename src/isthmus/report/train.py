@@ -8,6 +8,7 @@ from typing import Any
 
 from isthmus.records import Run
 from isthmus.report.curves import Curve, averaged, curves, traffic
+from isthmus.report.noise import is_noise
 from isthmus.report.plots import Bars, Figure, Plot, Section, Series, Table, slug
 from isthmus.report.strategies import LAWS, STRATEGIES
 from isthmus.report.wording import mean, percent, plain, prefix_for, scaled, seconds, spread, times
@@ -18,7 +19,10 @@ _INTRO = (
     "The same network trained by several strategies. Test accuracy is the share of held-out examples that the joined "
     "network gets right."
 )
-_ONE_SEED = " Where a strategy has one seed only, a difference of a few examples is chance."
+_ONE_SEED = (
+    " Where a strategy has one seed only, a difference of a few examples is chance; headlines call a difference level "
+    "when it is within the error of the test set."
+)
 _ACCURACY_CAPTION = (
     "The same curves four times: against rounds, samples seen, bytes sent and received by the busiest worker, and "
     "seconds. Higher and further left is better; which strategy leads depends on what is dear."
@@ -254,15 +258,23 @@ def _same_size(one: Curve, other: Curve) -> bool:
 
 
 def _against(score: float, ours: Curve, other: float, rival: Curve) -> tuple[str, str]:
+    """The difference as a headline, or that there is none beyond chance; and the bytes at the busiest worker."""
+    price = _price(ours, rival)
+    if is_noise(ours, rival):
+        return "level", f"with {rival.label} ({percent(other)}){price}"
     points = 100 * (score - other)
-    words = f"points of accuracy {'ahead of' if points >= 0 else 'behind'} {rival.label} ({percent(other)})"
-    sent, spent = mean(ours.average("sent_bytes")), mean(rival.average("sent_bytes"))
-    if sent and spent:
-        ratio = spent / sent
-        same = math.isclose(ratio, 1.0, rel_tol=0.05)
-        more, less = f"for {times(spent, sent)} fewer bytes", f"for {times(sent, spent)} more bytes"
-        words += " for the same bytes" if same else f" {more if ratio > 1 else less}"
+    words = f"points of accuracy {'ahead of' if points >= 0 else 'behind'} {rival.label} ({percent(other)}){price}"
     return f"{abs(points):.1f}", words
+
+
+def _price(ours: Curve, rival: Curve) -> str:
+    sent, spent = mean(ours.traffic()), mean(rival.traffic())
+    if not sent or not spent:
+        return ""
+    if math.isclose(sent, spent, rel_tol=0.05):
+        return " for the same bytes at the busiest worker"
+    fewer = f"{times(spent, sent)} fewer" if spent > sent else f"{times(sent, spent)} more"
+    return f" for {fewer} bytes at the busiest worker"
 
 
 def _warnings(runs: Sequence[Run]) -> tuple[str, ...]:
