@@ -7,6 +7,7 @@ the extra ``train``). Importing ``isthmus`` loads none of them: each comes with 
 from typing import TYPE_CHECKING
 
 from isthmus.lazy import load_lazily
+from isthmus.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from isthmus import data as data
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from isthmus.nets.subnetwork import cut as cut
     from isthmus.nets.tracing import trace as trace
 
-__version__ = "0.1.0"
 __all__ = ["cut", "data", "lab", "merge", "nets", "partitions", "report", "trace", "trainer"]
 
 load_lazily(

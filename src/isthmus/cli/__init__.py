@@ -17,10 +17,10 @@ from typing import Any
 
 import tyro
 
-from isthmus import __version__
 from isthmus.cli import status
 from isthmus.cli.refuse import refusing_in_one_line
 from isthmus.errors import IsthmusError, check_choice
+from isthmus.version import __version__
 
 COMMANDS = {
     "analyze": "exact theory of IST on a quadratic, beside simulation",

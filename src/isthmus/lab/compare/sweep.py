@@ -12,12 +12,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from isthmus import __version__
 from isthmus.errors import InvalidInput, RecordError, check_choice, check_integer
 from isthmus.lab.compare.result import compare_one
 from isthmus.lab.compare.roster import ROSTER
 from isthmus.lab.compare.settings import Comparison
 from isthmus.progress import progress
+from isthmus.version import __version__
 
 SWEPT = ("step_factors", "workers", "keep", "local_steps", "heterogeneity", "period", "condition_number", "dim")
 
