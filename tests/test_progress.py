@@ -60,6 +60,20 @@ def test_lines_come_after_two_seconds_then_every_five_then_more_rarely(capsys: p
     assert max(pauses) == pytest.approx(30.0, abs=0.11)
 
 
+def test_a_helping_process_says_nothing() -> None:
+    code = (
+        "import itertools\n"
+        "from isthmus.progress import progress, silence\n"
+        "clock = itertools.count(0, 100).__next__\n"
+        "with progress('said', 9, clock) as advance: advance()\n"
+        "silence()\n"
+        "with progress('not said', 9, clock) as advance: advance()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("said: 1/9, ")
+
+
 def test_shown_on_a_terminal_and_not_mixed_with_the_result() -> None:
     """Standard error is a real pseudo-terminal, standard output a pipe."""
     ours, theirs = pty.openpty()

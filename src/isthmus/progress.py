@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import Event
 from typing import Protocol
 
 from rich.console import Console
@@ -25,6 +26,17 @@ class Advance(Protocol):
     def __call__(self, steps: int = 1, note: str = "") -> None: ...
 
 
+_silent = Event()
+
+
+def silence() -> None:
+    """Show no progress in this process any more: it helps another, which says how far the whole work is."""
+    _silent.set()
+
+
+def _say_nothing(steps: int = 1, note: str = "") -> None: ...
+
+
 @contextmanager
 def progress(title: str, total: int, clock: Callable[[], float] = time.monotonic) -> Iterator[Advance]:
     """Show on standard error how far the block is, while it runs.
@@ -34,6 +46,9 @@ def progress(title: str, total: int, clock: Callable[[], float] = time.monotonic
         total: number of steps.
         clock: seconds, for the plain lines.
     """
+    if _silent.is_set():
+        yield _say_nothing
+        return
     if not sys.stderr.isatty():
         yield _Lines(title, total, clock)
         return

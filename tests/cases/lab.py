@@ -1,4 +1,4 @@
-"""Problems and sketches that the lab's tests run through."""
+"""Problems, sketches and exact bounds that the lab's tests run through."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from isthmus.lab import (
+    IST,
     Bernoulli,
     Identity,
     ImportanceSampling,
@@ -16,8 +17,10 @@ from isthmus.lab import (
     RandomSparsification,
     ScaledPermutation,
     Sketch,
+    theory,
 )
 from isthmus.lab.arrays import Array
+from isthmus.lab.theory import ExactBound
 
 GRID = [(5, 5), (4, 2), (6, 3), (6, 2), (8, 4)]  # (d, n)
 
@@ -72,4 +75,39 @@ SKETCHES: dict[str, tuple[int, int, Callable[[Quadratic], Sketch]]] = {
     "bernoulli": (2, 4, lambda problem: Bernoulli(2, 4, 0.3)),
     "bernoulli, scale 1": (3, 2, lambda problem: Bernoulli(3, 2, 0.7, scale=1.0)),
     "importance": (2, 4, lambda problem: ImportanceSampling(2, [[0.2, 0.9, 0.5, 1.0], [0.7, 0.3, 0.4, 0.6]])),
+}
+
+
+def _gradient_descent(problem: Quadratic, x0: Array, rounds: int, share: float) -> ExactBound:
+    return theory.gradient_descent_rate(problem, share * 2 / float(problem.spectrum[-1]), x0, rounds)
+
+
+def _theorem1(bound: Callable[..., ExactBound]) -> Callable[..., ExactBound]:
+    def at(problem: Quadratic, x0: Array, rounds: int, share: float) -> ExactBound:
+        n, d = problem.workers, problem.dim
+        theta = theory.theorem1(problem, Permutation(n, d)).theta
+        return bound(problem, IST(Permutation(n, d), share / theta if np.isfinite(theta) else share), x0, rounds)
+
+    return at
+
+
+def _sgd(problem: Quadratic, x0: Array, rounds: int, share: float) -> ExactBound:
+    sketch = Permutation(problem.workers, problem.dim)
+    limit = theory.sgd_rate(problem, IST(sketch, 1e-9), x0, 1).assumptions[0].number
+    return theory.sgd_rate(problem, IST(sketch, share * limit), x0, rounds)
+
+
+def _theorem2(form: str) -> Callable[..., ExactBound]:
+    return lambda problem, x0, rounds, share: theory.theorem2(problem, share, x0, rounds, form)
+
+
+# name: (the theorem, whether it is for b = 0, a bound for (problem, x0, rounds, share of the step size it admits))
+BOUNDS: dict[str, tuple[Callable[..., ExactBound], bool, Callable[..., ExactBound]]] = {
+    "gradient descent": (theory.gradient_descent_rate, False, _gradient_descent),
+    "theorem 1, contraction": (theory.theorem1_contraction, True, _theorem1(theory.theorem1_contraction)),
+    "theorem 1, average": (theory.theorem1_average, True, _theorem1(theory.theorem1_average)),
+    "SGD on f~": (theory.sgd_rate, False, _sgd),
+    "theorem 2, printed": (theory.theorem2, False, _theorem2("printed")),
+    "theorem 2, tight": (theory.theorem2, False, _theorem2("tight")),
+    "theorem 2, beta-free": (theory.theorem2, False, _theorem2("beta-free")),
 }

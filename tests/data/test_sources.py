@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
+from cases.data import LENGTH, SOURCES
 from isthmus.data import Dataset, load, load_standardized, read_text, standardize, stochastic_block_model, train_test
 from isthmus.errors import DataError, InvalidInput
 
@@ -152,6 +153,24 @@ def test_data_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     ):
         with pytest.raises(InvalidInput, match=message):
             load(name)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_every_source_is_sound(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same data every time, of the shape it says, and fit to be split."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    name = SOURCES[source](tmp_path)
+    data, again = load(name, LENGTH), load(name, LENGTH)
+    assert np.array_equal(data.features, again.features)
+    assert np.array_equal(data.targets, again.targets)
+    assert len(data.features) == len(data.targets) == data.samples > 0
+    assert data.features[0].size == np.prod(data.shape)
+    if data.classes:
+        assert 0 <= data.targets.min() <= data.targets.max() < data.classes
+    train, test = train_test(data, seed=0)
+    assert min(train.samples, test.samples) > 0
+    assert data.name
 
 
 def test_numbers_only_where_a_scale_is_needed() -> None:

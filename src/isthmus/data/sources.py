@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from sklearn import datasets
@@ -34,11 +35,12 @@ def load(name: str, length: int | None = None) -> Dataset:
         DataError: the file or folder is missing or malformed.
     """
     kind, colon, place = name.partition(":")
-    if colon and kind in _PLACES:
+    if colon and kind in READERS:
         if not place:
-            raise InvalidInput(f"`data` must name a place after {kind!r}: `{kind}:{_PLACES[kind]}`, got {name!r}")
-        return _read(kind, place, length)
-    return BUNDLED[check_choice("data", name, [*BUNDLED, *(f"{kind}:{place}" for kind, place in _PLACES.items())])]()
+            raise InvalidInput(f"`data` must name a place after {kind!r}: `{kind}:{READERS[kind].place}`, got {name!r}")
+        return READERS[kind].read(place, length)
+    places = [f"{kind}:{reader.place}" for kind, reader in READERS.items()]
+    return BUNDLED[check_choice("data", name, [*BUNDLED, *places])]()
 
 
 def load_standardized(name: str) -> Dataset:
@@ -53,20 +55,16 @@ def load_standardized(name: str) -> Dataset:
     return standardize(dataset)[0]
 
 
-def _read(kind: str, place: str, length: int | None) -> Dataset:
-    if kind == "idx":
-        return read_idx_folder(place)
-    if kind == "libsvm":
-        return read_libsvm(place)
-    if kind == "text":
-        return read_text(place, length)
-    if kind == "sbm":
-        if not place.isdecimal():
-            raise InvalidInput(f"`data` sbm:NODES must have a number of nodes, got {place!r}")
-        return stochastic_block_model(int(place))
-    made = call_factory(load_factory(place, flag="data"), place, flag="data")
+def _graph(nodes: str) -> Dataset:
+    if not nodes.isdecimal():
+        raise InvalidInput(f"`data` sbm:NODES must have a number of nodes, got {nodes!r}")
+    return stochastic_block_model(int(nodes))
+
+
+def _made(target: str) -> Dataset:
+    made = call_factory(load_factory(target, flag="data"), target, flag="data")
     if not isinstance(made, Dataset):
-        raise InvalidInput(f"`data` python:{place} must return an isthmus.data.Dataset, got {type(made).__name__}")
+        raise InvalidInput(f"`data` python:{target} must return an isthmus.data.Dataset, got {type(made).__name__}")
     return made
 
 
@@ -91,4 +89,20 @@ BUNDLED: dict[str, Callable[[], Dataset]] = {
     "breast-cancer": _breast_cancer,
     "sbm": stochastic_block_model,
 }
-_PLACES = {"idx": "FOLDER", "libsvm": "FILE", "text": "FILE", "sbm": "NODES", "python": "MODULE:FACTORY"}
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What ``KIND:PLACE`` reads: what its place is, and how it is read, given the place and a sequence length."""
+
+    place: str
+    read: Callable[[str, int | None], Dataset]
+
+
+READERS: dict[str, Reader] = {
+    "idx": Reader("FOLDER", lambda place, length: read_idx_folder(place)),
+    "libsvm": Reader("FILE", lambda place, length: read_libsvm(place)),
+    "text": Reader("FILE", lambda place, length: read_text(place, length)),
+    "sbm": Reader("NODES", lambda place, length: _graph(place)),
+    "python": Reader("MODULE:FACTORY", lambda place, length: _made(place)),
+}

@@ -29,15 +29,6 @@ from isthmus.lab.theory.stepsizes import contraction_limit, local_limit
 from isthmus.randomness import generator
 
 PROBLEMS = ("gaussian", "data")
-SKETCHES = (
-    "identity",
-    "permutation",
-    "scaled",
-    "scaled-homogeneous",
-    "random-sparsification",
-    "bernoulli",
-    "importance",
-)
 
 
 @dataclass(frozen=True)
@@ -148,18 +139,24 @@ def build_start(settings: Settings, problem: Quadratic) -> Array:
 
 def build_sketch(settings: Settings, problem: Quadratic) -> Sketch:
     """Return the sketch for the problem's workers and coordinates."""
-    n, d = problem.workers, problem.dim
-    probability = settings.probability or 1.0 / n
-    builders: dict[str, Callable[[], Sketch]] = {
-        "identity": lambda: Identity(n, d),
-        "permutation": lambda: Permutation(n, d, _scale(settings.scale, n, d)),
-        "scaled": lambda: ScaledPermutation(problem),
-        "scaled-homogeneous": lambda: ScaledPermutation(problem, homogeneous=True),
-        "random-sparsification": lambda: RandomSparsification(n, d, settings.size or max(1, d // n)),
-        "bernoulli": lambda: Bernoulli(n, d, probability),
-        "importance": lambda: ImportanceSampling(n, _marginals(problem, probability)),
-    }
-    return builders[settings.sketch]()
+    return SKETCHES[settings.sketch](settings, problem)
+
+
+SKETCHES: dict[str, Callable[[Settings, Quadratic], Sketch]] = {
+    "identity": lambda s, p: Identity(p.workers, p.dim),
+    "permutation": lambda s, p: Permutation(p.workers, p.dim, _scale(s.scale, p.workers, p.dim)),
+    "scaled": lambda s, p: ScaledPermutation(p),
+    "scaled-homogeneous": lambda s, p: ScaledPermutation(p, homogeneous=True),
+    "random-sparsification": lambda s, p: RandomSparsification(
+        p.workers, p.dim, s.size or max(1, p.dim // p.workers)
+    ),
+    "bernoulli": lambda s, p: Bernoulli(p.workers, p.dim, _probability(s, p)),
+    "importance": lambda s, p: ImportanceSampling(p.workers, _marginals(p, _probability(s, p))),
+}
+
+
+def _probability(settings: Settings, problem: Quadratic) -> float:
+    return settings.probability or 1.0 / problem.workers
 
 
 def _limit(problem: Quadratic, sketch: Sketch, local_steps: float) -> float:

@@ -16,7 +16,7 @@ from isthmus.errors import InvalidInput, RecordError, check_choice, check_intege
 from isthmus.lab.compare.result import compare_one
 from isthmus.lab.compare.roster import ROSTER
 from isthmus.lab.compare.settings import Comparison
-from isthmus.progress import progress
+from isthmus.progress import progress, silence
 from isthmus.version import __version__
 
 SWEPT = ("step_factors", "workers", "keep", "local_steps", "heterogeneity", "period", "condition_number", "dim")
@@ -97,7 +97,7 @@ def _computed(cells: list[Cell], processes: int) -> Iterator[tuple[Cell, dict[st
         for cell in cells:
             yield cell, compare_one(cell.settings, cell.method)
         return
-    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_end_quietly) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_help) as pool:
         waiting: dict[Future[dict[str, Any]], Cell] = {
             pool.submit(compare_one, cell.settings, cell.method): cell for cell in cells
         }
@@ -110,8 +110,9 @@ def _computed(cells: list[Cell], processes: int) -> Iterator[tuple[Cell, dict[st
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _end_quietly() -> None:
-    """Let Ctrl-C end a helping process at once; the one that started it says so."""
+def _help() -> None:
+    """Be a helping process: Ctrl-C ends it at once, and the one that started it says that and how far all of it is."""
+    silence()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
