@@ -19,7 +19,7 @@ import isthmus.data
 from cases.compressors import ALL as COMPRESSORS
 from cases.data import SOURCES
 from cases.lab import BOUNDS, SKETCHES, random_quadratic
-from cases.methods import BUILDERS, averaged
+from cases.methods import BUILDERS, averaged, degenerate
 from isthmus.data import Dataset, sources
 from isthmus.lab import compressors, methods, rates, settings, sketches, theory
 from isthmus.lab.compare import ROSTER, Comparison
@@ -75,6 +75,11 @@ def test_every_method_has_a_row() -> None:
     rows = [build(3, 6) for build in BUILDERS.values()]
     rows.append(averaged(rows[0]))
     assert not without(method_classes(), rows), ROW.format("BUILDERS", "methods")
+
+
+def test_every_method_has_a_case_in_which_it_is_gradient_descent() -> None:
+    lacking = without(method_classes(), degenerate(3, 6, 0.1))
+    assert lacking == {"GradientDescent", "Averaged"}, "add a row to `degenerate` in tests/cases/methods.py"
 
 
 def test_every_method_is_exported_and_can_be_compared() -> None:

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from isthmus.lab import Permutation
+from isthmus.lab import Identity, Permutation
 from isthmus.lab.compressors import (
     Composition,
     Dithering,
+    IdentityCompressor,
     Natural,
     Participation,
     PermK,
@@ -67,6 +68,35 @@ BUILDERS: dict[str, Callable[[int, int], Any]] = {
     "anchored IST, local steps": lambda n, d: AnchoredIST(Permutation(n, d), 1.0, 5, local_steps=3),
     "anchored IST, momentum": lambda n, d: AnchoredIST(Permutation(n, d), 1.0, 5, momentum=0.3),
 }
+
+
+def degenerate(n: int, d: int, gamma: float) -> list[Any]:
+    """Every method where it must be gradient descent, in every round and to rounding."""
+    return [
+        DCGD(IdentityCompressor(d), gamma),
+        DCGD(RandK(d, d), gamma),
+        DIANA(IdentityCompressor(d), gamma),
+        DIANA(RandK(d, d), gamma, 0.3),
+        MARINA(IdentityCompressor(d), gamma, 0.2),
+        MARINA(RandK(d, 2), gamma, 1.0),
+        MARINA(PermK(n, d), gamma, 1.0),
+        EF21(IdentityCompressor(d), gamma),
+        EF21(TopK(d, d), gamma),
+        EF21(Scaled(RandK(d, d)), gamma),
+        GDCI(IdentityCompressor(d), gamma),
+        DistributedGDCI(IdentityCompressor(d), gamma),
+        AcceleratedGradientDescent(gamma, 0.0),
+        LocalGradientDescent(gamma, 1),
+        LocalGradientDescent(gamma, 1, n),
+        BlockCoordinateDescent(d, gamma),
+        BlockGradientIST(Identity(n, d), gamma),
+        IST(Identity(n, d), gamma),
+        AnchoredIST(Identity(n, d), gamma, 1),
+        AnchoredIST(Identity(n, d), gamma, 7),
+        AnchoredIST(Permutation(n, d), gamma, 1),
+        AnchoredIST(Permutation(n, d, scale=1.0), gamma, 1),
+        ProxSkip(gamma, 1.0),
+    ]
 
 
 def build(name: str, problem: Any, x0: Any, rounds: int = 1) -> Any:

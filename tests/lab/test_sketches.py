@@ -186,6 +186,11 @@ def test_a_sketch_that_enumerates_itself_is_exact(steps: int) -> None:
     moments = round_moments(problem, method)
     assert moments is not None
     check_moments(problem, method, moments)
+    np.testing.assert_allclose(Corner().mean, [[1.0, 0.75, 0.25], [0.0, 0.75, 1.5]], rtol=1e-15)
+    assert not Corner().unbiased
+    M, c = np.arange(9.0).reshape(3, 3), Corner.outcomes[:, 1]
+    expected = 0.75 * np.diag(c[0]) @ M @ np.diag(c[0]) + 0.25 * np.diag(c[1]) @ M @ np.diag(c[1])
+    np.testing.assert_allclose(Corner().second_moment(M, 1), expected, rtol=1e-15)
     course = theory.dynamics(problem, method, np.ones(3), 6)
     assert (course.method, course.how) == ("exact", "enumeration")
     run = simulate(problem, method, np.ones(3), 6, seeds=20_000)

@@ -5,24 +5,20 @@ import math
 import numpy as np
 import pytest
 
-from cases.methods import BUILDERS, averaged, build
+from cases.methods import BUILDERS, averaged, build, degenerate
 from isthmus.errors import InvalidInput
-from isthmus.lab import IST, GradientDescent, Identity, Permutation, Quadratic, simulate
+from isthmus.lab import IST, GradientDescent, Permutation, Quadratic, simulate
 from isthmus.lab.compressors import (
-    IdentityCompressor,
     Participation,
     PermK,
     RandK,
-    Scaled,
     TopK,
 )
 from isthmus.lab.methods import (
     DCGD,
     DIANA,
     EF21,
-    GDCI,
     MARINA,
-    AcceleratedGradientDescent,
     AnchoredIST,
     BlockCoordinateDescent,
     BlockGradientIST,
@@ -51,34 +47,7 @@ def assert_same(one, other, tolerance=1e-12):
     np.testing.assert_allclose(one.mean, other.mean, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        DCGD(IdentityCompressor(D), GAMMA),
-        DCGD(RandK(D, D), GAMMA),
-        DIANA(IdentityCompressor(D), GAMMA),
-        DIANA(RandK(D, D), GAMMA, 0.3),
-        MARINA(IdentityCompressor(D), GAMMA, 0.2),
-        MARINA(RandK(D, 2), GAMMA, 1.0),
-        MARINA(PermK(N, D), GAMMA, 1.0),
-        EF21(IdentityCompressor(D), GAMMA),
-        EF21(TopK(D, D), GAMMA),
-        EF21(Scaled(RandK(D, D)), GAMMA),
-        GDCI(IdentityCompressor(D), GAMMA),
-        DistributedGDCI(IdentityCompressor(D), GAMMA),
-        AcceleratedGradientDescent(GAMMA, 0.0),
-        LocalGradientDescent(GAMMA, 1),
-        LocalGradientDescent(GAMMA, 1, N),
-        BlockCoordinateDescent(D, GAMMA),
-        BlockGradientIST(Identity(N, D), GAMMA),
-        IST(Identity(N, D), GAMMA),
-        AnchoredIST(Identity(N, D), GAMMA, 1),
-        AnchoredIST(Identity(N, D), GAMMA, 7),
-        AnchoredIST(Permutation(N, D), GAMMA, 1),
-        AnchoredIST(Permutation(N, D, scale=1.0), GAMMA, 1),
-    ],
-    ids=repr,
-)
+@pytest.mark.parametrize("method", degenerate(N, D, GAMMA), ids=repr)
 def test_degenerate_cases_are_gradient_descent(method):
     assert_same(course(method), course(GradientDescent(GAMMA)))
 
@@ -107,10 +76,6 @@ def test_block_gradient_ist_is_dcgd_with_perm_k():
     other = course(DCGD(PermK(N, D), GAMMA), rounds=4, seeds=20_000)
     error = 5 * np.hypot(one.standard_error, other.standard_error)
     assert (np.abs(one.mean_gap - other.mean_gap) <= error + 1e-12).all()
-
-
-def test_proxskip_that_always_meets_is_gradient_descent():
-    assert_same(course(ProxSkip(GAMMA, 1.0)), course(GradientDescent(GAMMA)))
 
 
 def test_proxskip_controls_sum_to_zero():
