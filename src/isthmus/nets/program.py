@@ -8,12 +8,9 @@ size that a cut may change is written out.
 from __future__ import annotations
 
 import contextlib
-import inspect
 import io
 import logging
-import textwrap
 import warnings
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +21,10 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 
 from isthmus.errors import InvalidInput
+from isthmus.nets.example import Example
+from isthmus.nets.failures import explain
 from isthmus.nets.normalize import normalize
+from isthmus.nets.results import opened
 from isthmus.nets.sizes import size_of
 
 MODES = ("train", "eval")
@@ -88,75 +88,6 @@ class Program:
         """Names of the parameters, buffers and constants that the graph really uses."""
         nodes = (node for node in self.module.graph.nodes if node.op == "placeholder")
         return {name for node, name in zip(nodes, self.state, strict=False) if node.users}
-
-
-@dataclass(frozen=True)
-class Example:
-    """The call a network was traced with: tensors apart, everything else constant.
-
-    Attributes:
-        signature: of the network's ``forward``.
-        tensors: the tensor leaves of the bound arguments, in order.
-        leaves: all leaves, tensors replaced by None.
-        slots: positions of the tensors among the leaves.
-        spec: the tree of the bound arguments.
-    """
-
-    signature: inspect.Signature
-    tensors: tuple[Tensor, ...]
-    leaves: tuple[Any, ...]
-    slots: tuple[int, ...]
-    spec: Any
-
-    def call(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return (args, kwargs) with other tensors in the places of the example's."""
-        leaves = list(self.leaves)
-        for slot, tensor in zip(self.slots, tensors, strict=True):
-            leaves[slot] = tensor
-        bound = inspect.BoundArguments(self.signature, OrderedDict(pytree.tree_unflatten(leaves, self.spec)))
-        return bound.args, bound.kwargs
-
-    def tensors_of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
-        """Return the tensors of another call.
-
-        Raises:
-            InvalidInput: the call differs from the traced one in anything but its tensors.
-        """
-        given = self.signature.bind(*args, **kwargs).arguments
-        defaults = {name: p.default for name, p in self.signature.parameters.items()}
-        traced = pytree.tree_unflatten(list(self.leaves), self.spec)
-        extra = {k: v for k, v in given.items() if k not in traced and not (v is defaults[k] or v == defaults[k])}
-        missing = [name for name in traced if name not in given]
-        if extra or missing:
-            what = f"without `{next(iter(extra))}`" if extra else f"with `{missing[0]}`"
-            raise InvalidInput(f"the network was traced {what}: trace it again with the arguments it is called with")
-        leaves, spec = pytree.tree_flatten({name: given[name] for name in traced})
-        if spec != self.spec:
-            raise InvalidInput("the arguments are nested otherwise than those the network was traced with")
-        for position, (leaf, constant) in enumerate(zip(leaves, self.leaves, strict=True)):
-            if isinstance(leaf, Tensor) != (position in self.slots) or (constant is not None and leaf != constant):
-                shown = "a tensor" if position in self.slots else repr(constant)
-                raise InvalidInput(f"the network was traced with {shown} where {leaf!r} is given: trace it again")
-        return [leaves[slot] for slot in self.slots]
-
-
-def example_of(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> Example:
-    """Return the example of a call ``model(*args, **kwargs)``.
-
-    Raises:
-        InvalidInput: arguments that ``forward`` does not take, or no tensor among them.
-    """
-    signature = inspect.signature(model.forward)
-    try:
-        bound = signature.bind(*args, **dict(kwargs or {}))
-    except TypeError as error:
-        raise InvalidInput(f"`args` must fit the network's forward: {error}") from None
-    leaves, spec = pytree.tree_flatten(dict(bound.arguments))
-    slots = tuple(i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor))
-    if not slots:
-        raise InvalidInput("`args` must hold at least one tensor, got none")
-    rest = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
-    return Example(signature, tuple(leaves[i] for i in slots), rest, slots, spec)
 
 
 def read_state(model: nn.Module) -> dict[str, StateEntry]:
@@ -263,7 +194,7 @@ class _Flat(nn.Module):
         changed = [name for name, tensor in before.items() if after.get(name) is not tensor]
         self.result.assigned = [name for name in changed if name in after and _alike(before[name], after[name])]
         self.result.replaced = [name for name in changed if name not in self.result.assigned]
-        keyed, self.result.spec = pytree.tree_flatten_with_path(result)
+        keyed, self.result.spec = pytree.tree_flatten_with_path(opened(result))
         self.result.paths = [pytree.keystr(path) or "output" for path, _ in keyed]
         self.result.dropped = [
             f"{name} ({type(leaf).__name__})"
@@ -295,11 +226,8 @@ def _export(wrapper: _Flat, example: Example, closed: Pinned) -> torch.export.Ex
                 return torch.export.export(wrapper, tensors, dynamic_shapes=(shapes,), strict=False)
         except Exception as error:  # torch raises a dozen kinds here; the first is the one that explains
             failure = failure or error
-    reason = textwrap.shorten(str(failure).strip().split("\n")[0], 200)
-    raise InvalidInput(
-        f"`model` cannot be traced ({type(failure).__name__}: {reason}): networks that branch on values, call .item() "
-        "or fail on the example input are out of reach"
-    ) from failure
+    assert failure is not None
+    raise InvalidInput(explain(failure, wrapper.inner)) from failure
 
 
 def _program(

@@ -14,18 +14,19 @@ from isthmus.nets.analysis import Analysis, Dims, analyze
 from isthmus.nets.axes import build_axes
 from isthmus.nets.blocks import find_blocks, hidden_residuals
 from isthmus.nets.coupling import Axis, Coupling
+from isthmus.nets.example import Example, example_of
 from isthmus.nets.policy import find_residuals, tag_streams
 from isthmus.nets.program import (
     MODES,
-    Example,
     Pinned,
     Program,
     StateEntry,
-    example_of,
     export_program,
     places_of,
     read_state,
 )
+from isthmus.nets.shells import module_classes
+from isthmus.nets.verify import verify as compare_with_whole
 
 assert rules.RULES  # the rules register themselves when they are imported
 
@@ -82,6 +83,8 @@ def trace(
         programs=programs,
         analyses=analyses,
         example=example,
+        classes=module_classes(model),
+        comparison=compare_with_whole,
         fixed_inputs=_fixed_inputs(programs, analyses, dims),
         problems=(*_problems(programs, analyses), *_no_depth(hidden_residuals(programs, residuals))),
     )

@@ -20,7 +20,8 @@ from isthmus.errors import InvalidInput
 from isthmus.nets import terms
 from isthmus.nets.analysis import Analysis
 from isthmus.nets.coupling import Coupling
-from isthmus.nets.program import MODES, example_of
+from isthmus.nets.example import example_of
+from isthmus.nets.program import MODES
 from isthmus.nets.rewrite import Rewriter
 from isthmus.nets.sizes import size_of
 from isthmus.nets.subnetwork import build, named_state
@@ -330,8 +331,8 @@ def _gradient_error(sub: Any, parts: Mapping[str, Tensor], whole: Mapping[str, T
 
 def _run_mode(module: Any, mode: str, state: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> list[Any]:
     """Run a subnetwork's graph on given state, without dropout."""
-    chosen = module._modes[mode]
-    values = [state[n] if n in state else _wide(getattr(*module._places[n])) for n in chosen.state]
+    chosen, taken = module.mode(mode)
+    values = [state[name] if name in state else _wide(tensor) for name, tensor in taken.items()]
     with _double_by_default():
         results = _Exact(chosen.graph).run(*values, *inputs)
     return list(results)[len(chosen.mutated) :]
