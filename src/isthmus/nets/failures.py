@@ -55,6 +55,8 @@ def _place(failure: BaseException, model: nn.Module) -> tuple[str, str]:
             if not file.startswith((*_NOT_THEIRS, "<")) and path is not None:
                 code = linecache.getline(file, number).strip()
                 found = f"{_named(path)} ({_line(file, number, code)})", code
+        if not found[0] and path:  # a submodule of torch's own
+            found = _named(path), ""
     return found
 
 

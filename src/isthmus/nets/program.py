@@ -22,14 +22,16 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from isthmus.errors import InvalidInput
 from isthmus.nets.example import Example
-from isthmus.nets.failures import explain
+from isthmus.nets.failures import explain, place_of
 from isthmus.nets.normalize import normalize
 from isthmus.nets.results import opened
 from isthmus.nets.sizes import size_of
+from isthmus.nets.writes import writes
 
 MODES = ("train", "eval")
 Pinned = frozenset[tuple[int, int]]
 _PREFIX = "inner."
+_CHATTER = {"torch.fx.experimental.symbolic_shapes": logging.ERROR, "torch._subclasses.fake_tensor": logging.CRITICAL}
 _RESULTS = (Tensor, int, float, bool, str, type(None), torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
@@ -138,7 +140,9 @@ def export_program(
         )
     module = exported.graph_module
     normalize(module)
-    return _program(exported, module, wrapper, names)
+    program = _program(exported, module, wrapper, names)
+    _refuse_written_inputs(program)
+    return program
 
 
 def places_of(program: Program, pinned: Iterable[frozenset[Any]]) -> Pinned:
@@ -222,7 +226,7 @@ def _export(wrapper: _Flat, example: Example, closed: Pinned) -> torch.export.Ex
             for i, t in enumerate(tensors)
         )
         try:
-            with torch.enable_grad():
+            with torch.enable_grad(), _without_autocast():
                 return torch.export.export(wrapper, tensors, dynamic_shapes=(shapes,), strict=False)
         except Exception as error:  # torch raises a dozen kinds here; the first is the one that explains
             failure = failure or error
@@ -261,6 +265,14 @@ def _program(
     return Program(module, state, constants, inputs, mutated, result.paths, result.spec, fixed, **named)
 
 
+def _refuse_written_inputs(program: Program) -> None:
+    inputs = [node for node in program.module.graph.nodes if node.op == "placeholder"][len(program.state) :]
+    for writer, origin in writes(program.module):
+        if origin in inputs:
+            where = place_of(writer, module_path(writer))
+            raise InvalidInput(f"`model` must not write to its input {inputs.index(origin)}, it does so in {where}")
+
+
 def _named_state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from model.named_parameters(remove_duplicate=False)
     yield from model.named_buffers(remove_duplicate=False)
@@ -291,6 +303,15 @@ def _in_mode(model: nn.Module, training: bool) -> Iterator[None]:
             module.training = flag
 
 
+@contextlib.contextmanager
+def _without_autocast() -> Iterator[None]:
+    """A graph holds no casts but the network's own, so it can be run under autocast or not, like the network."""
+    with contextlib.ExitStack() as stack:
+        for device in ("cpu", "cuda"):
+            stack.enter_context(torch.autocast(device, enabled=False))
+        yield
+
+
 def _custom_functions(outputs: Sequence[Any]) -> list[str]:
     """Return the names of the custom autograd functions that outputs were computed with."""
     stack = [leaf.grad_fn for leaf in outputs if isinstance(leaf, Tensor)]
@@ -312,12 +333,14 @@ def _custom_functions(outputs: Sequence[Any]) -> list[str]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the export's own chatter (attributes set, duplicate guards, graphs that failed) off the terminal."""
-    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = {logging.getLogger(name): level for name, level in _CHATTER.items()}
+    before = {logger: logger.level for logger in loggers}
     try:
+        for logger, level in loggers.items():
+            logger.setLevel(level)
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # it prints what it could not export
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in before.items():
+            logger.setLevel(level)

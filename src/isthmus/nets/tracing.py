@@ -12,6 +12,7 @@ from isthmus.errors import InvalidInput
 from isthmus.nets import rules, terms
 from isthmus.nets.analysis import Analysis, Dims, analyze
 from isthmus.nets.axes import build_axes
+from isthmus.nets.batch import batch_problem, check_batch, check_numbers
 from isthmus.nets.blocks import find_blocks, hidden_residuals
 from isthmus.nets.coupling import Axis, Coupling
 from isthmus.nets.example import Example, example_of
@@ -53,7 +54,8 @@ def trace(
         verify: also compare random cuts with the masked whole network, and refuse if anything differs.
 
     Raises:
-        InvalidInput: the network cannot be traced, ``cut`` matches nothing, or ``verify`` found a difference.
+        InvalidInput: the network cannot be traced, the example is a single sample, ``cut`` matches
+            nothing, or ``verify`` found a difference.
 
     >>> import torch
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -63,12 +65,14 @@ def trace(
     if not isinstance(model, nn.Module):
         raise InvalidInput(f"`model` must be a torch.nn.Module, got {type(model).__name__}")
     example = example_of(model, tuple(args), kwargs)
+    check_numbers(example)
     entries = read_state(model)
     closed: Pinned = frozenset()
     programs, dims, analyses = _read(model, example, entries, closed)
     while pinned := _to_close(programs, analyses) - closed:
         closed |= pinned  # open sizes that have to be one number: once more, with those sizes as given
         programs, dims, analyses = _read(model, example, entries, closed)
+    check_batch(programs["train"], analyses["train"], example)
     constants = {name: tensor for program in programs.values() for name, tensor in program.constants.items()}
     residuals = {mode: find_residuals(programs[mode].module, analyses[mode]) for mode in programs}
     for mode, found in residuals.items():
@@ -160,6 +164,9 @@ def _problems(programs: Mapping[str, Program], analyses: Mapping[str, Analysis])
         lines[f"buffer {name} is assigned another shape or type in forward: a subnetwork does not update it"] = None
     for name in dict.fromkeys(name for program in programs.values() for name in program.dropped):
         lines[f"result {name} is not made of tensors: a subnetwork returns None for it"] = None
+    unbatched = batch_problem(programs["train"])
+    if unbatched is not None:
+        lines[unbatched] = None
     count = max(len(program.module.graph.nodes) for program in programs.values())
     if count > _LARGE_GRAPH:
         lines[f"the graph has {count} operators (a long loop unrolled?): every step will be slow"] = None
