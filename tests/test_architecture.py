@@ -63,6 +63,56 @@ def test_imports_go_one_way(path: Path) -> None:
     assert not wrong, wrong
 
 
+def module_name(path: Path) -> str:
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def files_imported(code: str, name: str, known: set[str]) -> set[str]:
+    """The other files that a file imports when it runs, inside its functions too; not those it imports for types."""
+    tree = ast.parse(code)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = [ast.Pass()]
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            members = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (members & known) or {node.module or ""}
+    return (found & known) - {name}
+
+
+def circle_in(imports: dict[str, set[str]]) -> list[str]:
+    """Names that import each other, directly or not; empty if there are none."""
+    left = dict(imports)
+    while left:
+        free = [name for name, others in left.items() if not others & set(left)]
+        if not free:
+            return sorted(name for name in left if any(name in others for others in left.values()))
+        for name in free:
+            del left[name]
+    return []
+
+
+def test_no_two_files_import_each_other() -> None:
+    names = {module_name(path): path for path in MODULES}
+    imports = {name: files_imported(path.read_text(), name, set(names)) for name, path in names.items()}
+    assert circle_in(imports) == []
+
+
+def test_the_check_sees_circles() -> None:
+    code = (
+        "if TYPE_CHECKING:\n    from isthmus.a import A\n"
+        "def f():\n    from isthmus.b import B\n    from isthmus import c\n    import isthmus.d\n"
+    )
+    known = {f"isthmus.{letter}" for letter in "abcd"}
+    assert files_imported(code, "isthmus.x", known) == {"isthmus.b", "isthmus.c", "isthmus.d"}
+    assert circle_in({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["b", "c"]
+    assert circle_in({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+
+
 def test_every_module_lives_in_a_known_room() -> None:
     rooms = {room_of(path.relative_to(SOURCE).parts) for path in MODULES} - {""}
     assert rooms <= set(ROOMS)
