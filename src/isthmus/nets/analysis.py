@@ -190,14 +190,11 @@ class Call:
 def analyze(program: Program, state: Mapping[str, Dims]) -> Analysis:
     """Return the analysis of a program whose parameters and buffers have the given dimensions; atoms are bound."""
     analysis = Analysis()
-    placeholders = [node for node in program.module.graph.nodes if node.op == "placeholder"]
-    for index, node in enumerate(placeholders):
-        if index < len(program.state):
-            analysis.dims[node] = state[program.state[index]]
-            analysis.from_state.add(node)
-        else:
-            number = index - len(program.state)
-            analysis.dims[node] = tuple(terms.fresh(size_of(s), f"input {number}") for s in node.meta["val"].shape)
+    for node, name in program.state_nodes.items():
+        analysis.dims[node] = state[name]
+        analysis.from_state.add(node)
+    for number, node in enumerate(program.input_nodes):
+        analysis.dims[node] = tuple(terms.fresh(size_of(s), f"input {number}") for s in node.meta["val"].shape)
     results = _visit(program.module, analysis)
     for index, result in enumerate(results):
         extra = index - len(program.mutated)

@@ -36,7 +36,7 @@ def check_batch(program: Program, analysis: Analysis, example: Example) -> None:
     if _batch_symbols(program):
         return
     weights = [contraction for contraction in analysis.contractions if contraction.kind == "weight"]
-    for number, node in enumerate(_inputs(program)):
+    for number, node in enumerate(program.input_nodes):
         value = example.tensors[number]
         if value.is_floating_point() and any(_sums_first(c, node, analysis) for c in weights):
             raise InvalidInput(
@@ -68,10 +68,6 @@ def _sums_first(contraction: Contraction, node: fx.Node, analysis: Analysis) -> 
     return is_convolution and contraction.dim == 0 and operand.meta["val"].dim() == value.dim()
 
 
-def _inputs(program: Program) -> list[fx.Node]:
-    return [node for node in program.module.graph.nodes if node.op == "placeholder"][len(program.state) :]
-
-
 def _results(program: Program) -> list[fx.Node]:
     output = next(node for node in reversed(program.module.graph.nodes) if node.op == "output")
     returned: Any = output.args[0]
@@ -80,7 +76,7 @@ def _results(program: Program) -> list[fx.Node]:
 
 def _batch_symbols(program: Program) -> set[Any]:
     """Return the symbols of the open first sizes of the inputs; none if nothing was open to be a batch."""
-    return {symbol for node in _inputs(program) for size in node.meta["val"].shape[:1] for symbol in _symbols(size)}
+    return {symbol for node in program.input_nodes for size in node.meta["val"].shape[:1] for symbol in _symbols(size)}
 
 
 def _symbols(size: Any) -> set[Any]:

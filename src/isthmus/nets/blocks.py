@@ -89,10 +89,8 @@ def _removal(program: Program, residual: Residual) -> tuple[Removal, frozenset[s
     staying = [n for n in effects if not _belongs(n, paths, gone)]
     live = _reached([output, *staying], instead)
     dead = before - live
-    arguments = [n for n in nodes if n.op == "placeholder"]
-    placeholders = arguments[: len(program.state)]
-    dead -= set(arguments[len(program.state) :])  # the call keeps its inputs, needed or not
-    users = dict(zip(placeholders, program.state, strict=True))
+    dead -= set(program.input_nodes)  # the call keeps its inputs, needed or not
+    users = program.state_nodes
     lost = {name for node, name in users.items() if node in dead} - {n for node, n in users.items() if node in live}
     named = frozenset(name for name in lost if name not in program.constants)
     return Removal(residual.node, residual.skip, frozenset(dead - {residual.node})), named

@@ -86,10 +86,22 @@ class Program:
     dropped: Sequence[str] = ()
 
     @property
+    def state_nodes(self) -> dict[fx.Node, str]:
+        """The leading placeholders, each with the name of the parameter, buffer or constant it takes."""
+        return dict(zip(self._placeholders(), self.state, strict=False))
+
+    @property
+    def input_nodes(self) -> list[fx.Node]:
+        """The placeholders of the input tensors."""
+        return self._placeholders()[len(self.state) :]
+
+    @property
     def used(self) -> set[str]:
         """Names of the parameters, buffers and constants that the graph really uses."""
-        nodes = (node for node in self.module.graph.nodes if node.op == "placeholder")
-        return {name for node, name in zip(nodes, self.state, strict=False) if node.users}
+        return {name for node, name in self.state_nodes.items() if node.users}
+
+    def _placeholders(self) -> list[fx.Node]:
+        return [node for node in self.module.graph.nodes if node.op == "placeholder"]
 
 
 def read_state(model: nn.Module) -> dict[str, StateEntry]:
@@ -150,8 +162,7 @@ def places_of(program: Program, pinned: Iterable[frozenset[Any]]) -> Pinned:
 
     A size that holds the batch and something else (batch x windows) has the something else closed.
     """
-    placeholders = [node for node in program.module.graph.nodes if node.op == "placeholder"][len(program.state) :]
-    sizes = [node.meta["val"].shape for node in placeholders]
+    sizes = [node.meta["val"].shape for node in program.input_nodes]
     symbols = {
         (i, d): entry.node.expr.free_symbols
         for i, shape in enumerate(sizes)
@@ -266,7 +277,7 @@ def _program(
 
 
 def _refuse_written_inputs(program: Program) -> None:
-    inputs = [node for node in program.module.graph.nodes if node.op == "placeholder"][len(program.state) :]
+    inputs = program.input_nodes
     for writer, origin in writes(program.module):
         if origin in inputs:
             where = place_of(writer, module_path(writer))

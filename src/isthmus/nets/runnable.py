@@ -151,10 +151,9 @@ class GraphNetwork(nn.Module):
             for _, holder, leaf in places:
                 del holder._parameters[leaf]
 
-    def mode(self, name: str) -> tuple[Mode, dict[str, Tensor]]:
-        """Return the graph of "train" or "eval", and the tensors it takes beside the inputs, by name."""
-        mode = self._modes[name]
-        return mode, dict(zip(mode.state, self._state(name), strict=True))
+    def mode(self, name: str) -> tuple[Mode, list[Tensor]]:
+        """Return the graph of "train" or "eval", and the tensors it takes before the inputs."""
+        return self._modes[name], self._state(name)
 
     def _state(self, key: str) -> list[Tensor]:
         try:

@@ -150,8 +150,7 @@ def _modes(
     gone = {name for block in missing for name in block.state}
     for name, program in coupling.programs.items():
         removals = tuple(block.removals[name] for block in missing)
-        placeholders = [node for node in program.module.graph.nodes if node.op == "placeholder"]
-        takes = dict(zip(placeholders, program.state, strict=False))
+        takes = program.state_nodes
         absent = frozenset(node for node, key in takes.items() if key in gone)
         rewriter = Rewriter(coupling.analyses[name], kept, removals, absent, factors, device)
         graph = rewriter.copy(program.module)

@@ -144,9 +144,9 @@ def _fixed_inputs(
     state = {leaf for entry in dims.values() for term in entry for leaf in terms.leaves(term)}
     found: dict[str, None] = {}
     for mode, program in programs.items():
-        placeholders = [node for node in program.module.graph.nodes if node.op == "placeholder"]
+        inputs = program.input_nodes
         for (i, d), size in program.fixed.items():
-            leaves = terms.leaves(analyses[mode].dims[placeholders[len(program.state) + i]][d])
+            leaves = terms.leaves(analyses[mode].dims[inputs[i]][d])
             if leaves and not any(leaf in state for leaf in leaves):
                 found[f"size fixed at tracing: input {i}, dimension {d}: {size}"] = None
     return tuple(found)

@@ -332,7 +332,8 @@ def _gradient_error(sub: Any, parts: Mapping[str, Tensor], whole: Mapping[str, T
 def _run_mode(module: Any, mode: str, state: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> list[Any]:
     """Run a subnetwork's graph on given state, without dropout."""
     chosen, taken = module.mode(mode)
-    values = [state[name] if name in state else _wide(tensor) for name, tensor in taken.items()]
+    pairs = zip(chosen.state, taken, strict=True)
+    values = [state[name] if name in state else _wide(tensor) for name, tensor in pairs]
     with _double_by_default():
         results = _Exact(chosen.graph).run(*values, *inputs)
     return list(results)[len(chosen.mutated) :]
@@ -419,8 +420,7 @@ def _doubled(coupling: Coupling, inputs: Sequence[Tensor]) -> list[Tensor] | Non
     """
     shapes = []
     for program in coupling.programs.values():
-        nodes = [node for node in program.module.graph.nodes if node.op == "placeholder"][len(program.state) :]
-        shapes.append([[size_of(size) for size in node.meta["val"].shape] for node in nodes])
+        shapes.append([[size_of(size) for size in node.meta["val"].shape] for node in program.input_nodes])
     first = [shape[0][0] if shape[0] else 0 for shape in shapes]
     if any(isinstance(size, int) or not size.is_Symbol for size in first):
         return None

@@ -19,9 +19,7 @@ def written(coupling: Coupling) -> frozenset[str]:
     """Return the names of the parameters and buffers that a forward pass in training writes to."""
     program = coupling.programs["train"]
     targets = {origin for _, origin in writes(program.module)}
-    placeholders = [node for node in program.module.graph.nodes if node.op == "placeholder"]
-    pairs = zip(placeholders, program.state, strict=False)
-    found = {name for node, name in pairs if node in targets and name in coupling.entries}
+    found = {name for node, name in program.state_nodes.items() if node in targets and name in coupling.entries}
     return frozenset(found | set(program.mutated))
 
 
