@@ -8,9 +8,9 @@ from torch import fx
 
 from isthmus.errors import InvalidInput
 from isthmus.nets import terms
-from isthmus.nets.analysis import Analysis, Contraction
 from isthmus.nets.example import Example
-from isthmus.nets.program import Program
+from isthmus.nets.exported import ExportedGraph
+from isthmus.nets.propagation import Contraction, Propagation
 from isthmus.nets.sizes import size_of
 
 
@@ -24,7 +24,7 @@ def check_numbers(example: Example) -> None:
         raise InvalidInput("`args` must hold a batch of samples, got a tensor without any dimension")
 
 
-def check_batch(program: Program, analysis: Analysis, example: Example) -> None:
+def check_batch(exported: ExportedGraph, propagation: Propagation, example: Example) -> None:
     """Refuse an example that is certainly one sample: a vector of features, an image whose first dimension is channels.
 
     The nodes of a graph are no batch either, but they are legal: only the first dimension of an input that weights sum
@@ -33,33 +33,33 @@ def check_batch(program: Program, analysis: Analysis, example: Example) -> None:
     Raises:
         InvalidInput: such an example.
     """
-    if _batch_symbols(program):
+    if _batch_symbols(exported):
         return
-    weights = [contraction for contraction in analysis.contractions if contraction.kind == "weight"]
-    for number, node in enumerate(program.input_nodes):
+    weights = [contraction for contraction in propagation.contractions if contraction.kind == "weight"]
+    for number, node in enumerate(exported.input_nodes):
         value = example.tensors[number]
-        if value.is_floating_point() and any(_sums_first(c, node, analysis) for c in weights):
+        if value.is_floating_point() and any(_sums_first(c, node, propagation) for c in weights):
             raise InvalidInput(
                 f"`args` must hold a batch of samples, got one sample in input {number} of shape {tuple(value.shape)}: "
                 "its first dimension is that of the features; add one for the batch before it"
             )
 
 
-def batch_problem(program: Program) -> str | None:
+def batch_problem(exported: ExportedGraph) -> str | None:
     """Return what there is to say if no result of a network called with batches follows the batch, not even a loss."""
-    symbols = _batch_symbols(program)
-    results = [r.meta["val"] for r in _results(program) if hasattr(r.meta.get("val"), "shape")]
+    symbols = _batch_symbols(exported)
+    results = [r.meta["val"] for r in _results(exported) if hasattr(r.meta.get("val"), "shape")]
     if not symbols or not results or any(value.dim() == 0 for value in results):
         return None
     if any(_symbols(size) & symbols for value in results for size in value.shape):
         return None
-    return f"no result has a size that follows the batch (result {program.outputs[0]}: {tuple(results[0].shape)})"
+    return f"no result has a size that follows the batch (result {exported.outputs[0]}: {tuple(results[0].shape)})"
 
 
-def _sums_first(contraction: Contraction, node: fx.Node, analysis: Analysis) -> bool:
+def _sums_first(contraction: Contraction, node: fx.Node, propagation: Propagation) -> bool:
     """Whether an operator sums over the first dimension of an input where that of a batch had to be before it."""
     value, operand = node.meta["val"], contraction.operand
-    first = set(terms.leaves(analysis.dims[node][0])) if value.dim() else set()
+    first = set(terms.leaves(propagation.dims[node][0])) if value.dim() else set()
     if not (first & set(terms.leaves(contraction.term)) or (operand is node and contraction.dim == 0)):
         return False
     if value.dim() == 1:
@@ -68,15 +68,15 @@ def _sums_first(contraction: Contraction, node: fx.Node, analysis: Analysis) -> 
     return is_convolution and contraction.dim == 0 and operand.meta["val"].dim() == value.dim()
 
 
-def _results(program: Program) -> list[fx.Node]:
-    output = next(node for node in reversed(program.module.graph.nodes) if node.op == "output")
+def _results(exported: ExportedGraph) -> list[fx.Node]:
+    output = next(node for node in reversed(exported.module.graph.nodes) if node.op == "output")
     returned: Any = output.args[0]
-    return [result for result in returned[len(program.mutated) :] if isinstance(result, fx.Node)]
+    return [result for result in returned[len(exported.mutated) :] if isinstance(result, fx.Node)]
 
 
-def _batch_symbols(program: Program) -> set[Any]:
+def _batch_symbols(exported: ExportedGraph) -> set[Any]:
     """Return the symbols of the open first sizes of the inputs; none if nothing was open to be a batch."""
-    return {symbol for node in program.input_nodes for size in node.meta["val"].shape[:1] for symbol in _symbols(size)}
+    return {symbol for node in exported.input_nodes for size in node.meta["val"].shape[:1] for symbol in _symbols(size)}
 
 
 def _symbols(size: Any) -> set[Any]:

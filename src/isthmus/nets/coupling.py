@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from isthmus.errors import InvalidInput
 from isthmus.nets import display, terms
-from isthmus.nets.analysis import Analysis, Dims
 from isthmus.nets.blocks import Block
 from isthmus.nets.example import Example
+from isthmus.nets.exported import ExportedGraph, StateEntry
 from isthmus.nets.laws import Draw, NetPartition, colours, draw
 from isthmus.nets.ownership import Held
-from isthmus.nets.program import Program, StateEntry
+from isthmus.nets.propagation import Dims, Propagation
 from isthmus.nets.terms import Atom, Indices
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Whole:
+class KeptWhole:
     """Units that no worker may lack, and why."""
 
     size: int
@@ -94,12 +94,12 @@ class Coupling:
     """
 
     axes: tuple[Axis, ...]
-    whole: tuple[Whole, ...] = field(repr=False)
+    whole: tuple[KeptWhole, ...] = field(repr=False)
     entries: Mapping[str, StateEntry] = field(repr=False)
     dims: Mapping[str, Dims] = field(repr=False)
     constants: Mapping[str, Tensor] = field(repr=False)
-    programs: Mapping[str, Program] = field(repr=False)
-    analyses: Mapping[str, Analysis] = field(repr=False)
+    exports: Mapping[str, ExportedGraph] = field(repr=False)
+    propagations: Mapping[str, Propagation] = field(repr=False)
     example: Example = field(repr=False)
     classes: Mapping[str, type[nn.Module]] = field(repr=False)
     comparison: Comparison = field(repr=False)

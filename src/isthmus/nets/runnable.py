@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from isthmus.errors import InvalidInput
 from isthmus.nets.example import Example
-from isthmus.nets.program import StateEntry
+from isthmus.nets.exported import StateEntry
 from isthmus.nets.shells import shell
 
 _CONSTANTS = "_constants"

@@ -148,14 +148,14 @@ def _modes(
     modes = {}
     missing = coupling.missing_blocks(held)
     gone = {name for block in missing for name in block.state}
-    for name, program in coupling.programs.items():
+    for name, exported in coupling.exports.items():
         removals = tuple(block.removals[name] for block in missing)
-        takes = program.state_nodes
+        takes = exported.state_nodes
         absent = frozenset(node for node, key in takes.items() if key in gone)
-        rewriter = Rewriter(coupling.analyses[name], kept, removals, absent, factors, device)
-        graph = rewriter.copy(program.module)
+        rewriter = Rewriter(coupling.propagations[name], kept, removals, absent, factors, device)
+        graph = rewriter.copy(exported.module)
         state = tuple(key for node, key in takes.items() if node not in rewriter.dead)
-        modes[name] = Mode(graph, state, tuple(program.mutated), program.out_spec, program.fixed)
+        modes[name] = Mode(graph, state, tuple(exported.mutated), exported.out_spec, exported.fixed)
     return modes
 
 

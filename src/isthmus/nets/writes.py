@@ -17,10 +17,10 @@ _NORMS = (torch.ops.aten.batch_norm.default, torch.ops.aten.instance_norm.defaul
 
 def written(coupling: Coupling) -> frozenset[str]:
     """Return the names of the parameters and buffers that a forward pass in training writes to."""
-    program = coupling.programs["train"]
-    targets = {origin for _, origin in writes(program.module)}
-    found = {name for node, name in program.state_nodes.items() if node in targets and name in coupling.entries}
-    return frozenset(found | set(program.mutated))
+    exported = coupling.exports["train"]
+    targets = {origin for _, origin in writes(exported.module)}
+    found = {name for node, name in exported.state_nodes.items() if node in targets and name in coupling.entries}
+    return frozenset(found | set(exported.mutated))
 
 
 def writes(module: fx.GraphModule) -> Iterator[tuple[fx.Node, fx.Node]]:

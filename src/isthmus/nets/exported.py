@@ -58,7 +58,7 @@ class StateEntry:
 
 
 @dataclass
-class Program:
+class ExportedGraph:
     """One exported graph.
 
     Attributes:
@@ -129,9 +129,9 @@ def read_state(model: nn.Module) -> dict[str, StateEntry]:
     return entries
 
 
-def export_program(
+def export_graph(
     model: nn.Module, example: Example, mode: str, names: Mapping[str, str], closed: Pinned = frozenset()
-) -> Program:
+) -> ExportedGraph:
     """Export one mode of a network.
 
     Args:
@@ -144,25 +144,25 @@ def export_program(
     """
     wrapper = _Flat(model, example)
     with _in_mode(model, mode == "train"), _quiet():
-        exported = _export(wrapper, example, closed)
+        found = _export(wrapper, example, closed)
     if wrapper.result.custom:
         raise InvalidInput(
             f"`model` uses the custom autograd function {wrapper.result.custom[0]!r}, whose backward a traced graph "
             "does not keep: write it with plain operators, or register it with torch.library.custom_op"
         )
-    module = exported.graph_module
+    module = found.graph_module
     normalize(module)
-    program = _program(exported, module, wrapper, names)
-    _refuse_written_inputs(program)
-    return program
+    exported = _exported_graph(found, module, wrapper, names)
+    _refuse_written_inputs(exported)
+    return exported
 
 
-def places_of(program: Program, pinned: Iterable[frozenset[Any]]) -> Pinned:
+def places_of(exported: ExportedGraph, pinned: Iterable[frozenset[Any]]) -> Pinned:
     """Return (input, dimension) pairs to close, given the symbols of every open size that has to be one number.
 
     A size that holds the batch and something else (batch x windows) has the something else closed.
     """
-    sizes = [node.meta["val"].shape for node in program.input_nodes]
+    sizes = [node.meta["val"].shape for node in exported.input_nodes]
     symbols = {
         (i, d): entry.node.expr.free_symbols
         for i, shape in enumerate(sizes)
@@ -245,10 +245,10 @@ def _export(wrapper: _Flat, example: Example, closed: Pinned) -> torch.export.Ex
     raise InvalidInput(explain(failure, wrapper.inner)) from failure
 
 
-def _program(
-    exported: torch.export.ExportedProgram, module: fx.GraphModule, wrapper: _Flat, names: Mapping[str, str]
-) -> Program:
-    signature = exported.graph_signature
+def _exported_graph(
+    found: torch.export.ExportedProgram, module: fx.GraphModule, wrapper: _Flat, names: Mapping[str, str]
+) -> ExportedGraph:
+    signature = found.graph_signature
     state, constants, inputs = [], {}, 0
     for spec in signature.input_specs:
         target = (spec.target or "").removeprefix(_PREFIX)
@@ -257,7 +257,7 @@ def _program(
         elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
             state.append(names[target])
         elif spec.kind == InputKind.CONSTANT_TENSOR:
-            constants[target] = exported.constants[spec.target or ""]
+            constants[target] = found.constants[spec.target or ""]
             state.append(target)
         else:
             raise InvalidInput(f"`model` takes an input of kind {spec.kind.name}, which cannot be traced")
@@ -273,12 +273,12 @@ def _program(
     result = wrapper.result
     mutated += [names[name] for name in result.assigned]
     named = {"replaced": result.replaced, "dropped": result.dropped}
-    return Program(module, state, constants, inputs, mutated, result.paths, result.spec, fixed, **named)
+    return ExportedGraph(module, state, constants, inputs, mutated, result.paths, result.spec, fixed, **named)
 
 
-def _refuse_written_inputs(program: Program) -> None:
-    inputs = program.input_nodes
-    for writer, origin in writes(program.module):
+def _refuse_written_inputs(exported: ExportedGraph) -> None:
+    inputs = exported.input_nodes
+    for writer, origin in writes(exported.module):
         if origin in inputs:
             where = place_of(writer, module_path(writer))
             raise InvalidInput(f"`model` must not write to its input {inputs.index(origin)}, it does so in {where}")
