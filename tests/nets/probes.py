@@ -15,7 +15,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 
 from isthmus.nets import terms
-from isthmus.nets.analysis import Analysis, Call
+from isthmus.nets.propagation import Call, Propagation
 from isthmus.nets.registry import find_rule
 from isthmus.nets.rewrite import Rewriter
 from isthmus.nets.rules import RULES
@@ -113,14 +113,14 @@ class Probe:
         self._analyze()
 
     def _analyze(self) -> None:
-        self.analysis = Analysis()
+        self.propagation = Propagation()
         for node, described in zip(self.places, self.described, strict=True):
-            self.analysis.dims[node] = tuple(terms.fresh(size) for size in described.shape)
+            self.propagation.dims[node] = tuple(terms.fresh(size) for size in described.shape)
             if described.weight:
-                self.analysis.from_state.add(node)
+                self.propagation.from_state.add(node)
         rule = find_rule(self.node)
         assert rule is not None, f"{self.example.name} has no rule"
-        self.analysis.dims[self.node] = rule(Call(self.node, self.analysis, self.module))
+        self.propagation.dims[self.node] = rule(Call(self.node, self.propagation, self.module))
 
     def run(self, operands: list[Tensor], plain: bool = False, module: nn.Module | None = None) -> Any:
         """Return the results (a list of tensors, or as the operator gives them) for fresh copies of operands."""
@@ -132,11 +132,11 @@ class Probe:
 
     @property
     def operand_dims(self) -> list[tuple[Term, ...]]:
-        return [self.analysis.dims[node] for node in self.places]
+        return [self.propagation.dims[node] for node in self.places]
 
     @property
     def result_dims(self) -> list[tuple[Term, ...]]:
-        found = self.analysis.dims[self.node]
+        found = self.propagation.dims[self.node]
         return list(found) if isinstance(found, list) else [found]
 
     @property
@@ -149,7 +149,7 @@ class Probe:
     @property
     def separate(self) -> list[Atom]:
         """The atoms that are neither summed nor normed over: what a unit holds concerns that unit alone."""
-        summed = {leaf for contraction in self.analysis.contractions for leaf in terms.leaves(contraction.summed)}
+        summed = {leaf for contraction in self.propagation.contractions for leaf in terms.leaves(contraction.summed)}
         return [atom for atom in self.free if atom not in summed and "norm" not in atom.tags]
 
     def change(self, number: int, place: tuple[Any, ...]) -> list[np.ndarray]:
@@ -163,7 +163,7 @@ class Probe:
     def masked(self, kept: Mapping[Atom, Indices]) -> list[Tensor]:
         """Return the operands without the units that are summed over and not kept."""
         operands = [tensor.clone() for tensor in self.operands]
-        for contraction in self.analysis.contractions:
+        for contraction in self.propagation.contractions:
             positions = terms.evaluate(contraction.term, kept)
             if contraction.operand in self.places and positions is not None:
                 gone = np.setdiff1d(np.arange(int(terms.size(contraction.term))), positions)
@@ -173,7 +173,7 @@ class Probe:
     def cut(self, kept: Mapping[Atom, Indices]) -> list[Tensor]:
         """Run the rewritten call on slices of the operands."""
         small = [sliced(tensor, dims, kept) for tensor, dims in zip(self.operands, self.operand_dims, strict=True)]
-        return self.run(small, module=Rewriter(self.analysis, kept).copy(self.module))
+        return self.run(small, module=Rewriter(self.propagation, kept).copy(self.module))
 
 
 def sliced(tensor: Tensor, dims: tuple[Term, ...], kept: Mapping[Atom, Indices]) -> Tensor:

@@ -18,8 +18,8 @@ OTHER = {5: (9, 3), 8: (12, 4)}
 def open_sides(coupling: Coupling) -> list[tuple[int, int]]:
     """Return the (input, dimension) pairs beside the batch whose size both graphs leave open."""
     found = []
-    for program in coupling.programs.values():
-        nodes = [node for node in program.module.graph.nodes if node.op == "placeholder"][len(program.state) :]
+    for exported in coupling.exports.values():
+        nodes = [node for node in exported.module.graph.nodes if node.op == "placeholder"][len(exported.state) :]
         shapes = [[size_of(size) for size in node.meta["val"].shape] for node in nodes]
         pairs = [(i, d, size) for i, shape in enumerate(shapes) for d, size in enumerate(shape)]
         found.append({(i, d) for i, d, size in pairs if d > 0 and not isinstance(size, int)})

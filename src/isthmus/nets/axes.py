@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from isthmus.nets import terms
-from isthmus.nets.analysis import Dims
 from isthmus.nets.blocks import Block
-from isthmus.nets.coupling import Axis, Member, Whole
+from isthmus.nets.coupling import Axis, KeptWhole, Member
+from isthmus.nets.exported import StateEntry
 from isthmus.nets.policy import default_cut, kind_of
-from isthmus.nets.program import StateEntry
+from isthmus.nets.propagation import Dims
 from isthmus.nets.terms import Atom
 
 Places = dict[Atom, list[tuple[str, int]]]
@@ -19,7 +19,7 @@ Places = dict[Atom, list[tuple[str, int]]]
 
 def build_axes(
     entries: Mapping[str, StateEntry], dims: Mapping[str, Dims], blocks: Sequence[Block]
-) -> tuple[tuple[Axis, ...], tuple[Whole, ...]]:
+) -> tuple[tuple[Axis, ...], tuple[KeptWhole, ...]]:
     """Return the axes of a network, cut as the policy says, and what is kept whole."""
     places = _places(entries, dims)
     held = [a for a, where in places.items() if any(entries[name].is_parameter for name, _ in where)]
@@ -33,7 +33,7 @@ def build_axes(
         kind = kind_of(atom, dims)
         axes.append(Axis(names[atom], int(atom.size), kind, members, why is None, why or "", atom))
     whole = [
-        Whole(int(atom.size), tuple(atom.reasons), tuple(places[atom]))
+        KeptWhole(int(atom.size), tuple(atom.reasons), tuple(places[atom]))
         for atom in held
         if atom.reasons and isinstance(atom.size, int)
     ]

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from torch import fx
 
 from isthmus.nets import terms
-from isthmus.nets.analysis import Analysis
+from isthmus.nets.exported import ExportedGraph, module_path
 from isthmus.nets.policy import Residual
-from isthmus.nets.program import Program, module_path
+from isthmus.nets.propagation import Propagation
 from isthmus.nets.terms import Atom
 
 
@@ -35,39 +35,41 @@ class Block:
 
 
 def find_blocks(
-    programs: Mapping[str, Program], analyses: Mapping[str, Analysis], residuals: Mapping[str, Sequence[Residual]]
+    exports: Mapping[str, ExportedGraph],
+    propagations: Mapping[str, Propagation],
+    residuals: Mapping[str, Sequence[Residual]],
 ) -> list[Block]:
     """Return the residual blocks that all graphs have in common and that do not contain another one."""
-    everywhere = set.intersection(*(program.used for program in programs.values()))
+    everywhere = set.intersection(*(exported.used for exported in exports.values()))
     found: dict[frozenset[str], dict[str, Removal]] = {}
     states: dict[frozenset[str], set[str]] = {}
     streams: dict[frozenset[str], Atom] = {}
     names: dict[frozenset[str], str] = {}
-    for mode, program in programs.items():
+    for mode, exported in exports.items():
         for residual in residuals[mode]:
-            if residual.graph is not program.module.graph:
+            if residual.graph is not exported.module.graph:
                 continue
-            removal, state = _removal(program, residual)
-            stream = _stream(analyses[mode], residual)
+            removal, state = _removal(exported, residual)
+            stream = _stream(propagations[mode], residual)
             key = state & everywhere  # counters of batches are seen in training only
             if key and stream is not None:
                 found.setdefault(key, {})[mode] = removal
                 states.setdefault(key, set()).update(state)
                 streams[key] = stream
                 names[key] = _common_name(key) or module_path(residual.branch) or min(key)
-    common = {key: removals for key, removals in found.items() if set(removals) == set(programs)}
+    common = {key: removals for key, removals in found.items() if set(removals) == set(exports)}
     inner = [key for key in common if not any(other < key for other in common)]
     return [Block(names[key], frozenset(states[key]), streams[key], common[key]) for key in inner]
 
 
-def hidden_residuals(programs: Mapping[str, Program], residuals: Mapping[str, Sequence[Residual]]) -> int:
+def hidden_residuals(exports: Mapping[str, ExportedGraph], residuals: Mapping[str, Sequence[Residual]]) -> int:
     """Return how many residual additions lie inside a region (autocast, no_grad), where blocks are not looked for."""
-    inside = ([r for r in residuals[mode] if r.graph is not program.module.graph] for mode, program in programs.items())
-    return max(len(found) for found in inside)
+    graphs = {mode: exported.module.graph for mode, exported in exports.items()}
+    return max(sum(r.graph is not graph for r in residuals[mode]) for mode, graph in graphs.items())
 
 
-def _stream(analysis: Analysis, residual: Residual) -> Atom | None:
-    leaves = [leaf for term in analysis.dims[residual.node] for leaf in terms.leaves(term)]
+def _stream(propagation: Propagation, residual: Residual) -> Atom | None:
+    leaves = [leaf for term in propagation.dims[residual.node] for leaf in terms.leaves(term)]
     return next((leaf for leaf in leaves if "stream" in leaf.tags and not _is_open(leaf)), None)
 
 
@@ -75,8 +77,8 @@ def _is_open(atom: Atom) -> bool:
     return terms.OPEN in atom.reasons
 
 
-def _removal(program: Program, residual: Residual) -> tuple[Removal, frozenset[str]]:
-    graph = program.module.graph
+def _removal(exported: ExportedGraph, residual: Residual) -> tuple[Removal, frozenset[str]]:
+    graph = exported.module.graph
     nodes = list(graph.nodes)
     output = nodes[-1]
     effects = [n for n in nodes if n.op == "call_function" and not n.users and n.all_input_nodes]
@@ -89,12 +91,10 @@ def _removal(program: Program, residual: Residual) -> tuple[Removal, frozenset[s
     staying = [n for n in effects if not _belongs(n, paths, gone)]
     live = _reached([output, *staying], instead)
     dead = before - live
-    arguments = [n for n in nodes if n.op == "placeholder"]
-    placeholders = arguments[: len(program.state)]
-    dead -= set(arguments[len(program.state) :])  # the call keeps its inputs, needed or not
-    users = dict(zip(placeholders, program.state, strict=True))
+    dead -= set(exported.input_nodes)  # the call keeps its inputs, needed or not
+    users = exported.state_nodes
     lost = {name for node, name in users.items() if node in dead} - {n for node, n in users.items() if node in live}
-    named = frozenset(name for name in lost if name not in program.constants)
+    named = frozenset(name for name in lost if name not in exported.constants)
     return Removal(residual.node, residual.skip, frozenset(dead - {residual.node})), named
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +13,18 @@ from torch import Tensor, nn
 
 from isthmus.errors import InvalidInput
 from isthmus.nets import display, terms
-from isthmus.nets.analysis import Analysis, Dims
 from isthmus.nets.blocks import Block
+from isthmus.nets.example import Example
+from isthmus.nets.exported import ExportedGraph, StateEntry
 from isthmus.nets.laws import Draw, NetPartition, colours, draw
 from isthmus.nets.ownership import Held
-from isthmus.nets.program import Example, Program, StateEntry
+from isthmus.nets.propagation import Dims, Propagation
 from isthmus.nets.terms import Atom, Indices
 
 if TYPE_CHECKING:
     from isthmus.nets.verify import Verdict
 
+Comparison = Callable[["Coupling", nn.Module, Sequence[Any], Mapping[str, Any] | None], "Verdict"]
 KINDS = ("hidden", "channel", "head", "ffn", "stream", "block")
 
 
@@ -67,7 +69,7 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Whole:
+class KeptWhole:
     """Units that no worker may lack, and why."""
 
     size: int
@@ -85,18 +87,22 @@ class Coupling:
         entries: parameters and buffers.
         dims: the term of every dimension of each of them.
         fixed_inputs: input sizes a subnetwork is bound to (all others are open).
+        classes: of the submodules that are torch's own, by path.
+        comparison: how cuts are verified.
         problems: operators without a rule, and what else the trace wants to say.
         graphs: those of subnetworks already built, by the sizes of the cut.
     """
 
     axes: tuple[Axis, ...]
-    whole: tuple[Whole, ...] = field(repr=False)
+    whole: tuple[KeptWhole, ...] = field(repr=False)
     entries: Mapping[str, StateEntry] = field(repr=False)
     dims: Mapping[str, Dims] = field(repr=False)
     constants: Mapping[str, Tensor] = field(repr=False)
-    programs: Mapping[str, Program] = field(repr=False)
-    analyses: Mapping[str, Analysis] = field(repr=False)
+    exports: Mapping[str, ExportedGraph] = field(repr=False)
+    propagations: Mapping[str, Propagation] = field(repr=False)
     example: Example = field(repr=False)
+    classes: Mapping[str, type[nn.Module]] = field(repr=False)
+    comparison: Comparison = field(repr=False)
     fixed_inputs: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     graphs: dict[Any, Any] = field(default_factory=dict, repr=False)
@@ -203,9 +209,7 @@ class Coupling:
 
     def verify(self, model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> Verdict:
         """Compare random cuts with the masked whole network: outputs, gradients, another batch; say what differs."""
-        from isthmus.nets.verify import verify
-
-        return verify(self, model, args, kwargs)
+        return self.comparison(self, model, args, kwargs)
 
     def to_dot(self) -> str:
         """Return the coupling as a Graphviz graph: axes joined to the tensors whose dimensions they are."""

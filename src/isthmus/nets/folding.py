@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from isthmus.nets.analysis import operator_name
 from isthmus.nets.blocks import Removal
-from isthmus.nets.program import Program
+from isthmus.nets.exported import ExportedGraph
+from isthmus.nets.propagation import operator_name
 
 Factors = NDArray[np.float64]
 
@@ -51,12 +51,12 @@ class Use:
     moves: tuple[fx.Node, ...]
 
 
-def parameter_uses(program: Program) -> dict[str, list[Use]]:
+def parameter_uses(exported: ExportedGraph) -> dict[str, list[Use]]:
     """Return all uses of every parameter, buffer and constant of a graph, those in its regions included."""
-    placeholders = [node for node in program.module.graph.nodes if node.op == "placeholder"]
+    placeholders = [node for node in exported.module.graph.nodes if node.op == "placeholder"]
     found: dict[str, list[Use]] = {}
-    for node, name in zip(placeholders, program.state, strict=False):
-        found.setdefault(name, []).extend(_follow(program.module, node, ()))
+    for node, name in zip(placeholders, exported.state, strict=False):
+        found.setdefault(name, []).extend(_follow(exported.module, node, ()))
     return found
 
 

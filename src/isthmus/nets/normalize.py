@@ -17,9 +17,10 @@ _CHECKS = ("_assert", "sym_constrain", "_check")
 def normalize(module: fx.GraphModule) -> None:
     """Rewrite a traced graph in place, and the graphs of its regions.
 
-    Checks on metadata go (they name sizes and types of the whole); ``chunk``, ``split`` and ``tensor_split`` become
-    ``split_with_sizes``; ``slice`` and ``narrow`` count from the start; ``squeeze`` names the dimensions it removes,
-    which have size 1 in the whole too; ``scaled_dot_product_attention`` states its scale.
+    Checks on metadata go (they name sizes and types of the whole), and the sizes that only they had asked for;
+    ``chunk``, ``split`` and ``tensor_split`` become ``split_with_sizes``; ``slice``, ``narrow`` count from the start;
+    ``squeeze`` names the dimensions it removes, which have size 1 in the whole too; ``scaled_dot_product_attention``
+    states its scale.
     """
     for child in module.children():
         if isinstance(child, fx.GraphModule):
@@ -33,6 +34,15 @@ def normalize(module: fx.GraphModule) -> None:
         change = _CHANGES.get(node.target)
         if change is not None:
             change(node)
+    _drop_sizes(module.graph)
+
+
+def _drop_sizes(graph: fx.Graph) -> None:
+    """Erase sizes that only the checks had asked for; they cost as much as a small operator, at every step."""
+    for node in reversed(list(graph.nodes)):
+        about_sizes = node.target == aten.sym_size.int or getattr(node.target, "__module__", "") == "_operator"
+        if about_sizes and not node.users:
+            graph.erase_node(node)
 
 
 def _dim(node: fx.Node, position: int, name: str, default: int) -> int:

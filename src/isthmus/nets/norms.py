@@ -40,8 +40,8 @@ def statistics(coupling: Coupling) -> frozenset[str]:
     ['1.num_batches_tracked', '1.running_mean', '1.running_var']
     """
     found = set()
-    for program in coupling.programs.values():
-        for name, uses in parameter_uses(program).items():
+    for exported in coupling.exports.values():
+        for name, uses in parameter_uses(exported).items():
             norms = (use for use in uses if name_of(use.consumer) in ("batch_norm", "instance_norm"))
             if any(arguments_of(use.consumer).get(key) is use.operand for use in norms for key in _STATISTICS):
                 found.add(name)

@@ -13,7 +13,7 @@ import torch
 from torch import fx
 
 from isthmus.nets import terms
-from isthmus.nets.analysis import Analysis, Dims
+from isthmus.nets.propagation import Dims, Propagation
 from isthmus.nets.terms import Atom, Cat, Prod, Term
 
 _ADDS = (torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor)
@@ -37,13 +37,13 @@ def graphs_of(module: fx.GraphModule) -> Iterator[fx.GraphModule]:
             yield from graphs_of(child)
 
 
-def find_residuals(module: fx.GraphModule, analysis: Analysis) -> list[Residual]:
+def find_residuals(module: fx.GraphModule, propagation: Propagation) -> list[Residual]:
     """Return the residual additions: one operand is an ancestor of the other, with a product on the way.
 
     (A hand-written activation such as x + 0.04 x**3 adds to itself too, but without a product.)
     """
     found = []
-    products = {c.node for c in analysis.contractions if c.kind != "sum"}
+    products = {c.node for c in propagation.contractions if c.kind != "sum"}
     for part in graphs_of(module):
         through = _ancestors_through(part, products)
         for node in part.graph.nodes:
@@ -59,10 +59,10 @@ def find_residuals(module: fx.GraphModule, analysis: Analysis) -> list[Residual]
     return found
 
 
-def tag_streams(residuals: Iterable[Residual], analysis: Analysis) -> None:
+def tag_streams(residuals: Iterable[Residual], propagation: Propagation) -> None:
     """Tag the axes that residual connections run along."""
     for residual in residuals:
-        for term in analysis.dims[residual.node]:
+        for term in propagation.dims[residual.node]:
             terms.tag(term, "stream")
 
 

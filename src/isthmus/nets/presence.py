@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.nets import terms
-from isthmus.nets.analysis import Dims
 from isthmus.nets.coupling import Axis, Coupling
 from isthmus.nets.laws import NetPartition
+from isthmus.nets.propagation import Dims
 from isthmus.nets.terms import Atom
 
 Shares = NDArray[np.float64]

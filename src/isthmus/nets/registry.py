@@ -1,6 +1,6 @@
 """Which rule an operator follows.
 
-A rule is a function of a :class:`~isthmus.nets.analysis.Call`. It returns the dimensions of the result (a tuple of
+A rule is a function of a :class:`~isthmus.nets.propagation.Call`. It returns the dimensions of the result (a tuple of
 terms), or a list of those for an operator with several results, and states on the way what holds between the operands::
 
     from isthmus.nets.rules import rule
@@ -19,7 +19,7 @@ import torch
 from torch import fx
 
 if TYPE_CHECKING:
-    from isthmus.nets.analysis import Call
+    from isthmus.nets.propagation import Call
 
 Rule = Callable[["Call"], Any]
 

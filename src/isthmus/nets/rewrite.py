@@ -14,8 +14,8 @@ from torch import fx
 
 from isthmus.errors import InvalidInput
 from isthmus.nets import terms
-from isthmus.nets.analysis import Analysis, Contraction, SizeConstant
 from isthmus.nets.blocks import Removal
+from isthmus.nets.propagation import Contraction, Propagation, SizeConstant
 from isthmus.nets.terms import Atom, Indices
 
 Kept = Mapping[Atom, Indices]
@@ -26,7 +26,7 @@ class Rewriter:
     """Copies a graph and the graphs of its regions under a cut.
 
     Attributes:
-        analysis: what the graph says about its axes.
+        propagation: what the graph says about its axes.
         kept: the units each cut atom keeps.
         removals: residual blocks that go.
         absent: placeholders of parameters and buffers that go with them.
@@ -34,7 +34,7 @@ class Rewriter:
         device: where tensors made inside the graph go.
     """
 
-    analysis: Analysis
+    propagation: Propagation
     kept: Kept
     removals: tuple[Removal, ...] = ()
     absent: frozenset[fx.Node] = frozenset()
@@ -44,8 +44,8 @@ class Rewriter:
     def __post_init__(self) -> None:
         self.dead = {node for removal in self.removals for node in removal.dead} | self.absent
         self.instead = {removal.node: removal.skip for removal in self.removals}
-        self.sizes = _by_node(self.analysis.sizes)
-        self.sums = _by_node(self.analysis.contractions) if self.factors else {}
+        self.sizes = _by_node(self.propagation.sizes)
+        self.sums = _by_node(self.propagation.contractions) if self.factors else {}
 
     def copy(self, module: fx.GraphModule) -> fx.GraphModule:
         """Return the rewritten copy of a graph; placeholders of removed state are left out."""
@@ -103,7 +103,7 @@ class Rewriter:
         if np.all(values == values[0]):
             return graph.call_function(torch.ops.aten.mul.Tensor, (operand, float(values[0])))
         name = f"factors_{len(attributes)}"
-        rank = len(self.analysis.dims[sum_.operand])
+        rank = len(self.propagation.dims[sum_.operand])
         shape = [len(values) if d == sum_.dim else 1 for d in range(rank)]
         attributes[name] = torch.as_tensor(values, dtype=torch.float32, device=self.device).reshape(shape)
         factors = graph.get_attr(name)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,11 @@ import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 
 from isthmus.errors import InvalidInput
-from isthmus.nets.program import Example, StateEntry
+from isthmus.nets.example import Example
+from isthmus.nets.exported import StateEntry
+from isthmus.nets.shells import shell
+
+_CONSTANTS = "_constants"
 
 
 @dataclass(frozen=True)
@@ -30,46 +35,89 @@ class Mode:
     out_spec: Any
     fixed: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Mode:
+        return self  # shared between all pieces of the same sizes; it holds no parameters
+
     def check(self, tensors: Sequence[Tensor]) -> None:
         """Refuse inputs of other sizes than those the graph is bound to: it might run, and be wrong."""
         for (i, d), size in self.fixed.items():
-            shape = tuple(tensors[i].shape)
+            shape = tensors[i].shape
             if len(shape) <= d or shape[d] != size:
                 raise InvalidInput(
-                    f"input {i} must have size {size} in dimension {d}, as the network was traced, got shape {shape}: "
-                    "trace it again with the sizes it is called with"
+                    f"input {i} must have size {size} in dimension {d}, as the network was traced, got shape "
+                    f"{tuple(shape)}: trace it again with the sizes it is called with"
                 )
+
+    def result(self, outputs: Sequence[Any]) -> Any:
+        """Return what the network returns, put together from the flat outputs."""
+        return outputs[0] if self.out_spec.is_leaf() else pytree.tree_unflatten(list(outputs), self.out_spec)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What all pieces of a network have in common.
+
+    Attributes:
+        entries: parameters and buffers of the whole; what else a graph takes is a constant.
+        example: the call the network was traced with.
+        classes: of its submodules, by path, those that are torch's own.
+    """
+
+    entries: Mapping[str, StateEntry]
+    example: Example
+    classes: Mapping[str, type[nn.Module]] = field(default_factory=dict)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Outline:
+        return self
 
 
 class GraphNetwork(nn.Module):
     """Runs like the network it was made from: the same call, parameter names, train and eval modes.
 
+    It can become another cut of the same network in place (:meth:`become`): the module, its submodules and its
+    parameters stay the objects they are, so optimizers, schedulers and hooks go on working. Submodules that are torch's
+    own are found by ``isinstance`` too, but hold parameters only; all others are plain modules.
+
     Args:
+        outline: what all pieces of the network have in common.
         modes: the graphs of "train" and "eval".
-        state: parameters, buffers and constants by name.
-        entries: what the named tensors are; a name without an entry is a constant.
-        example: the call the network was traced with.
+        state: what they take, by name: of parameters and buffers those it holds, and all constants.
+
+    Attributes:
+        parameter_objects: every parameter of the network by its first name, those it lacks at present (of residual
+            blocks that were cut out) as empty tensors without a gradient, which an optimizer passes over.
     """
 
-    def __init__(
-        self,
-        modes: Mapping[str, Mode],
-        state: Mapping[str, Tensor],
-        entries: Mapping[str, StateEntry],
-        example: Example,
-    ) -> None:
+    def __init__(self, outline: Outline, modes: Mapping[str, Mode], state: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self._modes = dict(modes)
-        self._example = example
-        self._places: dict[str, tuple[nn.Module, str]] = {}
-        for name, tensor in state.items():
-            entry = entries.get(name)
-            if entry is None:
-                self._register(f"_constants.{name.replace('.', '_').replace(':', '_')}", tensor, name, False)
-            else:
-                shown = nn.Parameter(tensor, requires_grad=entry.trained) if entry.is_parameter else tensor
-                for alias in (name, *entry.aliases):
-                    self._register(alias, shown, name, entry.persistent)
+        self._outline = outline
+        self._holders: dict[str, list[tuple[nn.Module, str]]] = {}
+        self.parameter_objects: dict[str, nn.Parameter] = {}
+        for name, entry in outline.entries.items():
+            self._holders[name] = [self._holder(alias) for alias in (name, *entry.aliases)]
+            if entry.is_parameter:
+                tensor = state[name] if name in state else torch.zeros([0] * len(entry.shape), dtype=entry.dtype)
+                self.parameter_objects[name] = nn.Parameter(tensor, requires_grad=entry.trained)
+        self.become(modes, state)
+
+    def become(self, modes: Mapping[str, Mode], state: Mapping[str, Tensor]) -> None:
+        """Be the cut that has these graphs and this state; gradients are dropped, everything else stays in place."""
+        for name, parameter in self.parameter_objects.items():
+            parameter.grad = None
+            parameter.data = state[name] if name in state else parameter.data.new_empty([0] * parameter.dim())
+        for name, entry in self._outline.entries.items():
+            for holder, leaf in self._holders[name]:
+                _unregister(holder, leaf)
+                if name in state:
+                    _register(holder, leaf, self.parameter_objects.get(name, state[name]), entry.persistent)
+        places = {name: holders[0] for name, holders in self._holders.items()}
+        for name in state:
+            if name not in places:
+                places[name] = self._holder(f"{_CONSTANTS}.{name.replace('.', '_').replace(':', '_')}")
+                _register(*places[name], state[name], False)
+        self._modes, self._places = dict(modes), places
+        self._taken = {mode: [_slot(*places[name]) for name in graph.state] for mode, graph in modes.items()}
+        self._written = {mode: [_slot(*places[name]) for name in graph.mutated] for mode, graph in modes.items()}
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the graph of the present mode.
@@ -77,27 +125,70 @@ class GraphNetwork(nn.Module):
         Raises:
             InvalidInput: another call than the traced one, or sizes that were fixed at tracing.
         """
-        mode = self._modes["train" if self.training else "eval"]
-        tensors = self._example.tensors_of(args, kwargs)
+        key = "train" if self.training else "eval"
+        mode = self._modes[key]
+        tensors = self._outline.example.tensors_of(args, kwargs)
         mode.check(tensors)
-        places = self._places
-        state = [getattr(*places[name]) for name in mode.state]
-        results = mode.graph(*state, *tensors)
-        split = len(mode.mutated)
-        with torch.no_grad():
-            for name, value in zip(mode.mutated, results[:split], strict=True):
-                getattr(*places[name]).copy_(value)
-        return pytree.tree_unflatten(list(results[split:]), mode.out_spec)
+        outputs = mode.graph.forward(*self._state(key), *tensors)
+        written = self._written[key]
+        if written:
+            with torch.no_grad():
+                for (table, leaf), value in zip(written, outputs, strict=False):
+                    table[leaf].copy_(value)
+            outputs = outputs[len(written) :]
+        return mode.result(outputs)
 
-    def _register(self, path: str, tensor: Tensor, key: str, persistent: bool) -> None:
+    @contextlib.contextmanager
+    def complete(self) -> Iterator[None]:
+        """Show the parameters it lacks in their places, empty: to make an optimizer over all there ever are."""
+        lacking = [name for name in self.parameter_objects if not _has(*self._holders[name][0])]
+        places = [(name, *place) for name in lacking for place in self._holders[name]]
+        for name, holder, leaf in places:
+            holder._parameters[leaf] = self.parameter_objects[name]
+        try:
+            yield
+        finally:
+            for _, holder, leaf in places:
+                del holder._parameters[leaf]
+
+    def mode(self, name: str) -> tuple[Mode, list[Tensor]]:
+        """Return the graph of "train" or "eval", and the tensors it takes before the inputs."""
+        return self._modes[name], self._state(name)
+
+    def _state(self, key: str) -> list[Tensor]:
+        try:
+            return [table[leaf] for table, leaf in self._taken[key]]
+        except KeyError:  # a parametrization took the place of a parameter
+            return [getattr(*self._places[name]) for name in self._modes[key].state]
+
+    def _holder(self, path: str) -> tuple[nn.Module, str]:
+        """Return the submodule that holds a tensor, made if it is not there, and the tensor's name in it."""
         *parents, leaf = path.split(".")
         holder: nn.Module = self
-        for part in parents:
+        for depth, part in enumerate(parents, start=1):
             if part not in holder._modules:
-                holder.add_module(part, nn.Module())
+                holder.add_module(part, shell(self._outline.classes.get(".".join(parents[:depth]), nn.Module)))
             holder = holder._modules[part]  # type: ignore[assignment]
-        if isinstance(tensor, nn.Parameter):
-            holder.register_parameter(leaf, tensor)
-        else:
-            holder.register_buffer(leaf, tensor, persistent=persistent)
-        self._places[key] = (holder, leaf)
+        return holder, leaf
+
+
+def _slot(holder: nn.Module, leaf: str) -> tuple[dict[str, Any], str]:
+    """Return the table of a module that has a tensor, and its key there: looked up every step, and fast."""
+    return (holder._parameters if leaf in holder._parameters else holder._buffers), leaf
+
+
+def _has(holder: nn.Module, leaf: str) -> bool:
+    return leaf in holder._parameters or leaf in holder._buffers
+
+
+def _register(holder: nn.Module, leaf: str, tensor: Tensor, persistent: bool) -> None:
+    if isinstance(tensor, nn.Parameter):
+        holder.register_parameter(leaf, tensor)
+    else:
+        holder.register_buffer(leaf, tensor, persistent=persistent)
+
+
+def _unregister(holder: nn.Module, leaf: str) -> None:
+    holder._parameters.pop(leaf, None)
+    holder._buffers.pop(leaf, None)
+    holder._non_persistent_buffers_set.discard(leaf)

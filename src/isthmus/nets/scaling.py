@@ -29,11 +29,11 @@ from torch import Tensor, fx, nn
 
 from isthmus.errors import InvalidInput, check_choice
 from isthmus.nets import terms
-from isthmus.nets.analysis import Contraction
 from isthmus.nets.coupling import Axis, Coupling
 from isthmus.nets.folding import Factors, Unfoldable, Use, absorbed, branch_parameters, fold, parameter_uses
 from isthmus.nets.laws import NetPartition
 from isthmus.nets.presence import Presence, atoms_of
+from isthmus.nets.propagation import Contraction
 from isthmus.nets.subnetwork import named_state
 from isthmus.nets.terms import Atom
 
@@ -170,7 +170,7 @@ class _Folded:
 
     def __init__(self, coupling: Coupling, presence: Presence) -> None:
         self.coupling, self.presence = coupling, presence
-        self.uses = parameter_uses(coupling.programs["eval"])
+        self.uses = parameter_uses(coupling.exports["eval"])
         self.axes: dict[str, Axis] = {}
         self.open: set[str] = set()
         self.factors: dict[str, dict[str, Factors]] = {}
@@ -181,7 +181,7 @@ class _Folded:
         """Fold what is known of every sum over a cut axis into the weight it is summed against."""
         of = atoms_of(self.axes)
         sums: dict[tuple[fx.Node, fx.Node], list[Contraction]] = {}
-        for each in self.coupling.analyses["eval"].contractions:
+        for each in self.coupling.propagations["eval"].contractions:
             axes = [of[leaf] for leaf in terms.leaves(each.summed) if leaf in of]
             if axes and each.kind == "weight" and each.weight is not None:
                 sums.setdefault((each.node, each.weight), []).append(each)
@@ -250,7 +250,7 @@ class _Folded:
             self._add(axis, name, factors, follows)
 
     def _shares(self, name: str, use: Use, sums: list[Contraction], axes: list[str]) -> dict[str, Factors]:
-        dims = self.coupling.analyses["eval"].dims[use.operand]
+        dims = self.coupling.propagations["eval"].dims[use.operand]
         summed: dict[int, frozenset[Atom]] = {
             each.weight_dim: frozenset(terms.leaves(each.summed)) & frozenset(terms.leaves(dims[each.weight_dim]))
             for each in sums

@@ -14,7 +14,7 @@ from isthmus.nets.coupling import Coupling
 from isthmus.nets.laws import NetPartition
 from isthmus.nets.ownership import Held, slice_tensor
 from isthmus.nets.rewrite import Rewriter
-from isthmus.nets.runnable import GraphNetwork, Mode
+from isthmus.nets.runnable import GraphNetwork, Mode, Outline
 from isthmus.nets.terms import Atom, Indices
 
 _GRAPHS = 64  # kept: units that do not divide evenly, or blocks drawn anew, come in ever new combinations of sizes
@@ -33,7 +33,7 @@ class Subnetwork:
         held: the units of each cut axis it holds.
     """
 
-    module: nn.Module
+    module: GraphNetwork
     indices: Mapping[str, Held] = field(repr=False)
     worker: int = 0
     held: Mapping[str, Indices] = field(default_factory=dict, repr=False)
@@ -82,6 +82,43 @@ def build(
 
     The graphs depend on the sizes of the cut alone and are shared between all subnetworks of the same sizes.
     """
+    modes, state, indices = _parts(model, coupling, held, factors or {})
+    network = GraphNetwork(Outline(coupling.entries, coupling.example, coupling.classes), modes, state)
+    if isinstance(model, nn.Module):
+        network.train(model.training)
+    return Subnetwork(network, indices, worker, dict(held))
+
+
+def rebuild(
+    subnetwork: Subnetwork,
+    model: Source,
+    coupling: Coupling,
+    held: Mapping[str, Indices],
+    factors: Mapping[str, float] | None = None,
+) -> Subnetwork:
+    """Return what :func:`build` returns, around the same module: it becomes the network restricted to other units.
+
+    Its parameters, submodules and hooks stay the objects they are; their shapes and values change, and gradients are
+    dropped. Parameters of blocks that are not held leave the module, and are in ``module.parameter_objects`` still.
+
+    Args:
+        subnetwork: of the same network; it is not to be used any more.
+        model, coupling, held, factors: as for :func:`build`.
+    """
+    modes, state, indices = _parts(model, coupling, held, factors or {})
+    subnetwork.module.become(modes, state)
+    return Subnetwork(subnetwork.module, indices, subnetwork.worker, dict(held))
+
+
+def named_state(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Return parameters and buffers under every name they have."""
+    return [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+
+
+def _parts(
+    model: Source, coupling: Coupling, held: Mapping[str, Indices], factors: Mapping[str, float]
+) -> tuple[dict[str, Mode], dict[str, Tensor], dict[str, Held]]:
+    """Return the graphs of a cut, what they take, and the index sets of that."""
     indices = coupling.index_map(held)
     kept = coupling.kept(held)
     read = _reader(model, coupling)
@@ -90,23 +127,15 @@ def build(
     for name, tensor in coupling.constants.items():
         part = slice_tensor(tensor, tuple(terms.evaluate(term, kept) for term in coupling.dims[name]))
         state[name] = part.to(device) if part.device != device else part
-    scaled = _by_atom(coupling, factors or {})
+    scaled = _by_atom(coupling, factors)
     lacking = tuple(sorted(name for block in coupling.missing_blocks(held) for name in block.state))
     sizes = tuple((name, len(units)) for name, units in sorted(held.items()))
-    key = (sizes, lacking, tuple(sorted((factors or {}).items())), device)
+    key = (sizes, lacking, tuple(sorted(factors.items())), device)
     modes = coupling.graphs.pop(key, None) or _modes(coupling, held, kept, scaled, device)
     coupling.graphs[key] = modes  # the latest last
     if len(coupling.graphs) > _GRAPHS:
         del coupling.graphs[next(iter(coupling.graphs))]
-    network = GraphNetwork(modes, state, coupling.entries, coupling.example)
-    if isinstance(model, nn.Module):
-        network.train(model.training)
-    return Subnetwork(network, indices, worker, dict(held))
-
-
-def named_state(module: nn.Module) -> list[tuple[str, Tensor]]:
-    """Return parameters and buffers under every name they have."""
-    return [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    return modes, state, indices
 
 
 def _modes(
@@ -119,15 +148,14 @@ def _modes(
     modes = {}
     missing = coupling.missing_blocks(held)
     gone = {name for block in missing for name in block.state}
-    for name, program in coupling.programs.items():
+    for name, exported in coupling.exports.items():
         removals = tuple(block.removals[name] for block in missing)
-        placeholders = [node for node in program.module.graph.nodes if node.op == "placeholder"]
-        takes = dict(zip(placeholders, program.state, strict=False))
+        takes = exported.state_nodes
         absent = frozenset(node for node, key in takes.items() if key in gone)
-        rewriter = Rewriter(coupling.analyses[name], kept, removals, absent, factors, device)
-        graph = rewriter.copy(program.module)
+        rewriter = Rewriter(coupling.propagations[name], kept, removals, absent, factors, device)
+        graph = rewriter.copy(exported.module)
         state = tuple(key for node, key in takes.items() if node not in rewriter.dead)
-        modes[name] = Mode(graph, state, tuple(program.mutated), program.out_spec, program.fixed)
+        modes[name] = Mode(graph, state, tuple(exported.mutated), exported.out_spec, exported.fixed)
     return modes
 
 

@@ -10,22 +10,24 @@ from torch import nn
 
 from isthmus.errors import InvalidInput
 from isthmus.nets import rules, terms
-from isthmus.nets.analysis import Analysis, Dims, analyze
 from isthmus.nets.axes import build_axes
+from isthmus.nets.batch import batch_problem, check_batch, check_numbers
 from isthmus.nets.blocks import find_blocks, hidden_residuals
 from isthmus.nets.coupling import Axis, Coupling
-from isthmus.nets.policy import find_residuals, tag_streams
-from isthmus.nets.program import (
+from isthmus.nets.example import Example, example_of
+from isthmus.nets.exported import (
     MODES,
-    Example,
+    ExportedGraph,
     Pinned,
-    Program,
     StateEntry,
-    example_of,
-    export_program,
+    export_graph,
     places_of,
     read_state,
 )
+from isthmus.nets.policy import find_residuals, tag_streams
+from isthmus.nets.propagation import Dims, Propagation, propagate
+from isthmus.nets.shells import module_classes
+from isthmus.nets.verify import verify as compare_with_whole
 
 assert rules.RULES  # the rules register themselves when they are imported
 
@@ -52,7 +54,8 @@ def trace(
         verify: also compare random cuts with the masked whole network, and refuse if anything differs.
 
     Raises:
-        InvalidInput: the network cannot be traced, ``cut`` matches nothing, or ``verify`` found a difference.
+        InvalidInput: the network cannot be traced, the example is a single sample, ``cut`` matches
+            nothing, or ``verify`` found a difference.
 
     >>> import torch
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -62,28 +65,32 @@ def trace(
     if not isinstance(model, nn.Module):
         raise InvalidInput(f"`model` must be a torch.nn.Module, got {type(model).__name__}")
     example = example_of(model, tuple(args), kwargs)
+    check_numbers(example)
     entries = read_state(model)
     closed: Pinned = frozenset()
-    programs, dims, analyses = _read(model, example, entries, closed)
-    while pinned := _to_close(programs, analyses) - closed:
+    exports, dims, propagations = _read(model, example, entries, closed)
+    while pinned := _to_close(exports, propagations) - closed:
         closed |= pinned  # open sizes that have to be one number: once more, with those sizes as given
-        programs, dims, analyses = _read(model, example, entries, closed)
-    constants = {name: tensor for program in programs.values() for name, tensor in program.constants.items()}
-    residuals = {mode: find_residuals(programs[mode].module, analyses[mode]) for mode in programs}
+        exports, dims, propagations = _read(model, example, entries, closed)
+    check_batch(exports["train"], propagations["train"], example)
+    constants = {name: tensor for exported in exports.values() for name, tensor in exported.constants.items()}
+    residuals = {mode: find_residuals(exports[mode].module, propagations[mode]) for mode in exports}
     for mode, found in residuals.items():
-        tag_streams(found, analyses[mode])
-    axes, whole = build_axes(entries, dims, find_blocks(programs, analyses, residuals))
+        tag_streams(found, propagations[mode])
+    axes, whole = build_axes(entries, dims, find_blocks(exports, propagations, residuals))
     coupling = Coupling(
         axes=axes,
         whole=whole,
         entries=entries,
         dims=dims,
         constants=constants,
-        programs=programs,
-        analyses=analyses,
+        exports=exports,
+        propagations=propagations,
         example=example,
-        fixed_inputs=_fixed_inputs(programs, analyses, dims),
-        problems=(*_problems(programs, analyses), *_no_depth(hidden_residuals(programs, residuals))),
+        classes=module_classes(model),
+        comparison=compare_with_whole,
+        fixed_inputs=_fixed_inputs(exports, propagations, dims),
+        problems=(*_problems(exports, propagations), *_no_depth(hidden_residuals(exports, residuals))),
     )
     coupling = coupling if cut is None else coupling.select(cut)
     if verify:
@@ -93,32 +100,32 @@ def trace(
     return coupling
 
 
-def _to_close(programs: Mapping[str, Program], analyses: Mapping[str, Analysis]) -> Pinned:
-    places = (places_of(programs[mode], analyses[mode].pinned) for mode in programs)
+def _to_close(exports: Mapping[str, ExportedGraph], propagations: Mapping[str, Propagation]) -> Pinned:
+    places = (places_of(exports[mode], propagations[mode].pinned) for mode in exports)
     return frozenset[tuple[int, int]]().union(*places)
 
 
 def _read(
     model: nn.Module, example: Example, entries: Mapping[str, StateEntry], closed: Pinned
-) -> tuple[dict[str, Program], dict[str, Dims], dict[str, Analysis]]:
+) -> tuple[dict[str, ExportedGraph], dict[str, Dims], dict[str, Propagation]]:
     """Export both modes and analyse them over one set of dimensions."""
     canonical = {alias: entry.name for entry in entries.values() for alias in (entry.name, *entry.aliases)}
-    programs = {mode: _own_constants(export_program(model, example, mode, canonical, closed), mode) for mode in MODES}
-    dims = _fresh_dims(entries, programs)
-    for program in programs.values():
-        dims |= {name: tuple(terms.fresh(size) for size in t.shape) for name, t in program.constants.items()}
-    return programs, dims, {mode: analyze(program, dims) for mode, program in programs.items()}
+    exports = {mode: _own_constants(export_graph(model, example, mode, canonical, closed), mode) for mode in MODES}
+    dims = _fresh_dims(entries, exports)
+    for exported in exports.values():
+        dims |= {name: tuple(terms.fresh(size) for size in t.shape) for name, t in exported.constants.items()}
+    return exports, dims, {mode: propagate(exported, dims) for mode, exported in exports.items()}
 
 
-def _own_constants(program: Program, mode: str) -> Program:
+def _own_constants(exported: ExportedGraph, mode: str) -> ExportedGraph:
     """Two graphs may give different constants the same name."""
-    renamed = {name: f"{mode}:{name}" for name in program.constants}
-    constants = {renamed[name]: tensor for name, tensor in program.constants.items()}
-    return replace(program, state=[renamed.get(name, name) for name in program.state], constants=constants)
+    renamed = {name: f"{mode}:{name}" for name in exported.constants}
+    constants = {renamed[name]: tensor for name, tensor in exported.constants.items()}
+    return replace(exported, state=[renamed.get(name, name) for name in exported.state], constants=constants)
 
 
-def _fresh_dims(entries: Mapping[str, StateEntry], programs: Mapping[str, Program]) -> dict[str, Dims]:
-    used = {name for program in programs.values() for name in (*program.used, *program.mutated)}
+def _fresh_dims(entries: Mapping[str, StateEntry], exports: Mapping[str, ExportedGraph]) -> dict[str, Dims]:
+    used = {name for exported in exports.values() for name in (*exported.used, *exported.mutated)}
     dims: dict[str, Dims] = {}
     for name, entry in entries.items():
         reason = None if name in used else "not used by the network's forward"
@@ -131,15 +138,15 @@ def _fresh_dims(entries: Mapping[str, StateEntry], programs: Mapping[str, Progra
 
 
 def _fixed_inputs(
-    programs: Mapping[str, Program], analyses: Mapping[str, Analysis], dims: Mapping[str, Dims]
+    exports: Mapping[str, ExportedGraph], propagations: Mapping[str, Propagation], dims: Mapping[str, Dims]
 ) -> tuple[str, ...]:
     """Say which sizes of the inputs a subnetwork is bound to, beside those that parameters have (input features)."""
     state = {leaf for entry in dims.values() for term in entry for leaf in terms.leaves(term)}
     found: dict[str, None] = {}
-    for mode, program in programs.items():
-        placeholders = [node for node in program.module.graph.nodes if node.op == "placeholder"]
-        for (i, d), size in program.fixed.items():
-            leaves = terms.leaves(analyses[mode].dims[placeholders[len(program.state) + i]][d])
+    for mode, exported in exports.items():
+        inputs = exported.input_nodes
+        for (i, d), size in exported.fixed.items():
+            leaves = terms.leaves(propagations[mode].dims[inputs[i]][d])
             if leaves and not any(leaf in state for leaf in leaves):
                 found[f"size fixed at tracing: input {i}, dimension {d}: {size}"] = None
     return tuple(found)
@@ -151,13 +158,16 @@ def _no_depth(count: int) -> tuple[str, ...]:
     return (f"residual additions inside autocast or no_grad: {count}; their blocks cannot be cut (their width can)",)
 
 
-def _problems(programs: Mapping[str, Program], analyses: Mapping[str, Analysis]) -> tuple[str, ...]:
-    lines = dict.fromkeys(f"kept whole: {problem}" for a in analyses.values() for problem in a.problems)
-    for name in dict.fromkeys(name for program in programs.values() for name in program.replaced):
+def _problems(exports: Mapping[str, ExportedGraph], propagations: Mapping[str, Propagation]) -> tuple[str, ...]:
+    lines = dict.fromkeys(f"kept whole: {problem}" for a in propagations.values() for problem in a.problems)
+    for name in dict.fromkeys(name for exported in exports.values() for name in exported.replaced):
         lines[f"buffer {name} is assigned another shape or type in forward: a subnetwork does not update it"] = None
-    for name in dict.fromkeys(name for program in programs.values() for name in program.dropped):
+    for name in dict.fromkeys(name for exported in exports.values() for name in exported.dropped):
         lines[f"result {name} is not made of tensors: a subnetwork returns None for it"] = None
-    count = max(len(program.module.graph.nodes) for program in programs.values())
+    unbatched = batch_problem(exports["train"])
+    if unbatched is not None:
+        lines[unbatched] = None
+    count = max(len(exported.module.graph.nodes) for exported in exports.values())
     if count > _LARGE_GRAPH:
         lines[f"the graph has {count} operators (a long loop unrolled?): every step will be slow"] = None
     return tuple(lines)

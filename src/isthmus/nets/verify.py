@@ -18,9 +18,10 @@ from torch.func import functional_call
 
 from isthmus.errors import InvalidInput
 from isthmus.nets import terms
-from isthmus.nets.analysis import Analysis
 from isthmus.nets.coupling import Coupling
-from isthmus.nets.program import MODES, example_of
+from isthmus.nets.example import example_of
+from isthmus.nets.exported import MODES
+from isthmus.nets.propagation import Propagation
 from isthmus.nets.rewrite import Rewriter
 from isthmus.nets.sizes import size_of
 from isthmus.nets.subnetwork import build, named_state
@@ -108,13 +109,13 @@ def masked_whole(
     coupling: Coupling, state: Mapping[str, Tensor], held: Mapping[str, Indices], mode: str, inputs: Sequence[Tensor]
 ) -> list[Any]:
     """Run the whole network without the contributions of the units that ``held`` lacks; return the flat results."""
-    program, analysis = coupling.programs[mode], coupling.analyses[mode]
-    values = [state[name] if name in state else _wide(coupling.constants[name]) for name in program.state]
+    exported, propagation = coupling.exports[mode], coupling.propagations[mode]
+    values = [state[name] if name in state else _wide(coupling.constants[name]) for name in exported.state]
     removals = {block.removals[mode].node: block.removals[mode].skip for block in coupling.missing_blocks(held)}
-    runner = _MaskedWhole(program.module, analysis, coupling.kept(held), removals)
+    runner = _MaskedWhole(exported.module, propagation, coupling.kept(held), removals)
     with _double_by_default():
         results = runner.run(*values, *inputs)
-    return list(results)[len(program.mutated) :]
+    return list(results)[len(exported.mutated) :]
 
 
 class _Exact(fx.Interpreter):
@@ -161,19 +162,19 @@ class _MaskedWhole(_Exact):
     def __init__(
         self,
         module: fx.GraphModule,
-        analysis: Analysis,
+        propagation: Propagation,
         kept: Mapping[Atom, Indices],
         removals: Mapping[fx.Node, fx.Node],
     ) -> None:
         super().__init__(module)
-        self.analysis, self.kept, self.removals = analysis, kept, removals
-        self.norms = set(analysis.norms)
+        self.propagation, self.kept, self.removals = propagation, kept, removals
+        self.norms = set(propagation.norms)
         self.sums: dict[fx.Node, list[Any]] = {}
-        for contraction in analysis.contractions:
+        for contraction in propagation.contractions:
             self.sums.setdefault(contraction.node, []).append(contraction)
 
     def of(self, region: fx.GraphModule) -> _Exact:
-        return _MaskedWhole(region, self.analysis, self.kept, self.removals)
+        return _MaskedWhole(region, self.propagation, self.kept, self.removals)
 
     def run_node(self, n: fx.Node) -> Any:
         if n in self.removals:
@@ -192,7 +193,7 @@ class _MaskedWhole(_Exact):
             self.env.update(saved)
 
     def _is_cut(self, node: fx.Node) -> bool:
-        dims = [d for source in node.all_input_nodes for d in _flat_dims(self.analysis.dims.get(source))]
+        dims = [d for source in node.all_input_nodes for d in _flat_dims(self.propagation.dims.get(source))]
         return any(leaf in self.kept for term in dims for leaf in terms.leaves(term))
 
     def _restricted(self, node: fx.Node) -> Any:
@@ -200,12 +201,12 @@ class _MaskedWhole(_Exact):
         graph = fx.Graph()
         operands = list(node.all_input_nodes)
         new = {source: graph.placeholder(source.name) for source in operands}
-        rewriter = Rewriter(self.analysis, self.kept)
+        rewriter = Rewriter(self.propagation, self.kept)
         copied = rewriter.copy_node(graph, node, new, {})
         graph.output(copied)
-        sliced = [_sliced(self.env[source], self.analysis.dims.get(source), self.kept) for source in operands]
+        sliced = [_sliced(self.env[source], self.propagation.dims.get(source), self.kept) for source in operands]
         result = fx.GraphModule(nn.Module(), graph)(*sliced)
-        return _scattered(result, self.analysis.dims[node], self.kept)
+        return _scattered(result, self.propagation.dims[node], self.kept)
 
 
 def is_random(target: Any) -> bool:
@@ -330,8 +331,9 @@ def _gradient_error(sub: Any, parts: Mapping[str, Tensor], whole: Mapping[str, T
 
 def _run_mode(module: Any, mode: str, state: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> list[Any]:
     """Run a subnetwork's graph on given state, without dropout."""
-    chosen = module._modes[mode]
-    values = [state[n] if n in state else _wide(getattr(*module._places[n])) for n in chosen.state]
+    chosen, taken = module.mode(mode)
+    pairs = zip(chosen.state, taken, strict=True)
+    values = [state[name] if name in state else _wide(tensor) for name, tensor in pairs]
     with _double_by_default():
         results = _Exact(chosen.graph).run(*values, *inputs)
     return list(results)[len(chosen.mutated) :]
@@ -417,9 +419,8 @@ def _doubled(coupling: Coupling, inputs: Sequence[Tensor]) -> list[Tensor] | Non
     A mask that is only indexed with positions has a size of its own: its first dimension counts as the batch too.
     """
     shapes = []
-    for program in coupling.programs.values():
-        nodes = [node for node in program.module.graph.nodes if node.op == "placeholder"][len(program.state) :]
-        shapes.append([[size_of(size) for size in node.meta["val"].shape] for node in nodes])
+    for exported in coupling.exports.values():
+        shapes.append([[size_of(size) for size in node.meta["val"].shape] for node in exported.input_nodes])
     first = [shape[0][0] if shape[0] else 0 for shape in shapes]
     if any(isinstance(size, int) or not size.is_Symbol for size in first):
         return None

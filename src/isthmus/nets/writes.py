@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import fx
 
-from isthmus.nets.coupling import Coupling
+if TYPE_CHECKING:
+    from isthmus.nets.coupling import Coupling
 
 # Their schema does not say that they write to their running statistics while they train: arguments 3 and 4, if 5 is.
 _NORMS = (torch.ops.aten.batch_norm.default, torch.ops.aten.instance_norm.default)
@@ -15,20 +17,18 @@ _NORMS = (torch.ops.aten.batch_norm.default, torch.ops.aten.instance_norm.defaul
 
 def written(coupling: Coupling) -> frozenset[str]:
     """Return the names of the parameters and buffers that a forward pass in training writes to."""
-    program = coupling.programs["train"]
-    targets = set(_written(program.module))
-    placeholders = [node for node in program.module.graph.nodes if node.op == "placeholder"]
-    pairs = zip(placeholders, program.state, strict=False)
-    found = {name for node, name in pairs if node in targets and name in coupling.entries}
-    return frozenset(found | set(program.mutated))
+    exported = coupling.exports["train"]
+    targets = {origin for _, origin in writes(exported.module)}
+    found = {name for node, name in exported.state_nodes.items() if node in targets and name in coupling.entries}
+    return frozenset(found | set(exported.mutated))
 
 
-def _written(module: fx.GraphModule) -> Iterator[fx.Node]:
-    """Yield the placeholders that operators of a graph, or of its regions, write to, directly or through views."""
+def writes(module: fx.GraphModule) -> Iterator[tuple[fx.Node, fx.Node]]:
+    """Yield the operators of a graph and its regions that write, and what each writes to, looked up through views."""
     for node in module.graph.nodes:
         if node.op != "call_function":
             continue
-        yield from (_origin(value) for value in _targets(node))
+        yield from ((node, _origin(value)) for value in _targets(node))
         for position, argument in enumerate(node.args):
             if not (isinstance(argument, fx.Node) and argument.op == "get_attr"):
                 continue
@@ -36,8 +36,8 @@ def _written(module: fx.GraphModule) -> Iterator[fx.Node]:
             if isinstance(region, fx.GraphModule):
                 inner = [n for n in region.graph.nodes if n.op == "placeholder"]
                 outer = dict(zip(inner, node.args[position + 1 :], strict=False))
-                changed = (outer.get(n) for n in _written(region))
-                yield from (_origin(value) for value in changed if isinstance(value, fx.Node))
+                changed = ((writer, outer.get(origin)) for writer, origin in writes(region))
+                yield from ((writer, _origin(value)) for writer, value in changed if isinstance(value, fx.Node))
 
 
 def _targets(node: fx.Node) -> list[fx.Node]:

@@ -11,8 +11,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from isthmus.nets.exported import StateEntry
 from isthmus.nets.ownership import IndexMap
-from isthmus.nets.program import StateEntry
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from isthmus.errors import InvalidInput
 from isthmus.factories import call_factory, load_factory, network_and_call
 from isthmus.nets.coupling import Coupling
+from isthmus.nets.example import Example, example_of
 from isthmus.nets.laws import NetPartition
 from isthmus.nets.mlp import MLP, MLPSpec, initialize
-from isthmus.nets.program import Example, example_of
 from isthmus.nets.tracing import trace
 from isthmus.randomness import generator
 from isthmus.trainer.config import TrainConfig

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from isthmus.nets.program import read_state
+from isthmus.nets.exported import read_state
 from isthmus.records import RunWriter
 from isthmus.trainer.evaluate import Evaluation, Evaluator, best_factor, line_search_record, summarize_scale
 from isthmus.trainer.layout import digest

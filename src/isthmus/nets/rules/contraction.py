@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import fx
 
 from isthmus.nets import terms
-from isthmus.nets.analysis import Call, Dims, NoRule
+from isthmus.nets.propagation import Call, Dims, NoRule
 from isthmus.nets.registry import rule
 from isthmus.nets.terms import ONE, Term
 
@@ -14,8 +14,8 @@ def _product(call: Call, a: fx.Node, a_dim: int, b: fx.Node, b_dim: int) -> None
     """Sum over a dimension of ``a`` against one of ``b``."""
     term, other = call.dims(a)[a_dim], call.dims(b)[b_dim]
     call.unify(term, other)
-    activations = a not in call.analysis.from_state and b not in call.analysis.from_state
-    operand, dim, partner = (b, b_dim, (a, a_dim)) if a in call.analysis.from_state else (a, a_dim, (b, b_dim))
+    activations = a not in call.propagation.from_state and b not in call.propagation.from_state
+    operand, dim, partner = (b, b_dim, (a, a_dim)) if a in call.propagation.from_state else (a, a_dim, (b, b_dim))
     if activations:
         call.contract(operand, dim, "activation")
         terms.tag(term, "head_dim")
@@ -25,7 +25,7 @@ def _product(call: Call, a: fx.Node, a_dim: int, b: fx.Node, b_dim: int) -> None
 
 def _tag_heads(call: Call, a: fx.Node, b: fx.Node, shared: list[Term]) -> None:
     """Dimensions that run along both activations of a product without being summed over are heads."""
-    if a not in call.analysis.from_state and b not in call.analysis.from_state:
+    if a not in call.propagation.from_state and b not in call.propagation.from_state:
         for term in shared:
             terms.tag(term, "head")
 
@@ -116,7 +116,7 @@ def _spelled(equation: str, ranks: list[int]) -> tuple[list[str], str]:
 
 
 def _einsum_sums(call: Call, letters: list[str], operands: list[fx.Node], result: str) -> None:
-    moving = [i for i, operand in enumerate(operands) if operand not in call.analysis.from_state]
+    moving = [i for i, operand in enumerate(operands) if operand not in call.propagation.from_state]
     for letter in dict.fromkeys("".join(letters)):
         holders = [i for i, text in enumerate(letters) if letter in text]
         active = [i for i in holders if i in moving]

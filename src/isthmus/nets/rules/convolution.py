@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from isthmus.nets import terms
-from isthmus.nets.analysis import Call, Dims, NoRule
+from isthmus.nets.propagation import Call, Dims, NoRule
 from isthmus.nets.registry import rule
 from isthmus.nets.terms import ONE, Term
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import fx
 
-from isthmus.nets.analysis import Call, Value, visit_region
+from isthmus.nets.propagation import Call, Value, visit_region
 from isthmus.nets.registry import rule
 
 

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from isthmus.nets import terms
-from isthmus.nets.analysis import Call, Dims, NoRule
+from isthmus.nets.propagation import Call, Dims, NoRule
 from isthmus.nets.registry import rule
 from isthmus.nets.terms import Term
 

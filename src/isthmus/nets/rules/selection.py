@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from isthmus.nets import terms
-from isthmus.nets.analysis import Call, Dims, NoRule, Value
+from isthmus.nets.propagation import Call, Dims, NoRule, Value
 from isthmus.nets.registry import rule
 from isthmus.nets.rules.contraction import kept, reduced
 from isthmus.nets.terms import ONE, Term

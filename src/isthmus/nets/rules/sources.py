@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from isthmus.nets import terms
-from isthmus.nets.analysis import Call, Dims
+from isthmus.nets.propagation import Call, Dims
 from isthmus.nets.registry import rule
 
 _FILLED = ("zeros", "ones", "full", "empty", "rand", "randn", "randint")

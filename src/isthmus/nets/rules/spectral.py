@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from isthmus.nets.analysis import Call, Dims
+from isthmus.nets.propagation import Call, Dims
 from isthmus.nets.registry import rule
 
 _KINDS = ("fft", "ifft", "rfft", "irfft", "hfft", "ihfft")

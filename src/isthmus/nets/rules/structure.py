@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from isthmus.nets import terms
-from isthmus.nets.analysis import Call, Dims, NoRule, Value
+from isthmus.nets.propagation import Call, Dims, NoRule, Value
 from isthmus.nets.registry import rule
 from isthmus.nets.terms import ONE, Term
 

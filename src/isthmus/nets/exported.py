@@ -8,12 +8,9 @@ size that a cut may change is written out.
 from __future__ import annotations
 
 import contextlib
-import inspect
 import io
 import logging
-import textwrap
 import warnings
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,12 +21,17 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 
 from isthmus.errors import InvalidInput
+from isthmus.nets.example import Example
+from isthmus.nets.failures import explain, place_of
 from isthmus.nets.normalize import normalize
+from isthmus.nets.results import opened
 from isthmus.nets.sizes import size_of
+from isthmus.nets.writes import writes
 
 MODES = ("train", "eval")
 Pinned = frozenset[tuple[int, int]]
 _PREFIX = "inner."
+_CHATTER = {"torch.fx.experimental.symbolic_shapes": logging.ERROR, "torch._subclasses.fake_tensor": logging.CRITICAL}
 _RESULTS = (Tensor, int, float, bool, str, type(None), torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
@@ -56,7 +58,7 @@ class StateEntry:
 
 
 @dataclass
-class Program:
+class ExportedGraph:
     """One exported graph.
 
     Attributes:
@@ -84,79 +86,22 @@ class Program:
     dropped: Sequence[str] = ()
 
     @property
+    def state_nodes(self) -> dict[fx.Node, str]:
+        """The leading placeholders, each with the name of the parameter, buffer or constant it takes."""
+        return dict(zip(self._placeholders(), self.state, strict=False))
+
+    @property
+    def input_nodes(self) -> list[fx.Node]:
+        """The placeholders of the input tensors."""
+        return self._placeholders()[len(self.state) :]
+
+    @property
     def used(self) -> set[str]:
         """Names of the parameters, buffers and constants that the graph really uses."""
-        nodes = (node for node in self.module.graph.nodes if node.op == "placeholder")
-        return {name for node, name in zip(nodes, self.state, strict=False) if node.users}
+        return {name for node, name in self.state_nodes.items() if node.users}
 
-
-@dataclass(frozen=True)
-class Example:
-    """The call a network was traced with: tensors apart, everything else constant.
-
-    Attributes:
-        signature: of the network's ``forward``.
-        tensors: the tensor leaves of the bound arguments, in order.
-        leaves: all leaves, tensors replaced by None.
-        slots: positions of the tensors among the leaves.
-        spec: the tree of the bound arguments.
-    """
-
-    signature: inspect.Signature
-    tensors: tuple[Tensor, ...]
-    leaves: tuple[Any, ...]
-    slots: tuple[int, ...]
-    spec: Any
-
-    def call(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return (args, kwargs) with other tensors in the places of the example's."""
-        leaves = list(self.leaves)
-        for slot, tensor in zip(self.slots, tensors, strict=True):
-            leaves[slot] = tensor
-        bound = inspect.BoundArguments(self.signature, OrderedDict(pytree.tree_unflatten(leaves, self.spec)))
-        return bound.args, bound.kwargs
-
-    def tensors_of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
-        """Return the tensors of another call.
-
-        Raises:
-            InvalidInput: the call differs from the traced one in anything but its tensors.
-        """
-        given = self.signature.bind(*args, **kwargs).arguments
-        defaults = {name: p.default for name, p in self.signature.parameters.items()}
-        traced = pytree.tree_unflatten(list(self.leaves), self.spec)
-        extra = {k: v for k, v in given.items() if k not in traced and not (v is defaults[k] or v == defaults[k])}
-        missing = [name for name in traced if name not in given]
-        if extra or missing:
-            what = f"without `{next(iter(extra))}`" if extra else f"with `{missing[0]}`"
-            raise InvalidInput(f"the network was traced {what}: trace it again with the arguments it is called with")
-        leaves, spec = pytree.tree_flatten({name: given[name] for name in traced})
-        if spec != self.spec:
-            raise InvalidInput("the arguments are nested otherwise than those the network was traced with")
-        for position, (leaf, constant) in enumerate(zip(leaves, self.leaves, strict=True)):
-            if isinstance(leaf, Tensor) != (position in self.slots) or (constant is not None and leaf != constant):
-                shown = "a tensor" if position in self.slots else repr(constant)
-                raise InvalidInput(f"the network was traced with {shown} where {leaf!r} is given: trace it again")
-        return [leaves[slot] for slot in self.slots]
-
-
-def example_of(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> Example:
-    """Return the example of a call ``model(*args, **kwargs)``.
-
-    Raises:
-        InvalidInput: arguments that ``forward`` does not take, or no tensor among them.
-    """
-    signature = inspect.signature(model.forward)
-    try:
-        bound = signature.bind(*args, **dict(kwargs or {}))
-    except TypeError as error:
-        raise InvalidInput(f"`args` must fit the network's forward: {error}") from None
-    leaves, spec = pytree.tree_flatten(dict(bound.arguments))
-    slots = tuple(i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor))
-    if not slots:
-        raise InvalidInput("`args` must hold at least one tensor, got none")
-    rest = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
-    return Example(signature, tuple(leaves[i] for i in slots), rest, slots, spec)
+    def _placeholders(self) -> list[fx.Node]:
+        return [node for node in self.module.graph.nodes if node.op == "placeholder"]
 
 
 def read_state(model: nn.Module) -> dict[str, StateEntry]:
@@ -184,9 +129,9 @@ def read_state(model: nn.Module) -> dict[str, StateEntry]:
     return entries
 
 
-def export_program(
+def export_graph(
     model: nn.Module, example: Example, mode: str, names: Mapping[str, str], closed: Pinned = frozenset()
-) -> Program:
+) -> ExportedGraph:
     """Export one mode of a network.
 
     Args:
@@ -199,24 +144,25 @@ def export_program(
     """
     wrapper = _Flat(model, example)
     with _in_mode(model, mode == "train"), _quiet():
-        exported = _export(wrapper, example, closed)
+        found = _export(wrapper, example, closed)
     if wrapper.result.custom:
         raise InvalidInput(
             f"`model` uses the custom autograd function {wrapper.result.custom[0]!r}, whose backward a traced graph "
             "does not keep: write it with plain operators, or register it with torch.library.custom_op"
         )
-    module = exported.graph_module
+    module = found.graph_module
     normalize(module)
-    return _program(exported, module, wrapper, names)
+    exported = _exported_graph(found, module, wrapper, names)
+    _refuse_written_inputs(exported)
+    return exported
 
 
-def places_of(program: Program, pinned: Iterable[frozenset[Any]]) -> Pinned:
+def places_of(exported: ExportedGraph, pinned: Iterable[frozenset[Any]]) -> Pinned:
     """Return (input, dimension) pairs to close, given the symbols of every open size that has to be one number.
 
     A size that holds the batch and something else (batch x windows) has the something else closed.
     """
-    placeholders = [node for node in program.module.graph.nodes if node.op == "placeholder"][len(program.state) :]
-    sizes = [node.meta["val"].shape for node in placeholders]
+    sizes = [node.meta["val"].shape for node in exported.input_nodes]
     symbols = {
         (i, d): entry.node.expr.free_symbols
         for i, shape in enumerate(sizes)
@@ -263,7 +209,7 @@ class _Flat(nn.Module):
         changed = [name for name, tensor in before.items() if after.get(name) is not tensor]
         self.result.assigned = [name for name in changed if name in after and _alike(before[name], after[name])]
         self.result.replaced = [name for name in changed if name not in self.result.assigned]
-        keyed, self.result.spec = pytree.tree_flatten_with_path(result)
+        keyed, self.result.spec = pytree.tree_flatten_with_path(opened(result))
         self.result.paths = [pytree.keystr(path) or "output" for path, _ in keyed]
         self.result.dropped = [
             f"{name} ({type(leaf).__name__})"
@@ -291,21 +237,18 @@ def _export(wrapper: _Flat, example: Example, closed: Pinned) -> torch.export.Ex
             for i, t in enumerate(tensors)
         )
         try:
-            with torch.enable_grad():
+            with torch.enable_grad(), _without_autocast():
                 return torch.export.export(wrapper, tensors, dynamic_shapes=(shapes,), strict=False)
         except Exception as error:  # torch raises a dozen kinds here; the first is the one that explains
             failure = failure or error
-    reason = textwrap.shorten(str(failure).strip().split("\n")[0], 200)
-    raise InvalidInput(
-        f"`model` cannot be traced ({type(failure).__name__}: {reason}): networks that branch on values, call .item() "
-        "or fail on the example input are out of reach"
-    ) from failure
+    assert failure is not None
+    raise InvalidInput(explain(failure, wrapper.inner)) from failure
 
 
-def _program(
-    exported: torch.export.ExportedProgram, module: fx.GraphModule, wrapper: _Flat, names: Mapping[str, str]
-) -> Program:
-    signature = exported.graph_signature
+def _exported_graph(
+    found: torch.export.ExportedProgram, module: fx.GraphModule, wrapper: _Flat, names: Mapping[str, str]
+) -> ExportedGraph:
+    signature = found.graph_signature
     state, constants, inputs = [], {}, 0
     for spec in signature.input_specs:
         target = (spec.target or "").removeprefix(_PREFIX)
@@ -314,7 +257,7 @@ def _program(
         elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
             state.append(names[target])
         elif spec.kind == InputKind.CONSTANT_TENSOR:
-            constants[target] = exported.constants[spec.target or ""]
+            constants[target] = found.constants[spec.target or ""]
             state.append(target)
         else:
             raise InvalidInput(f"`model` takes an input of kind {spec.kind.name}, which cannot be traced")
@@ -330,7 +273,15 @@ def _program(
     result = wrapper.result
     mutated += [names[name] for name in result.assigned]
     named = {"replaced": result.replaced, "dropped": result.dropped}
-    return Program(module, state, constants, inputs, mutated, result.paths, result.spec, fixed, **named)
+    return ExportedGraph(module, state, constants, inputs, mutated, result.paths, result.spec, fixed, **named)
+
+
+def _refuse_written_inputs(exported: ExportedGraph) -> None:
+    inputs = exported.input_nodes
+    for writer, origin in writes(exported.module):
+        if origin in inputs:
+            where = place_of(writer, module_path(writer))
+            raise InvalidInput(f"`model` must not write to its input {inputs.index(origin)}, it does so in {where}")
 
 
 def _named_state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -363,6 +314,15 @@ def _in_mode(model: nn.Module, training: bool) -> Iterator[None]:
             module.training = flag
 
 
+@contextlib.contextmanager
+def _without_autocast() -> Iterator[None]:
+    """A graph holds no casts but the network's own, so it can be run under autocast or not, like the network."""
+    with contextlib.ExitStack() as stack:
+        for device in ("cpu", "cuda"):
+            stack.enter_context(torch.autocast(device, enabled=False))
+        yield
+
+
 def _custom_functions(outputs: Sequence[Any]) -> list[str]:
     """Return the names of the custom autograd functions that outputs were computed with."""
     stack = [leaf.grad_fn for leaf in outputs if isinstance(leaf, Tensor)]
@@ -384,12 +344,14 @@ def _custom_functions(outputs: Sequence[Any]) -> list[str]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the export's own chatter (attributes set, duplicate guards, graphs that failed) off the terminal."""
-    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = {logging.getLogger(name): level for name, level in _CHATTER.items()}
+    before = {logger: logger.level for logger in loggers}
     try:
+        for logger, level in loggers.items():
+            logger.setLevel(level)
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # it prints what it could not export
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in before.items():
+            logger.setLevel(level)

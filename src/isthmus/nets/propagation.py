@@ -15,7 +15,7 @@ import sympy
 from torch import Tensor, fx
 
 from isthmus.nets import terms
-from isthmus.nets.program import Program, module_path
+from isthmus.nets.exported import ExportedGraph, module_path
 from isthmus.nets.registry import find_rule
 from isthmus.nets.sizes import size_of
 from isthmus.nets.terms import Term
@@ -61,7 +61,7 @@ class Contraction:
 
 
 @dataclass
-class Analysis:
+class Propagation:
     """What one graph says about its axes.
 
     Attributes:
@@ -86,9 +86,9 @@ class Analysis:
 class Call:
     """One call of an operator, as its rule sees it."""
 
-    def __init__(self, node: fx.Node, analysis: Analysis, owner: fx.GraphModule) -> None:
+    def __init__(self, node: fx.Node, propagation: Propagation, owner: fx.GraphModule) -> None:
         self.node = node
-        self.analysis = analysis
+        self.propagation = propagation
         self.owner = owner
         self.arguments = _arguments(node)
 
@@ -104,14 +104,14 @@ class Call:
 
     def dims(self, operand: Any) -> Dims:
         """Return the terms of a tensor operand."""
-        value = self.analysis.dims.get(operand)
+        value = self.propagation.dims.get(operand)
         if not isinstance(value, tuple):
             raise NoRule("an operand is not a tensor it knows")
         return value
 
     def is_tensor(self, operand: Any) -> bool:
         """Whether an argument is a tensor."""
-        return isinstance(operand, fx.Node) and isinstance(self.analysis.dims.get(operand), tuple)
+        return isinstance(operand, fx.Node) and isinstance(self.propagation.dims.get(operand), tuple)
 
     def tensors(self) -> list[fx.Node]:
         """Return all tensor operands, those in lists included."""
@@ -126,7 +126,7 @@ class Call:
         """State that two dimensions hold the same units."""
         first, second = terms.size(a), terms.size(b)
         if isinstance(first, int) != isinstance(second, int):
-            self.analysis.pinned.add(frozenset((second if isinstance(first, int) else first).free_symbols))
+            self.propagation.pinned.add(frozenset((second if isinstance(first, int) else first).free_symbols))
         terms.unify(a, b, f"two layouts of its units meet at {self.where} and cannot be aligned")
 
     def freeze(self, term: Term, reason: str) -> None:
@@ -139,7 +139,7 @@ class Call:
 
     def resize(self, argument: str, term: Term, index: int | None = None) -> None:
         """Note that an integer argument is the size of ``term`` and has to follow it."""
-        self.analysis.sizes.append(SizeConstant(self.node, argument, index, term))
+        self.propagation.sizes.append(SizeConstant(self.node, argument, index, term))
 
     def contract(
         self,
@@ -152,12 +152,12 @@ class Call:
         """Note that the operator sums over a dimension of an operand, against a dimension of ``weight`` if named."""
         dims = self.dims(operand)
         term = dims[dim]
-        if weight is None and operand in self.analysis.from_state:
+        if weight is None and operand in self.propagation.from_state:
             weight = operand, dim
         if kind != "weight":
             weight = None
         node, place = (None, 0) if weight is None else (weight[0], weight[1] % len(self.dims(weight[0])))
-        self.analysis.contractions.append(
+        self.propagation.contractions.append(
             Contraction(
                 self.node, operand, dim % len(dims), term, term if summed is None else summed, kind, node, place
             )
@@ -165,14 +165,14 @@ class Call:
 
     def against(self, other: fx.Node) -> str:
         """Return the kind of a contraction against ``other``."""
-        return "weight" if other in self.analysis.from_state else "activation"
+        return "weight" if other in self.propagation.from_state else "activation"
 
     def norm(self, term: Term) -> None:
         """Note that the operator normalises across a dimension: a subnetwork normalises over what it keeps."""
         if terms.leaves(term):
             terms.tag(term, "norm")
-            if self.node not in self.analysis.norms:
-                self.analysis.norms.append(self.node)
+            if self.node not in self.propagation.norms:
+                self.propagation.norms.append(self.node)
 
     def broadcast(self, operands: Sequence[Dims]) -> Dims:
         """Return the dimensions of operands aligned from the right; those of size 1 stretch."""
@@ -187,37 +187,34 @@ class Call:
         return tuple(result)
 
 
-def analyze(program: Program, state: Mapping[str, Dims]) -> Analysis:
-    """Return the analysis of a program whose parameters and buffers have the given dimensions; atoms are bound."""
-    analysis = Analysis()
-    placeholders = [node for node in program.module.graph.nodes if node.op == "placeholder"]
-    for index, node in enumerate(placeholders):
-        if index < len(program.state):
-            analysis.dims[node] = state[program.state[index]]
-            analysis.from_state.add(node)
-        else:
-            number = index - len(program.state)
-            analysis.dims[node] = tuple(terms.fresh(size_of(s), f"input {number}") for s in node.meta["val"].shape)
-    results = _visit(program.module, analysis)
+def propagate(exported: ExportedGraph, state: Mapping[str, Dims]) -> Propagation:
+    """Propagate the dimensions of parameters and buffers through a graph; atoms are bound on the way."""
+    propagation = Propagation()
+    for node, name in exported.state_nodes.items():
+        propagation.dims[node] = state[name]
+        propagation.from_state.add(node)
+    for number, node in enumerate(exported.input_nodes):
+        propagation.dims[node] = tuple(terms.fresh(size_of(s), f"input {number}") for s in node.meta["val"].shape)
+    results = _visit(exported.module, propagation)
     for index, result in enumerate(results):
-        extra = index - len(program.mutated)
+        extra = index - len(exported.mutated)
         if extra < 0:
-            _unify_all(analysis.dims.get(result), state[program.mutated[index]])
+            _unify_all(propagation.dims.get(result), state[exported.mutated[index]])
         else:
-            _freeze_value(analysis.dims.get(result), f"returned by the network ({program.outputs[extra]})")
-    return analysis
+            _freeze_value(propagation.dims.get(result), f"returned by the network ({exported.outputs[extra]})")
+    return propagation
 
 
 def visit_region(call: Call, module: fx.GraphModule, operands: Sequence[Any]) -> list[Value]:
     """Visit the graph of a region (autocast, no_grad) with the dimensions of its operands; return those it returns."""
-    analysis = call.analysis
+    propagation = call.propagation
     placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
     for node, operand in zip(placeholders, operands, strict=True):
         if isinstance(operand, fx.Node):
-            analysis.dims[node] = analysis.dims.get(operand)
-            if operand in analysis.from_state:
-                analysis.from_state.add(node)
-    return [analysis.dims.get(result) for result in _visit(module, analysis)]
+            propagation.dims[node] = propagation.dims.get(operand)
+            if operand in propagation.from_state:
+                propagation.from_state.add(node)
+    return [propagation.dims.get(result) for result in _visit(module, propagation)]
 
 
 def operator_name(node: fx.Node) -> str:
@@ -229,13 +226,13 @@ def operator_name(node: fx.Node) -> str:
     return str(node.target) if name is None else str(name)
 
 
-def _visit(module: fx.GraphModule, analysis: Analysis) -> list[Any]:
+def _visit(module: fx.GraphModule, propagation: Propagation) -> list[Any]:
     for node in module.graph.nodes:
         if node.op == "call_function":
-            analysis.dims[node] = _result(Call(node, analysis, module))
-            inputs = [i for i in node.all_input_nodes if analysis.dims.get(i) is not None]
-            if inputs and all(i in analysis.from_state for i in inputs):
-                analysis.from_state.add(node)
+            propagation.dims[node] = _result(Call(node, propagation, module))
+            inputs = [i for i in node.all_input_nodes if propagation.dims.get(i) is not None]
+            if inputs and all(i in propagation.from_state for i in inputs):
+                propagation.from_state.add(node)
         elif node.op == "output":
             return list(node.args[0])
     raise AssertionError("a graph without outputs")
@@ -244,34 +241,34 @@ def _visit(module: fx.GraphModule, analysis: Analysis) -> list[Any]:
 def _result(call: Call) -> Value:
     node = call.node
     if node.target is operator.getitem:
-        value = call.analysis.dims.get(node.args[0])  # type: ignore[arg-type]
+        value = call.propagation.dims.get(node.args[0])  # type: ignore[arg-type]
         return value[node.args[1]] if isinstance(value, list) else None  # type: ignore[index]
     if not _has_tensors(node.meta.get("val")) and not any(i.op == "get_attr" for i in node.all_input_nodes):
         if not node.users and call.tensors():
             _freeze_call(call, "used by an operator without a result")
         return None
     rule = find_rule(node)
-    marks = len(call.analysis.sizes), len(call.analysis.contractions)
+    marks = len(call.propagation.sizes), len(call.propagation.contractions)
     try:
         if rule is None:
             raise NoRule("no rule for this operator")
         value = rule(call)
-        _check(value, node.meta["val"], call.analysis)
+        _check(value, node.meta["val"], call.propagation)
     except NoRule as problem:
-        del call.analysis.sizes[marks[0] :], call.analysis.contractions[marks[1] :]
+        del call.propagation.sizes[marks[0] :], call.propagation.contractions[marks[1] :]
         return _freeze_call(call, str(problem))
     return value
 
 
 def _freeze_call(call: Call, problem: str) -> Value:
     reason = f"{problem} ({call.where})"
-    if reason not in call.analysis.problems:
-        call.analysis.problems.append(reason)
+    if reason not in call.propagation.problems:
+        call.propagation.problems.append(reason)
     for tensor in call.tensors():
-        _freeze_value(call.analysis.dims[tensor], reason)
+        _freeze_value(call.propagation.dims[tensor], reason)
     for nested in call.node.all_input_nodes:
-        if isinstance(call.analysis.dims.get(nested), list):
-            _freeze_value(call.analysis.dims[nested], reason)
+        if isinstance(call.propagation.dims.get(nested), list):
+            _freeze_value(call.propagation.dims[nested], reason)
     return _fresh_value(call.node.meta.get("val"), reason)
 
 
@@ -302,21 +299,21 @@ def _has_tensors(value: Any) -> bool:
     return isinstance(value, Tensor)
 
 
-def _check(value: Value, expected: Any, analysis: Analysis) -> None:
+def _check(value: Value, expected: Any, propagation: Propagation) -> None:
     """A rule whose sizes do not agree with the traced shapes does not apply; an open size traced as a number is one."""
     if isinstance(expected, Tensor):
         shape = [size_of(size) for size in expected.shape]
         sizes = [terms.size(term) for term in value] if isinstance(value, tuple) else None
         for found, traced in zip(sizes or (), shape, strict=False):
             if isinstance(traced, int) and not isinstance(found, int):
-                analysis.pinned.add(frozenset(found.free_symbols))
+                propagation.pinned.add(frozenset(found.free_symbols))
         if sizes is None or len(sizes) != len(shape) or not all(map(_same, sizes, shape)):
             raise NoRule("its rule does not cover this call")
     elif isinstance(expected, (list, tuple)):
         if not isinstance(value, list) or len(value) != len(expected):
             raise NoRule("its rule does not cover this call")
         for item, each in zip(value, expected, strict=True):
-            _check(item, each, analysis)
+            _check(item, each, propagation)
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -1,0 +1,79 @@
+"""Why a network cannot be traced, and where in the user's own code."""
+
+from __future__ import annotations
+
+import linecache
+import re
+import textwrap
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import torch
+from torch import fx, nn
+
+_NOT_THEIRS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))  # torch, and this package
+_NUMBERS = re.compile(r"\.item\(\)|\.tolist\(\)|\b(int|float)\(")
+_VALUES = ("DataDependent", "data-dependent", "_local_scalar_dense")
+
+
+def explain(failure: BaseException, model: nn.Module) -> str:
+    """Return one line that says why the export of a network failed, with the submodule, the file and the line."""
+    where, code = _place(failure, model)
+    where = where and f" in {where}"
+    reason = textwrap.shorten(str(failure).strip().split("\n")[0], 200)
+    if any(mark in f"{type(failure).__name__} {reason}" for mark in _VALUES):
+        if _NUMBERS.search(code):
+            return f"`model` cannot be traced: it turns a tensor into a Python number{where}; keep it a tensor"
+        return f"`model` cannot be traced: it branches on values{where}; torch.where chooses without a branch"
+    return (
+        f"`model` cannot be traced{where} ({type(failure).__name__}: {reason}): networks that branch on values, call "
+        ".item() or fail on the example input are out of reach"
+    )
+
+
+def place_of(node: fx.Node, path: str) -> str:
+    """Return where a node was traced: the submodule, and the innermost line of the user's own code."""
+    frames = re.findall(r'File "([^"]+)", line (\d+), in [^\n]*\n\s*([^\n]+)', str(node.meta.get("stack_trace", "")))
+    theirs = [frame for frame in frames if not frame[0].startswith(_NOT_THEIRS)]
+    shown = f" ({_line(theirs[-1][0], int(theirs[-1][1]), theirs[-1][2])})" if theirs else ""
+    return f"{_named(path)}{shown}"
+
+
+def _place(failure: BaseException, model: nn.Module) -> tuple[str, str]:
+    """Return where in the user's code an exception came from, and the line of code; ("", "") if nowhere in it."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    found = ("", "")
+    for error in _chain(failure):
+        path: str | None = None
+        for frame, number in traceback.walk_tb(error.__traceback__):
+            path = _path(frame, paths, path)
+            file = frame.f_code.co_filename
+            if not file.startswith((*_NOT_THEIRS, "<")) and path is not None:
+                code = linecache.getline(file, number).strip()
+                found = f"{_named(path)} ({_line(file, number, code)})", code
+        if not found[0] and path:  # a submodule of torch's own
+            found = _named(path), ""
+    return found
+
+
+def _path(frame: FrameType, paths: dict[int, str], outer: str | None) -> str | None:
+    """Return the path of the submodule whose method a frame runs; that of the frames around it for a function."""
+    owner = frame.f_locals.get("self")
+    return paths.get(id(owner), outer) if isinstance(owner, nn.Module) else outer
+
+
+def _chain(failure: BaseException) -> Iterator[BaseException]:
+    error: BaseException | None = failure
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _named(path: str) -> str:
+    return f"`{path}`" if path else "its forward"
+
+
+def _line(file: str, number: int, code: str) -> str:
+    return f"{Path(file).name}:{number}: `{textwrap.shorten(code, 80)}`"

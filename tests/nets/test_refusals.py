@@ -1,0 +1,203 @@
+"""What cannot be traced is refused in one line that says where in the user's own code it is."""
+
+import inspect
+import logging
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import isthmus
+from isthmus.errors import InvalidInput
+from isthmus.nets.subnetwork import build
+
+
+class Inner(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 6)
+
+
+class Branch(Inner):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            return self.linear(x)
+        return x
+
+
+class Number(Inner):
+    def forward(self, x: Tensor) -> Tensor:
+        scale = float(x.abs().max())
+        return self.linear(x) / scale
+
+
+class Item(Inner):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.mean().item() > 0:
+            return self.linear(x)
+        return x
+
+
+class Shape(Inner):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.view(-1, 7))
+
+
+class Assigns(Inner):
+    def forward(self, x: Tensor) -> Tensor:
+        x[:, 3:] = 0
+        return self.linear(x)
+
+
+class InPlace(Inner):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x.t().mul_(2.0)
+        return self.linear(x)
+
+
+class Outer(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.stem, self.encoder = nn.Linear(6, 6), nn.ModuleDict({"gate": inner})
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.encoder["gate"](self.stem(x))
+
+
+def refusal(model: nn.Module, *args: Tensor) -> str:
+    with pytest.raises(InvalidInput) as caught:
+        isthmus.trace(model, args)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def line_of(cls: type, code: str) -> str:
+    lines, first = inspect.getsourcelines(cls)
+    number = next(i for i, line in enumerate(lines) if code in line)
+    return f"(test_refusals.py:{first + number}: `{code}`)"
+
+
+@pytest.mark.parametrize(
+    ("cls", "said", "code"),
+    [
+        (Branch, "it branches on values in `encoder.gate`", "if x.sum() > 0:"),
+        (Number, "it turns a tensor into a Python number in `encoder.gate`", "scale = float(x.abs().max())"),
+        (Item, "it turns a tensor into a Python number in `encoder.gate`", "if x.mean().item() > 0:"),
+        (Shape, "cannot be traced in `encoder.gate`", "return self.linear(x.view(-1, 7))"),
+    ],
+)
+def test_the_line_that_cannot_be_traced_is_named(cls: type, said: str, code: str, capfd) -> None:
+    message = refusal(Outer(cls()), torch.randn(4, 6))
+    assert said in message
+    assert line_of(cls, code) in message
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("cls", "code"), [(Assigns, "x[:, 3:] = 0"), (InPlace, "x.t().mul_(2.0)")])
+def test_a_forward_that_writes_to_its_input_is_refused(cls: type, code: str) -> None:
+    x = torch.randn(4, 6)
+    before = x.clone()
+    message = refusal(cls(), x)
+    assert message == f"`model` must not write to its input 0, it does so in its forward {line_of(cls, code)}"
+    assert torch.equal(x, before)
+    isthmus.trace(Outer(cls()), (x,))  # what it writes to there is its own
+
+
+def test_a_number_that_only_scales_is_traced() -> None:
+    class Scaled(Inner):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x) * x.mean().item()
+
+    model, x = Scaled(), torch.randn(4, 6)
+    piece = build(model, isthmus.trace(model, (x,)), {}).module
+    other = torch.randn(3, 6)
+    assert torch.equal(piece(other), model(other))
+
+
+def test_a_submodule_of_torch_is_named() -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8))
+    assert "cannot be traced in `1` (ValueError" in refusal(model, torch.randn(6))
+
+
+def test_levels_of_loggers_are_put_back() -> None:
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before = logger.level
+    refusal(Outer(Shape()), torch.randn(4, 6))
+    assert logger.level == before
+
+
+class Convolutions(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(channels, 8, 3), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.conv(x).relu().mean((-1, -2)))
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)), (6,)),
+        (Convolutions(3), (3, 8, 8)),
+        (Convolutions(1), (1, 8, 8)),
+        (nn.Sequential(nn.ReLU(), nn.Conv1d(4, 8, 3), nn.ReLU()), (4, 9)),
+    ],
+)
+def test_one_sample_is_no_batch(model: nn.Module, shape: tuple[int, ...]) -> None:
+    message = refusal(model, torch.randn(shape))
+    assert message.startswith("`args` must hold a batch of samples, got one sample in input 0 of shape " + str(shape))
+    isthmus.trace(model, (torch.randn(2, *shape),))
+
+
+def test_a_bare_number_is_no_batch() -> None:
+    assert "a tensor without any dimension" in refusal(nn.Linear(1, 2), torch.tensor(1.0))
+
+
+class PerNode(nn.Module):
+    """A graph network: nodes with features of their own, a fixed number of them, and their adjacency."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own, self.a, self.b = nn.Parameter(torch.randn(10, 6)), nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor, adjacency: Tensor) -> Tensor:
+        return self.b(adjacency @ self.a(x + self.own).relu())
+
+
+class OfNumbers(nn.Module):
+    """Samples are single numbers: a batch is a vector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(1, 8), nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x[:, None]).relu())[:, 0]
+
+
+@pytest.mark.parametrize(
+    ("model", "args"),
+    [(PerNode(), (torch.randn(10, 6), torch.eye(10))), (OfNumbers(), (torch.randn(5),))],
+)
+def test_legal_inputs_that_look_like_one_sample(model: nn.Module, args: tuple[Tensor, ...]) -> None:
+    coupling = isthmus.trace(model, args)
+    assert coupling.problems == ()
+    assert [axis.size for axis in coupling.cut_axes] == [8]
+
+
+def test_results_that_do_not_follow_the_batch_are_noted() -> None:
+    class Pooled(Inner):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x).mean(0)
+
+    class Loss(Inner):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.linear(x).mean(), self.linear.weight
+
+    x = torch.randn(4, 6)
+    assert isthmus.trace(Pooled(), (x,)).problems == (
+        "no result has a size that follows the batch (result output: (6,))",
+    )
+    assert isthmus.trace(Loss(), (x,)).problems == ()
