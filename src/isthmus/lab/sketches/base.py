@@ -63,10 +63,20 @@ class Sketch(ABC):
         """Return ``weights`` of one worker: a number or [d]."""
         return self.weights[worker] if np.ndim(self.weights) == 2 else self.weights  # type: ignore[index]
 
+    def enumerated(self) -> Support | None:
+        """Return :meth:`support`, or None where it is not available."""
+        try:
+            return self.support()
+        except InvalidInput:
+            return None
+
     @property
     def mean(self) -> Array:
-        """E[C_i] as diagonals [n, d]; a Monte Carlo estimate where ``masks`` is not known."""
+        """E[C_i] as diagonals [n, d]; a Monte Carlo estimate where neither ``masks`` nor ``support`` is known."""
         if self.masks is None:
+            support = self.enumerated()
+            if support is not None:
+                return np.einsum("p,pna->na", support.probabilities, support.diagonals)
             return self.sample_many(generator(0, "sketch/mean"), MONTE_CARLO_SAMPLES).mean(axis=0)
         rows = [np.broadcast_to(self.worker_weights(i) * self.masks.held(i), (self.dim,)) for i in range(self.workers)]
         return np.stack(rows)
@@ -75,15 +85,19 @@ class Sketch(ABC):
     def unbiased(self) -> bool:
         """Whether E[C_i] = I for every worker, to 1e-12 (four standard errors where it is estimated)."""
         tolerance = 1e-12
-        if self.masks is None:
+        if self.masks is None and self.enumerated() is None:
             draws = self.sample_many(generator(0, "sketch/mean"), MONTE_CARLO_SAMPLES)
             tolerance += 4 * float(draws.std(axis=0).max()) / np.sqrt(len(draws))
         return bool(np.abs(self.mean - 1.0).max() <= tolerance)
 
     def second_moment(self, matrix: Array, worker: int = 0) -> Array:
-        """Return E[C_i M C_i] for one worker's sketch, [d, d]; exact where ``masks`` is known, else an estimate."""
+        """Return E[C_i M C_i] for one worker's sketch, [d, d]; exact where ``masks`` or ``support`` is known."""
         M = check_array("matrix", matrix, self.dim, self.dim)
         if self.masks is None:
+            support = self.enumerated()
+            if support is not None:
+                c = support.diagonals[:, worker]
+                return np.asarray(M * ((support.probabilities * c.T) @ c))
             return self.second_moment_estimate(M, worker)[0]
         w = self.worker_weights(worker)
         weighted = M * w**2 if np.ndim(w) == 0 else np.asarray(w)[:, None] * M * w
