@@ -245,11 +245,11 @@ class TransformerBlock(nn.Module):
 
 
 class GPT(nn.Module):
-    def __init__(self, tied: bool = False) -> None:
+    def __init__(self, tied: bool = False, width: int = 16) -> None:
         super().__init__()
-        self.tok, self.pos = nn.Embedding(11, 16), nn.Embedding(9, 16)
-        self.blocks = nn.Sequential(TransformerBlock(16, 4), TransformerBlock(16, 4))
-        self.norm, self.head = nn.LayerNorm(16), nn.Linear(16, 11, bias=False)
+        self.tok, self.pos = nn.Embedding(11, width), nn.Embedding(9, width)
+        self.blocks = nn.Sequential(TransformerBlock(width, 4), TransformerBlock(width, 4))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 11, bias=False)
         if tied:
             self.head.weight = self.tok.weight
 

@@ -8,8 +8,8 @@ from torch import nn
 import isthmus
 from cases.networks import mlp
 from isthmus.errors import InvalidInput
-from isthmus.nets.laws import Draw, draw, shares
-from isthmus.nets.merge import coverage, zero_cross_blocks
+from isthmus.nets.merge import coverage, holders, zero_cross_blocks
+from isthmus.partitions import Block, Core, Law, Rotated, Uniform
 
 
 def chain() -> nn.Module:
@@ -48,22 +48,6 @@ def test_core_is_held_by_all() -> None:
         assert set().union(*(units.tolist() for units in held)) == set(range(12))
 
 
-def test_capacities_share_in_proportion() -> None:
-    held = draw(Draw("weighted", 3, seed=0, capacities=(1.0, 1.0, 2.0)), "axis", 12)
-    assert [len(units) for units in held] == [3, 3, 6]
-    assert shares(5, [1e-9, 1.0]) == [1, 4]
-
-
-def test_overlapping_fills_up_to_the_minimum() -> None:
-    held = draw(Draw("overlapping", 4, seed=0, minimum=5), "axis", 8)
-    assert [len(units) for units in held] == [5] * 4
-    many = draw(Draw("overlapping", 6, seed=0, minimum=1), "axis", 4)
-    assert min(len(units) for units in many) == 1
-    assert set(np.concatenate(many).tolist()) == {0, 1, 2, 3}
-    with pytest.raises(InvalidInput, match="`minimum` must be at most"):
-        draw(Draw("overlapping", 2, seed=0, minimum=9), "axis", 8)
-
-
 def test_merge_averages_over_holders_and_keeps_integers() -> None:
     model = mlp(nn.BatchNorm1d)
     coupling = isthmus.trace(model, (torch.randn(4, 6),))
@@ -91,3 +75,45 @@ def test_block_law_with_zero_cross_blocks_is_a_sum_of_narrow_networks() -> None:
     zero_cross_blocks(model, coupling, partition)
     parts = [isthmus.cut(model, coupling, partition, worker).module(x) for worker in range(3)]
     torch.testing.assert_close(model(x), sum(parts) - 2 * model[-1].bias)
+
+
+def test_a_law_may_be_a_name_or_an_object() -> None:
+    coupling = isthmus.trace(chain(), (torch.randn(3, 6),))
+    by_name = coupling.partition(3, 1, 2, "rotated", core=0.25)
+    by_object = coupling.partition(3, 1, 2, Core(Rotated(), 0.25))
+    assert by_name.law == by_object.law == Core(Rotated(), 0.25)
+    for name, sets in by_name.held.items():
+        assert all(map(np.array_equal, sets, by_object.held[name]))
+    with pytest.raises(InvalidInput, match="`minimum` has no effect with law 'uniform'"):
+        coupling.partition(3, 1, law=Uniform(), minimum=2)
+    with pytest.raises(InvalidInput, match="axis '0' has 12 units, too few for 13 workers: leave"):
+        coupling.partition(13, 1)
+
+
+@pytest.mark.parametrize("law", [Block(), Core(Block(), 0.25), Uniform()])
+def test_zeros_are_written_where_nobody_holds_an_entry(law: Law) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8, 2))
+    model[2].weight.data[0, 0, 0, 0] = float("nan")  # zero it is all the same, where nobody holds it
+    coupling = isthmus.trace(model, (torch.randn(2, 3, 5, 5),))
+    partition = coupling.partition(3, seed=0, law=law)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    zero_cross_blocks(model, coupling, partition)
+    counts = holders(coupling, partition)
+    for name, tensor in model.state_dict().items():
+        maps = [coupling.index_map(partition.of(worker))[name] for worker in range(3)]
+        held = sum(np.broadcast_to(mask(tensor.shape, index_set), tensor.shape).astype(int) for index_set in maps)
+        assert np.array_equal(counts[name], held)
+        parameter = name in dict(model.named_parameters())
+        expected = torch.where(torch.as_tensor(held == 0), 0.0, before[name]) if parameter else before[name]
+        torch.testing.assert_close(tensor, expected, rtol=0, atol=0, equal_nan=True)
+    assert any((count == 0).any() for count in counts.values())
+
+
+def mask(shape: torch.Size, index_set: tuple[np.ndarray | None, ...]) -> np.ndarray:
+    """Whether all indices of an entry are in the sets."""
+    result = np.ones((1,) * len(shape), bool)
+    for dim, (size, indices) in enumerate(zip(shape, index_set, strict=True)):
+        inside = np.ones(size, bool) if indices is None else np.isin(np.arange(size), indices)
+        result = result & inside.reshape([-1 if d == dim else 1 for d in range(len(shape))])
+    return result

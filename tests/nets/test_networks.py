@@ -10,11 +10,11 @@ from torch import Tensor
 import isthmus
 from isthmus.nets import subnetwork
 from isthmus.nets.coupling import Coupling
-from isthmus.nets.laws import NET_LAWS
 from isthmus.nets.merge import holders
 from isthmus.nets.optimizer import cut_optimizer, merge_optimizer
 from isthmus.nets.subnetwork import Subnetwork, named_state
 from isthmus.nets.verify import verify
+from isthmus.partitions import LAWS
 from nets.traced import ALL, CUTTABLE, fresh, outputs, state_of
 
 
@@ -41,7 +41,7 @@ def test_every_cut_equals_the_masked_whole(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CUTTABLE)
-@pytest.mark.parametrize("law", NET_LAWS)
+@pytest.mark.parametrize("law", LAWS)
 def test_index_sets_cover(name: str, law: str) -> None:
     _, _, coupling = fresh(name)
     for workers in (2, 3, 4):
@@ -61,7 +61,7 @@ def test_index_sets_cover(name: str, law: str) -> None:
 def test_merge_of_cut_is_identity(name: str, workers: int) -> None:
     _, model, coupling = fresh(name)
     before = state_of(model)
-    law = law_for(coupling, NET_LAWS[(workers + len(name)) % len(NET_LAWS)], workers)
+    law = law_for(coupling, list(LAWS)[(workers + len(name)) % len(LAWS)], workers)
     capacities = [1.0] * workers if law == "weighted" else None
     partition = coupling.partition(workers, seed=1, law=law, capacities=capacities, core=0.0)
     parts = [isthmus.cut(model, coupling, partition, worker) for worker in range(workers)]

@@ -38,6 +38,7 @@ from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.simulate import Simulation, simulate
 from isthmus.lab.sketches import (
     Bernoulli,
+    Dealt,
     Identity,
     ImportanceSampling,
     Permutation,
@@ -64,6 +65,7 @@ __all__ = [
     "Composition",
     "Compressor",
     "Constants",
+    "Dealt",
     "DistributedGDCI",
     "Dithering",
     "GradientDescent",

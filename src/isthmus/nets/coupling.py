@@ -6,20 +6,23 @@ import fnmatch
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from torch import Tensor, nn
 
-from isthmus.errors import InvalidInput
+from isthmus import partitions
+from isthmus.errors import InvalidInput, check_integer
 from isthmus.nets import display, terms
 from isthmus.nets.blocks import Block
 from isthmus.nets.example import Example
 from isthmus.nets.exported import ExportedGraph, StateEntry
-from isthmus.nets.laws import Draw, NetPartition, colours, draw
+from isthmus.nets.laws import NetPartition, colours
 from isthmus.nets.ownership import Held
 from isthmus.nets.propagation import Dims, Propagation
 from isthmus.nets.terms import Atom, Indices
+from isthmus.partitions import Law, law_of
 
 if TYPE_CHECKING:
     from isthmus.nets.verify import Verdict
@@ -141,10 +144,10 @@ class Coupling:
         workers: int,
         seed: int,
         round: int = 0,
-        law: str = "uniform",
+        law: Law | str = "uniform",
         capacities: Sequence[float] | None = None,
         core: float = 0.0,
-        minimum: int = 1,
+        minimum: int | None = None,
     ) -> NetPartition:
         """Return which units of every cut axis each worker holds this round; the same for all who ask.
 
@@ -152,21 +155,26 @@ class Coupling:
             workers: n.
             seed: of the run.
             round: 0, 1, ...
-            law: uniform, fixed, rotated, block, weighted, rolling or overlapping (see ``isthmus.nets.laws.Draw``).
+            law: a law, or its name: uniform, fixed, rotated, block, weighted, rolling, overlapping or ``MODULE:CLASS``.
             capacities: relative speed of each worker, for ``weighted``.
             core: fraction of every axis that all workers hold.
-            minimum: units a worker holds at least, for ``overlapping`` (blocks: the least depth).
+            minimum: units a worker is dealt at least, for ``overlapping`` (blocks: the least depth).
 
         Raises:
-            InvalidInput: an unknown law, or an axis with fewer units than workers.
+            InvalidInput: an unknown law, parameters that it does not take, or an axis with fewer units than workers.
         """
-        request = Draw(law, workers, seed, round, None if capacities is None else tuple(capacities), core, minimum)
-        cut = self.cut_axes
-        if not cut:
+        chosen = law_of(law, core, capacities, minimum)
+        chosen.check(check_integer("workers", workers, at_least=1))
+        if not self.cut_axes:
             raise InvalidInput("no axis of the network is cut by default: print the coupling, name some with `cut`")
-        colour = colours([axis.name for axis in cut], self._neighbours())
-        held = {axis.name: draw(request, axis.name, axis.size, colour[axis.name]) for axis in cut}
-        return NetPartition(workers, law, seed, round, held)
+        held = {axis.name: chosen.deal(axis, workers, seed, round) for axis in self.dealt_axes}
+        return NetPartition(workers, chosen, seed, round, held)
+
+    @cached_property
+    def dealt_axes(self) -> tuple[partitions.Axis, ...]:
+        """The axes that are cut as a law sees them: name, number of units and colour."""
+        colour = colours([axis.name for axis in self.cut_axes], self._neighbours())
+        return tuple(partitions.Axis(axis.name, axis.size, colour[axis.name]) for axis in self.cut_axes)
 
     def kept(self, held: Mapping[str, Indices]) -> dict[Atom, Indices]:
         """Return the units of every cut atom that a worker keeps, from those of every axis."""

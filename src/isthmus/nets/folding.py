@@ -18,14 +18,15 @@ from torch import Tensor, fx
 
 from isthmus.nets.blocks import Removal
 from isthmus.nets.exported import ExportedGraph
+from isthmus.nets.pattern import Pattern, distinct
 from isthmus.nets.propagation import operator_name
-
-Factors = NDArray[np.float64]
 
 _SAME = {"to", "_to_copy", "contiguous", "alias", "clone", "detach", "lift_fresh_copy"}
 _MOVES = {"view", "reshape", "_unsafe_view", "flatten", "unflatten", "transpose", "swapaxes", "swapdims", "permute"}
 _MOVES |= {"movedim", "moveaxis", "t", "numpy_T", "mT", "unsqueeze", "squeeze", "expand", "select", "slice", "narrow"}
 _MOVES |= {"split_with_sizes", "unbind"}
+_MERGES = {"view", "reshape", "_unsafe_view", "flatten", "unflatten"}  # dimensions of the parameter may become one
+_PARTS = {"expand", "select", "slice", "narrow", "split_with_sizes", "unbind", "getitem"}  # not one entry for each
 _PASSES = _SAME | _MOVES | {"dropout", "feature_dropout", "alpha_dropout"}
 _AFFINE = {
     "linear": ("weight", "bias"),
@@ -60,7 +61,7 @@ def parameter_uses(exported: ExportedGraph) -> dict[str, list[Use]]:
     return found
 
 
-def fold(shape: Sequence[int], wanted: Sequence[tuple[Use, Factors]]) -> Factors:
+def fold(shape: Sequence[int], wanted: Sequence[tuple[Use, Pattern]]) -> Pattern:
     """Return the factor of every entry of a parameter, broadcastable to its shape.
 
     Args:
@@ -70,20 +71,77 @@ def fold(shape: Sequence[int], wanted: Sequence[tuple[Use, Factors]]) -> Factors
     Raises:
         Unfoldable: an entry of which two uses want different factors.
     """
-    (use, first), *others = wanted
-    if not others and all(name_of(node) in _SAME for node in use.moves):
-        return _compressed(first)
+    moves = {name_of(node) for use, _ in wanted for node in use.moves} - _SAME
+    (_, first), *others = wanted
+    if not others and not moves:
+        return first
+    if not moves & _PARTS and all(factors.table.numel() == 1 for _, factors in wanted):
+        if any(factors.table.item() != first.table.item() for _, factors in others):
+            raise Unfoldable(_TIED)
+        return Pattern(first.table.reshape((1,) * len(shape)), (None,) * len(shape))
+    if moves & _MERGES:
+        return _entry_by_entry(shape, wanted)
+    return _joined(shape, [_seen(use, factors, shape) for use, factors in wanted])
+
+
+_TIED = "the weight is used more than once and needs different factors (tied)"
+_Seen = tuple[NDArray[np.float64], list[NDArray[np.int64]]]
+
+
+def _seen(use: Use, factors: Pattern, shape: Sequence[int]) -> _Seen:
+    """Return a use's factors by the parameter's own dimensions: a table, and each index's place in it, -1 unseen."""
+    table, rank = factors.table.numpy(), len(shape)
+    free, order, places = set(range(table.ndim)), [], []
+    for dim, size in enumerate(shape):
+        along = torch.arange(size).reshape([-1 if d == dim else 1 for d in range(rank)]).expand(tuple(shape))
+        moved = _moved(use, along)
+        where = next((d for d in range(moved.dim()) if moved.shape[d] > 1 and moved.stride(d) != 0), None)
+        found = moved[tuple(slice(None) if d == where else 0 for d in range(moved.dim()))].reshape(-1)
+        labels = None if where is None else factors.labels[where]
+        place = np.full(size, -1)
+        if labels is not None:
+            place[found] = labels
+        else:
+            place[found] = np.arange(len(found)) if where is not None and table.shape[where] > 1 else 0
+        order.append(where)
+        places.append(place)
+        free.discard(-1 if where is None else where)
+    for dim in free:  # an entry that meets several units of this dimension
+        if np.any(table != table.take([0], axis=dim)):
+            raise Unfoldable(_TIED)
+    kept = [where for where in order if where is not None]
+    table = table[tuple(slice(None) if d in kept else 0 for d in range(table.ndim))]
+    table = table.transpose([sorted(kept).index(where) for where in kept])
+    return table.reshape([1 if where is None else factors.table.shape[where] for where in order]), places
+
+
+def _joined(shape: Sequence[int], uses: Sequence[_Seen]) -> Pattern:
+    """Return the factors that all uses agree on, 1 where none sees an entry."""
+    firsts, labels = zip(*(distinct(np.stack([p[dim] for _, p in uses], 1)) for dim in range(len(shape))), strict=True)
+    result = np.full([len(first) for first in firsts], np.nan)
+    for table, places in uses:
+        here = [place[first] for place, first in zip(places, firsts, strict=True)]
+        cells = np.ix_(*(np.flatnonzero(place >= 0) for place in here))
+        values = table[np.ix_(*(place[place >= 0] for place in here))]
+        if np.any(~np.isnan(result[cells]) & (result[cells] != values)):
+            raise Unfoldable(_TIED)
+        result[cells] = values
+    return Pattern.compressed(np.where(np.isnan(result), 1.0, result), labels)
+
+
+def _entry_by_entry(shape: Sequence[int], wanted: Sequence[tuple[Use, Pattern]]) -> Pattern:
+    """Return what :func:`fold` does for any moves, with an index for every entry of the parameter."""
     result = np.full(int(np.prod(shape)), np.nan)
     for use, factors in wanted:
-        entries = _entries(use, shape)
-        values = np.broadcast_to(factors, entries.shape).ravel()
+        entries = _moved(use, torch.arange(len(result)).reshape(tuple(shape))).numpy()
+        values = np.broadcast_to(factors.tensor().numpy(), entries.shape).ravel()
         places = entries.ravel()
         known = ~np.isnan(result[places])
         clash = bool(np.any(known & (result[places] != values)))
         result[places] = values
         if clash or np.any(result[places] != values):
-            raise Unfoldable("the weight is used more than once and needs different factors (tied)")
-    return _compressed(np.where(np.isnan(result), 1.0, result).reshape(shape))
+            raise Unfoldable(_TIED)
+    return Pattern.compressed(np.where(np.isnan(result), 1.0, result).reshape(shape), [np.arange(n) for n in shape])
 
 
 def branch_parameters(removal: Removal, uses: Mapping[str, Sequence[Use]]) -> list[str]:
@@ -162,29 +220,18 @@ def _follow(owner: fx.GraphModule, node: fx.Node, moves: tuple[fx.Node, ...]) ->
             yield from (Use(user, node, moves) for _ in places)
 
 
-def _entries(use: Use, shape: Sequence[int]) -> NDArray[np.int64]:
-    """Return for every entry of a use's operand which entry of the parameter it is."""
-    value: Any = torch.arange(int(np.prod(shape))).reshape(tuple(shape))
+def _moved(use: Use, value: Any) -> Tensor:
+    """Return a tensor of the parameter's shape after the moves of a use."""
     for node in use.moves:
-        if name_of(node) in _SAME:
-            continue
-        step = partial(_instead, value)
-        value = node.target(*fx.map_arg(node.args, step), **fx.map_arg(node.kwargs, step))  # type: ignore[operator]
-    found: NDArray[np.int64] = value.numpy()
-    return found
+        if name_of(node) not in _SAME:
+            step = partial(_instead, value)
+            value = node.target(*fx.map_arg(node.args, step), **fx.map_arg(node.kwargs, step))  # type: ignore[operator]
+    moved: Tensor = value
+    return moved
 
 
 def _instead(value: Any, _: fx.Node) -> Any:
     return value
-
-
-def _compressed(factors: Factors) -> Factors:
-    """Return factors with a single entry along every dimension they are constant along."""
-    for dim in range(factors.ndim):
-        first = factors.take([0], axis=dim)
-        if factors.shape[dim] > 1 and np.all(factors == first):
-            factors = first
-    return factors
 
 
 def name_of(node: fx.Node) -> str:

@@ -13,6 +13,7 @@ from isthmus.errors import InvalidInput
 from isthmus.nets.coupling import Coupling
 from isthmus.nets.laws import NetPartition
 from isthmus.nets.ownership import IndexMap, merge_into
+from isthmus.nets.pattern import Pattern, distinct
 from isthmus.nets.subnetwork import Subnetwork, named_state
 
 
@@ -38,13 +39,14 @@ def merge(model: nn.Module, subnetworks: Sequence[Subnetwork]) -> nn.Module:
 
 
 def zero_cross_blocks(model: nn.Module, coupling: Coupling, partition: NetPartition) -> nn.Module:
-    """Set to zero, in place, every entry of a parameter that no worker holds (the law ``block``)."""
+    """Set to zero, in place, every entry of a parameter that no worker holds this round."""
     whole = dict(named_state(model))
-    counts = holders(coupling, partition)
+    maps = [coupling.index_map(partition.of(worker)) for worker in range(partition.workers)]
     with torch.no_grad():
-        for name, count in counts.items():
-            if coupling.entries[name].is_parameter:
-                whole[name][torch.as_tensor(count == 0)] = 0.0
+        for name, entry in coupling.entries.items():
+            if entry.is_parameter:
+                for part, count in _count(name, entry.shape, maps).over(whole[name]):
+                    part.masked_fill_((count == 0).to(part.device), 0.0)
     return model
 
 
@@ -94,13 +96,26 @@ def coverage(coupling: Coupling, partitions: Sequence[NetPartition]) -> Coverage
 def holders(coupling: Coupling, partition: NetPartition) -> dict[str, np.ndarray]:
     """Return for every entry of every parameter and buffer the number of workers that hold it."""
     maps = [coupling.index_map(partition.of(worker)) for worker in range(partition.workers)]
-    return {name: _count(name, entry.shape, maps) for name, entry in coupling.entries.items()}
+    counts = {name: _count(name, entry.shape, maps) for name, entry in coupling.entries.items()}
+    return {name: count.tensor().expand(coupling.entries[name].shape).numpy() for name, count in counts.items()}
 
 
-def _count(name: str, shape: tuple[int, ...], maps: Sequence[IndexMap]) -> np.ndarray:
-    count = np.zeros(shape, np.int64)
-    for index_map in maps:
-        if name in index_map:
-            chosen = [np.arange(n) if i is None else i for n, i in zip(shape, index_map[name], strict=True)]
-            count[np.ix_(*chosen)] += 1
-    return count
+def _count(name: str, shape: tuple[int, ...], maps: Sequence[IndexMap]) -> Pattern:
+    """Return the number of workers that hold each entry; indices that the same workers hold are one class."""
+    sets = [index_map[name] for index_map in maps if name in index_map]
+    firsts, labels, masks = [], [], []
+    for dim, size in enumerate(shape):
+        held = np.zeros((size, len(sets)), np.bool_)
+        for worker, index_set in enumerate(sets):
+            held[slice(None) if index_set[dim] is None else index_set[dim], worker] = True
+        first, same = distinct(held)
+        firsts.append(first)
+        labels.append(same)
+        masks.append(held[first])
+    table = np.zeros([len(first) for first in firsts], np.int64)
+    for worker in range(len(sets)):
+        entry = np.ones((1,) * len(shape), np.int64)
+        for dim, mask in enumerate(masks):
+            entry = entry * mask[:, worker].reshape([-1 if d == dim else 1 for d in range(len(shape))])
+        table += entry
+    return Pattern.compressed(table, labels)

@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 from isthmus.nets import terms
 from isthmus.nets.coupling import Axis, Coupling
 from isthmus.nets.laws import NetPartition
+from isthmus.nets.pattern import Labels, Pattern, distinct
 from isthmus.nets.propagation import Dims
 from isthmus.nets.terms import Atom
 
 Shares = NDArray[np.float64]
-_PIECES = ("fixed", "rotated", "block")  # a worker holds the same piece of every axis in all rounds, up to its number
-_BY_ROW = ("block", "weighted")  # what a worker holds of one axis says what it holds of another
 
 
 def atoms_of(axes: Mapping[str, Axis]) -> dict[Atom, str]:
@@ -25,27 +24,31 @@ def atoms_of(axes: Mapping[str, Axis]) -> dict[Atom, str]:
 
 
 class Presence:
-    """The share of workers that hold units, from one round's partition.
+    """The share of workers that hold units, from the scenarios of a partition's law.
 
-    Under the laws with pieces that stay together (fixed, rotated, block) it is counted. Under those that draw anew
-    every unit is held with the mean probability; under rolling the pieces stay but their combinations change, so the
-    axes count as independent. Under block and weighted the share is that among the workers which hold the row.
+    Units with the same chances in all scenarios are one class: what is computed is as small as there are classes.
     """
 
     def __init__(self, coupling: Coupling, partition: NetPartition) -> None:
-        self.law = partition.law
         self.axes = {axis.name: axis for axis in coupling.cut_axes}
-        self.units = {name: self._units(axis, partition) for name, axis in self.axes.items()}
-        missing = [coupling.missing_blocks(partition.of(worker)) for worker in range(partition.workers)]
-        self.absent = [frozenset(name for block in blocks for name in block.state) for blocks in missing]
+        self._law = partition.law
+        found = self._law.scenarios(coupling.dealt_axes, partition.workers, partition.seed)
+        self._units: dict[str, NDArray[np.generic]] = {}
+        self._classes: dict[str, Labels] = {}
+        for axis in self.axes.values():
+            first, same = distinct(found[axis.name].T)
+            self._units[axis.name] = found[axis.name][:, first]
+            self._classes[axis.name] = np.broadcast_to(same, axis.size) if len(same) == 1 else same
+        self._scenarios = len(next(iter(self._units.values()))) if self._units else 1
+        self._by_row = self._law.by_row and self._scenarios > 1  # in a single scenario the axes are independent
 
     def mean(self, axis: str) -> Shares:
         """Return the share of workers that hold each unit of an axis."""
-        return np.mean(self.units[axis], axis=0, dtype=np.float64)
+        return np.asarray(self._units[axis].mean(axis=0, dtype=np.float64))[self._classes[axis]]
 
     def shares(
         self, name: str, dims: Dims, summed: Mapping[int, frozenset[Atom]], axes: Sequence[str]
-    ) -> dict[str, Shares]:
+    ) -> dict[str, Pattern]:
         """Return s_ij = P(column j is held | row i is held) of a weight as one factor per axis.
 
         Args:
@@ -54,43 +57,68 @@ class Presence:
             summed: for each dimension that is summed over the atoms summed over.
             axes: names of the axes whose units make the columns, others count as held.
         """
-        by_row = self.law in _BY_ROW
         of = atoms_of(self.axes)
-        every = frozenset(of) if by_row else frozenset()
-        given = [every - summed.get(dim, frozenset()) for dim in range(len(dims))]
-        before = self._share(name, dims, given, of)
+        atoms = {name: atom for atom, name in of.items()}
+        small = {atom: Atom(self._units[axis].shape[1]) for atom, axis in of.items()}
+        pairs = [self._reduced(term, of, small) for term in dims]
+        rows = frozenset(of) if self._by_row else frozenset()
+        given = [rows - summed.get(dim, frozenset()) for dim in range(len(dims))]
+        held = self._of_blocks(name)
+        before = self._share([term for term, _ in pairs], given, small, held)
         result = {}
         for axis in axes:
-            atom = next(atom for atom, key in of.items() if key == axis)
-            given = [g | {atom} if atom in summed.get(dim, ()) else g for dim, g in enumerate(given)]
-            now = self._share(name, dims, given, of)
+            given = [g | {atoms[axis]} if atoms[axis] in summed.get(dim, ()) else g for dim, g in enumerate(given)]
+            now = self._share([term for term, _ in pairs], given, small, held)
             ratio = np.divide(now, before, out=np.ones(np.broadcast(now, before).shape), where=before > 0)
-            result[axis] = np.where(now == 0, 1.0, ratio) if self.law == "block" else ratio
+            never = self._law.zero_cross_blocks & (now == 0)  # those entries are zero, whatever their factor
+            result[axis] = Pattern.compressed(np.where(never, 1.0, ratio), [labels for _, labels in pairs])
             before = now
         return result
 
-    def _share(self, name: str, dims: Dims, atoms: Sequence[frozenset[Atom]], of: Mapping[Atom, str]) -> Shares:
-        """Return the share of workers that hold the given atoms' part of every entry."""
-        total = np.zeros((1,) * len(dims))
-        for worker, absent in enumerate(self.absent):
-            if name in absent and self.law in _BY_ROW:
-                continue
-            entry = np.ones((1,) * len(dims))
+    def _share(
+        self,
+        dims: Sequence[terms.Term],
+        atoms: Sequence[frozenset[Atom]],
+        small: Mapping[Atom, Atom],
+        held: Sequence[float],
+    ) -> Shares:
+        """Return the sum over scenarios of the chance to hold the given atoms' part of every entry, a class each."""
+        of = atoms_of(self.axes)
+        total = np.zeros([int(terms.size(term)) for term in dims])
+        for scenario, chance in enumerate(held):
+            entry = np.full((1,) * len(dims), chance)
             for dim, term in enumerate(dims):
-                inside = {leaf: self.units[of[leaf]][worker] for leaf in terms.leaves(term) if leaf in atoms[dim]}
-                if inside:
-                    values = terms.spread(term, inside)
-                    entry = entry * values.reshape([-1 if d == dim else 1 for d in range(len(dims))])
-            total = total + entry
-        return total / len(self.absent)
+                inside = {small[a]: self._units[of[a]][scenario].astype(np.float64) for a in atoms[dim]}
+                values = terms.spread(term, inside)
+                entry = entry * values.reshape([-1 if d == dim else 1 for d in range(len(dims))])
+            total += entry
+        return total
 
-    def _units(self, axis: Axis, partition: NetPartition) -> list[Shares]:
-        """Return for every worker the probability that it holds each unit."""
-        held = partition.held[axis.name]
-        if partition.law == "weighted":
-            return [np.full(axis.size, len(units) / axis.size) for units in held]
-        masks = [np.isin(np.arange(axis.size), units).astype(np.float64) for units in held]
-        if partition.law in _PIECES:
-            return masks
-        mean = np.mean(masks, axis=0)
-        return [mean if partition.law == "rolling" else np.full(axis.size, mean.mean())] * len(masks)
+    def _of_blocks(self, name: str) -> Sequence[float]:
+        """Return for every scenario the chance to hold the residual blocks that a parameter belongs to."""
+        held = np.full(self._scenarios, 1.0 if self._by_row else 1.0 / self._scenarios)
+        for axis in self.axes.values() if self._by_row else ():
+            for number, block in enumerate(axis.blocks):
+                if name in block.state:
+                    held = held * self._units[axis.name][:, self._classes[axis.name][number]]
+        return held.tolist()
+
+    def _reduced(
+        self, term: terms.Term, of: Mapping[Atom, str], small: Mapping[Atom, Atom]
+    ) -> tuple[terms.Term, Labels]:
+        """Return a dimension with one unit a class, and which of its positions stands for each that it has."""
+        term = terms.resolve(term)
+        if isinstance(term, Atom):
+            if term in of:
+                return small[term], self._classes[of[term]]
+            return terms.ONE, np.zeros(int(term.size), np.int64)
+        if isinstance(term, terms.Prod):
+            found, labels = [], np.zeros(1, np.int64)
+            for factor, positions in (self._reduced(factor, of, small) for factor in term.factors):
+                found.append(factor)
+                labels = np.add.outer(labels * terms.size(factor), positions).ravel()
+            return terms.Prod(tuple(found)), labels
+        parts = [self._reduced(part, of, small) for part in term.parts]
+        starts = np.cumsum([0, *(int(terms.size(part)) for part, _ in parts)])
+        labels = np.concatenate([positions + start for (_, positions), start in zip(parts, starts, strict=False)])
+        return terms.Cat(tuple(part for part, _ in parts)), labels

@@ -5,11 +5,10 @@ The merged network's sums match those of its pieces in the mean when w_ij is mul
 
     s_ij = P(column j is held | row i is held)
 
-Without a core that is 1/n; units of a core are always held, so there it is 1; under ``uniform`` a core is drawn anew
-every round, so every unit counts alike; under ``block`` a piece sees within itself what it saw in training, s = 1.
-The factors are folded into the parameters: the merged network stays the user's own module. Where a norm follows the
-sum it absorbs a factor common to all units. A residual branch is multiplied by the probability that a worker has it.
-Never mix conventions on an axis.
+which follows from the scenarios of the law. Without a core that is 1/n for most; units of a core are always held, so
+there it is 1; under ``block`` a piece sees within itself what it saw in training, s = 1. The factors are folded into
+the parameters: the merged network stays the user's own module. Where a norm follows the sum it absorbs a factor common
+to all units. A residual branch is multiplied by the probability that a worker has it. Never mix conventions on an axis.
 
 References:
     Dun, Wolfe, Jermaine, Kyrillidis, ResIST: Layer-wise decomposition of ResNets for distributed training, 2022.
@@ -22,7 +21,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor, fx, nn
@@ -30,8 +28,9 @@ from torch import Tensor, fx, nn
 from isthmus.errors import InvalidInput, check_choice
 from isthmus.nets import terms
 from isthmus.nets.coupling import Axis, Coupling
-from isthmus.nets.folding import Factors, Unfoldable, Use, absorbed, branch_parameters, fold, parameter_uses
+from isthmus.nets.folding import Unfoldable, Use, absorbed, branch_parameters, fold, parameter_uses
 from isthmus.nets.laws import NetPartition
+from isthmus.nets.pattern import Pattern
 from isthmus.nets.presence import Presence, atoms_of
 from isthmus.nets.propagation import Contraction
 from isthmus.nets.subnetwork import named_state
@@ -55,10 +54,10 @@ class Scaling:
     """
 
     train: Mapping[str, float]
-    evaluation: Mapping[str, Tensor]
+    evaluation: Mapping[str, Pattern]
     open: tuple[str, ...]
     why: Mapping[str, str]
-    by_axis: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict, repr=False)
+    by_axis: Mapping[str, Mapping[str, Pattern]] = field(default_factory=dict, repr=False)
 
 
 def scaling(coupling: Coupling, partition: NetPartition, choice: str | Mapping[str, str] = "auto") -> Scaling:
@@ -89,13 +88,13 @@ def scaling(coupling: Coupling, partition: NetPartition, choice: str | Mapping[s
     found.fold_weights()
     found.fold_branches()
     why |= {name: found.reason(name, why[name]) for name in found.axes}
-    by_axis = {name: found.tensors(name) for name in found.axes}
+    by_axis = {name: found.patterns(name) for name in found.axes}
     evaluation = _product(by_axis)
     return Scaling(train, evaluation, tuple(name for name in evaluation if name in found.open), why, by_axis)
 
 
 @contextlib.contextmanager
-def scaled(model: nn.Module, factors: Mapping[str, Tensor]) -> Iterator[nn.Module]:
+def scaled(model: nn.Module, factors: Mapping[str, Tensor | Pattern]) -> Iterator[nn.Module]:
     """Multiply parameters by factors inside the block; after it they hold the very bits they held before.
 
     Args:
@@ -117,14 +116,14 @@ def scaled(model: nn.Module, factors: Mapping[str, Tensor]) -> Iterator[nn.Modul
     for name, factor in factors.items():
         if name not in whole:
             raise InvalidInput(f"`factors` names {name!r}, which is no parameter of the network")
-        shape = tuple(whole[name].shape)
-        if len(factor.shape) != len(shape) or any(f not in (1, s) for f, s in zip(factor.shape, shape, strict=True)):
-            raise InvalidInput(f"the factor of {name!r} must fit shape {shape}, got {tuple(factor.shape)}")
+        sizes, given = tuple(whole[name].shape), tuple(factor.shape)
+        if len(given) != len(sizes) or any(f not in (1, s) for f, s in zip(given, sizes, strict=True)):
+            raise InvalidInput(f"the factor of {name!r} must fit shape {sizes}, got {given}")
     before = {name: whole[name].detach().clone() for name in factors}
     try:
         with torch.no_grad():
             for name, factor in factors.items():
-                whole[name].mul_(factor.to(whole[name]))
+                Pattern.of(factor).multiply(whole[name])
         yield model
     finally:
         with torch.no_grad():
@@ -173,7 +172,7 @@ class _Folded:
         self.uses = parameter_uses(coupling.exports["eval"])
         self.axes: dict[str, Axis] = {}
         self.open: set[str] = set()
-        self.factors: dict[str, dict[str, Factors]] = {}
+        self.factors: dict[str, dict[str, Pattern]] = {}
         self.problems: dict[str, list[str]] = {}
         self.absorbed: dict[str, list[bool]] = {}
 
@@ -211,8 +210,8 @@ class _Folded:
                     self._fail([axis.name], f"{block.name}: {problem}")
                     continue
                 for name in names:
-                    shape = (1,) * len(self.coupling.entries[name].shape)
-                    self._add(axis.name, name, np.full(shape, share), False)
+                    rank = len(self.coupling.entries[name].shape)
+                    self._add(axis.name, name, Pattern.of(torch.full((1,) * rank, share, dtype=torch.float64)), False)
 
     def reason(self, name: str, choice: str) -> str:
         """Return what was done about an axis, and why."""
@@ -227,10 +226,10 @@ class _Folded:
             text = f"{choice}: no norm follows"
         return f"{text}; 1 elsewhere: {problems}" if problems else text
 
-    def tensors(self, axis: str) -> dict[str, Tensor]:
+    def patterns(self, axis: str) -> dict[str, Pattern]:
         """Return the factors of an axis that are not all 1."""
         entries, found = self.coupling.entries, self.factors.get(axis, {})
-        return {n: torch.from_numpy(f).to(entries[n].dtype) for n, f in found.items() if not np.all(f == 1.0)}
+        return {name: factor.to(entries[name].dtype) for name, factor in found.items() if not factor.is_all(1.0)}
 
     def _fold_weight(self, name: str, uses: Mapping[Use, list[Contraction]], axes: list[str]) -> None:
         try:
@@ -249,7 +248,7 @@ class _Folded:
         for axis, factors in folded.items():
             self._add(axis, name, factors, follows)
 
-    def _shares(self, name: str, use: Use, sums: list[Contraction], axes: list[str]) -> dict[str, Factors]:
+    def _shares(self, name: str, use: Use, sums: list[Contraction], axes: list[str]) -> dict[str, Pattern]:
         dims = self.coupling.propagations["eval"].dims[use.operand]
         summed: dict[int, frozenset[Atom]] = {
             each.weight_dim: frozenset(terms.leaves(each.summed)) & frozenset(terms.leaves(dims[each.weight_dim]))
@@ -264,7 +263,7 @@ class _Folded:
         if entry.shares_memory is not None:
             raise Unfoldable(f"it shares memory with {entry.shares_memory}")
 
-    def _add(self, axis: str, name: str, factors: Factors, follows: bool) -> None:
+    def _add(self, axis: str, name: str, factors: Pattern, follows: bool) -> None:
         self.factors.setdefault(axis, {})[name] = factors
         self.absorbed.setdefault(axis, []).append(follows)
         if not follows:
@@ -275,12 +274,12 @@ class _Folded:
             self.problems.setdefault(axis, []).append(problem)
 
 
-def _raised(by_axis: Mapping[str, Mapping[str, Tensor]], powers: Mapping[str, float]) -> dict[str, dict[str, Tensor]]:
+def _raised(by_axis: Mapping[str, Mapping[str, Pattern]], powers: Mapping[str, float]) -> dict[str, dict[str, Pattern]]:
     return {axis: {name: f ** powers[axis] for name, f in factors.items()} for axis, factors in by_axis.items()}
 
 
-def _product(by_axis: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    result: dict[str, Tensor] = {}
+def _product(by_axis: Mapping[str, Mapping[str, Pattern]]) -> dict[str, Pattern]:
+    result: dict[str, Pattern] = {}
     for factors in by_axis.values():
         for name, factor in factors.items():
             result[name] = result[name] * factor if name in result else factor

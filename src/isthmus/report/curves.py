@@ -13,10 +13,11 @@ from typing import Any
 
 from isthmus.records import Run
 from isthmus.report.plots import Series, curve, cycle_colors, number, shade
-from isthmus.report.strategies import COLORS, LAWS, STRATEGIES
+from isthmus.report.strategies import COLORS, STRATEGIES, law_words
 from isthmus.report.wording import distinct_labels, mean, plain, worst
 
-_IGNORED = frozenset({"seed", "out", "json", "replace", "eval_every", "strategy", "data", "law", "model"})
+_IGNORED = frozenset({"seed", "out", "json", "replace", "eval_every", "strategy", "data", "model"})
+_IGNORED |= {"law", "law_label", "law_meaning"}  # in the label already
 _LOOKS = (("line", 0.0), ("dashed", -0.35), ("dotted", 0.35), ("dashdot", -0.6), ("dashed", 0.5), ("dotted", -0.5))
 
 
@@ -107,8 +108,8 @@ def _rank(run: Run, known: list[str]) -> int:
 def _base(run: Run) -> str:
     strategy = plain(run.config.get("strategy"))
     label = STRATEGIES[strategy].label if strategy in STRATEGIES else strategy
-    law = plain(run.config.get("law"))
-    return f"{label}, {LAWS[law][0] if law in LAWS else law}" if strategy == "ist" and run.config.get("law") else label
+    law = law_words(run.config)
+    return f"{label}, {law[0]}" if strategy == "ist" and law else label
 
 
 def _running_totals(run: Run, names: Sequence[str]) -> list[list[float]]:

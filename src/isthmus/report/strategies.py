@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from isthmus.partitions import LAWS
+from isthmus.report.wording import plain
 
 
 @dataclass(frozen=True)
@@ -39,18 +44,21 @@ STRATEGIES = {
     ),
 }
 
-# How the pieces of IST are dealt: (label, meaning).
-LAWS = {
-    "uniform": ("new pieces each round", "every round cuts the network into pieces anew"),
-    "fixed": ("fixed pieces", "each worker keeps its piece for the whole run"),
-    "rotated": ("rotated pieces", "the pieces stay and move to the next worker every round, so each sees all the data"),
-    "rolling": ("rolling pieces", "the pieces of different layers move against each other, so all weights are met"),
-    "weighted": ("pieces by speed", "every round draws new pieces, larger for faster workers"),
-    "overlapping": ("overlapping pieces", "every round draws new pieces of a least size, with some units held twice"),
-    "block": ("blocks", "rotated pieces without connections between them: the joined network averages their answers"),
-}
-
 # By the name in a run and by the label, so that any picture of a strategy has its colour.
 COLORS = {name: known.color for name, known in STRATEGIES.items()} | {
     known.label: known.color for known in STRATEGIES.values()
 }
+
+
+def law_words(config: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return what the law of a run is called and what it means: as the registry has it, or as the run itself says.
+
+    A run says it by ``law_label`` and ``law_meaning``; one that does not is called by its law's name.
+    None where the run has no law.
+    """
+    if not config.get("law"):
+        return None
+    name = plain(config["law"])
+    if name in LAWS:
+        return LAWS[name].label, LAWS[name].meaning
+    return plain(config.get("law_label") or name), plain(config.get("law_meaning") or "")

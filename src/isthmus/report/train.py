@@ -10,7 +10,7 @@ from isthmus.records import Run
 from isthmus.report.curves import Curve, averaged, curves, traffic
 from isthmus.report.noise import is_noise
 from isthmus.report.plots import Bars, Figure, Plot, Section, Series, Table, slug
-from isthmus.report.strategies import LAWS, STRATEGIES
+from isthmus.report.strategies import STRATEGIES, law_words
 from isthmus.report.wording import mean, percent, plain, prefix_for, scaled, seconds, spread, times
 
 _WIDE_SPREAD = 8  # curves whose ends are further apart than this factor need a logarithmic axis
@@ -69,8 +69,8 @@ def _section(subject: str, runs: Sequence[Run]) -> Section:
 
 def _laws(found: Sequence[Curve]) -> tuple[tuple[str, str], ...]:
     """What the laws of the IST runs mean, in words."""
-    shown = dict.fromkeys(plain(one.runs[0].config.get("law")) for one in found if one.strategy == "ist")
-    return tuple(LAWS[name] for name in shown if name in LAWS)
+    shown = dict.fromkeys(law_words(one.runs[0].config) for one in found if one.strategy == "ist")
+    return tuple(law for law in shown if law is not None and law[1])
 
 
 _MEASURES = {"accuracy": ("test_accuracy", "test accuracy (%)", 100.0), "loss": ("test_loss", "test loss", 1.0)}

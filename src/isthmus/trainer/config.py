@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from math import cos, pi
 from pathlib import Path
 from typing import Any
 
 from isthmus.errors import InvalidInput, check_choice, check_integer, check_number
-from isthmus.nets.laws import Draw
+from isthmus.partitions import LAWS, Law, law_of
 
 STRATEGIES = ("ist", "local-sgd", "narrow", "data-parallel")
 EXECUTORS = ("processes", "serial")
@@ -113,7 +114,8 @@ class TrainConfig:
         for name in ("workers", "rounds", "local_steps", "batch_size"):
             check_integer(name, getattr(self, name), at_least=1)
         check_integer("seed", self.seed, at_least=0, at_most=2**64 - 1)
-        Draw(self.law, self.workers, self.seed, 0, self.capacities, self.core, self.minimum)
+        check_integer("minimum", self.minimum, at_least=1)
+        self.dealing.check(self.workers)
         check_number("momentum", self.momentum, at_least=0.0, below=1.0)
         check_number("weight_decay", self.weight_decay, at_least=0.0)
         check_number("warmup", self.warmup, at_least=0.0, at_most=1.0)
@@ -130,7 +132,7 @@ class TrainConfig:
             raise InvalidInput("`widths` must name at least one hidden layer, got none")
         for width in self.widths:
             check_integer("widths", width, at_least=1)
-        needs_units = self.model is None and self.cuts and self.core < 1 and self.law != "overlapping"
+        needs_units = self.model is None and self.cuts and self.core < 1 and not self.dealing.few_units
         for width in self.widths if needs_units else ():
             to_deal = width - round(self.core * width)
             if self.workers > to_deal:
@@ -148,6 +150,11 @@ class TrainConfig:
                 f"`samples` must allow one step of every worker ({self.workers} workers of {self.batch_size} samples), "
                 f"got {self.samples}"
             )
+
+    @cached_property
+    def dealing(self) -> Law:
+        """The law with its parameters, and the core."""
+        return law_of(self.law, self.core, self.capacities, None if self.minimum == 1 else self.minimum)
 
     @property
     def peak_lr(self) -> float:
@@ -199,7 +206,7 @@ class TrainConfig:
         if self.model:
             parts.insert(2, self.model.rpartition(":")[2])
         if self.strategy == "ist":
-            parts.append(self.law)
+            parts.append(self.law.rpartition(":")[2])
         if self.core and self.cuts:
             parts.append(f"core{self.core:g}")
         return "-".join([*parts, f"{self.workers}w", f"seed{self.seed}"])
@@ -208,7 +215,11 @@ class TrainConfig:
         """Return all values as they take effect, for the record; what the strategy does not use is None."""
         values = dataclasses.asdict(self)
         values.pop("replace")
-        sized = self.strategy == "narrow" and self.law in ("weighted", "overlapping")  # the law says how narrow
+        parameters = self.dealing.record().keys() - {"law", "core"}
+        sized = self.strategy == "narrow" and parameters  # the law says how narrow
+        if self.strategy == "ist" and self.law not in LAWS:  # what the report cannot look up
+            own = law_of(self.law)
+            values |= {"law_label": own.label, "law_meaning": own.meaning}
         unused = [] if self.strategy == "ist" or sized else ["law", "minimum", "capacities"]
         unused += [] if self.cuts else ["core", "cut"]
         unused += ["widths", "activation", "norm"] if self.model else []

@@ -46,15 +46,7 @@ class Network:
     def partition(self, round: int) -> NetPartition:
         """Return who holds which units in a round; every worker derives the same."""
         config = self.config
-        return self.coupling.partition(
-            config.workers,
-            config.seed,
-            round,
-            config.law,
-            config.capacities,
-            config.core,
-            config.minimum,
-        )
+        return self.coupling.partition(config.workers, config.seed, round, config.dealing)
 
     def caller(self, network: nn.Module) -> Callable[..., Any]:
         """Return the network (this one, or a piece of it) as a function of the tensors that change between batches."""

@@ -1,6 +1,7 @@
 """Sketches: the joint law of the workers' random diagonal matrices, its samples, moments and support."""
 
 from isthmus.lab.sketches.base import SampledSketch, Sketch, as_sketch
+from isthmus.lab.sketches.dealt import Dealt
 from isthmus.lab.sketches.identity import Identity
 from isthmus.lab.sketches.independent import Bernoulli, ImportanceSampling, RandomSparsification
 from isthmus.lab.sketches.law import Blocks, Masks, Support
@@ -10,6 +11,7 @@ from isthmus.lab.sketches.scaled import ScaledPermutation, WeightedPermutation
 __all__ = [
     "Bernoulli",
     "Blocks",
+    "Dealt",
     "Identity",
     "ImportanceSampling",
     "Masks",

@@ -51,16 +51,6 @@ class Sketch(ABC):
         """
         raise InvalidInput(f"`support` is not available: {type(self).__name__} does not enumerate its outcomes")
 
-    @property
-    def _outcomes(self) -> Support | None:
-        """All outcomes where they are what is known: there is no closed form, and they can be enumerated."""
-        if self.masks is not None:
-            return None
-        try:
-            return self.support()
-        except InvalidInput:
-            return None
-
     def sample_many(self, random: np.random.Generator, count: int) -> Array:
         """Draw ``count`` outcomes, [count, n, d]; the first ones do not depend on ``count``."""
         return np.stack([check_array("sample", self.sample(random), self.workers, self.dim) for _ in range(count)])
@@ -73,13 +63,20 @@ class Sketch(ABC):
         """Return ``weights`` of one worker: a number or [d]."""
         return self.weights[worker] if np.ndim(self.weights) == 2 else self.weights  # type: ignore[index]
 
+    def enumerated(self) -> Support | None:
+        """Return :meth:`support`, or None where it is not available."""
+        try:
+            return self.support()
+        except InvalidInput:
+            return None
+
     @property
     def mean(self) -> Array:
         """E[C_i] as diagonals [n, d]; a Monte Carlo estimate where neither ``masks`` nor ``support`` is known."""
-        outcomes = self._outcomes
-        if outcomes is not None:
-            return np.einsum("k,knd->nd", outcomes.probabilities, outcomes.diagonals)
         if self.masks is None:
+            support = self.enumerated()
+            if support is not None:
+                return np.einsum("p,pna->na", support.probabilities, support.diagonals)
             return self.sample_many(generator(0, "sketch/mean"), MONTE_CARLO_SAMPLES).mean(axis=0)
         rows = [np.broadcast_to(self.worker_weights(i) * self.masks.held(i), (self.dim,)) for i in range(self.workers)]
         return np.stack(rows)
@@ -88,19 +85,19 @@ class Sketch(ABC):
     def unbiased(self) -> bool:
         """Whether E[C_i] = I for every worker, to 1e-12 (four standard errors where it is estimated)."""
         tolerance = 1e-12
-        if self.masks is None and self._outcomes is None:
+        if self.masks is None and self.enumerated() is None:
             draws = self.sample_many(generator(0, "sketch/mean"), MONTE_CARLO_SAMPLES)
             tolerance += 4 * float(draws.std(axis=0).max()) / np.sqrt(len(draws))
         return bool(np.abs(self.mean - 1.0).max() <= tolerance)
 
     def second_moment(self, matrix: Array, worker: int = 0) -> Array:
-        """Return E[C_i M C_i] of one worker, [d, d]; an estimate where neither ``masks`` nor ``support`` is known."""
+        """Return E[C_i M C_i] for one worker's sketch, [d, d]; exact where ``masks`` or ``support`` is known."""
         M = check_array("matrix", matrix, self.dim, self.dim)
-        outcomes = self._outcomes
-        if outcomes is not None:
-            c = outcomes.diagonals[:, worker]
-            return np.asarray(M * ((outcomes.probabilities[:, None] * c).T @ c))
         if self.masks is None:
+            support = self.enumerated()
+            if support is not None:
+                c = support.diagonals[:, worker]
+                return np.asarray(M * ((support.probabilities * c.T) @ c))
             return self.second_moment_estimate(M, worker)[0]
         w = self.worker_weights(worker)
         weighted = M * w**2 if np.ndim(w) == 0 else np.asarray(w)[:, None] * M * w

@@ -14,6 +14,7 @@ from isthmus.errors import InvalidInput, check_integer, check_number
 from isthmus.lab.arrays import Array
 from isthmus.lab.sketches.base import Sketch
 from isthmus.lab.sketches.law import Blocks, Masks, Support
+from isthmus.partitions import random_blocks
 
 
 @dataclass(frozen=True)
@@ -89,22 +90,20 @@ class Permutation(Sketch):
         return dense[:, :, : self.dim]
 
     def sample_blocks(self, random: np.random.Generator, count: int) -> Blocks:
-        """Draw ``count`` outcomes as [count, n, q] units and values."""
+        """Draw ``count`` outcomes as [count, n, q] units and values.
+
+        For n <= d the first is the partition that the law :class:`isthmus.partitions.Uniform` deals by the same key.
+        """
         n, d = self.workers, self.dim
-        equal = d % n == 0
-        keys = random.random((count, d if equal else d + n))
-        order = np.argsort(keys[:, :d], axis=1)
-        if equal:
-            members = np.sort(order.reshape(count, n, d // n), axis=2)  # ascending reads of L are faster
-            return Blocks(members, np.broadcast_to(np.float64(self.weights), members.shape))
-        slots = np.argsort(keys[:, d:], axis=1)
-        if n > d:
-            members = np.take_along_axis(order, slots % d, axis=1)[:, :, None]
+        if n <= d:
+            members = random_blocks(d, n, random, count)
         else:
-            padded = np.concatenate([order, np.full((count, 1), d)], axis=1)
-            members = padded[:, _padded_places(self.sizes, d)]
-            members = np.take_along_axis(members, slots[:, :, None], axis=1)
-        return Blocks(members, np.where(members < d, np.float64(self.weights), 0.0))
+            keys = random.random((count, d + n))
+            order, slots = np.argsort(keys[:, :d], axis=1), np.argsort(keys[:, d:], axis=1)
+            members = np.take_along_axis(order, slots % d, axis=1)[:, :, None]
+        value = np.float64(self.weights)
+        full = n > d or d % n == 0
+        return Blocks(members, np.broadcast_to(value, members.shape) if full else np.where(members < d, value, 0.0))
 
     def support(self, limit: int = 100_000) -> Support:
         """Return all partitions, equally likely.
@@ -140,13 +139,6 @@ def _pair_chance(sizes: list[int], a: int, b: int, d: int) -> float:
     total = sum(perm(q, a) for q in sizes) * sum(perm(q, b) for q in sizes)
     total -= sum(perm(q, a) * perm(q, b) for q in sizes)
     return total / (n * (n - 1)) / perm(d, a + b)
-
-
-def _padded_places(sizes: NDArray[np.int64], d: int) -> NDArray[np.int64]:
-    """Return [n, q_max] places of each block in the permuted order; d (the padding column) after a short block."""
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    places = starts[:, None] + np.arange(sizes.max())
-    return np.asarray(np.where(np.arange(sizes.max()) < sizes[:, None], places, d))
 
 
 def _arrangements(sizes: list[int]) -> Iterator[tuple[int, ...]]:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from torch import Tensor, nn
+from torch import nn
 
+from isthmus.nets.pattern import Pattern
 from isthmus.trainer.exchange import Program
 
 
@@ -22,7 +23,7 @@ class Whole:
     """
 
     model: nn.Module
-    scales: Mapping[str, Tensor] = field(default_factory=dict)
+    scales: Mapping[str, Pattern] = field(default_factory=dict)
     open: tuple[str, ...] = ()
 
 

@@ -33,7 +33,7 @@ class IST:
         self._whole: nn.Module | None = None
         if worker.is_root:
             self._whole = self._network.make().to(worker.device)
-            if worker.config.law == "block":
+            if self._partition.law.zero_cross_blocks:
                 zero_cross_blocks(self._whole, self._network.coupling, self._partition)
 
     @property

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from torch import Tensor, nn
 
 from isthmus.nets.coupling import Coupling
-from isthmus.nets.laws import NetPartition
+from isthmus.nets.laws import given
 from isthmus.nets.scaling import scaled, scaling
 from isthmus.nets.subnetwork import build
 from isthmus.partitions import Indices
@@ -52,6 +52,6 @@ def widest(network: Network) -> dict[str, Indices]:
 def fan_in_factors(coupling: Coupling, held: dict[str, Indices]) -> dict[str, Tensor]:
     """Return for every weight that sums over cut units sqrt(all entries summed over / those that are left)."""
     units = coupling.select([axis for axis in coupling.cut_axes if axis.atom is not None])
-    alone = NetPartition(1, "uniform", 0, 0, {axis.name: (held[axis.name],) for axis in units.cut_axes})
+    alone = given({axis.name: (held[axis.name],) for axis in units.cut_axes})
     shares = scaling(units, alone, "eval").evaluation
     return {name: share.double().mean().rsqrt().reshape([1] * share.dim()) for name, share in shares.items()}

@@ -1,4 +1,4 @@
-"""Which worker holds which units this round.
+"""A disjoint cover of units by workers, and the uniformly random one.
 
 The one idea both halves of isthmus share: the lab's permutation sketch and the trainer's cut of a hidden layer are the
 same :class:`Partition`, drawn from the same key. A partition carries no scale: the factor n belongs to the sketch.
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.errors import InvalidInput, check_choice, check_integer, check_number
-from isthmus.randomness import generator
+from isthmus.errors import InvalidInput, check_integer
 
 Indices = NDArray[np.int64]
 
@@ -87,7 +86,7 @@ def block_sizes(units: int, workers: int) -> Indices:
     return np.array([small + 1] * larger + [small] * (workers - larger), dtype=np.int64)
 
 
-def random_partition(units: int, workers: int, random: np.random.Generator, core: float = 0.0) -> Partition:
+def random_partition(units: int, workers: int, random: np.random.Generator) -> Partition:
     """Draw a uniformly random partition: units permuted, cut into blocks, blocks dealt to workers at random.
 
     Where n does not divide d the larger blocks go to random workers, so that every unit is held by every worker with
@@ -97,48 +96,40 @@ def random_partition(units: int, workers: int, random: np.random.Generator, core
         units: d.
         workers: n.
         random: where the draw comes from.
-        core: fraction of the units, in [0, 1], that all workers hold; at least one unit a worker is left to the blocks
-            unless it is 1.
 
     Raises:
-        InvalidInput: n > d, or a core that leaves fewer than n units.
+        InvalidInput: n > d.
     """
-    check_number("core", core, at_least=0.0, at_most=1.0)
-    shared = round(core * units)
+    sizes = block_sizes(units, workers)
     order = random.permutation(units)
-    if shared == units:
-        return Partition(units, [np.empty(0, np.int64)] * check_integer("workers", workers, at_least=1), order)
-    sizes = block_sizes(units - shared, workers)[random.permutation(workers)]
-    blocks = np.split(order[shared:], np.cumsum(sizes)[:-1])
-    return Partition(units, blocks, order[:shared])
+    sizes = sizes[random.permutation(workers)]
+    return Partition(units, np.split(order, np.cumsum(sizes)[:-1]))
 
 
-LAWS = ("uniform", "fixed", "rotated", "block")
+def random_blocks(units: int, workers: int, random: np.random.Generator, count: int) -> Indices:
+    """Draw many random partitions at once: [count, n, q] the units of every block, d in unused places.
 
-
-def partition_at(
-    law: str, units: int, workers: int, seed: int, purpose: str, round: int = 0, core: float = 0.0
-) -> Partition:
-    """Return the partition of one round under a law; every worker derives the same one and no index travels.
-
-    Args:
-        law: ``uniform`` draws a new permutation each round; ``fixed`` keeps that of round 0; ``rotated`` keeps its
-            pieces and passes them on one worker a round; ``block`` is ``rotated`` for the indices (the trainer also
-            keeps the cross-blocks nobody trains at zero).
-        units: d.
-        workers: n.
-        seed: of the run.
-        purpose: the axis that is cut ("hidden0", ...); different purposes are independent.
-        round: 0, 1, ...
-        core: fraction of the units that every worker holds.
+    The first is the one :func:`random_partition` draws from the same generator; no draw depends on ``count``.
 
     Raises:
-        InvalidInput: an unknown law, n > d, or a core that leaves fewer than n units.
+        InvalidInput: n > d, or no draw.
     """
-    check_choice("law", law, LAWS)
-    drawn = round if law == "uniform" else 0
-    partition = random_partition(units, workers, generator(seed, f"partition/{purpose}", drawn), core)
-    return partition.rotated(round) if law in ("rotated", "block") else partition
+    check_integer("count", count, at_least=1)
+    sizes = block_sizes(units, workers)
+    orders, seats = np.empty((count, units), np.int64), np.empty((count, workers), np.int64)
+    orders[0], seats[0] = random.permutation(units), random.permutation(workers)
+    even = units % workers == 0
+    keys = random.random((count - 1, units if even else units + workers))
+    orders[1:] = np.argsort(keys[:, :units], axis=1)
+    if even:  # who gets which block is random already
+        return np.sort(orders.reshape(count, workers, units // workers), axis=2)
+    seats[1:] = np.argsort(keys[:, units:], axis=1)
+    own = sizes[seats]
+    ends = np.cumsum(own, axis=1)
+    places = (ends - own)[:, :, None] + np.arange(sizes[0])
+    places[own < sizes[0], -1] = units  # sizes differ by one
+    padded = np.concatenate([orders, np.full((count, 1), units)], axis=1)
+    return padded[np.arange(count)[:, None, None], places]
 
 
 def _sorted_indices(name: str, values: object) -> Indices:

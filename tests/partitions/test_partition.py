@@ -1,6 +1,5 @@
 """Partitions: disjoint covers, fair to every worker, the same from the same key."""
 
-import itertools
 from collections import Counter
 
 import numpy as np
@@ -9,50 +8,44 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isthmus.errors import InvalidInput
-from isthmus.partitions import LAWS, Partition, block_sizes, partition_at, random_partition
+from isthmus.partitions import Partition, block_sizes, random_blocks, random_partition
 from isthmus.randomness import generator
 
 SHAPES = st.integers(1, 40).flatmap(lambda units: st.tuples(st.just(units), st.integers(1, units)))
 
 
-@given(SHAPES, st.integers(0, 2**32), st.sampled_from(LAWS), st.integers(0, 5))
-def test_blocks_are_a_disjoint_cover_with_even_sizes(shape: tuple[int, int], seed: int, law: str, round: int) -> None:
+@given(SHAPES, st.integers(0, 2**32))
+def test_blocks_are_a_disjoint_cover_with_even_sizes(shape: tuple[int, int], seed: int) -> None:
     units, workers = shape
-    partition = partition_at(law, units, workers, seed, "axis", round)
+    partition = random_partition(units, workers, generator(seed, "test"))
     assert sorted(np.concatenate(partition.blocks).tolist()) == list(range(units))
     assert max(partition.sizes) - min(partition.sizes) <= 1
     assert all(np.all(np.diff(block) > 0) for block in partition.blocks)
     assert partition.core.size == 0
 
 
-@given(SHAPES, st.integers(0, 2**32), st.sampled_from(LAWS), st.floats(0, 1), st.integers(0, 5))
-def test_core_is_held_by_all_and_the_rest_by_one(
-    shape: tuple[int, int], seed: int, law: str, core: float, round: int
-) -> None:
+@given(SHAPES, st.integers(0, 2**32), st.integers(1, 5))
+def test_many_draws_start_with_the_one_draw(shape: tuple[int, int], seed: int, count: int) -> None:
     units, workers = shape
-    shared = np.round(core * units)
-    if 0 < units - shared < workers:
-        with pytest.raises(InvalidInput, match="workers"):
-            partition_at(law, units, workers, seed, "axis", round, core)
-        return
-    partition = partition_at(law, units, workers, seed, "axis", round, core)
-    holders = Counter(itertools.chain.from_iterable(partition.held(worker).tolist() for worker in range(workers)))
-    assert len(partition.core) == shared
-    assert all(holders[unit] == workers for unit in partition.core)
-    assert all(holders[unit] == 1 for unit in set(range(units)) - set(partition.core.tolist()))
+    many = random_blocks(units, workers, generator(seed, "test"), count)
+    one = random_partition(units, workers, generator(seed, "test"))
+    assert [np.sort(row[row < units]).tolist() for row in many[0]] == [block.tolist() for block in one.blocks]
+    assert np.array_equal(many, random_blocks(units, workers, generator(seed, "test"), count + 3)[:count])
+    for draw in many:
+        assert sorted(draw[draw < units].tolist()) == list(range(units))
+        assert np.ptp((draw < units).sum(axis=1)) <= 1
 
 
-def test_laws_over_rounds() -> None:
-    def blocks(law: str, round: int) -> list[list[int]]:
-        return [block.tolist() for block in partition_at(law, 12, 3, 5, "axis", round).blocks]
+def test_pieces_are_passed_on() -> None:
+    partition = random_partition(12, 3, generator(5, "test"))
+    assert [b.tolist() for b in partition.rotated(1).blocks] == [partition.blocks[i].tolist() for i in (1, 2, 0)]
+    assert [b.tolist() for b in partition.rotated(3).blocks] == [b.tolist() for b in partition.blocks]
 
-    assert blocks("fixed", 0) == blocks("fixed", 7)
-    assert blocks("uniform", 0) == blocks("fixed", 0)
-    assert blocks("uniform", 1) != blocks("uniform", 0)
-    assert blocks("rotated", 1) == [blocks("fixed", 0)[i] for i in (1, 2, 0)]
-    assert blocks("rotated", 3) == blocks("fixed", 0)
-    assert blocks("block", 4) == blocks("rotated", 4)
-    assert blocks("fixed", 0) != [b.tolist() for b in partition_at("fixed", 12, 3, 5, "another axis").blocks]
+
+def test_a_core_is_held_by_all() -> None:
+    partition = Partition(5, [np.array([3]), np.array([0, 2])], core=np.array([4, 1]))
+    assert [partition.held(worker).tolist() for worker in range(2)] == [[1, 3, 4], [0, 1, 2, 4]]
+    assert partition.sizes == (3, 4)
 
 
 def test_every_assignment_is_equally_likely_when_n_does_not_divide_d() -> None:
@@ -91,7 +84,7 @@ def test_bad_shapes_are_refused(units: int, workers: int, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         block_sizes(units, workers)
     with pytest.raises(InvalidInput, match=message):
-        partition_at("uniform", units, workers, 0, "axis")
+        random_partition(units, workers, generator(0, "test"))
 
 
 def test_bad_partitions_are_refused() -> None:
@@ -108,11 +101,9 @@ def test_bad_partitions_are_refused() -> None:
         Partition(2, [np.array([0.5, 1.0])])
     with pytest.raises(InvalidInput, match="at least one worker"):
         Partition(2, [])
-    with pytest.raises(InvalidInput, match="did you mean 'uniform'"):
-        partition_at("unifrom", 4, 2, 0, "axis")
 
 
 def test_blocks_cannot_be_written_to() -> None:
-    block = partition_at("fixed", 6, 2, 0, "axis").blocks[0]
+    block = random_partition(6, 2, generator(0, "test")).blocks[0]
     with pytest.raises(ValueError, match="read-only"):
         block[0] = 5

@@ -1,0 +1,73 @@
+"""New pieces of a least size every round, with units held twice where they are too few."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from isthmus.errors import InvalidInput, check_integer
+from isthmus.partitions.law import Axis, Law, Scenarios
+from isthmus.partitions.partition import Indices
+
+
+@dataclass(frozen=True)
+class Overlapping(Law):
+    """Units are dealt in turn every round; who has fewer than the minimum takes more from all units, at random.
+
+    Args:
+        minimum: units of every axis a worker is dealt at least.
+
+    Raises:
+        InvalidInput: a minimum below 1.
+    """
+
+    minimum: int = 1
+
+    name = "overlapping"
+    label = "overlapping pieces"
+    meaning = "every round draws new pieces of a least size, with some units held twice"
+    few_units = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "minimum", check_integer("minimum", self.minimum, at_least=1))
+
+    def units(self, axis: Axis, workers: int, seed: int, round: int) -> Sequence[Indices]:
+        """Return this round's pieces.
+
+        Raises:
+            InvalidInput: an axis with fewer units than the minimum.
+        """
+        self._check(axis)
+        random = axis.generator(seed, round)
+        order = random.permutation(axis.size)
+        seats = random.permutation(workers)
+        held = []
+        for worker in range(workers):
+            mine = order[seats[worker] :: workers]
+            missing = self.minimum - len(mine)
+            if missing > 0:
+                others = np.setdiff1d(np.arange(axis.size), mine)
+                mine = np.concatenate([mine, random.permutation(others)[:missing]])
+            held.append(mine)
+        return held
+
+    def period(self, axes: Sequence[Axis], workers: int, seed: int) -> int | None:
+        """Return None: it never repeats itself."""
+        return None
+
+    def scenarios(self, axes: Sequence[Axis], workers: int, seed: int) -> Scenarios:
+        """Every unit with the mean fraction of the axis that a worker holds, whatever else is held."""
+        return {axis.name: np.full((1, 1), self._mean_size(axis, workers) / axis.size) for axis in axes}
+
+    def _mean_size(self, axis: Axis, workers: int) -> float:
+        self._check(axis)
+        dealt = [len(range(seat, axis.size, workers)) for seat in range(workers)]
+        return sum(max(self.minimum, size) for size in dealt) / workers
+
+    def _check(self, axis: Axis) -> None:
+        if self.minimum > axis.size:
+            raise InvalidInput(
+                f"`minimum` must be at most the units of every cut axis, got {self.minimum} of {axis.size}"
+            )
