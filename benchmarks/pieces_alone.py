@@ -8,13 +8,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 import tyro
-
-from isthmus.trainer import TrainConfig
 from isthmus.trainer.evaluate import Evaluator
 from isthmus.trainer.exchange import Meter
 from isthmus.trainer.executors.serial import one_thread, step_together
 from isthmus.trainer.loop import make_worker
 from isthmus.trainer.setup import set_up
+
+from isthmus.trainer import TrainConfig
 from isthmus.trainer.strategies import STRATEGIES, Whole
 
 

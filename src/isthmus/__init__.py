@@ -15,24 +15,46 @@ if TYPE_CHECKING:
     from isthmus import nets as nets
     from isthmus import partitions as partitions
     from isthmus import report as report
+    from isthmus import strategies as strategies
     from isthmus import trainer as trainer
     from isthmus.nets.merge import merge as merge
     from isthmus.nets.subnetwork import cut as cut
     from isthmus.nets.tracing import trace as trace
+    from isthmus.trainer import train as train
+    from isthmus.trainer.executors.launcher import launch as launch
+    from isthmus.trainer.training import Training as Training
 
-__all__ = ["cut", "data", "lab", "merge", "nets", "partitions", "report", "trace", "trainer"]
+__all__ = [
+    "Training",
+    "cut",
+    "data",
+    "lab",
+    "launch",
+    "merge",
+    "nets",
+    "partitions",
+    "report",
+    "strategies",
+    "trace",
+    "train",
+    "trainer",
+]
 
 load_lazily(
     __name__,
     {
+        "Training": "isthmus.trainer.training",
         "cut": "isthmus.nets.subnetwork",
         "data": "isthmus",
         "lab": "isthmus",
+        "launch": "isthmus.trainer.executors.launcher",
         "merge": "isthmus.nets.merge",
         "nets": "isthmus",
         "partitions": "isthmus",
         "report": "isthmus",
+        "strategies": "isthmus",
         "trace": "isthmus.nets.tracing",
+        "train": "isthmus.trainer",
         "trainer": "isthmus",
     },
 )

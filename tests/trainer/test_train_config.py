@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from isthmus.trainer.shards import batch_at, load_shards
 
 from isthmus.cli import main
 from isthmus.errors import InvalidInput, RecordError
 from isthmus.nets import mlp
 from isthmus.records import read_run
 from isthmus.trainer import TrainConfig, account, train
-from isthmus.trainer.shards import batch_at, load_shards
 
 BAD = [
     (["--workers", "0"], "`workers` must be at least 1, got 0"),

@@ -9,11 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-
-from isthmus.nets.merge import holders
-from isthmus.nets.mlp import MLP, MLPSpec, initialize, parameter_count
-from isthmus.trainer import TrainConfig
 from isthmus.trainer.evaluate import Evaluator
 from isthmus.trainer.exchange import Meter
 from isthmus.trainer.executors.serial import step_together
@@ -21,6 +16,11 @@ from isthmus.trainer.loop import make_worker
 from isthmus.trainer.round import Worker
 from isthmus.trainer.samples import Samples
 from isthmus.trainer.setup import set_up
+from torch import Tensor
+
+from isthmus.nets.merge import holders
+from isthmus.nets.mlp import MLP, MLPSpec, initialize, parameter_count
+from isthmus.trainer import TrainConfig
 from isthmus.trainer.strategies import STRATEGIES, Whole
 from isthmus.trainer.strategies.ist import IST
 from isthmus.trainer.strategies.narrow import widest

@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from isthmus.trainer.exchange import Meter, Program, all_gather
+from isthmus.trainer.executors.serial import step_together
 
 from isthmus.errors import WorkerError
 from isthmus.records import read_run
 from isthmus.trainer import TrainConfig, train
-from isthmus.trainer.exchange import Meter, Program, all_gather
 from isthmus.trainer.executors.launcher import launch
 from isthmus.trainer.executors.processes import drive
-from isthmus.trainer.executors.serial import step_together
 
 pytestmark = pytest.mark.processes
 ENDLESS = ["train", "--workers", "3", "--rounds", "100000", "--widths", "32", "16", "--eval-every", "1000"]

@@ -9,6 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from isthmus.trainer.account import flops
+from isthmus.trainer.evaluate import Evaluator
+from isthmus.trainer.executors.serial import one_thread
+from isthmus.trainer.layout import digest
+from isthmus.trainer.loop import make_worker
+from isthmus.trainer.round import local_steps
+from isthmus.trainer.samples import Samples
+from isthmus.trainer.setup import set_up
 from safetensors.torch import load_model
 
 import isthmus
@@ -19,14 +27,6 @@ from isthmus.nets.merge import zero_cross_blocks
 from isthmus.nets.writes import written
 from isthmus.records import Run, read_run
 from isthmus.trainer import TrainConfig, train
-from isthmus.trainer.account import flops
-from isthmus.trainer.evaluate import Evaluator
-from isthmus.trainer.executors.serial import one_thread
-from isthmus.trainer.layout import digest
-from isthmus.trainer.loop import make_worker
-from isthmus.trainer.round import local_steps
-from isthmus.trainer.samples import Samples
-from isthmus.trainer.setup import set_up
 from isthmus.trainer.strategies import Whole
 
 DIGITS = TrainConfig(

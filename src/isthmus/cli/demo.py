@@ -19,17 +19,13 @@ from isthmus.cli import status
 from isthmus.errors import IsthmusError
 from isthmus.progress import progress
 from isthmus.records import Run, read_run
+from isthmus.strategies import STRATEGIES
 
 ANALYSES = {
     "breast-cancer": "--problem data --data breast-cancer --workers 4",
     "gaussian": "--problem gaussian --dim 200 --workers 10",
 }
-TRAININGS = {
-    "data-parallel": "--strategy data-parallel",
-    "local-sgd": "--strategy local-sgd",
-    "narrow": "--strategy narrow",
-    "ist": "--strategy ist",
-}
+TRAININGS = {name: f"--strategy {name}" for name in reversed(STRATEGIES)}
 
 
 @dataclass(frozen=True)

@@ -8,36 +8,194 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
+import tyro
 from rich.console import Console
 from rich.table import Table
 
 from isthmus.cli import status
 from isthmus.errors import WorkerError
+from isthmus.partitions import LAWS
 from isthmus.records import Run
-from isthmus.trainer import TrainConfig, train
-from isthmus.trainer.config import under_torchrun
+from isthmus.strategies import STRATEGIES
+from isthmus.trainer import TrainConfig, configure, train
+from isthmus.trainer.config import OPTIMIZERS, SCHEDULES, SGD, AdamW, Perceptron, Step
+from isthmus.trainer.config.evaluation import SCALES
+from isthmus.trainer.config.model import ACTIVATIONS, NORMS
+from isthmus.trainer.config.run import EXECUTORS, FEATURES, under_torchrun
+from isthmus.trainer.config.schedule import Schedule
+from isthmus.trainer.config.step import AUTOCAST
+
+_RUN, _STEP, _WIDTHS = TrainConfig(), Step(), " ".join(map(str, Perceptron().widths))
+
+
+def _flag(default: object, *choices: str) -> object:
+    """What the help shows of a flag: the default it has if it is not given, and its choices or what it takes."""
+    metavar = f"{{{','.join(choices)}}}" if len(choices) > 1 else choices[0]
+    return tyro.conf.arg(help_behavior_hint=f"(default: {default})", metavar=metavar)
 
 
 @dataclass(frozen=True)
-class Options(TrainConfig):
+class Data:
+    """What to train on.
+
+    Attributes:
+        data: digits, breast-cancer, idx:FOLDER (MNIST format), libsvm:FILE, text:FILE (next byte), sbm (a graph), or
+            python:MODULE:FACTORY (your own).
+        features: as the data are, or standardized; then the constants are kept with the network. A perceptron
+            standardizes within itself.
+    """
+
+    data: Annotated[str | None, _flag(_RUN.data, "NAME")] = None
+    features: Annotated[str | None, _flag("raw; standardized for the perceptron", *FEATURES)] = None
+
+
+@dataclass(frozen=True)
+class Network:
+    """Which network.
+
+    Attributes:
+        model: a function that returns (network, args) or (network, args, kwargs) with an example call; without it a
+            multilayer perceptron is trained.
+        widths: units of each hidden layer of the perceptron.
+        activation: of the perceptron.
+        norm: of the perceptron.
+    """
+
+    model: Annotated[str | None, _flag("a perceptron", "MODULE:FACTORY")] = None
+    widths: Annotated[tuple[int, ...] | None, _flag(_WIDTHS, "INT ...")] = None
+    activation: Annotated[str | None, _flag(Perceptron().activation, *ACTIVATIONS)] = None
+    norm: Annotated[str | None, _flag(Perceptron().norm, *NORMS)] = None
+
+
+@dataclass(frozen=True)
+class Dealing:
+    """How it is trained by several workers.
+
+    Attributes:
+        strategy: how the network is trained: IST, or a rival.
+        law: how units are dealt to workers (ist; of narrow it sets the width).
+        core: fraction of the units of every cut axis that all workers hold (ist, narrow).
+        capacities: relative speed of each worker (law weighted).
+        minimum: units of every axis a worker holds at least; of residual blocks the least depth (law overlapping).
+        cut: axes to cut instead of the default: kinds (hidden channel head ffn stream block), names or patterns, as
+            `isthmus inspect` shows them (ist, narrow).
+        scale: evaluation scale of weights with cut inputs: expected (the probability that a unit is held), none, or
+            readout (expected, times the best factor on training data held out) (ist).
+    """
+
+    strategy: Annotated[str | None, _flag("ist", *STRATEGIES)] = None
+    law: Annotated[str | None, _flag("block", *LAWS, "MODULE:CLASS")] = None
+    core: Annotated[float | None, _flag(0, "FRACTION")] = None
+    capacities: Annotated[tuple[float, ...] | None, _flag("none", "FLOAT ...")] = None
+    minimum: Annotated[int | None, _flag("none", "INT")] = None
+    cut: Annotated[tuple[str, ...] | None, _flag("as `isthmus inspect` shows", "AXIS ...")] = None
+    scale: Annotated[str | None, _flag("expected", *SCALES)] = None
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What a step is.
+
+    Attributes:
+        optimizer: SGD with Nesterov momentum, or AdamW with decay rates 0.9 and 0.999.
+        lr: peak learning rate.
+        momentum: of sgd.
+        weight_decay: L2 for sgd, decoupled for adamw.
+        keep_state: whether momentum or moments stay with a worker from round to round while it holds the same entries,
+            or start at zero every round; they never travel.
+        schedule: how the learning rate goes after the warm-up.
+        warmup: fraction of all steps in which the learning rate rises.
+        batch_size: samples of one step of one worker.
+        accumulate: passes that a step's samples go through the network in.
+        clip: largest norm of a step's gradient; a larger one is shortened to it.
+        autocast: type of number for matrix products.
+    """
+
+    optimizer: Annotated[str | None, _flag("sgd", *OPTIMIZERS)] = None
+    lr: Annotated[float | None, _flag(f"{AdamW.rate:g} of adamw; of sgd one that suits the strategy", "FLOAT")] = None
+    momentum: Annotated[float | None, _flag(SGD().momentum, "FLOAT")] = None
+    weight_decay: Annotated[float | None, _flag(0, "FLOAT")] = None
+    keep_state: Annotated[bool | None, _flag("only of adamw", "{True,False}")] = None
+    schedule: Annotated[str | None, _flag(_RUN.schedule.name, *SCHEDULES)] = None
+    warmup: Annotated[float | None, _flag(Schedule().warmup, "FRACTION")] = None
+    batch_size: Annotated[int | None, _flag(_STEP.batch_size, "INT")] = None
+    accumulate: Annotated[int | None, _flag(_STEP.accumulate, "INT")] = None
+    clip: Annotated[float | None, _flag("none", "FLOAT")] = None
+    autocast: Annotated[str | None, _flag("none", *AUTOCAST)] = None
+
+
+@dataclass(frozen=True)
+class Testing:
+    """What it is trained and tested by.
+
+    Attributes:
+        loss: a function that returns loss(output, targets) -> mean over the batch.
+        metric: a function that returns metric(outputs, targets) -> number over the whole test part.
+        eval_every: rounds between evaluations.
+    """
+
+    loss: Annotated[str | None, _flag("cross-entropy, or the network's own", "MODULE:FACTORY")] = None
+    metric: Annotated[str | None, _flag("accuracy", "MODULE:FACTORY")] = None
+    eval_every: Annotated[int | None, _flag("about 20 in a run", "INT")] = None
+
+
+@dataclass(frozen=True)
+class Running:
+    """The run.
+
+    Attributes:
+        workers: number of workers.
+        rounds: number of rounds; a round is cut, local steps, merge.
+        samples: budget in samples over all workers, instead of rounds; the last round may be shorter.
+        local_steps: steps each worker makes in a round.
+        seed: of everything random.
+        executor: one process a worker, or all in one process, in turn: the same bits.
+        out: the run's folder.
+        replace: replace an earlier run in `out`.
+        json: print the summary as JSON.
+    """
+
+    workers: Annotated[int | None, _flag(_RUN.workers, "INT")] = None
+    rounds: Annotated[int | None, _flag(_RUN.rounds, "INT")] = None
+    samples: Annotated[int | None, _flag("none", "INT")] = None
+    local_steps: Annotated[int | None, _flag(_RUN.local_steps, "INT")] = None
+    seed: Annotated[int | None, _flag(_RUN.seed, "INT")] = None
+    executor: Annotated[str | None, _flag(_RUN.executor, *EXECUTORS)] = None
+    out: Annotated[Path | None, _flag("a new one under runs/", "FOLDER")] = None
+    replace: bool = False
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class Options:
     """The flags of `isthmus train`."""
 
-    json: bool = False
-    """print the summary as JSON"""
+    data: tyro.conf.OmitArgPrefixes[Data] = Data()
+    network: tyro.conf.OmitArgPrefixes[Network] = Network()
+    dealing: tyro.conf.OmitArgPrefixes[Dealing] = Dealing()
+    steps: tyro.conf.OmitArgPrefixes[Steps] = Steps()
+    testing: tyro.conf.OmitArgPrefixes[Testing] = Testing()
+    running: tyro.conf.OmitArgPrefixes[Running] = Running()
+
+    def flags(self) -> dict[str, Any]:
+        """Return what was given, and None for the rest, by the names of ``isthmus.trainer.configure``."""
+        groups = (self.data, self.network, self.dealing, self.steps, self.testing, self.running)
+        values = {field.name: getattr(group, field.name) for group in groups for field in dataclasses.fields(group)}
+        return {name: value for name, value in values.items() if name != "json"}
 
 
 def run(options: Options, command: list[str]) -> None:
     """Train, then print the table, or the summary as JSON; a failed worker is one line. Exit codes: ``cli.status``."""
-    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(TrainConfig)}
     try:
-        done = train(TrainConfig(**values), command)
+        done = train(configure(**options.flags()), command)
     except WorkerError as error:
         print(f"isthmus: {error}", file=sys.stderr)
         raise SystemExit(status.WORKER_FAILED) from None
-    if done is not None:  # the root; other workers under torchrun have nothing to show
-        _show(done, options.json)
+    if done is not None:  # worker 0; other workers under torchrun have nothing to show
+        _show(done, options.running.json)
     if under_torchrun():
         _leave()
     if done is not None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from isthmus.nets.scaling import scaled as scaled
     from isthmus.nets.scaling import scaling as scaling
     from isthmus.nets.scaling import search_readout as search_readout
+    from isthmus.nets.standardize import Standardize as Standardize
     from isthmus.nets.subnetwork import Subnetwork as Subnetwork
     from isthmus.nets.subnetwork import build as build
     from isthmus.nets.subnetwork import cut as cut
@@ -45,6 +46,7 @@ __all__ = [
     "Member",
     "NetPartition",
     "Scaling",
+    "Standardize",
     "Subnetwork",
     "Verdict",
     "build",
@@ -76,6 +78,7 @@ load_lazily(
         "Member": "isthmus.nets.coupling",
         "NetPartition": "isthmus.nets.laws",
         "Scaling": "isthmus.nets.scaling",
+        "Standardize": "isthmus.nets.standardize",
         "Subnetwork": "isthmus.nets.subnetwork",
         "Verdict": "isthmus.nets.verify",
         "build": "isthmus.nets.subnetwork",

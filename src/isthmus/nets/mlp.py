@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from isthmus.errors import InvalidInput, check_choice, check_integer
+from isthmus.nets.standardize import Standardize
 from isthmus.randomness import generator
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -54,11 +55,15 @@ class MLPSpec:
 
 
 class MLP(nn.Module):
-    """The network of a spec; its weights are left unset, for :func:`initialize` or a state to be loaded."""
+    """The network of a spec; its weights are left unset, for :func:`initialize` or a state to be loaded.
+
+    It takes features as they are: ``standardize`` brings them to mean 0 and deviation 1, or, at first, does nothing.
+    """
 
     def __init__(self, spec: MLPSpec, device: torch.device | str = "cpu") -> None:
         super().__init__()
         self.spec = spec
+        self.standardize = Standardize.identity(spec.inputs, device)
         sizes = [spec.inputs, *spec.widths]
         bias = spec.norm == "none"
         self.hidden = nn.ModuleList(
@@ -71,7 +76,7 @@ class MLP(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the logits [m, outputs] of features [m, inputs]."""
-        values = features
+        values = self.standardize(features)
         for layer, linear in enumerate(self.hidden):
             values = linear(values)
             if self.norms:

@@ -13,7 +13,7 @@ from typing import Any
 
 from isthmus.records import Run
 from isthmus.report.plots import Series, curve, cycle_colors, number, shade
-from isthmus.report.strategies import COLORS, STRATEGIES, law_words
+from isthmus.report.strategies import COLORS, RIVALS, STRATEGIES, law_words
 from isthmus.report.wording import distinct_labels, mean, plain, worst
 
 _IGNORED = frozenset({"seed", "out", "json", "replace", "eval_every", "strategy", "data", "model"})
@@ -109,7 +109,7 @@ def _base(run: Run) -> str:
     strategy = plain(run.config.get("strategy"))
     label = STRATEGIES[strategy].label if strategy in STRATEGIES else strategy
     law = law_words(run.config)
-    return f"{label}, {law[0]}" if strategy == "ist" and law else label
+    return f"{label}, {law[0]}" if strategy not in RIVALS and law else label
 
 
 def _running_totals(run: Run, names: Sequence[str]) -> list[list[float]]:

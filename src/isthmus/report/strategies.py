@@ -1,48 +1,17 @@
-"""Names, colours and one-sentence meanings of the strategies: the same on every picture."""
+"""Names, colours and one-sentence meanings of strategies and laws: as their registries have them, on every picture."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from isthmus.partitions import LAWS
 from isthmus.report.wording import plain
+from isthmus.strategies import STRATEGIES
 
+__all__ = ["COLORS", "RIVALS", "STRATEGIES", "law_words"]
 
-@dataclass(frozen=True)
-class Strategy:
-    """How a strategy is called, drawn and explained."""
-
-    label: str
-    color: str
-    meaning: str
-
-
-STRATEGIES = {
-    "ist": Strategy(
-        "IST",
-        "#0072B2",
-        "each worker trains only its own piece of the network; the pieces are then joined",
-    ),
-    "narrow": Strategy(
-        "narrow net",
-        "#D55E00",
-        "every worker trains the same small network, as wide as one piece of IST, and they average: "
-        "the same cost per worker, so the rival IST has to beat; its network is also the cheaper one to use afterwards",
-    ),
-    "local-sgd": Strategy(
-        "local SGD",
-        "#E69F00",
-        "every worker trains the whole network for some steps, then they average",
-    ),
-    "data-parallel": Strategy(
-        "data parallel",
-        "#009E73",
-        "every worker holds the whole network and gradients are averaged at every step: "
-        "the usual way, dear in bytes",
-    ),
-}
+RIVALS = tuple(name for name, known in STRATEGIES.items() if known.rival)
 
 # By the name in a run and by the label, so that any picture of a strategy has its colour.
 COLORS = {name: known.color for name, known in STRATEGIES.items()} | {

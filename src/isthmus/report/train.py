@@ -10,7 +10,7 @@ from isthmus.records import Run
 from isthmus.report.curves import Curve, averaged, curves, traffic
 from isthmus.report.noise import is_noise
 from isthmus.report.plots import Bars, Figure, Plot, Section, Series, Table, slug
-from isthmus.report.strategies import STRATEGIES, law_words
+from isthmus.report.strategies import RIVALS, STRATEGIES, law_words
 from isthmus.report.wording import mean, percent, plain, prefix_for, scaled, seconds, spread, times
 
 _WIDE_SPREAD = 8  # curves whose ends are further apart than this factor need a logarithmic axis
@@ -69,7 +69,7 @@ def _section(subject: str, runs: Sequence[Run]) -> Section:
 
 def _laws(found: Sequence[Curve]) -> tuple[tuple[str, str], ...]:
     """What the laws of the IST runs mean, in words."""
-    shown = dict.fromkeys(law_words(one.runs[0].config) for one in found if one.strategy == "ist")
+    shown = dict.fromkeys(law_words(one.runs[0].config) for one in found if one.strategy not in RIVALS)
     return tuple(law for law in shown if law is not None and law[1])
 
 
@@ -232,20 +232,20 @@ def _parameters(one: Curve) -> str:
 
 
 def _headlines(found: Sequence[Curve]) -> tuple[tuple[str, str], ...]:
-    """Accuracy and price of the best IST run beside each rival with as many workers."""
+    """Accuracy and price of the best run of what is not a rival, beside each rival with as many workers."""
     scores = [(mean(one.accuracy()), one) for one in found if one.runs[0].status == "finished"]
     ranked = sorted(((score, one) for score, one in scores if score is not None), key=lambda pair: -pair[0])
-    ist = next(((score, one) for score, one in ranked if one.strategy == "ist"), None)
-    if ist is None:
+    best_of_ours = next(((score, one) for score, one in ranked if one.strategy not in RIVALS), None)
+    if best_of_ours is None:
         return tuple((percent(score), f"test accuracy of {one.label}") for score, one in ranked[:4])
-    score, ours = ist
-    variants = sum(one.strategy == "ist" for _, one in ranked)
+    score, ours = best_of_ours
+    variants = sum(one.strategy not in RIVALS for _, one in ranked)
     best = f" (the best of {variants} variants)" if variants > 1 else ""
     said = [(percent(score), f"test accuracy of {ours.label}{best}")]
     share = ours.share()
     if share is not None:
         said.append((percent(share), "of the network's parameters are held by one worker of it"))
-    for rival in ("narrow", "local-sgd", "data-parallel"):
+    for rival in RIVALS:
         match = next(((value, one) for value, one in ranked if one.strategy == rival and _same_size(one, ours)), None)
         if match is not None:
             said.append(_against(score, ours, *match))

@@ -1,28 +1,58 @@
-"""Train a network by Independent Subnetwork Training, or by a rival, over worker processes.
+"""The trainer: IST and its rivals over worker processes, around a loop of one's own or as one command.
 
-``TrainConfig`` and this package import without PyTorch; :func:`train` loads it when it is called.
+``TrainConfig`` and this package import without PyTorch; what needs it is loaded when it is asked for.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+from isthmus.errors import InvalidInput
+from isthmus.lazy import load_lazily
 from isthmus.records import Run
-from isthmus.trainer.config import TrainConfig
+from isthmus.trainer.config import TrainConfig, configure
 
-__all__ = ["TrainConfig", "train"]
+if TYPE_CHECKING:
+    from isthmus.trainer.executors.launcher import launch as launch
+    from isthmus.trainer.observe.account import Account as Account
+    from isthmus.trainer.training import Training as Training
 
+__all__ = ["Account", "TrainConfig", "Training", "configure", "launch", "train"]
 
-def train(config: TrainConfig, command: list[str] | None = None) -> Run | None:
-    """Run one training and return its record (None on a worker under torchrun that is not the root).
+def train(config: TrainConfig | None = None, command: list[str] | None = None, **flags: Any) -> Run | None:
+    """Run one training and return its record (None on a worker under torchrun that is not worker 0).
+
+    ::
+
+        run = isthmus.train(data="digits", strategy="ist", law="block", workers=4)
+        run = isthmus.train(data=(train_set, test_set), model=make_network, example=(x,), loss=loss, workers=4)
 
     Args:
-        config: what to train and how.
-        command: the command line that reproduces the run, for its record; None if there is none.
+        config: what to train and how; or its flags.
+        command: the arguments that reproduce the run, for its record; by default they are made from the
+            configuration, where everything in it has a name.
+        flags: as of the command line (``isthmus train --help``), with underscores; values may be objects: a network or
+            a function that makes one (with ``example``), (train, test) datasets or loaders, a strategy, a law, a
+            function that makes an optimizer, a loss, a metric.
 
     Raises:
         InvalidInput: a configuration that cannot run, before any process starts.
         WorkerError: a worker was killed or failed; the message names it. The rows so far stay in the folder.
         MissingDependency: PyTorch is not installed.
     """
+    chosen = configure(**flags) if config is None else config
+    if config is not None and flags:
+        raise InvalidInput(f"`{next(iter(flags))}` has no effect beside a configuration")
     from isthmus.trainer.run import run  # PyTorch is loaded here, not by `isthmus train --help`
 
-    return run(config, command)
+    return run(chosen, command)
+
+
+load_lazily(
+    __name__,
+    {
+        "Account": "isthmus.trainer.observe.account",
+        "Training": "isthmus.trainer.training",
+        "launch": "isthmus.trainer.executors.launcher",
+    },
+)

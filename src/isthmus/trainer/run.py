@@ -7,37 +7,48 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from isthmus.errors import InvalidInput, WorkerError, missing_dependency
 from isthmus.records import Run, RunWriter, fresh_folder, read_run
-from isthmus.trainer.config import TrainConfig, under_torchrun
+from isthmus.trainer.config import TrainConfig
+from isthmus.trainer.config.flags import command as command_of
+from isthmus.trainer.config.flags import record
+from isthmus.trainer.config.run import under_torchrun
 
 try:
+    import torch
     import torch.distributed as dist
 
+    from isthmus.trainer.executors.in_turn import run_in_turn
     from isthmus.trainer.executors.launcher import launch
-    from isthmus.trainer.executors.processes import attach, backend, run_worker
-    from isthmus.trainer.executors.serial import run_serial
-    from isthmus.trainer.setup import set_up
+    from isthmus.trainer.executors.processes import run_worker
+    from isthmus.trainer.task.setup import Setup, set_up
+    from isthmus.trainer.wire.group import make_group
+    from isthmus.trainer.work import work
 except ImportError as error:
     raise missing_dependency("training", error) from error
 
 
 def run(config: TrainConfig, command: list[str] | None = None) -> Run | None:
-    """Run one training; return its record, or None on a worker under torchrun that is not the root.
+    """Run one training; return its record, or None on a worker under torchrun that is not worker 0.
 
     Raises:
         InvalidInput, DataError: before any process starts or folder is made.
         WorkerError: a worker was killed or failed; says which, in which round, and where the rows so far are.
     """
-    set_up(config)  # so that bad data or a bad network is one line now rather than one per worker later
     if under_torchrun():
         return _join(config, command)
+    serial = config.executor == "serial"
+    # so that bad data or a bad network is one line now rather than one per worker later
+    setup = set_up(config, torch.device("cpu") if serial else None)
     with _writer(config, command) as writer, _terminate_as_interrupt():
         try:
-            summary = _run_here(config, writer)
+            if serial:
+                summary = _serially(setup, writer)
+            else:
+                del setup  # each worker loads for itself; this process only supervises
+                summary = launch(run_worker, config, writer.path, workers=config.workers)
         except WorkerError as error:
             rows = read_run(writer.path).rows
             when = f"in round {len(rows)}" if rows else "while starting"
@@ -46,16 +57,9 @@ def run(config: TrainConfig, command: list[str] | None = None) -> Run | None:
     return read_run(writer.path)
 
 
-def _run_here(config: TrainConfig, writer: RunWriter) -> dict[str, Any]:
-    if config.executor == "serial":
-        return run_serial(config, writer)
-    set_up.cache_clear()  # each worker loads for itself; this process only supervises
-    summary: dict[str, Any] = launch(_run_launched, (config, writer.path), config.workers)
-    return summary
-
-
-def _run_launched(config: TrainConfig, folder: Path) -> dict[str, Any]:
-    return run_worker(config, attach(folder))
+def _serially(setup: Setup, writer: RunWriter) -> dict[str, Any]:
+    workers = range(setup.config.workers)
+    return run_in_turn(work, [(setup, writer if worker == 0 else None) for worker in workers])[0]
 
 
 def _join(config: TrainConfig, command: list[str] | None) -> Run | None:
@@ -63,21 +67,25 @@ def _join(config: TrainConfig, command: list[str] | None) -> Run | None:
     world = int(os.environ["WORLD_SIZE"])
     if world != config.workers:
         raise InvalidInput(f"`workers` must be the number of processes torchrun started, {world}, got {config.workers}")
-    dist.init_process_group(backend())
+    made = not dist.is_initialized()
+    if made:
+        make_group()
     try:
         if dist.get_rank() != 0:
             run_worker(config, None)
             return None
         with _writer(config, command) as writer:
-            _finish(writer, run_worker(config, writer))
+            _finish(writer, run_worker(config, writer.path))
         return read_run(writer.path)
     finally:
-        dist.destroy_process_group()
+        if made:
+            dist.destroy_process_group()
 
 
 def _writer(config: TrainConfig, command: list[str] | None) -> RunWriter:
     folder = config.out or fresh_folder(config.name)
-    return RunWriter(folder, "train", {**config.resolved(), "out": folder}, command, config.replace)
+    made = command_of(config) if command is None else command
+    return RunWriter(folder, "train", {**record(config), "out": folder}, made, config.replace)
 
 
 def _finish(writer: RunWriter, summary: dict[str, Any]) -> None:

@@ -10,13 +10,12 @@ import logging
 import multiprocessing
 import os
 import signal
-import socket
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 from rich.console import Console
@@ -24,10 +23,12 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from isthmus.errors import WorkerError
+from isthmus.errors import InvalidInput, WorkerError, check_integer
 from isthmus.trainer.executors import loopback
-from isthmus.trainer.executors.processes import LostPeer, backend
+from isthmus.trainer.executors.guard import check_guarded, check_importable, interactive
+from isthmus.trainer.wire.group import LostPeer, backend, use_loopback_interface
 
+Result = TypeVar("Result")
 _SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 _GRACE = 5  # seconds a worker has to end before it is killed
 # Loaded once, in the server that all workers are forked from. torch.optim loads torch._dynamo at its first use and an
@@ -37,18 +38,32 @@ _SAME_SIGNAL = 0.3  # seconds in which a signal to a whole process group reaches
 _PATIENCE = 20  # seconds a worker that only lost a peer waits for the launcher to end it
 
 
-def launch(entry: Callable[..., Any], arguments: tuple[Any, ...], workers: int) -> Any:
-    """Run ``entry(*arguments)`` in every worker's process, inside a process group; return worker 0's result.
+def launch(function: Callable[..., Result], *arguments: Any, workers: int = 4) -> Result:
+    """Run ``function(*arguments)`` in as many processes of this machine, joined in a group; return worker 0's result.
+
+    ::
+
+        def job(rate): ...                       # isthmus.Training(...) around a loop
+
+        if __name__ == "__main__":               # each worker imports the script first
+            print(isthmus.launch(job, 0.1, workers=4))
+
+    Works from a notebook too: the workers are then forked from it.
 
     Args:
-        entry: a function at the top level of a module, as other processes import it by name.
+        function: at the top level of a script or module, as the workers import it by name.
         arguments: what it is called with, the same for all.
         workers: number of processes.
 
     Raises:
+        InvalidInput: called where a script is imported, without the guard; or a function that workers cannot import.
         WorkerError: a worker was killed or raised ("worker 2 was killed (signal 9)"); the others were ended.
         KeyboardInterrupt: on SIGINT, SIGTERM, SIGHUP or SIGQUIT, once all workers have ended.
     """
+    check_integer("workers", workers, at_least=1)
+    check_guarded()
+    check_importable(function, arguments)
+    method = "fork" if interactive() else "forkserver"
     loopback.register()
     multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
     with tempfile.TemporaryDirectory(prefix="isthmus-") as logs, _quiet_launcher(), _surroundings_restored():
@@ -59,13 +74,14 @@ def launch(entry: Callable[..., Any], arguments: tuple[Any, ...], workers: int) 
             run_id="isthmus",
             rdzv_backend=loopback.BACKEND,
             max_restarts=0,
-            start_method="forkserver",
+            start_method=method,
             logs_specs=DefaultLogsSpecs(log_dir=logs),
             signals_to_handle=",".join(_SIGNALS),
             shutdown_timeout=_GRACE,
         )
         try:
-            return _supervise(config, entry, arguments)
+            result: Result = _supervise(config, function, arguments)
+            return result
         except SignalException as error:
             raise KeyboardInterrupt from error
 
@@ -75,7 +91,7 @@ def _enter(entry: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     that only lost a peer waits to be ended."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C goes to the whole group: end at once, without a traceback
     threading.Thread(target=_end_with_launcher, daemon=True).start()
-    _use_loopback_interface()
+    use_loopback_interface()
     dist.init_process_group(backend())
     try:
         return entry(*arguments)
@@ -93,6 +109,7 @@ def _supervise(config: LaunchConfig, entry: Callable[..., Any], arguments: tuple
         worker, failure = error.get_first_failure()
         if failure.exitcode in (-signal.SIGINT, -signal.SIGTERM):
             time.sleep(_SAME_SIGNAL)  # it may have gone to all of us, and this worker was the faster
+        _raise_bad_input(failure)
         raise WorkerError(f"worker {worker} {_how(failure)}") from error
 
 
@@ -100,10 +117,23 @@ def _how(failure: ProcessFailure) -> str:
     """Return how a worker ended, in a few words on one line."""
     if failure.exitcode < 0:
         return f"was killed (signal {-failure.exitcode})"
-    if failure.error_file_data.get("message") == "<NONE>":
-        return f"failed (exit code {failure.exitcode})"
+    message = _message(failure)
+    return f"failed (exit code {failure.exitcode})" if message is None else f"failed ({message})"
+
+
+def _raise_bad_input(failure: ProcessFailure) -> None:
+    """Raise what a worker found wrong with its input as what it is: the fault is the input's, not the worker's."""
+    kind, _, said = (_message(failure) or "").partition(": ")
+    if kind in ("InvalidInput", "DataError"):
+        raise InvalidInput(said)
+
+
+def _message(failure: ProcessFailure) -> str | None:
+    """Return what a worker raised, on one line."""
+    if failure.exitcode < 0 or failure.error_file_data.get("message") == "<NONE>":
+        return None
     message = failure.message["message"] if isinstance(failure.message, dict) else failure.message
-    return f"failed ({' '.join(message.split())})"
+    return " ".join(message.split())
 
 
 def _end_with_launcher() -> None:
@@ -112,14 +142,6 @@ def _end_with_launcher() -> None:
     if launcher is not None:
         launcher.join()
         os._exit(1)
-
-
-def _use_loopback_interface() -> None:
-    """Let gloo listen on the loopback interface only, unless the user named another."""
-    names = {name for _, name in socket.if_nameindex()}
-    loopback_name = next((name for name in ("lo", "lo0") if name in names), None)
-    if loopback_name:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback_name)
 
 
 @contextmanager

@@ -1,21 +1,32 @@
-"""What the workers do in a round, one strategy a file, all behind :class:`Strategy`."""
+"""How each strategy opens and closes a round, one file a strategy, all behind :class:`Part`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from isthmus.errors import InvalidInput
+from isthmus.strategies import IST, DataParallel, LocalSGD, Narrow, Strategy
+from isthmus.trainer.strategies.data_parallel import DataParallelPart
+from isthmus.trainer.strategies.interface import Build, Merged, Part, Round, State, Worker
+from isthmus.trainer.strategies.ist import ISTPart
+from isthmus.trainer.strategies.local_sgd import LocalSGDPart
+from isthmus.trainer.strategies.narrow import NarrowPart
 
-from isthmus.trainer.round import Worker
-from isthmus.trainer.strategies.data_parallel import DataParallel
-from isthmus.trainer.strategies.interface import Strategy, Whole
-from isthmus.trainer.strategies.ist import IST
-from isthmus.trainer.strategies.local_sgd import LocalSGD
-from isthmus.trainer.strategies.narrow import Narrow
+__all__ = ["PARTS", "Merged", "Part", "Round", "State", "Worker", "part_of"]
 
-__all__ = ["STRATEGIES", "Strategy", "Whole"]
-
-STRATEGIES: dict[str, Callable[[Worker], Strategy]] = {
-    "ist": IST,
-    "local-sgd": LocalSGD,
-    "narrow": Narrow,
-    "data-parallel": DataParallel,
+PARTS: dict[type[Strategy], Build] = {
+    IST: ISTPart,
+    LocalSGD: LocalSGDPart,
+    Narrow: NarrowPart,
+    DataParallel: DataParallelPart,
 }
+
+
+def part_of(strategy: Strategy, worker: Worker) -> Part:
+    """Return one worker's part in a strategy.
+
+    Raises:
+        InvalidInput: a strategy of one's own that is not registered in ``PARTS``.
+    """
+    if type(strategy) not in PARTS:
+        name = type(strategy).__name__
+        raise InvalidInput(f"`strategy` must be one that can run: register {name} in isthmus.trainer.strategies.PARTS")
+    return PARTS[type(strategy)](strategy, worker)

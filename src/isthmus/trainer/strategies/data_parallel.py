@@ -1,44 +1,41 @@
-"""Data parallel: every worker holds the dense network; gradients are averaged after every step."""
+"""Data parallel: every worker holds the dense network; gradients are averaged in every backward pass."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from torch import nn
 
-from isthmus.trainer.exchange import Program
-from isthmus.trainer.round import Worker, new_optimizer, update
-from isthmus.trainer.strategies.interface import Whole
-from isthmus.trainer.strategies.local_sgd import check_same_start, mean_over_workers, trained_parameters
+from isthmus.trainer.strategies.interface import State
+from isthmus.trainer.strategies.local_sgd import LocalSGDPart, mean_over_workers, send_tensors, trained_parameters
+from isthmus.trainer.wire.exchange import Program
 
 
-class DataParallel:
-    """One worker of synchronous data-parallel training; its optimizer runs through the whole of it."""
+class DataParallelPart(LocalSGDPart):
+    """One worker of synchronous data-parallel training.
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-        self.trained = worker.network.make().to(worker.device)
-        self._optimizer = new_optimizer(self.trained, worker.config)
+    All take the same steps from the same weights. A worker whose loop has ended before the others' takes none: it is
+    behind, and is sent the weights when the round is closed.
+    """
 
-    def start(self) -> Program[None]:
-        """Make sure that all workers start from the same weights."""
-        yield from check_same_start(self.trained, self._worker)
+    averages = True
 
-    def round(self, number: int, steps: range) -> Program[float]:
-        """Make the steps, each with the mean gradient of all workers."""
-        worker, meter = self._worker, self._worker.meter
-        parameters = trained_parameters(self.trained)
-        total = torch.zeros((), dtype=torch.float64, device=worker.device)
-        self.trained.train()
-        for step in steps:
-            with meter.computing():
-                total += worker.gradients(self.trained, step)
-                own = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in parameters.items()}
-            mean = yield from mean_over_workers(own, worker)
-            with meter.computing():
-                for name, parameter in parameters.items():
-                    parameter.grad = mean[name].clone()
-                update(self.trained, self._optimizer, worker.config, step)
-        return total.item()
+    def average(self, state: State, module: nn.Module, active: Sequence[int]) -> Program[None]:
+        """Replace the gradients of the active workers by their mean; a parameter without one counts as zero."""
+        link, parameters = self._worker.link, trained_parameters(module)
+        if link.workers == 1:
+            return
+        own = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in parameters.items()}
+        mean = yield from mean_over_workers(own, self._worker, active)
+        if link.index in active:
+            for name, parameter in parameters.items():
+                parameter.grad = mean[name].clone()
+        state.stale |= frozenset(range(link.workers)) - frozenset(active)
 
-    def whole(self) -> Whole:
-        """Return the network, which is the same on every worker."""
-        return Whole(self.trained)
+    def close(self, state: State, module: nn.Module) -> Program[State]:
+        """Send the weights to those that are behind."""
+        assert state.round is not None
+        fresh = min(set(range(self._worker.link.workers)) - state.stale)
+        yield from send_tensors(state.tensors, fresh, self._worker, sorted(state.stale))
+        return State(state.tensors, state.round.number + 1)

@@ -1,24 +1,58 @@
-"""What a strategy must offer, and what it hands to the evaluation."""
+"""What a strategy is made of while it runs: plain state, and two programs that open and close a round over it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from isthmus.nets.pattern import Pattern
-from isthmus.trainer.exchange import Program
+from isthmus.trainer.task.network import Network
+from isthmus.trainer.wire.exchange import Link, Program
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round that is open.
+
+    Attributes:
+        number: 0, 1, ...
+        active: the workers that train in it; the others only take part in the exchanges.
+    """
+
+    number: int
+    active: tuple[int, ...]
+
+
+@dataclass
+class State:
+    """What one worker keeps between rounds: plain data that can be saved.
+
+    Attributes:
+        tensors: parameters and buffers by name; whose and how many is the strategy's affair.
+        number: of the round that is open, or else of the next.
+        round: the one that is open, if one is.
+        held: the round whose units the module holds: the open one, or the last in which this worker trained.
+        stale: workers whose tensors are behind those of the others.
+    """
+
+    tensors: dict[str, Tensor]
+    number: int = 0
+    round: Round | None = None
+    held: Round | None = None
+    stale: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
-class Whole:
-    """The whole network as the root holds it between rounds.
+class Merged:
+    """The whole network as one worker holds it between rounds.
 
     Attributes:
         model: the network with its merged weights.
-        scales: what the parameters named here are multiplied by for evaluation (empty where nothing was cut).
+        scales: what the parameters named here are multiplied by when it is used (empty where nothing was cut).
         open: those of them that no norm follows, where a common factor matters.
     """
 
@@ -27,22 +61,76 @@ class Whole:
     open: tuple[str, ...] = ()
 
 
-class Strategy(Protocol):
-    """One worker's part in a strategy."""
+@dataclass(frozen=True, eq=False)
+class Worker:
+    """Who takes part: a link to the others, and the network that is trained.
+
+    Attributes:
+        link: number of this worker, number of workers, and the way to them.
+        network: described, not held.
+        seed: of the run.
+    """
+
+    link: Link
+    network: Network
+    seed: int
 
     @property
-    def trained(self) -> nn.Module:
-        """The network this worker trains."""
+    def device(self) -> torch.device:
+        """Where this worker computes."""
+        return self.network.device
+
+
+class Part(Protocol):
+    """One worker's part in a strategy.
+
+    ``open`` and ``close`` are entered by all workers, by those that do not train in the round too. Between them stands
+    the loop, ours or the user's.
+    """
+
+    @property
+    def module(self) -> nn.Module:
+        """The network this worker trains; one object for the whole run, its parameters change."""
         ...
 
-    def start(self) -> Program[None]:
+    def start(self) -> Program[State]:
         """Do what has to be done before the first round."""
         ...
 
-    def round(self, number: int, steps: range) -> Program[float]:
-        """Do one round (0, 1, ...) of the given global steps; return the sum of this worker's losses."""
+    def open(self, state: State, round: Round) -> Program[nn.Module]:
+        """Give the module what this worker holds in a round."""
         ...
 
-    def whole(self) -> Whole:
-        """Return the whole network; only worker 0 is asked."""
+    def close(self, state: State, module: nn.Module) -> Program[State]:
+        """Bring what was trained in the open round back into the state."""
         ...
+
+    def average(self, state: State, module: nn.Module, active: Sequence[int]) -> Program[None]:
+        """Average gradients over the active workers; only of strategies that ask for it in every backward pass."""
+        ...
+
+    @property
+    def averages(self) -> bool:
+        """Whether gradients are averaged in every backward pass."""
+        ...
+
+    @property
+    def changed(self) -> frozenset[str]:
+        """Parameters of the module that stand for other entries than in the round before."""
+        ...
+
+    @property
+    def replicated(self) -> bool:
+        """Whether every worker holds the whole network between rounds, not worker 0 alone."""
+        ...
+
+    def merged(self, state: State) -> Merged:
+        """Return the whole network; only workers that hold it are asked."""
+        ...
+
+    def restore(self, state: State, module: Mapping[str, Tensor]) -> None:
+        """Take up a saved state in place: that between rounds, and what the module held if a round was open."""
+        ...
+
+
+Build = Callable[..., Part]

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from torch import nn
+from collections.abc import Mapping, Sequence
 
-from isthmus.nets.merge import zero_cross_blocks
-from isthmus.nets.scaling import scaling
-from isthmus.nets.subnetwork import Subnetwork, build
-from isthmus.trainer.exchange import Program
-from isthmus.trainer.pieces import Pieces, Units
-from isthmus.trainer.round import Worker, local_steps, new_optimizer
-from isthmus.trainer.strategies.interface import Whole
+from torch import Tensor, nn
+
+from isthmus.nets import NetPartition, Subnetwork, scaling, zero_cross_blocks
+from isthmus.nets.subnetwork import build, named_state, rebuild
+from isthmus.strategies import IST
+from isthmus.trainer.store.pieces import Pieces, Units, same_indices
+from isthmus.trainer.strategies.interface import Merged, Round, State, Worker
+from isthmus.trainer.wire.exchange import Program
 
 
-class IST:
+class ISTPart:
     """One worker of IST. Worker 0 holds the whole network between rounds; the others never hold more than their piece.
 
     Reference:
@@ -23,59 +22,96 @@ class IST:
         subnet training" (VLDB 2022).
     """
 
-    def __init__(self, worker: Worker) -> None:
+    averages = replicated = False
+
+    def __init__(self, strategy: IST, worker: Worker) -> None:
+        self._strategy = strategy
         self._worker = worker
-        self._network = worker.network
-        self._partition = self._network.partition(0)
         self._pieces = Pieces(worker)
         self._piece: Subnetwork | None = None
-        self._optimizer: torch.optim.Optimizer | None = None
         self._whole: nn.Module | None = None
-        if worker.is_root:
-            self._whole = self._network.make().to(worker.device)
-            if self._partition.law.zero_cross_blocks:
-                zero_cross_blocks(self._whole, self._network.coupling, self._partition)
+        self.changed: frozenset[str] = frozenset()
 
     @property
-    def trained(self) -> nn.Module:
-        """The piece this worker trains; an empty network before the first round."""
-        return nn.Module() if self._piece is None else self._piece.module
+    def module(self) -> nn.Module:
+        """The piece this worker trains."""
+        assert self._piece is not None
+        return self._piece.module
 
-    def start(self) -> Program[None]:
-        """Hand out what does not change."""
-        yield from self._pieces.share_fixed(self._whole)
+    def start(self) -> Program[State]:
+        """Make the whole network on worker 0; hand out what does not change."""
+        tensors: dict[str, Tensor] = {}
+        first = self._partition(0)
+        if self._worker.link.index == 0:
+            self._whole = self._worker.network.make()
+            if self._strategy.dealt.zero_cross_blocks:
+                zero_cross_blocks(self._whole, self._pieces.coupling, first)
+            tensors = {name: tensor.detach() for name, tensor in named_state(self._whole)}
+        yield from self._pieces.share_fixed(self._whole, tensors or None)
+        return State(tensors)
 
-    def round(self, number: int, steps: range) -> Program[float]:
-        """Cut, train the piece on this worker's shard, merge."""
-        worker = self._worker
-        self._partition = self._network.partition(number)
-        units = [self._partition.of(other) for other in range(worker.config.workers)]
-        received = yield from self._pieces.hand_out(self._whole, units)
-        with worker.meter.computing():
-            piece = build(self._pieces.reader(received), self._pieces.coupling, units[worker.index], worker.index)
-            self._take(piece)
-        loss = local_steps(self.trained, worker, steps, self._optimizer)
-        yield from self._pieces.take_back(self._whole, piece, units)
-        return loss
+    def open(self, state: State, round: Round) -> Program[nn.Module]:
+        """Hand out the pieces of the round's partition."""
+        units = self._units(round)
+        received = yield from self._pieces.hand_out(state.tensors or None, units)
+        own = units[self._worker.link.index]
+        if own is not None:
+            self._take(self._pieces.reader(received, self._piece), own)
+            state.held = round
+        state.round = round
+        return self.module
 
-    def whole(self) -> Whole:
+    def close(self, state: State, module: nn.Module) -> Program[State]:
+        """Merge the pieces into the whole."""
+        assert state.round is not None
+        units = self._units(state.round)
+        mine = None if units[self._worker.link.index] is None else self._piece
+        yield from self._pieces.take_back(state.tensors or None, mine, units)
+        return State(state.tensors, state.round.number + 1, held=state.held)
+
+    def average(self, state: State, module: nn.Module, active: Sequence[int]) -> Program[None]:
+        """Do nothing: pieces have no gradients in common."""
+        yield from ()
+
+    def merged(self, state: State) -> Merged:
         """Return the merged network and the scales that match its sums to those of the pieces."""
         assert self._whole is not None
-        if self._worker.config.scale == "none":
-            return Whole(self._whole)
-        found = scaling(self._network.coupling, self._partition)
-        return Whole(self._whole, found.evaluation, found.open)
+        if self._strategy.scale == "none":
+            return Merged(self._whole)
+        found = scaling(self._worker.network.coupling, self._partition(max(0, state.number - 1)))
+        return Merged(self._whole, found.evaluation, found.open)
 
-    def _take(self, piece: Subnetwork) -> None:
-        """Go on with a new piece; one of the same units keeps the optimizer's state where that is asked for."""
-        before, self._piece = self._piece, piece
-        if not self._worker.config.keeps_state:
+    def restore(self, state: State, module: Mapping[str, Tensor]) -> None:
+        """Write saved tensors into the whole on worker 0, and take up the piece of an open round."""
+        if self._whole is not None:
+            here = {name: tensor.detach() for name, tensor in named_state(self._whole)}
+            for name, tensor in state.tensors.items():
+                here[name].copy_(tensor)
+            state.tensors = here
+        if state.held is not None:
+            own = self._units(state.held)[self._worker.link.index]
+            assert own is not None
+            self._take(lambda name, held: module[name].detach().clone(), own)
+
+    def _partition(self, number: int) -> NetPartition:
+        link = self._worker.link
+        return self._pieces.coupling.partition(link.workers, self._worker.seed, number, self._strategy.dealt)
+
+    def _units(self, round: Round) -> list[Units | None]:
+        partition = self._partition(round.number)
+        return [partition.of(w) if w in round.active else None for w in range(self._worker.link.workers)]
+
+    def _take(self, read: object, units: Units) -> None:
+        """Give the module the worker's new units."""
+        before, coupling, index = self._piece, self._pieces.coupling, self._worker.link.index
+        if before is None:
+            self._piece = build(read, coupling, units, index)  # type: ignore[arg-type]
+            self.changed = frozenset()
             return
-        after = new_optimizer(piece.module, self._worker.config)
-        if before is not None and self._optimizer is not None and _same_units(before.held, piece.held):
-            after.load_state_dict(self._optimizer.state_dict())
-        self._optimizer = after
-
-
-def _same_units(one: Units, other: Units) -> bool:
-    return all(np.array_equal(units, other[name]) for name, units in one.items())
+        self._piece = piece = rebuild(before, read, coupling, units)  # type: ignore[arg-type]
+        self.changed = frozenset(
+            name
+            for name in {*before.indices, *piece.indices}
+            if not (name in before.indices and name in piece.indices)
+            or not same_indices(before.indices[name], piece.indices[name])
+        )

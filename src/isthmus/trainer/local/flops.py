@@ -1,30 +1,14 @@
-"""What a run costs one worker: memory that is planned, memory that is measured, floating-point operations."""
+"""Floating-point operations, counted as they are executed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 Result = TypeVar("Result")
-_COPIES = {"sgd": 1, "adamw": 2}  # numbers the optimizer keeps for every parameter
-
-
-def planned_bytes(network: nn.Module, optimizer: str, momentum: float) -> int:
-    """Return the bytes of parameters, gradients, optimizer state and buffers while a worker trains the network.
-
-    Not in it: activations, the library itself, and the whole model that the root of IST keeps beside its piece.
-    """
-    kept = 0 if optimizer == "sgd" and momentum == 0 else _COPIES[optimizer]
-    total = 0
-    for parameter in network.parameters():
-        copies = 2 + kept if parameter.requires_grad else 1
-        total += copies * parameter.numel() * parameter.element_size()
-    return total + sum(buffer.numel() * buffer.element_size() for buffer in network.buffers())
 
 
 def flops(work: Callable[[], Result]) -> tuple[Result, int]:
@@ -40,16 +24,6 @@ def flops(work: Callable[[], Result]) -> tuple[Result, int]:
     with FlopCounterMode(display=False, custom_mapping=_ATTENTION) as counter:
         result = work()
     return result, int(counter.get_total_flops())
-
-
-def resident_bytes(peak: bool = False) -> int | None:
-    """Return this process's resident set now, or its peak; None where the system does not tell."""
-    field = "VmHWM:" if peak else "VmRSS:"
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(field)), None)
 
 
 def _attention(query: Any, key: Any, value: Any, *rest: Any, **others: Any) -> int:

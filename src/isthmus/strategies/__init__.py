@@ -1,0 +1,16 @@
+"""What workers do in a round, by name: IST and the rivals that are always shown beside it; one strategy a file.
+
+A strategy here is what a user chooses and a run records, a frozen dataclass that needs no PyTorch. How its rounds are
+opened and closed is in ``isthmus.trainer.strategies``. :data:`STRATEGIES` is the only place that knows their names.
+"""
+
+from __future__ import annotations
+
+from isthmus.strategies.base import Strategy
+from isthmus.strategies.choose import STRATEGIES, strategy_of
+from isthmus.strategies.data_parallel import DataParallel
+from isthmus.strategies.ist import IST
+from isthmus.strategies.local_sgd import LocalSGD
+from isthmus.strategies.narrow import Narrow
+
+__all__ = ["IST", "STRATEGIES", "DataParallel", "LocalSGD", "Narrow", "Strategy", "strategy_of"]

@@ -1,0 +1,62 @@
+"""What every strategy says about itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from isthmus.partitions import Law
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A way to train one network by several workers.
+
+    Class attributes:
+        name: in commands and records.
+        label, color, meaning: on pictures, and in one sentence.
+        rival: whether it is there to be compared with.
+        cuts: whether a worker trains a piece of the network.
+        restarts: whether an optimizer's momentum may start anew every round.
+        lr: a peak learning rate that suits it with momentum that starts anew every round (measured on digits and
+            Fashion-MNIST; without momentum that goes on, steps may be three times longer).
+    """
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    color: ClassVar[str]
+    meaning: ClassVar[str]
+    rival: ClassVar[bool] = True
+    cuts: ClassVar[bool] = False
+    restarts: ClassVar[bool] = True
+    lr: ClassVar[float] = 0.3
+
+    @property
+    def dealt(self) -> Law | None:
+        """How units are dealt to workers, None where nothing is cut."""
+        return None
+
+    @property
+    def title(self) -> str:
+        """The name, and what sets this one apart."""
+        return self.name
+
+    @property
+    def slug(self) -> str:
+        """The same as part of a file's name."""
+        return self.name
+
+    def check_workers(self, workers: int) -> None:
+        """Refuse a number of workers that does not fit.
+
+        Raises:
+            InvalidInput: it does not.
+        """
+        if self.dealt is not None:
+            self.dealt.check(workers)
+
+    def record(self) -> dict[str, Any]:
+        """Return the strategy as plain data: its fields, and those of its law."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "law"}
+        return {"strategy": self.name, **values, **({} if self.dealt is None else self.dealt.record())}

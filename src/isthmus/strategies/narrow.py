@@ -1,0 +1,41 @@
+"""The rival of equal cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from isthmus.partitions import Block, Law, law_of
+from isthmus.strategies.base import Strategy
+
+
+@dataclass(frozen=True)
+class Narrow(Strategy):
+    """Local SGD on a dense network as wide as the piece that a worker of IST would hold.
+
+    Attributes:
+        law: of the IST it is the rival of: it says how wide (the widest piece of round 0).
+
+    Raises:
+        InvalidInput: an unknown law.
+    """
+
+    name: ClassVar[str] = "narrow"
+    label: ClassVar[str] = "narrow net"
+    color: ClassVar[str] = "#D55E00"
+    meaning: ClassVar[str] = (
+        "every worker trains the same small network, as wide as one piece of IST, and they average: "
+        "the same cost per worker, so the rival IST has to beat; its network is also the cheaper one to use afterwards"
+    )
+    cuts: ClassVar[bool] = True
+
+    law: Law | str = Block()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "law", law_of(self.law))
+
+    @property
+    def dealt(self) -> Law:
+        """The law of the IST it is the rival of."""
+        assert isinstance(self.law, Law)
+        return self.law

@@ -1,0 +1,182 @@
+"""A configuration from flags: the names of the command line, each given or not; and back again.
+
+What is not given has the default of its concern. A flag that would have no effect with the others is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from isthmus.errors import InvalidInput, check_choice
+from isthmus.partitions import LAWS, Law, law_of
+from isthmus.strategies import STRATEGIES, Strategy
+from isthmus.trainer.config.evaluation import Evaluation, check_scale
+from isthmus.trainer.config.model import Own, Perceptron
+from isthmus.trainer.config.optimize import OPTIMIZERS, SGD, OptimizerChoice, OwnOptimizer
+from isthmus.trainer.config.run import TrainConfig
+from isthmus.trainer.config.schedule import SCHEDULES, Cosine, Schedule
+from isthmus.trainer.config.step import Step
+
+_PERCEPTRON = ("widths", "activation", "norm")
+_DEALING = ("law", "core", "capacities", "minimum")
+_STEP = ("batch_size", "accumulate", "clip", "autocast")
+_RUN = ("data", "features", "cut", "keep_state", "workers", "rounds", "samples", "local_steps", "seed", "executor")
+_PLACE = ("out", "replace")
+FLAGS = (
+    "data", "features", "model", "example", "cut", *_PERCEPTRON, "strategy", *_DEALING, "scale", "optimizer", "lr",
+    "momentum", "weight_decay", "keep_state", "schedule", "warmup", *_STEP, "loss", "metric", "eval_every", "workers",
+    "rounds", "samples", "local_steps", "seed", "executor", *_PLACE,
+)  # fmt: skip
+
+
+def configure(**flags: Any) -> TrainConfig:
+    """Return the configuration of some flags; those that are None are not given.
+
+    Args:
+        flags: by the names in :data:`FLAGS`; ``isthmus train --help`` says what each does. From Python, ``model``,
+            ``data``, ``strategy``, ``law``, ``optimizer``, ``loss`` and ``metric`` may be objects.
+
+    Raises:
+        InvalidInput: a flag that does not exist, breaks its rule, or would have no effect.
+
+    >>> configure(strategy="ist", law="uniform", workers=2).strategy
+    IST(law=Uniform(), scale='expected')
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    for name in given:
+        check_choice("flag", name, FLAGS)
+    strategy = _strategy(given)
+    if not strategy.restarts:
+        _refuse(given, ("keep_state",), f"with strategy {strategy.name!r}, which always keeps it")
+    _refuse(given, ("samples",) if "rounds" in given else (), "beside `rounds`: it is a budget instead of them")
+    return TrainConfig(
+        model=_model(given),
+        strategy=strategy,
+        optimizer=_optimizer(given),
+        schedule=_schedule(given),
+        step=Step(**_only(given, _STEP)),
+        evaluation=_evaluation(given),
+        **_only(given, (*_RUN, *_PLACE)),
+    )
+
+
+def record(config: TrainConfig) -> dict[str, Any]:
+    """Return the flags of a configuration with all values as they take effect; those without effect are None."""
+    optimizer, step, evaluation = config.optimizer, config.step, config.evaluation
+    values: dict[str, Any] = dict.fromkeys(FLAGS)
+    values |= {name: getattr(config, name) for name in (*_RUN, "out")}
+    values |= {"data": config.data_shown, "features": "standardized" if config.standardizes else "raw"}
+    values |= _model_record(config.model)
+    values |= {"core": 0.0} if config.strategy.cuts else {}
+    values |= config.strategy.record()
+    law = config.strategy.dealt
+    if law is not None and law.name not in LAWS:  # the report does not know it
+        values |= {"law_label": law.label, "law_meaning": law.meaning}
+    if evaluation.readout:
+        values["scale"] = "readout"
+    values |= {"optimizer": optimizer.name, "schedule": config.schedule.name, "warmup": config.schedule.warmup}
+    if not isinstance(optimizer, OwnOptimizer):
+        values |= dataclasses.asdict(optimizer)
+    values |= {"lr": config.peak_lr, "keep_state": config.keeps_state or not config.strategy.restarts}
+    values |= dataclasses.asdict(step)
+    values |= {"loss": _shown(evaluation.loss), "metric": _shown(evaluation.metric), "eval_every": evaluation.every}
+    values |= {
+        "rounds": -(-config.steps // config.local_steps),
+        "samples": config.steps * config.workers * step.batch_size,
+    }
+    values.pop("replace")
+    values.pop("example")
+    return values
+
+
+def command(config: TrainConfig) -> list[str] | None:
+    """Return the command line that repeats a run; None where something in it is an object that has no name."""
+    own = (config.data, config.evaluation.loss, config.evaluation.metric)
+    own += (config.model.model,) if isinstance(config.model, Own) else ()
+    if isinstance(config.optimizer, OwnOptimizer) or any(not isinstance(each, str | None) for each in own):
+        return None
+    values = record(config)
+    for name in ("rounds" if config.samples is not None else "samples", "law_label", "law_meaning"):
+        values.pop(name, None)
+    words = ["isthmus", "train"]
+    for name, value in values.items():
+        if value is None or (name == "keep_state" and not config.strategy.restarts):
+            continue
+        words.append(f"--{name.replace('_', '-')}")
+        words += [str(each) for each in (value if isinstance(value, list | tuple) else [value])]
+    return words
+
+
+def _model(given: Mapping[str, Any]) -> Perceptron | Own:
+    if "model" not in given:
+        _refuse(given, ("example",), "without `model`")
+        return Perceptron(**_only(given, _PERCEPTRON))
+    _refuse(given, _PERCEPTRON, "with `model`: it is of the perceptron that is trained without one")
+    return Own(given["model"], given.get("example"))
+
+
+def _strategy(given: Mapping[str, Any]) -> Strategy:
+    named = given.get("strategy", "ist")
+    if isinstance(named, Strategy):
+        own = _DEALING if given.get("scale") == "readout" else (*_DEALING, "scale")
+        _refuse(given, own, "beside a strategy object")
+        return named
+    kind = STRATEGIES[check_choice("strategy", named, STRATEGIES)]
+    fields = {field.name for field in dataclasses.fields(kind)}
+    without = [*(() if "law" in fields else _DEALING), *(() if "scale" in fields else ("scale",))]
+    _refuse(given, without, f"with strategy {named!r}")
+    values: dict[str, Any] = {}
+    if any(name in given for name in _DEALING):
+        default = kind().dealt
+        assert default is not None
+        law: Law | str = given.get("law", default)
+        values["law"] = law_of(law, **_only(given, ("core", "capacities", "minimum")))
+    if "scale" in given:
+        scale = check_scale(given["scale"])
+        values["scale"] = "expected" if scale == "readout" else scale
+    return kind(**values)
+
+
+def _optimizer(given: Mapping[str, Any]) -> OptimizerChoice:
+    named = given.get("optimizer", SGD.name)
+    if not isinstance(named, str):
+        _refuse(given, ("lr", "momentum", "weight_decay"), "beside an optimizer of one's own, which has its own")
+        return OwnOptimizer(named)
+    kind = OPTIMIZERS[check_choice("optimizer", named, OPTIMIZERS)]
+    fields = {field.name for field in dataclasses.fields(kind)}
+    _refuse(given, [name for name in ("momentum",) if name not in fields], f"with optimizer {named!r}")
+    return kind(**_only(given, ("lr", "momentum", "weight_decay")))
+
+
+def _schedule(given: Mapping[str, Any]) -> Schedule:
+    kind = SCHEDULES[check_choice("schedule", given.get("schedule", Cosine.name), SCHEDULES)]
+    return kind(**_only(given, ("warmup",)))
+
+
+def _evaluation(given: Mapping[str, Any]) -> Evaluation:
+    return Evaluation(
+        given.get("eval_every"), given.get("scale") == "readout", given.get("loss"), given.get("metric")
+    )
+
+
+def _only(given: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: given[name] for name in names if name in given}
+
+
+def _refuse(given: Mapping[str, Any], names: Iterable[str], why: str) -> None:
+    for name in names:
+        if name in given:
+            raise InvalidInput(f"`{name}` has no effect {why}")
+
+
+def _model_record(model: Perceptron | Own) -> dict[str, Any]:
+    return {"model": model.shown} if isinstance(model, Own) else dataclasses.asdict(model)
+
+
+def _shown(value: str | Callable[..., Any] | None) -> str | None:
+    """Return the name of a function, or of an object's class."""
+    if value is None or isinstance(value, str):
+        return value
+    return str(getattr(value, "__qualname__", type(value).__name__))

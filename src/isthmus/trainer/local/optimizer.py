@@ -1,0 +1,43 @@
+"""A user's optimizer, kept for a whole run while the parameters under it change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from torch import nn
+from torch.optim import Optimizer
+
+from isthmus.errors import InvalidInput
+from isthmus.nets.runnable import GraphNetwork
+
+
+def adopt(module: nn.Module, make: Callable[[nn.Module], Optimizer]) -> Optimizer:
+    """Return the optimizer that a user's function makes of a module.
+
+    A piece that lacks whole blocks shows their parameters, empty, while it is made: they come later, as the same
+    objects, and the optimizer must know them. It skips what has no gradient.
+
+    Raises:
+        InvalidInput: something else than an optimizer.
+    """
+    if isinstance(module, GraphNetwork):
+        with module.complete():
+            made = make(module)
+    else:
+        made = make(module)
+    if not isinstance(made, Optimizer):
+        raise InvalidInput(f"`optimizer` must return a torch optimizer, got {type(made).__name__}")
+    return made
+
+
+def forget(module: nn.Module, optimizer: Optimizer, names: Collection[str] | None) -> None:
+    """Drop the optimizer's state of the named parameters of a piece, or of all: they start at zero."""
+    if names is None:
+        optimizer.state.clear()
+    elif isinstance(module, GraphNetwork):
+        for name in names:
+            parameter = module.parameter_objects.get(name)
+            if parameter is not None:
+                optimizer.state.pop(parameter, None)
+
+

@@ -1,0 +1,77 @@
+"""What a training has cost every worker so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+@dataclass(frozen=True)
+class Account:
+    """One number a worker.
+
+    Attributes:
+        sent_bytes, received_bytes: payload; the few numbers of the meetings are not in it.
+        computing_seconds, moving_seconds, waiting_seconds: in local steps, cutting and merging; in exchanges; in
+            meetings, until the last worker comes.
+        parameters: held at once at most.
+        memory_bytes: at most, of parameters, gradients, optimizer state, buffers, and of what is kept between rounds;
+            not in it are activations and the library itself.
+        steps: made.
+    """
+
+    sent_bytes: tuple[int, ...]
+    received_bytes: tuple[int, ...]
+    computing_seconds: tuple[float, ...]
+    moving_seconds: tuple[float, ...]
+    waiting_seconds: tuple[float, ...]
+    parameters: tuple[int, ...]
+    memory_bytes: tuple[int, ...]
+    steps: tuple[int, ...]
+
+    @classmethod
+    def of(cls, numbers: Iterable[list[float]]) -> Account:
+        """Return the account from a row of numbers a worker, in the order of the fields."""
+        columns = zip(*numbers, strict=True)
+        return cls(
+            **{
+                each.name: tuple(column if each.name.endswith("seconds") else map(int, column))
+                for each, column in zip(fields(cls), columns, strict=True)
+            }
+        )
+
+
+def held_bytes(module: nn.Module, optimizer: Optimizer, kept: Mapping[str, Tensor]) -> int:
+    """Return the bytes of a worker's parameters, gradients, optimizer state, buffers and of what it keeps beside them.
+
+    Every trained parameter counts with a gradient, whether it has one at this moment or not.
+    """
+    seen: dict[int, Tensor] = {}
+    total = 0
+    for parameter in module.parameters():
+        seen[parameter.data_ptr()] = parameter
+        total += (2 if parameter.requires_grad else 1) * _size(parameter)
+    for buffer in module.buffers():
+        seen[buffer.data_ptr()] = buffer
+        total += _size(buffer)
+    for entries in optimizer.state.values():
+        total += sum(_size(value) for value in entries.values() if isinstance(value, Tensor))
+    return total + sum(_size(tensor) for tensor in kept.values() if tensor.data_ptr() not in seen)
+
+
+def _size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def resident_bytes(peak: bool = False) -> int | None:
+    """Return this process's resident set now, or its peak; None where the system does not tell."""
+    field = "VmHWM:" if peak else "VmRSS:"
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(field)), None)

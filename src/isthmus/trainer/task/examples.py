@@ -1,0 +1,180 @@
+"""Examples as a network takes them: rows of arrays, windows of text, nodes of one graph, or items of a dataset."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from isthmus.data import Dataset
+from isthmus.errors import InvalidInput
+from isthmus.nets.example import Example
+
+_BATCH = 1000  # examples of one forward pass without gradients,
+_TARGETS = 8192  # and targets: fewer examples if they are long sequences
+
+Positions = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One call of a network, and what should come out.
+
+    Attributes:
+        args, kwargs: of the call.
+        targets: what a loss compares the output with; None where the network is given it itself.
+        outputs: which outputs are meant, where a network is given more than the batch (a graph).
+    """
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    targets: Any
+    outputs: Tensor | None = None
+
+
+class Examples(Protocol):
+    """One part of the data, on a device."""
+
+    @property
+    def count(self) -> int:
+        """Number of examples."""
+        ...
+
+    def batch(self, positions: Positions) -> Batch:
+        """Return the examples at some positions."""
+        ...
+
+    def pieces(self, most: int | None = None) -> Iterator[Positions]:
+        """Yield positions that cover the first ``most`` examples (all), in even pieces that fit in memory.
+
+        Even, because a statistic that is averaged over pieces must not hang on the few examples of a last one.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayExamples:
+    """Rows of arrays.
+
+    Attributes:
+        call: an example call of the network, whose tensors change from batch to batch.
+        features: [m, ...] one example as the network takes it: real numbers, or int64 for tokens and node numbers.
+        targets: [m] class numbers, or [m, length] one for every position of a sequence; int64.
+        graph: features of all nodes and the adjacency, where the examples are nodes of a graph: the network then takes
+            the whole graph, and ``features`` says which of its outputs are meant.
+    """
+
+    call: Example
+    features: Tensor
+    targets: Tensor
+    graph: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of examples."""
+        return len(self.targets)
+
+    def batch(self, positions: Positions) -> Batch:
+        """Return the examples at some positions."""
+        index = torch.from_numpy(positions).to(self.targets.device)
+        targets, features = self.targets[index], self.features[index]
+        if self.graph is None:
+            return Batch(*self.call.call([features]), targets)
+        return Batch(*self.call.call(self.graph), targets, features.reshape(-1))
+
+    def pieces(self, most: int | None = None) -> Iterator[Positions]:
+        """Yield positions in even pieces; a graph goes through the network as a whole, so its nodes are one."""
+        count = self.count if most is None else min(most, self.count)
+        size = count if self.graph is not None else max(1, min(_BATCH, _TARGETS // self.targets[:1].numel()))
+        yield from even_pieces(count, size)
+
+
+@dataclass(frozen=True, eq=False)
+class ItemExamples:
+    """Items of a dataset of one's own, put together by its own rule.
+
+    Attributes:
+        items: the dataset.
+        chosen: which of its items belong here.
+        collate: makes a batch of items: (input, target), or a dictionary of named arguments.
+        device: where batches go.
+        size: items of one forward pass without gradients.
+    """
+
+    items: Sequence[Any]
+    chosen: Positions
+    collate: Callable[[list[Any]], Any]
+    device: torch.device
+    size: int
+
+    @property
+    def count(self) -> int:
+        """Number of examples."""
+        return len(self.chosen)
+
+    def batch(self, positions: Positions) -> Batch:
+        """Return the examples at some positions.
+
+        Raises:
+            InvalidInput: a batch that is neither a pair nor a dictionary.
+        """
+        made = self.collate([self.items[int(self.chosen[position])] for position in positions])
+        moved = pytree.tree_map(lambda leaf: leaf.to(self.device) if isinstance(leaf, Tensor) else leaf, made)
+        if isinstance(moved, Mapping):
+            return Batch((), dict(moved), moved.get("labels"))
+        if isinstance(moved, (tuple, list)) and len(moved) == 2:
+            inputs, targets = moved
+            if isinstance(inputs, Mapping):
+                return Batch((), dict(inputs), targets)
+            return Batch(tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,), {}, targets)
+        raise InvalidInput(
+            "a batch of `data` must be (input, target) or a dictionary of named arguments, got "
+            f"{type(made).__name__}{f' of {len(made)}' if isinstance(made, (tuple, list)) else ''}"
+        )
+
+    def pieces(self, most: int | None = None) -> Iterator[Positions]:
+        """Yield positions in even pieces."""
+        yield from even_pieces(self.count if most is None else min(most, self.count), self.size)
+
+
+def even_pieces(count: int, size: int) -> Iterator[Positions]:
+    """Yield 0 .. count - 1 in pieces of at most a size, which differ by at most one.
+
+    >>> [piece.tolist() for piece in even_pieces(5, 3)]
+    [[0, 1], [2, 3, 4]]
+    """
+    pieces = math.ceil(count / size)
+    for start, stop in pairwise(count * piece // pieces for piece in range(pieces + 1)):
+        yield np.arange(start, stop)
+
+
+def rows(data: Dataset, call: Example, device: torch.device) -> ArrayExamples:
+    """Return a data set as the network takes it in its example call: its shape, and its type of number.
+
+    Whole numbers (bytes of an image, say) are numbers where the example has real ones, and tokens where it has whole
+    ones, which a network embeds.
+    """
+    example = call.tensors[0]
+    features = torch.from_numpy(data.features)
+    if data.graph is not None:
+        features = features.to(torch.int64)
+    else:
+        real = example.dtype if example.is_floating_point() else torch.int64
+        features = features.to(real).reshape(len(features), *example.shape[1:])
+    targets = torch.from_numpy(data.targets).to(device=device, dtype=torch.int64)
+    graph = None
+    if data.graph is not None:
+        dtype = example.dtype if example.is_floating_point() else torch.float32
+        graph = (
+            torch.from_numpy(data.graph.features).to(device=device, dtype=dtype),
+            torch.from_numpy(data.graph.adjacency).to(device=device, dtype=dtype),
+        )
+    return ArrayExamples(call, features.to(device), targets, graph)

@@ -1,0 +1,187 @@
+"""The network that is trained: described on every worker, held only where a strategy holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from isthmus.errors import InvalidInput, IsthmusError
+from isthmus.nets import Coupling, trace
+from isthmus.nets.example import Example, example_of
+from isthmus.randomness import derived_seed
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A network that can be made, traced and called; it holds none but one that a user made already.
+
+    Attributes:
+        example: a call of it.
+        make: returns it with its initial weights, the same for all who ask.
+        skeleton: returns it to look at, without weights where that is possible: on the meta device.
+        device: where it is trained.
+        cut: axes to cut instead of the default.
+    """
+
+    example: Example
+    make: Callable[[], nn.Module]
+    skeleton: Callable[[], nn.Module]
+    device: torch.device
+    cut: tuple[str, ...] | None = None
+
+    @cached_property
+    def coupling(self) -> Coupling:
+        """What of it can be cut; the same on every worker, as all trace the skeleton."""
+        skeleton = self.skeleton()
+        device = _device(skeleton) or self.device
+        args, kwargs = self.example.call([tensor.to(device) for tensor in self.example.tensors])
+        return trace(skeleton, args, kwargs, cut=self.cut)
+
+    def shell(self) -> nn.Module:
+        """Return the network with memory for all its weights, whose values are still to be filled in."""
+        skeleton = self.skeleton()
+        return skeleton.to_empty(device=self.device) if _device(skeleton) == torch.device("meta") else skeleton
+
+    def caller(self, network: nn.Module) -> Callable[..., Any]:
+        """Return the network (this one, or a piece of it) as a function of the tensors that change between batches."""
+
+        def call(*tensors: Tensor) -> Any:
+            args, kwargs = self.example.call(tensors)
+            return network(*args, **kwargs)
+
+        return call
+
+
+def given(network: nn.Module, example: Any, cut: Sequence[str] | None = None) -> Network:
+    """Return the description of a network that a user has made; its tensors are its own store.
+
+    Raises:
+        InvalidInput: no example call, or one that does not fit.
+    """
+    if example is None:
+        raise InvalidInput("`example` must be a call of the network, (args) or (args, kwargs), got none")
+    args, kwargs = call_of(example)
+    described = example_of(network, args, kwargs)
+    device = _device(network) or torch.device("cpu")
+    if device.type == "meta":
+        raise InvalidInput("`network` is on the meta device and has no values: pass the function that makes it instead")
+    return Network(described, lambda: network, lambda: network, device, None if cut is None else tuple(cut))
+
+
+def made_by(
+    factory: Callable[[], Any],
+    example: Any,
+    seed: int,
+    device: torch.device,
+    cut: Sequence[str] | None = None,
+    called: str = "`network`",
+) -> Network:
+    """Return the description of the network that a function makes.
+
+    It is called on the meta device first; one that reads values while it builds is called for real, before the first
+    round, and what it made is dropped. Initial weights are drawn from torch's own generator, keyed by the seed.
+
+    Args:
+        factory: returns the network, or (network, args) or (network, args, kwargs) with an example call.
+        example: a call, where the factory returns none.
+        seed: of the run.
+        device: where to train.
+        cut: axes to cut instead of the default.
+        called: what messages call the function.
+
+    Raises:
+        InvalidInput: a function that fails, or returns something else; no example call, or one that does not fit.
+    """
+
+    def make() -> Any:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derived_seed(seed, "init/model"))
+            return _checked(factory(), called)
+
+    def describe() -> Any:
+        try:
+            with torch.device("meta"):
+                return make()
+        except InvalidInput:
+            raise
+        except Exception:  # whatever a factory may raise on a device without values; for real it must succeed
+            return _for_real(make, called)
+
+    network, shown = describe()
+    if shown is None and example is None:
+        raise InvalidInput("`example` must be a call of the network, (args) or (args, kwargs), got none")
+    args, kwargs = call_of(example) if example is not None else shown
+    on = _device(network)
+    described = example_of(network, *((args, kwargs) if on is None else _moved(on, args, kwargs)))
+    return Network(
+        described,
+        lambda: make()[0].to(device),
+        lambda: describe()[0],
+        device,
+        None if cut is None else tuple(cut),
+    )
+
+
+def call_of(example: Any) -> Call:
+    """Return (args, kwargs) of an example call.
+
+    ``(args, kwargs)`` with a tuple and a dictionary is taken as it is; a dictionary is a batch of named arguments;
+    any other tuple or list are the arguments; anything else is the only one.
+
+    >>> call_of((1, 2)), call_of({"x": 1}), call_of(((1,), {"y": 2})), call_of(3)
+    (((1, 2), {}), ((), {'x': 1}), ((1,), {'y': 2}), ((3,), {}))
+    """
+    if isinstance(example, Mapping):
+        return (), dict(example)
+    if not isinstance(example, (tuple, list)):
+        return (example,), {}
+    if len(example) == 2 and isinstance(example[0], (tuple, list)) and isinstance(example[1], Mapping):
+        return tuple(example[0]), dict(example[1])
+    return tuple(example), {}
+
+
+def _checked(made: Any, called: str) -> tuple[nn.Module, Call | None]:
+    """Return a network and an example call from what a factory returned."""
+    network, *rest = made if isinstance(made, tuple) else (made,)
+    if not isinstance(network, nn.Module):
+        raise InvalidInput(f"{called} must return a torch.nn.Module first, got {type(network).__name__}")
+    if not rest:
+        return network, None
+    args, kwargs = rest[0], (rest[1] if len(rest) == 2 and rest[1] is not None else {})
+    if len(rest) > 2 or not isinstance(args, (tuple, list)) or not isinstance(kwargs, Mapping):
+        raise InvalidInput(
+            f"{called} must return a network, (network, args) or (network, args, kwargs), args a tuple as in (x,) and "
+            "kwargs a dictionary"
+        )
+    return network, (tuple(args), dict(kwargs))
+
+
+def _for_real(make: Callable[[], Any], called: str) -> Any:
+    try:
+        return make()
+    except IsthmusError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise InvalidInput(f"{called} fails: {type(error).__name__}: {said}") from error
+
+
+def _device(network: nn.Module) -> torch.device | None:
+    tensors = [*network.parameters(), *network.buffers()]
+    return tensors[0].device if tensors else None
+
+
+def _moved(device: torch.device, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Return the arguments with all tensors on a device."""
+    moved: tuple[Any, Any] = pytree.tree_map(
+        lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, (args, kwargs)
+    )
+    return moved

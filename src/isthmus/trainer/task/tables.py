@@ -1,0 +1,105 @@
+"""The shares of data that isthmus reads itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from isthmus.data import Dataset, load, over_workers, train_test
+from isthmus.errors import InvalidInput
+from isthmus.nets.example import Example
+from isthmus.nets.standardize import Standardize
+from isthmus.trainer.config import Perceptron, TrainConfig
+from isthmus.trainer.task.examples import rows
+from isthmus.trainer.task.shares import HELD_OUT_MOST, Shares, check_batch, split_held_out
+
+_TARGETS_HELD_OUT = 16_384  # of long sequences fewer samples are held out
+_TARGETS_TESTED = 65_536  # and fewer are tested
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tables:
+    """Data read, split by seed and dealt to the workers in equal random shares; nothing is scaled.
+
+    Attributes:
+        name: of the data.
+        train, held_out, test: the parts.
+        parts: each worker's positions in ``train``.
+    """
+
+    name: str
+    train: Dataset
+    held_out: Dataset
+    test: Dataset
+    parts: list[Any]
+
+    def standardization(self) -> Standardize:
+        """Return the constants that standardize features: images by all their pixels, others one by one."""
+        return Standardize.of(self.train.features, by_feature=len(self.train.shape) == 1)
+
+    def standardized(self, front: Standardize) -> Tables:
+        """Return the same data standardized."""
+        parts = {name: getattr(self, name) for name in ("train", "held_out", "test")}
+        return dataclasses.replace(
+            self,
+            **{
+                name: dataclasses.replace(part, features=front.apply_to(part.features).astype(np.float32))
+                for name, part in parts.items()
+            },
+        )
+
+    def shares(self, call: Example) -> Shares:
+        """Return the data as a network takes it that is called so."""
+        return Shares(
+            lambda positions, device: rows(self.train.take(positions), call, device),
+            self.parts,
+            lambda device: rows(self.held_out, call, device),
+            lambda device: rows(self.test, call, device),
+        )
+
+
+def read_tables(config: TrainConfig, length: int | None = None) -> Tables:
+    """Return the data that a configuration names.
+
+    Args:
+        config: of the run.
+        length: of the sequences the network takes, for text.
+
+    Raises:
+        InvalidInput: an unknown data set, one without classes, or shares smaller than a batch.
+        DataError: missing or malformed files.
+    """
+    dataset = load(config.data, length)
+    if isinstance(config.model, Perceptron) and dataset.graph is not None:
+        raise InvalidInput(
+            f"`model` must name a network of (features, adjacency) to train on the graph {config.data!r}, got none"
+        )
+    if dataset.classes < 2:
+        raise InvalidInput(
+            f"`data` must have classes to train a classifier, got {config.data!r}, which is a regression: "
+            "try digits, breast-cancer or idx:FOLDER"
+        )
+    if config.features == "standardized" and not dataset.numeric:
+        raise InvalidInput(f"`features` has no effect on {config.data!r}: tokens and nodes have no scale")
+    train, test = train_test(dataset, config.seed)
+    most = min(HELD_OUT_MOST, _TARGETS_HELD_OUT // _length(train))
+    held_out, rest = split_held_out(train.samples, config.seed, most)
+    held, train = train.take(held_out), train.take(rest)
+    parts = over_workers(train.targets, config.workers, config.seed)
+    check_batch(parts, config.step.batch_size)
+    return Tables(dataset.name, train, held, _thinned(test), parts)
+
+
+def _length(data: Dataset) -> int:
+    """Return the number of targets of a sample: the length of a sequence, or 1."""
+    return data.targets[:1].size
+
+
+def _thinned(test: Dataset) -> Dataset:
+    """Return evenly spaced samples of a large test part of sequences; of other data all."""
+    most = max(1, _TARGETS_TESTED // _length(test))
+    if _length(test) == 1 or test.samples <= most:
+        return test
+    return test.take(np.linspace(0, test.samples - 1, most).round().astype(np.int64))

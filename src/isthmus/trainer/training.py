@@ -1,0 +1,495 @@
+"""Around a loop of one's own: the loop stays as it is, isthmus opens and closes the rounds around its steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import Subset
+
+from isthmus.errors import InvalidInput, WorkerError, check_choice, check_integer
+from isthmus.nets.exported import read_state
+from isthmus.nets.norms import recalibrate
+from isthmus.nets.verify import Verdict
+from isthmus.partitions import Law
+from isthmus.randomness import generator
+from isthmus.strategies import Strategy, strategy_of
+from isthmus.trainer.local.optimizer import adopt, forget
+from isthmus.trainer.local.recent import Recent, call_with
+from isthmus.trainer.observe.account import Account, held_bytes
+from isthmus.trainer.rounds.agree import agree
+from isthmus.trainer.rounds.rounds import Rounds, Wish
+from isthmus.trainer.store import saved
+from isthmus.trainer.store.whole import check_path, ready, save
+from isthmus.trainer.strategies import Worker, part_of
+from isthmus.trainer.task.network import Network, given, made_by
+from isthmus.trainer.wire.exchange import Exchange, Program, Result, all_gather, broadcast, drive
+from isthmus.trainer.wire.group import join, worker_device
+from isthmus.trainer.wire.meter import Meter
+
+
+class Training:
+    """One worker's training by IST or a rival, around a loop of one's own.
+
+    ::
+
+        training = isthmus.Training(network, example=(x,), optimizer=make_optimizer, local_steps=50)
+        model, optimizer = training.module, training.optimizer
+        for x, y in loader:                        # as it was
+            loss = criterion(model(x), y)
+            loss.backward(); optimizer.step(); optimizer.zero_grad()
+        with training.whole() as merged: ...       # every worker enters
+        training.export("model.safetensors")
+
+    Every worker runs the same script, on its own data. The steps of the optimizer are counted; after ``local_steps`` of
+    them the pieces are merged, and the next forward pass in training starts the next round. ``module`` and
+    ``optimizer`` are the same objects for the whole run; the module's parameters change under them. A worker whose loop
+    is shorter than the others' merges what it has and takes part in their rounds when it calls :meth:`whole`,
+    :meth:`export` or :meth:`close`.
+
+    Attributes:
+        module: what this worker trains: under ``ist`` and ``narrow`` a piece of the network, with its parameter names.
+        optimizer: over all its parameters.
+        strategy: how.
+        local_steps: steps between two merges.
+        setup_bytes: (sent, received) by this worker before the first round.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module | Callable[[], Any] | Network,
+        example: Any = None,
+        optimizer: Callable[[nn.Module], Optimizer] | None = None,
+        strategy: Strategy | str = "ist",
+        law: Law | str | None = None,
+        core: float | None = None,
+        local_steps: int = 50,
+        seed: int = 0,
+        *,
+        cut: Sequence[str] | None = None,
+        keep_state: bool = True,
+        device: torch.device | str | None = None,
+    ) -> None:
+        """Join the other workers, and open the first round.
+
+        Args:
+            network: a module, or a function that returns one; under ``ist`` and ``narrow`` only worker 0 calls it for
+                real, if it can be called on the meta device.
+            example: an example call of the network: (args) or (args, kwargs), or a dictionary of named arguments; any
+                nesting of tensors and constants.
+            optimizer: returns an optimizer of a module's parameters, with groups or without.
+            strategy: ist, local-sgd, narrow or data-parallel, or an object of ``isthmus.strategies``.
+            law: how ist deals units to workers, a name or an object of ``isthmus.partitions``; by default ``block``.
+            core: fraction of the units that all workers hold.
+            local_steps: steps between two merges.
+            seed: of the partitions, and of the weights that a function draws.
+            cut: axes to cut instead of the default, as ``isthmus inspect`` shows them.
+            keep_state: whether momentum and moments of a parameter stay with a worker from round to round while it
+                holds the same entries of it, or start at zero every round. They never travel.
+            device: where a network that a function makes is trained; by default a GPU where there is one a worker.
+
+        Raises:
+            InvalidInput: a value that breaks its rule, or that is not the same on all workers.
+        """
+        self.strategy = strategy_of(strategy, law, core)
+        self.local_steps = check_integer("local_steps", local_steps, at_least=1)
+        self._seed = check_integer("seed", seed, at_least=0, at_most=2**64 - 1)
+        if not callable(optimizer):
+            raise InvalidInput(f"`optimizer` must be a function of the module that returns one, got {optimizer!r}")
+        if cut is not None and not self.strategy.cuts:
+            raise InvalidInput(f"`cut` has no effect with strategy {self.strategy.name!r}, which cuts nothing")
+        self._keep_state = keep_state
+        self._link = join()
+        self.strategy.check_workers(self._link.workers)
+        if isinstance(network, Network):
+            described = network
+        elif isinstance(network, nn.Module):
+            if device is not None:
+                raise InvalidInput("`device` has no effect on a module: move it with .to(device)")
+            described = given(network, example, cut)
+        elif callable(network):
+            described = made_by(network, example, seed, torch.device(device or worker_device()), cut)
+        else:
+            raise InvalidInput(f"`network` must be a torch.nn.Module or a function, got {type(network).__name__}")
+        if described.device.type == "cuda" and not torch.cuda.is_available():
+            raise InvalidInput(f"`device` is {described.device}, but this machine has no CUDA that can be used")
+        self._network = described
+        self._meter = Meter()
+        self._worker = Worker(self._link, described, seed)
+        self._drive(agree(self._settings(), self._link, described.device))
+        self._part = part_of(self.strategy, self._worker)
+        state = self._drive(self._part.start())
+        self.setup_bytes = (self._meter.sent, self._meter.received)
+        self._rounds = Rounds(self._part, self._link, described.device, state)
+        self.steps = 0
+        self._closed = False
+        self._most = [0, 0]  # parameters and bytes held
+        self._calibration: list[Any] | None = None
+        self._synchronized = True
+        self._drive(self._rounds.train())
+        self.module = self._part.module
+        self.optimizer = adopt(self.module, optimizer)
+        measures = self.worker == 0 and any(True for _ in self.module.buffers())
+        self._recent = Recent() if measures else None
+        self._watch()
+
+    @property
+    def worker(self) -> int:
+        """The number of this worker, 0 .. workers - 1."""
+        return self._link.index
+
+    @property
+    def workers(self) -> int:
+        """Number of workers."""
+        return self._link.workers
+
+    @property
+    def round(self) -> int:
+        """Number of the round that is open, or else of the next: how many have been merged."""
+        return self._rounds.state.number
+
+    @property
+    def merged(self) -> bool:
+        """Whether all steps this worker has made are in the merged network."""
+        return self._rounds.made == 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where this worker computes."""
+        return self._network.device
+
+    def share(self, items: Any) -> Subset[Any]:
+        """Return this worker's own share of a dataset, drawn by seed: disjoint from the others', of about their size.
+
+        Args:
+            items: with a length and items by number, the same on all workers.
+        """
+        order = generator(self._seed, "data/share").permutation(len(items))
+        return Subset(items, sorted(order[self.worker :: self.workers].tolist()))
+
+    def open(self) -> None:
+        """Start the next round, if none is open; the first forward pass in training does it by itself.
+
+        Raises:
+            InvalidInput: training is closed.
+        """
+        if self._rounds.training:
+            return
+        if self._closed:
+            raise InvalidInput("training is closed: what is trained after close() would be lost")
+        self._drive(self._rounds.train())
+        kept = self._keep_state or self._part.averages
+        forget(self.module, self.optimizer, self._part.changed if kept else None)
+
+    def merge(self) -> None:
+        """Merge, before its time, what all workers have made; every worker enters.
+
+        Raises:
+            WorkerError: other workers have called something else.
+        """
+        self._together(Wish.SETTLE)
+
+    @contextmanager
+    def whole(self, on: str = "all", factor: float = 1.0) -> Iterator[nn.Module | None]:
+        """Yield the merged network to use, as the user's own class; every worker enters.
+
+        Steps that are not merged yet are merged first. Weights are scaled, running statistics of norms are measured
+        anew (see :meth:`recalibrate`), and the network is in evaluation mode. After the block it is as before.
+
+        Args:
+            on: ``all`` workers get it, or the ``root`` alone, which is worker 0 (the others: None).
+            factor: multiplies the scales of weights whose sums no norm follows.
+
+        Raises:
+            InvalidInput: another value of ``on``.
+            WorkerError: other workers have called something else.
+        """
+        check_choice("on", on, ("all", "root"))
+        everywhere = on == "all"
+        self._together(Wish.SEE_EVERYWHERE if everywhere else Wish.SEE)
+        with self._show(everywhere, factor) as model:
+            yield model
+
+    def export(self, path: str | Path, metadata: Mapping[str, str] | None = None, factor: float = 1.0) -> Path:
+        """Write the merged network to use, scales folded in, as one safetensors file; every worker enters.
+
+        ``safetensors.torch.load_model`` reads it into the user's own class. Worker 0 writes; when the others return,
+        the file is there.
+
+        Args:
+            path: where, on worker 0's host.
+            metadata: kept in the file.
+            factor: as in :meth:`whole`.
+
+        Raises:
+            InvalidInput: a path that does not end in .safetensors, or in no folder.
+            WorkerError: it could not be written.
+        """
+        target = check_path(path)
+        self._together(Wish.EXPORT)
+        failure: Exception | None = None
+        try:
+            with self._show(False, factor) as model:
+                if model is not None:
+                    save(model, target, metadata)
+        except (OSError, InvalidInput) as error:  # the others wait to hear of it
+            failure = error
+        told = self._drive(self._tell([0.0 if failure is None else 1.0]))
+        if isinstance(failure, InvalidInput):
+            raise failure
+        if told[0][0]:
+            raise WorkerError(f"worker 0 could not write {target}: {failure or 'see there'}") from failure
+        return target
+
+    def recalibrate(self, batches: Iterable[Any] | None) -> None:
+        """Say on which batches :meth:`whole` and :meth:`export` measure the running statistics of norms from now on.
+
+        By default they are the latest that worker 0 has trained on, about 4,000 samples.
+
+        Args:
+            batches: inputs, (input, target) pairs, or dictionaries of arguments; None: the default again. Kept.
+        """
+        self._calibration = None if batches is None else list(batches)
+        if self._calibration == []:
+            raise InvalidInput("`batches` must hold at least one batch, got none")
+
+    def verify(self) -> Verdict | None:
+        """Compare random cuts of the merged network with the masked whole, on the example; every worker enters.
+
+        Returns what ``coupling.verify`` says, on worker 0; None on the others.
+
+        Raises:
+            InvalidInput: a strategy that cuts nothing, or an example without values.
+        """
+        if not self.strategy.cuts:
+            raise InvalidInput(f"strategy {self.strategy.name!r} cuts nothing: there is nothing to verify")
+        with self.whole(on="root") as model:
+            if model is None:
+                return None
+            example = self._network.example
+            args, kwargs = example.call([torch.zeros_like(t, device=self._network.device) if t.is_meta else t
+                                         for t in example.tensors])  # fmt: skip
+            return self._network.coupling.verify(model, args, kwargs)
+
+    @property
+    def scale(self) -> float:
+        """On worker 0, the mean factor on weights that no norm follows when the merged network is used."""
+        merged = self._part.merged(self._rounds.state)
+        if not merged.open:
+            return 1.0
+        return math.fsum(float(merged.scales[name].double().mean()) for name in merged.open) / len(merged.open)
+
+    def gather(self, *numbers: float) -> list[list[float]]:
+        """Return every worker's numbers, by worker; of one that has ended, none. Merges nothing by itself."""
+        self._together(Wish.GATHER)
+        return self._drive(self._tell([float(number) for number in numbers]))
+
+    def account(self) -> Account:
+        """Return what the training has cost every worker so far; every worker enters. Merges nothing by itself."""
+        self._together(Wish.ACCOUNT)
+        return Account.of(self._drive(self._tell(self._spent())))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where this worker stands, as plain data; the tensors are not copied.
+
+        Each worker saves its own. With the user's own generator, loader and schedule put back too, training goes on to
+        the same bits.
+        """
+        return saved.state_dict(self._identity(), self.steps, self._rounds, self.module, self.optimizer)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned on this worker; every worker does so at the same place.
+
+        Raises:
+            InvalidInput: the state of another worker, or of a training with other settings.
+        """
+        self.steps = saved.load_state_dict(state, self._identity(), self._rounds, self.module, self.optimizer)
+
+    @contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """Leave gradients as they are in backward passes inside the block, to be averaged in the next one after it.
+
+        For ``data-parallel`` with accumulated gradients: one exchange a step instead of one a backward pass. Other
+        strategies average no gradients.
+        """
+        self._synchronized = False
+        try:
+            yield
+        finally:
+            self._synchronized = True
+
+    def close(self) -> None:
+        """Merge what is left; take part in the others' rounds until all workers have ended. Closing again is nothing.
+
+        The merged network can still be seen and exported after it.
+        """
+        if self._closed:
+            return
+        while True:
+            agreed = self._together(Wish.END)
+            if agreed == Wish.END:
+                break
+            self._attend(agreed)
+        self._closed = True
+
+    def __enter__(self) -> Training:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+
+    # What follows stands around the loop.
+
+    def _watch(self) -> None:
+        self.module.register_forward_pre_hook(self._before_forward, with_kwargs=True)
+        self.optimizer.register_step_pre_hook(self._before_step)
+        self.optimizer.register_step_post_hook(self._after_step)
+        if self._part.averages:
+            for parameter in self.module.parameters():
+                if parameter.requires_grad:
+                    parameter.register_post_accumulate_grad_hook(self._after_gradient)
+        self._awaiting_backward = False
+
+    def _before_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not (module.training and torch.is_grad_enabled()):
+            return
+        self.open()
+        if self._recent is not None and self._calibration is None:
+            self._recent.keep(args, kwargs)
+
+    def _before_step(self, *_: Any) -> None:
+        self.open()
+
+    def _after_step(self, *_: Any) -> None:
+        self.steps += 1
+        self._rounds.made += 1
+        if self._rounds.made >= self.local_steps:
+            self._weigh()
+            self._drive(self._rounds.merge())
+
+    def _after_gradient(self, _: Tensor) -> None:
+        """After the first gradient of a backward pass, ask to be called when it ends."""
+        if not self._awaiting_backward and self._synchronized:
+            self._awaiting_backward = True
+            torch.autograd.Variable._execution_engine.queue_callback(self._after_backward)
+
+    def _after_backward(self) -> None:
+        self._awaiting_backward = False
+        self._drive(self._rounds.average())
+
+    def _drive(self, program: Program[Result]) -> Result:
+        return drive(program, self._link, self._meter)
+
+    def _together(self, wish: Wish) -> Wish:
+        self._weigh()
+        return self._drive(self._rounds.together(wish))
+
+    def _attend(self, agreed: Wish) -> None:
+        """Take part, at one's end, in what the others do together."""
+        if agreed == Wish.SETTLE:
+            return
+        if agreed == Wish.GATHER:
+            self._drive(self._tell([]))
+        elif agreed == Wish.ACCOUNT:
+            self._drive(self._tell(self._spent()))
+        elif agreed == Wish.EXPORT:
+            with self._show(False, 1.0):
+                pass
+            self._drive(self._tell([0.0]))
+        else:
+            with self._show(agreed == Wish.SEE_EVERYWHERE, 1.0):
+                pass
+
+    def _spent(self) -> list[float]:
+        """This worker's account, in the order of its fields."""
+        meter = self._meter
+        return [meter.sent, meter.received, meter.compute, meter.move, meter.wait, *self._most, self.steps]
+
+    def _tell(self, numbers: list[float]) -> Program[list[list[float]]]:
+        """Tell all workers some numbers, as many as each likes."""
+        own = torch.tensor(numbers, dtype=torch.float64, device=self._network.device)
+        counts = yield from all_gather(own.new_tensor([len(numbers)]), self._link, counted=False)
+        expected = tuple(int(count.item()) for count in counts)
+        replies = yield Exchange((own,) * self.workers, expected, counted=False)
+        return [reply.tolist() for reply in replies]
+
+    @contextmanager
+    def _show(self, everywhere: bool, factor: float) -> Iterator[nn.Module | None]:
+        """Yield the network to use on worker 0, and, everywhere, its copy on the others."""
+        merged = self._part.merged(self._rounds.state) if self.worker == 0 or self._part.replicated else None
+        if self.worker == 0:
+            assert merged is not None
+            with ready(merged, self._calibrate, factor) as model:
+                if everywhere:
+                    self._drive(self._share(model))
+                yield model
+        elif not everywhere:
+            yield None
+        elif merged is None:
+            shell = self._network.shell()
+            self._drive(self._share(shell))
+            yield shell.eval()
+        else:
+            with ready(merged, lambda model: self._drive(self._share(model)), factor) as model:
+                yield model
+
+    def _share(self, model: nn.Module) -> Program[None]:
+        """Send what the others do not have of the network to use, a tensor at a time."""
+        others = range(1, self.workers)
+        tensors = {} if self._part.replicated else dict(model.named_parameters())
+        with torch.no_grad():
+            for tensor in (*tensors.values(), *model.buffers()):
+                flat = tensor.detach().reshape(-1)
+                got = yield from broadcast(flat, 0, self._link, others)
+                if self.worker != 0:
+                    tensor.copy_(got.view(tensor.shape))
+
+    def _calibrate(self, model: nn.Module) -> None:
+        """Measure the statistics of norms, leaving the user's generators as they are."""
+        devices = [self._network.device] if self._network.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            torch.manual_seed(0)  # a network may draw numbers in evaluation too
+            if self._calibration is not None:
+                recalibrate(model, self._calibration, lambda batch: call_with(model, batch))
+            elif self._recent is not None and (calls := self._recent.calls()):
+                recalibrate(model, calls, lambda call: model(*call[0], **call[1]))
+
+    def _weigh(self) -> None:
+        """Note the most that was held at once."""
+        if not hasattr(self, "optimizer"):
+            return
+        held = sum(parameter.numel() for parameter in self.module.parameters())
+        kept = self._rounds.state.tensors
+        size = held_bytes(self.module, self.optimizer, kept)
+        self._most = [max(self._most[0], held), max(self._most[1], size)]
+
+    def _settings(self) -> dict[str, object]:
+        """What must be the same on all workers."""
+        entries = read_state(self._network.skeleton())
+        return {
+            "strategy": self.strategy.record(),
+            "local_steps": self.local_steps,
+            "seed": self._seed,
+            "cut": self._network.cut,
+            "keep_state": self._keep_state,
+            "network": [(entry.name, entry.shape, str(entry.dtype), entry.trained) for entry in entries.values()],
+        }
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "strategy": self.strategy.record(),
+            "local_steps": self.local_steps,
+            "seed": self._seed,
+            "workers": self.workers,
+            "worker": self.worker,
+        }

@@ -1,0 +1,140 @@
+"""The one way workers talk: a ragged all-to-all that a worker's program asks for and a link performs.
+
+What a worker has to say is a *program*: a generator that computes, yields an :class:`Exchange`, and is resumed with
+what the others sent it. :func:`drive` runs it over a :class:`Link`: torch.distributed between processes, or the seats
+of a table where all workers live in one process and take turns. The arithmetic is in the programs alone, so all links
+give the same bits. Sums run in the workers' order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from isthmus.nets.ownership import mean_of
+from isthmus.trainer.wire.meter import Meter
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, eq=False)
+class Exchange:
+    """A request of one worker; all workers must make the matching one at the same time.
+
+    Attributes:
+        send: a flat tensor for each worker (itself too, which costs nothing); may be empty.
+        expect: how many numbers come from each worker.
+        counted: whether the bytes belong to the method; only the few numbers of a meeting do not.
+    """
+
+    send: tuple[Tensor, ...]
+    expect: tuple[int, ...]
+    counted: bool = True
+
+
+Program = Generator[Exchange, list[Tensor], Result]
+
+
+class Link(Protocol):
+    """What joins one worker to the others."""
+
+    @property
+    def index(self) -> int:
+        """This worker's number, 0 .. workers - 1."""
+        ...
+
+    @property
+    def workers(self) -> int:
+        """Number of workers."""
+        ...
+
+    @property
+    def shared(self) -> bool:
+        """Whether other workers live in this process too."""
+        ...
+
+    def exchange(self, request: Exchange) -> list[Tensor]:
+        """Perform one exchange: return what every worker sent here, in the workers' order."""
+        ...
+
+
+class Alone:
+    """The link of a run with one worker."""
+
+    index, workers, shared = 0, 1, False
+
+    def exchange(self, request: Exchange) -> list[Tensor]:
+        """Return what the worker sent itself."""
+        return list(request.send)
+
+
+def drive(program: Program[Result], link: Link, meter: Meter) -> Result:
+    """Run a program to its end over a link and return its result; count the bytes and the seconds.
+
+    An exchange that carries no payload is a meeting: the time in it is spent waiting for the others.
+    """
+    reply: list[Tensor] | None = None
+    start = time.perf_counter()
+    while True:
+        try:
+            request = program.send(reply)  # type: ignore[arg-type]
+        except StopIteration as stop:
+            meter.compute += time.perf_counter() - start
+            result: Result = stop.value
+            return result
+        asked = time.perf_counter()
+        meter.compute += asked - start
+        reply = link.exchange(request)
+        start = time.perf_counter()
+        meter.count(request.send, request.expect, link.index, request.counted, start - asked)
+
+
+def scatter(pieces: Sequence[Tensor] | None, expected: Tensor, link: Link) -> Program[Tensor]:
+    """Return the piece that worker 0 sends here, sized and typed like ``expected``; worker 0 passes all pieces."""
+    send = tuple(pieces) if pieces is not None else (expected[:0],) * link.workers
+    reply = yield Exchange(send, (expected.numel(), *[0] * (link.workers - 1)))
+    return reply[0]
+
+
+def gather(piece: Tensor, sizes: Sequence[int], link: Link) -> Program[list[Tensor]]:
+    """Return, on worker 0, every worker's piece (``sizes`` numbers each); elsewhere a list of empty tensors."""
+    send = (piece, *[piece.new_empty(0)] * (link.workers - 1))
+    reply = yield Exchange(send, tuple(sizes) if link.index == 0 else (0,) * link.workers)
+    return reply
+
+
+def all_gather(piece: Tensor, link: Link, counted: bool = True) -> Program[list[Tensor]]:
+    """Return every worker's piece; all have the same size."""
+    reply = yield Exchange((piece,) * link.workers, (piece.numel(),) * link.workers, counted)
+    return reply
+
+
+def all_mean(values: Tensor, link: Link, active: Sequence[int]) -> Program[Tensor]:
+    """Return the mean of a flat tensor over the active workers: each worker sums its own 1/n of it in their order.
+
+    A reduce-scatter and an all-gather: a worker sends and receives 2 (n - 1) / n of the tensor, as in a ring, but the
+    order of the sum is fixed. Workers that are not active send nothing of their own and receive the mean.
+    """
+    chunks = values.tensor_split(link.workers)
+    send = tuple(chunks) if link.index in active else (values[:0],) * link.workers
+    own_size = chunks[link.index].numel()
+    received = yield Exchange(send, tuple(own_size if w in active else 0 for w in range(link.workers)))
+    own = mean_of([received[worker] for worker in active])
+    reply = yield Exchange((own,) * link.workers, tuple(chunk.numel() for chunk in chunks))
+    return torch.cat(reply)
+
+
+def broadcast(values: Tensor, source: int, link: Link, receivers: Sequence[int]) -> Program[Tensor]:
+    """Return worker ``source``'s tensor on the receivers; the others get back what they passed."""
+    here = link.index == source
+    send = tuple(values if here and w in receivers else values[:0] for w in range(link.workers))
+    expected = values.numel() if link.index in receivers else 0
+    reply = yield Exchange(send, tuple(expected if w == source else 0 for w in range(link.workers)))
+    return reply[source] if expected else values
+
+

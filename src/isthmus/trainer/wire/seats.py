@@ -1,0 +1,172 @@
+"""The link between workers that live in one process: seats at a table, where one worker at a time is at work.
+
+Every worker runs its own function, from a script or from us, on a thread of its own, and goes on until it needs the
+others; then the next one's turn comes. So one loop serves processes and this alike, and what is local to a thread
+(gradient mode, autocast) stays with its worker. Torch's generator of random numbers is one for the process: it is put
+away and taken out with the turn, so that a worker draws the same numbers as in a process of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isthmus.errors import IsthmusError, WorkerError
+from isthmus.trainer.wire.exchange import Exchange
+
+_CLOSE = "every worker must end with training.close()"
+_SEAT: ContextVar[Seat | None] = ContextVar("seat", default=None)
+
+
+def seat() -> Seat | None:
+    """Return the seat of the worker that this thread is, None outside of a table."""
+    return _SEAT.get()
+
+
+class Seat:
+    """One worker's place."""
+
+    shared = True
+
+    def __init__(self, table: Table, index: int) -> None:
+        self.index = index
+        self.workers = table.workers
+        self._table = table
+        self._noise = torch.Generator().get_state()  # as that of a process that has drawn nothing
+
+    def exchange(self, request: Exchange) -> list[Tensor]:
+        """Leave the request, let the others work until all have left one, and return what they sent here."""
+        self._noise = torch.get_rng_state()
+        reply = self._table.trade(self.index, request)
+        torch.set_rng_state(self._noise)
+        return reply
+
+    def run(self, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
+        """Be the worker: wait for the turn, call the function, keep what it returns or raises."""
+        table = self._table
+        _SEAT.set(self)
+        torch.set_num_threads(1)
+        try:
+            table.wait_turn(self.index)
+            torch.set_rng_state(self._noise)
+            table.results[self.index] = function(*arguments)
+        except _Stopped:
+            pass
+        except BaseException as error:  # handed to the thread that asked, whatever it is
+            table.fail(self.index, error)
+        finally:
+            table.leave(self.index)
+
+
+class Table:
+    """Where the workers of one process sit."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.results: list[Any] = [None] * workers
+        self.failure: tuple[int, BaseException] | None = None
+        self._changed = threading.Condition()
+        self._turn = 0
+        self._seated = set(range(workers))
+        self._requests: dict[int, Exchange] = {}
+        self._replies: dict[int, list[Tensor]] = {}
+        self._stopped = False
+
+    def run(self, function: Callable[..., Any], arguments: Sequence[Sequence[Any]]) -> list[Any]:
+        """Call the function as every worker, each with its own arguments; return the results by worker.
+
+        Raises:
+            WorkerError: a worker failed; the message names it. What isthmus raises itself is raised as it is.
+        """
+        noise, threads = torch.get_rng_state(), torch.get_num_threads()
+        seats = [Seat(self, index) for index in range(self.workers)]
+        people = [
+            threading.Thread(target=place.run, args=(function, mine), name=f"worker {place.index}", daemon=True)
+            for place, mine in zip(seats, arguments, strict=True)
+        ]
+        try:
+            for person in people:
+                person.start()
+            for person in people:
+                while person.is_alive():
+                    person.join(0.2)  # short, so that Ctrl-C is heard
+        finally:
+            self._stop()
+            for person in people:
+                person.join()
+            torch.set_rng_state(noise)
+            torch.set_num_threads(threads)
+        if self.failure is not None:
+            worker, error = self.failure
+            if isinstance(error, IsthmusError) or not isinstance(error, Exception):
+                raise error
+            raise WorkerError(f"worker {worker} failed ({type(error).__name__}: {error})") from error
+        return self.results
+
+    def trade(self, worker: int, request: Exchange) -> list[Tensor]:
+        """Leave a worker's request; when its turn comes again, return its reply."""
+        with self._changed:
+            if len(self._seated) < self.workers:
+                gone = min(set(range(self.workers)) - self._seated)
+                raise WorkerError(f"worker {gone} ended while worker {worker} waits for it: {_CLOSE}")
+            self._requests[worker] = request
+            if len(self._requests) == self.workers:
+                self._deliver()
+            self._pass_turn(worker)
+        self.wait_turn(worker)
+        return self._replies.pop(worker)
+
+    def wait_turn(self, worker: int) -> None:
+        """Wait until this worker may work."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or self._turn == worker)
+            if self._stopped:
+                raise _Stopped
+
+    def fail(self, worker: int, error: BaseException) -> None:
+        """Note the first failure; all others stop where they are."""
+        with self._changed:
+            self.failure = self.failure or (worker, error)
+        self._stop()
+
+    def leave(self, worker: int) -> None:
+        """Get up: a worker is done. Nobody may still wait for it."""
+        with self._changed:
+            self._seated.discard(worker)
+            waiting = sorted(self._requests)
+            if waiting and not self._stopped:
+                said = f"worker {worker} ended while worker {waiting[0]} waits for it: {_CLOSE}"
+                self.failure = self.failure or (worker, WorkerError(said))
+            self._pass_turn(worker)
+        if self.failure is not None:
+            self._stop()
+
+    def _pass_turn(self, worker: int) -> None:
+        order = [(worker + step) % self.workers for step in range(1, self.workers + 1)]
+        self._turn = next((other for other in order if other in self._seated), worker)
+        self._changed.notify_all()
+
+    def _stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def _deliver(self) -> None:
+        """Hand out copies before anybody goes on: a sender may write to what it sent."""
+        for worker in range(self.workers):
+            reply = [self._requests[other].send[worker].clone() for other in range(self.workers)]
+            sizes = tuple(piece.numel() for piece in reply)
+            if sizes != self._requests[worker].expect:
+                asked = self._requests[worker].expect
+                raise WorkerError(f"worker {worker} expected {asked} numbers from the others, was sent {sizes}")
+            self._replies[worker] = reply
+        self._requests.clear()
+
+
+class _Stopped(BaseException):
+    """Another worker failed, or the whole was interrupted: unwind."""

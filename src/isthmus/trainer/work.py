@@ -1,0 +1,166 @@
+"""One worker's whole run: rounds, rows and evaluations around the loop of the command line."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from contextlib import nullcontext
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from isthmus.progress import progress
+from isthmus.records import RunWriter
+from isthmus.trainer.config import Own, TrainConfig
+from isthmus.trainer.config.flags import record
+from isthmus.trainer.local.loop import Loop
+from isthmus.trainer.observe.account import Account, resident_bytes
+from isthmus.trainer.observe.evaluate import CALIBRATION_MOST, Evaluator, best_factor, line_search_record
+from isthmus.trainer.observe.rows import Report, Rows
+from isthmus.trainer.rounds.agree import agree
+from isthmus.trainer.task.setup import Setup
+from isthmus.trainer.training import Training
+from isthmus.trainer.wire.exchange import Link, drive
+from isthmus.trainer.wire.group import join
+from isthmus.trainer.wire.layout import digest
+from isthmus.trainer.wire.meter import Meter
+
+
+def work(setup: Setup, writer: RunWriter | None) -> dict[str, Any]:
+    """Be one worker of a run; worker 0 writes a row a round and returns the summary, the others return {}.
+
+    Args:
+        setup: data and network.
+        writer: of the rows, on worker 0.
+    """
+    config, start = setup.config, resident_bytes()
+    link = join()
+    _agree(config, link, setup.network.device)
+    training = Training(
+        setup.network,
+        optimizer=config.optimizer.make,
+        strategy=config.strategy,
+        local_steps=config.local_steps,
+        seed=config.seed,
+        keep_state=config.keeps_state,
+    )
+    with training:
+        run = _Run(setup, training, writer)
+        status = run.rounds()
+        peak = math.nan if link.shared else _growth(start)
+        peaks = training.gather(peak)
+        account = training.account()
+        return run.summary(status, account, [None if math.isnan(each[0]) else int(each[0]) for each in peaks])
+
+
+class _Run:
+    def __init__(self, setup: Setup, training: Training, writer: RunWriter | None) -> None:
+        config, worker, device = setup.config, training.worker, training.device
+        self.config, self.setup, self.training = config, setup, training
+        share = setup.shares.of(worker, device)
+        self.loop = Loop(config, training, setup.objective, share)
+        first = worker == 0
+        self.evaluator = Evaluator(
+            training,
+            setup.objective,
+            config.step.autocast,
+            config.evaluation.readout,
+            setup.shares.held_out(device) if first else None,
+            setup.shares.test(device) if first else None,
+        )
+        self.rows = None if writer is None else Rows(config, writer)
+        if first:
+            batches = [share.batch(positions) for positions in share.pieces(CALIBRATION_MOST)]
+            training.recalibrate([(batch.args, batch.kwargs) for batch in batches])
+
+    def rounds(self) -> str:
+        """Make all rounds; return how it ended."""
+        config, training = self.config, self.training
+        evaluation, reports = self.evaluator(), self._reports(0.0)
+        if self.rows is not None:
+            self.rows.first(evaluation, reports)
+        steps_by_round = config.steps_by_round
+        quiet = self.rows is None
+        with nullcontext(_nothing) if quiet else progress(_title(config), len(steps_by_round)) as advance:
+            for number, steps in enumerate(steps_by_round, start=1):
+                loss = self.loop.round(number - 1, steps)
+                training.merge()
+                account, reports = training.account(), self._reports(loss)
+                diverged = not all(math.isfinite(report.loss) for report in reports)
+                seen = self.evaluator() if config.evaluated(number) or diverged else None
+                note = "" if self.rows is None else self.rows.add(number, steps, account, reports, seen)
+                advance(1, note)
+                if diverged:
+                    return "diverged"
+        return "finished"
+
+    def _reports(self, loss: float) -> list[Report]:
+        own = Report(loss, self.loop.operations, os.getpid(), *self.training.setup_bytes)
+        return [Report(*numbers) for numbers in self.training.gather(*astuple(own))]
+
+    def summary(self, status: str, account: Account, peaks: list[int | None]) -> dict[str, Any]:
+        """Save the network and return the summary, on worker 0."""
+        config, training, rows = self.config, self.training, self.rows
+        tried = self.evaluator.search()
+        factor = best_factor(tried) if config.evaluation.readout else 1.0
+        metadata = {} if self.setup.front is None else self.setup.front.metadata()
+        place = Path("model.safetensors") if rows is None else rows.writer.path / "model.safetensors"
+        training.export(place, metadata, factor)
+        with training.whole(on="root", factor=factor) as model:
+            if model is None or rows is None:
+                return {}
+            assert rows.last is not None
+            tensors = [*model.parameters(), *model.buffers()]
+            last = rows.rows[-1]
+            return {
+                "status": status,
+                "test_accuracy": rows.last.accuracy,
+                "test_loss": rows.last.loss,
+                "test_metric": rows.last.metric,
+                "test_targets": rows.last.targets,
+                "held_out_accuracy": tried[factor].accuracy,
+                "rounds": last["round"],
+                "samples": last["samples"],
+                "seconds": time.perf_counter() - rows.start,
+                "model_parameters": sum(parameter.numel() for parameter in model.parameters()),
+                "worker_parameters": list(account.parameters),
+                "sent_bytes": rows.sums("sent_bytes"),
+                "received_bytes": rows.sums("received_bytes"),
+                "compute_seconds": rows.sums("compute_seconds"),
+                "communicate_seconds": rows.sums("communicate_seconds"),
+                "wait_seconds": list(account.waiting_seconds),
+                "worker_memory_bytes": list(account.memory_bytes),
+                "root_model_bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+                "measured_peak_bytes": peaks,
+                "flops_per_worker": int(max(rows.operations)),
+                "cut_axes": self._cut_axes(),
+                "eval_scale": training.scale,
+                "line_search": line_search_record(tried),
+                "weights_sha256": digest(dict(model.named_parameters())),
+            }
+
+    def _cut_axes(self) -> dict[str, int]:
+        cut = self.setup.network.coupling.cut_axes if self.config.strategy.cuts else ()
+        return {axis.name: axis.size for axis in cut}
+
+
+def _agree(config: TrainConfig, link: Link, device: torch.device) -> None:
+    """Refuse workers that were started with different flags."""
+    settings = {name: value for name, value in record(config).items() if name not in ("out", "executor")}
+    drive(agree(settings, link, device), link, Meter())
+
+
+def _title(config: TrainConfig) -> str:
+    model = f"{config.model.shown} on " if isinstance(config.model, Own) else ""
+    return f"train {model}{config.data_shown}: {config.strategy.title}, {config.workers} workers"
+
+
+def _nothing(steps: int = 1, note: str = "") -> None: ...
+
+
+def _growth(start: int | None) -> float:
+    peak = resident_bytes(peak=True)
+    return math.nan if start is None or peak is None else max(0, peak - start)
