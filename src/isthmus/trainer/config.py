@@ -37,8 +37,8 @@ class TrainConfig:
             subnetwork's width) or data-parallel (gradients averaged every step).
         law: how ist deals units to workers: uniform (new every round), fixed, rotated (fixed pieces, passed on one
             worker a round), block (rotated, with the weights between pieces zero and their outputs averaged), rolling
-            (fixed pieces, the axes rotated against each other), weighted (by `capacities`) or overlapping (at least
-            `minimum` units each).
+            (fixed pieces, the axes rotated against each other), weighted (by `capacities`), overlapping (at least
+            `minimum` units each) or MODULE:CLASS (your own).
         core: fraction of the units of every cut axis that all workers hold and average (ist and narrow).
         capacities: relative speed of each worker, for law weighted.
         minimum: units of every axis a worker holds at least, for law overlapping (residual blocks: the least depth).
