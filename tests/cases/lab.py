@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from cases.laws import Window
 from isthmus.lab import (
     IST,
     Bernoulli,
+    Dealt,
     Identity,
     ImportanceSampling,
     Permutation,
@@ -21,6 +23,7 @@ from isthmus.lab import (
 )
 from isthmus.lab.arrays import Array
 from isthmus.lab.theory import ExactBound
+from isthmus.partitions import Core, Rotated
 
 GRID = [(5, 5), (4, 2), (6, 3), (6, 2), (8, 4)]  # (d, n)
 
@@ -74,6 +77,9 @@ SKETCHES: dict[str, tuple[int, int, Callable[[Quadratic], Sketch]]] = {
     "rand 4 of 4": (2, 4, lambda problem: RandomSparsification(2, 4, 4)),
     "bernoulli": (2, 4, lambda problem: Bernoulli(2, 4, 0.3)),
     "bernoulli, scale 1": (3, 2, lambda problem: Bernoulli(3, 2, 0.7, scale=1.0)),
+    "rotated, dealt": (3, 7, lambda problem: Dealt(Rotated(), 3, 7)),
+    "rotated, core, dealt": (2, 5, lambda problem: Dealt(Core(Rotated(), 0.4), 2, 5)),
+    "window, dealt": (3, 5, lambda problem: Dealt(Window(), 3, 5, seed=1, scale=1.5)),
     "importance": (2, 4, lambda problem: ImportanceSampling(2, [[0.2, 0.9, 0.5, 1.0], [0.7, 0.3, 0.4, 0.6]])),
 }
 

@@ -32,6 +32,9 @@ LAW_CASES: dict[str, Callable[[int], Law]] = {
     "overlapping": lambda workers: Overlapping(2),
 }
 
+# those of them that deal every unit to exactly one worker, at random
+DISJOINT = ("uniform", "fixed", "rotated", "block", "rolling", "weighted")
+
 
 @dataclass(frozen=True)
 class Window(Law):

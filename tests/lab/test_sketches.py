@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cases.lab import SKETCHES, random_quadratic
+from cases.laws import Window
 from cases.naive import affine, partition_counts
 from isthmus.errors import InvalidInput
 from isthmus.lab import (
     IST,
     Bernoulli,
+    Dealt,
     ImportanceSampling,
     Permutation,
     Quadratic,
@@ -25,10 +27,13 @@ from isthmus.lab import (
     simulate,
     theory,
 )
+from isthmus.lab.methods import Draws, Iterate
 from isthmus.lab.sketches import Support, as_sketch
 from isthmus.lab.theory.dynamics import RoundMoments, round_moments
+from isthmus.partitions import Axis, Core, Rotated, Uniform, random_partition
 from isthmus.randomness import generator
 
+SHAPES = st.integers(1, 12).flatmap(lambda units: st.tuples(st.just(units), st.integers(1, units)))
 Build = Callable[[Quadratic], Sketch]
 
 
@@ -132,6 +137,69 @@ def test_a_permutation_covers(workers: int, dim: int) -> None:
     assert Permutation(workers, dim).unbiased
 
 
+@given(SHAPES, st.integers(0, 2**32), st.integers(0, 5))
+def test_lab_and_trainer_draw_the_same_blocks_from_the_same_key(
+    shape: tuple[int, int], seed: int, round: int
+) -> None:
+    """What the trainer's law deals of an axis is what the lab's sketch draws by that axis's key."""
+    units, workers = shape
+    axis = Axis("layers.0", units)
+    held = Uniform().deal(axis, workers, seed, round)
+    for draw in (Permutation(workers, units).sample, lambda random: sample_first(workers, units, random)):
+        drawn = draw(axis.generator(seed, round))
+        assert [np.flatnonzero(row).tolist() for row in drawn] == [block.tolist() for block in held]
+    dealt = Dealt("rotated", workers, units, seed, axis.name, scale=1.0)
+    rounds = [Rotated().deal(axis, workers, seed, number) for number in range(workers)]
+    masks = np.array([[np.isin(np.arange(units), block) for block in blocks] for blocks in rounds])
+    assert np.array_equal(dealt.support().diagonals, masks)
+
+
+def sample_first(workers: int, dim: int, random: np.random.Generator) -> np.ndarray:
+    """The first of many, as a simulation of many seeds draws them."""
+    return Permutation(workers, dim).sample_many(random, 7)[0]
+
+
+def test_a_simulated_round_is_the_round_of_the_trainer_s_partition() -> None:
+    problem, x, step = random_quadratic(3, 7), np.ones((1, 7)), 0.01
+    after = IST(Permutation(3, 7), step).step(problem, Iterate(x), Draws(5, 2, 1)).x[0]
+    partition = random_partition(7, 3, Draws(5, 2, 1).generator("sketch"))
+    expected = x[0].copy()
+    for worker, block in enumerate(partition.blocks):
+        inner = 3.0 * x[0, block]
+        gradient = problem.L[worker][np.ix_(block, block)] @ inner - problem.b[worker, block]
+        expected[block] -= step * gradient  # n times a mean over n
+    np.testing.assert_allclose(after, expected, rtol=1e-13)
+
+
+def test_a_law_that_never_repeats_is_sampled_and_says_so() -> None:
+    sketch = Dealt("uniform", 2, 4)
+    assert sketch.period is None
+    draws = sketch.sample_many(generator(0, "test"), 600)
+    assert np.array_equal(draws[:5], sketch.sample_many(generator(0, "test"), 5))
+    assert set(np.unique(draws)) == {0.0, 2.0}
+    assert sketch.unbiased
+    estimate, error = sketch.second_moment_estimate(np.ones((4, 4)))
+    exact = Permutation(2, 4).second_moment(np.ones((4, 4)))
+    np.testing.assert_array_less(np.abs(estimate - exact), 4.5 * error + 1e-12)
+    problem = random_quadratic(2, 4)
+    course = theory.dynamics(problem, IST(sketch, 0.02), np.ones(4), 5, seeds=50)
+    assert course.method == "Monte Carlo"
+    with pytest.raises(InvalidInput, match="`law` must repeat itself within 100000 rounds"):
+        sketch.support()
+
+
+def test_a_law_of_ones_own_runs_in_the_lab() -> None:
+    """A sliding window with a core: exact moments over its period, and a simulation that agrees with them."""
+    problem = random_quadratic(2, 6)
+    sketch = Dealt(Core(Window(), 1 / 3), 2, 6)
+    assert sketch.period == 4
+    assert np.array_equal(np.flatnonzero(sketch.weights == 1.0), Core(Window(), 1 / 3).core(Axis("coordinates", 6), 0))
+    course = theory.dynamics(problem, IST(sketch, 0.02), np.ones(6), 6)
+    assert (course.method, course.how) == ("exact", "enumeration")
+    run = simulate(problem, IST(sketch, 0.02), np.ones(6), 6, seeds=20_000)
+    assert (np.abs(run.mean_gap - course.gap)[1:] < 4.5 * run.standard_error[1:]).all()
+
+
 def test_scaled_sketch_makes_every_realisation_the_identity() -> None:
     problem = random_quadratic(4, 4)
     for c in ScaledPermutation(problem).support().diagonals:
@@ -211,6 +279,9 @@ def test_a_sketch_that_enumerates_itself_is_exact(steps: int) -> None:
         (lambda: ScaledPermutation(Quadratic([np.diag([1.0, 0.0])] * 2, np.zeros((2, 2)))), r"got 0 at \[0, 1\]"),
         (lambda: Permutation(4, 40).support(), "more than 100000"),
         (lambda: Bernoulli(3, 20, 0.5).support(), "more than 100000"),
+        (lambda: Dealt("weighted", 2, 4), "`capacities` must be given with law 'weighted'"),
+        (lambda: Dealt("rotated", 5, 4), "has 4 units, too few for 5 workers"),
+        (lambda: Dealt("rotated", 2, 4, scale=0.0), "`scale` must be greater than 0"),
         (lambda: as_sketch(Halves()).support(), "does not enumerate"),
     ],
 )

@@ -251,3 +251,11 @@ def test_words_of_the_trade_are_explained_where_they_appear(runs: Any) -> None:
     assert "one seed only" in section.intro
     (section,) = training_sections(read(*(runs.training(f"s{seed}", seed=seed) for seed in range(2))))
     assert "one seed only" not in section.intro
+
+
+def test_a_law_that_the_registry_does_not_know_is_called_as_the_run_calls_it(runs: Any) -> None:
+    own = {"law": "mylaws:Window", "law_label": "a window", "law_meaning": "a window slides over the units"}
+    (section,) = training_sections(read(runs.training("a", **own), runs.training("b", law="of an older version")))
+    assert section.terms[-1] == ("a window", "a window slides over the units")
+    labels = [series.name for series in section.figures[0].panels[0].series]
+    assert labels == ["IST, a window", "IST, of an older version"]

@@ -231,3 +231,12 @@ def test_documentation_examples(module: Any) -> None:
     found = doctest.testmod(module)
     assert found.attempted > 0
     assert found.failed == 0
+
+
+def test_a_law_of_ones_own_is_named_and_recorded_with_its_words() -> None:
+    config = TrainConfig(law="cases.laws:Window", core=0.25)
+    assert config.name == "train-digits-ist-Window-core0.25-4w-seed0"
+    resolved = config.resolved()
+    assert (resolved["law"], resolved["law_label"]) == ("cases.laws:Window", "Window")
+    assert resolved["law_meaning"].startswith("A window of half the units slides on")
+    assert "law_label" not in TrainConfig().resolved()

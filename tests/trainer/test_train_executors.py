@@ -21,6 +21,7 @@ VARIANTS = [
     {"strategy": "ist", "law": "block"},
     {"strategy": "ist", "law": "uniform", "core": 0.25},
     {"strategy": "ist", "law": "block", "core": 0.3, "norm": "none", "activation": "gelu"},
+    {"strategy": "ist", "law": "cases.laws:Window", "core": 0.25},
     {"strategy": "local-sgd"},
     {"strategy": "narrow", "core": 0.25},
     {"strategy": "data-parallel", "weight_decay": 1e-3},
