@@ -14,16 +14,6 @@ from isthmus.nets.propagation import Contraction, Propagation
 from isthmus.nets.sizes import size_of
 
 
-def check_numbers(example: Example) -> None:
-    """Refuse an example of bare numbers.
-
-    Raises:
-        InvalidInput: no tensor of the example has a dimension.
-    """
-    if not any(tensor.dim() for tensor in example.tensors):
-        raise InvalidInput("`args` must hold a batch of samples, got a tensor without any dimension")
-
-
 def check_batch(exported: ExportedGraph, propagation: Propagation, example: Example) -> None:
     """Refuse an example that is certainly one sample: a vector of features, an image whose first dimension is channels.
 

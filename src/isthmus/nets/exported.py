@@ -242,6 +242,8 @@ def _export(wrapper: _Flat, example: Example, closed: Pinned) -> torch.export.Ex
         except Exception as error:  # torch raises a dozen kinds here; the first is the one that explains
             failure = failure or error
     assert failure is not None
+    if not any(tensor.dim() for tensor in example.tensors):
+        raise InvalidInput("`args` must hold a batch of samples, got a tensor without dimensions") from failure
     raise InvalidInput(explain(failure, wrapper.inner)) from failure
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from isthmus.errors import InvalidInput
 from isthmus.nets import rules, terms
 from isthmus.nets.axes import build_axes
-from isthmus.nets.batch import batch_problem, check_batch, check_numbers
+from isthmus.nets.batch import batch_problem, check_batch
 from isthmus.nets.blocks import find_blocks, hidden_residuals
 from isthmus.nets.coupling import Axis, Coupling
 from isthmus.nets.example import Example, example_of
@@ -65,7 +65,6 @@ def trace(
     if not isinstance(model, nn.Module):
         raise InvalidInput(f"`model` must be a torch.nn.Module, got {type(model).__name__}")
     example = example_of(model, tuple(args), kwargs)
-    check_numbers(example)
     entries = read_state(model)
     closed: Pinned = frozenset()
     exports, dims, propagations = _read(model, example, entries, closed)
