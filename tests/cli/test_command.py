@@ -1,5 +1,6 @@
 """The command as a person meets it: help, bad input in one line, exit codes."""
 
+import doctest
 import enum
 import json
 import re
@@ -13,7 +14,7 @@ import pytest
 import tyro
 
 import isthmus
-from isthmus.cli import COMMANDS, main, status
+from isthmus.cli import COMMANDS, main, refuse, status
 from isthmus.cli.refuse import refusing_in_one_line
 from isthmus.errors import InvalidInput
 from isthmus.records import read_run
@@ -120,6 +121,11 @@ def test_bad_input_is_one_line(arguments: str, message: str, capsys: pytest.Capt
 )
 def test_what_cannot_be_parsed_is_one_line(arguments: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(capsys, *arguments.split()) == f"isthmus: {line}"
+
+
+def test_examples_of_the_parsers_words() -> None:
+    failed, tried = doctest.testmod(refuse)
+    assert (failed, tried > 0) == (0, True)
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

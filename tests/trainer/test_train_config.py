@@ -198,9 +198,10 @@ def test_it_learns_digits(changes: dict[str, Any], least: float, tmp_path: Path)
 
 
 def test_a_diverging_run_is_a_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(
-        ["train", "--executor", "serial", "--norm", "none", "--lr", "1e6", "--out", str(tmp_path / "run"), "--json"]
-    )
+    flags = ["--executor", "serial", "--norm", "none", "--lr", "1e6", "--out", str(tmp_path / "run"), "--json"]
+    with pytest.raises(SystemExit) as stop:
+        main(["train", *flags])
+    assert stop.value.code == 3
     summary = json.loads(capsys.readouterr().out)
     run = read_run(tmp_path / "run")
     assert summary["status"] == run.status == "diverged"
