@@ -337,6 +337,7 @@ class Training:
             if agreed == Wish.END:
                 break
             self._attend(agreed)
+        self._rounds.state.round = None  # one that nobody has made a step in
         self._closed = True
 
     def __enter__(self) -> Training:

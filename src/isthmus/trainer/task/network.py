@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from isthmus.errors import InvalidInput, IsthmusError
 from isthmus.nets import Coupling, trace
-from isthmus.nets.example import Example, example_of
+from isthmus.nets.example import Example, call_of, example_of
 from isthmus.randomness import derived_seed
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -128,24 +128,6 @@ def made_by(
         device,
         None if cut is None else tuple(cut),
     )
-
-
-def call_of(example: Any) -> Call:
-    """Return (args, kwargs) of an example call.
-
-    ``(args, kwargs)`` with a tuple and a dictionary is taken as it is; a dictionary is a batch of named arguments;
-    any other tuple or list are the arguments; anything else is the only one.
-
-    >>> call_of((1, 2)), call_of({"x": 1}), call_of(((1,), {"y": 2})), call_of(3)
-    (((1, 2), {}), ((), {'x': 1}), ((1,), {'y': 2}), ((3,), {}))
-    """
-    if isinstance(example, Mapping):
-        return (), dict(example)
-    if not isinstance(example, (tuple, list)):
-        return (example,), {}
-    if len(example) == 2 and isinstance(example[0], (tuple, list)) and isinstance(example[1], Mapping):
-        return tuple(example[0]), dict(example[1])
-    return tuple(example), {}
 
 
 def _checked(made: Any, called: str) -> tuple[nn.Module, Call | None]:

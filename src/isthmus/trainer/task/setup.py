@@ -17,7 +17,7 @@ from isthmus.nets.mlp import MLP, MLPSpec, initialize
 from isthmus.nets.standardize import Standardize
 from isthmus.trainer.config import Own, Perceptron, TrainConfig
 from isthmus.trainer.task.items import item_shares
-from isthmus.trainer.task.network import Network, call_of, given, made_by
+from isthmus.trainer.task.network import Network, given, made_by
 from isthmus.trainer.task.objective import Objective, chosen, logits_of, objective_of
 from isthmus.trainer.task.shares import Shares
 from isthmus.trainer.task.tables import Tables, read_tables
@@ -105,10 +105,8 @@ def _own(config: TrainConfig, model: Own, objective: Objective, device: torch.de
 
 def _network(config: TrainConfig, model: Own, device: torch.device) -> Network:
     if isinstance(model.model, nn.Module):
-        if model.example is None:
-            raise InvalidInput("`example` must be a call of the network, (args) or (args, kwargs), got none")
         # every worker its own: workers of one process, or of processes that share its memory, would train the same
-        return replace(given(model.model, call_of(model.example), config.cut), make=lambda: deepcopy(model.model))
+        return replace(given(model.model, model.example, config.cut), make=lambda: deepcopy(model.model))
     factory = load_factory(model.model) if isinstance(model.model, str) else model.model
     if not callable(factory):
         raise InvalidInput(f"`model` must be MODULE:FACTORY, a network or a function, got {type(model.model).__name__}")
