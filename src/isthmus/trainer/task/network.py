@@ -141,7 +141,7 @@ def _checked(made: Any, called: str) -> tuple[nn.Module, Call | None]:
     if len(rest) > 2 or not isinstance(args, (tuple, list)) or not isinstance(kwargs, Mapping):
         raise InvalidInput(
             f"{called} must return a network, (network, args) or (network, args, kwargs), args a tuple as in (x,) and "
-            "kwargs a dictionary"
+            f"kwargs a dictionary, got {' and '.join(type(each).__name__ for each in (*rest, kwargs)[:2])}"
         )
     return network, (tuple(args), dict(kwargs))
 

@@ -96,6 +96,8 @@ def _own(config: TrainConfig, model: Own, objective: Objective, device: torch.de
     shape = network.example.tensors[0].shape
     tables = read_tables(config, shape[1] if len(shape) == 2 else None)
     _check_inputs(tables, network)
+    if config.standardizes and (tables.test.graph is not None or not network.example.tensors[0].is_floating_point()):
+        raise InvalidInput(f"`features` has no effect on {config.data!r}: tokens and nodes have no scale")
     front = tables.standardization() if config.standardizes else None
     tables = tables if front is None else tables.standardized(front)
     setup = Setup(config, tables.shares(network.example), network, objective, front)
@@ -126,6 +128,10 @@ def _check_inputs(tables: Tables, network: Network) -> None:
         raise InvalidInput(
             f"`model` must take a batch, [samples, ...], got an example call with a tensor of shape "
             f"{tuple(tensors[0].shape)}: add a batch dimension"
+        )
+    if data.numeric and not tensors[0].is_floating_point():
+        raise InvalidInput(
+            f"`model` takes whole numbers (tokens) in its example call, but those of {data.name!r} are real numbers"
         )
     shape = tuple(tensors[0].shape[1:])
     if data.graph is None and math.prod(shape) != data.dim:
