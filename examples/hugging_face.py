@@ -15,7 +15,7 @@ def make_model() -> BertForSequenceClassification:
 
 
 def make_optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(model.parameters(), lr=1e-3)
+    return torch.optim.AdamW(model.parameters(), lr=3e-3)
 
 
 def sentences(count: int, seed: int) -> list[dict[str, torch.Tensor]]:
@@ -28,7 +28,7 @@ def sentences(count: int, seed: int) -> list[dict[str, torch.Tensor]]:
     return [dict(zip(names, row, strict=True)) for row in zip(tokens * mask, mask, labels, strict=True)]
 
 
-def main(epochs: int = 3) -> float:
+def main(epochs: int = 8) -> float:
     torch.manual_seed(0)
     train = sentences(1024, seed=1)
     training = isthmus.Training(make_model, next(iter(DataLoader(train, batch_size=2))), make_optimizer, local_steps=16)

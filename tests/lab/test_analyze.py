@@ -8,11 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from isthmus.cli import main
-from isthmus.lab import ImportanceSampling
+from isthmus.lab import IST, Dealt, ImportanceSampling
 from isthmus.lab.settings import Settings, build_problem, build_sketch
+from isthmus.lab.theory.fixed_points import fixed_point
 from isthmus.records import read_run
 
 SMALL = ["analyze", "--dim", "6", "--workers", "3", "--rounds", "8", "--seeds", "16"]
@@ -61,6 +63,49 @@ def test_a_diverging_step_is_a_result(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "diverged at round" in capsys.readouterr().out
 
 
+def test_a_law_is_a_sketch(capsys: pytest.CaptureFixture[str]) -> None:
+    """The command finds the fixed point that theory gives for the law's own sketch."""
+    main([*SMALL, "--sketch", "dealt", "--law", "rotated", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["config"]["law"] == "rotated"
+    settings = Settings(dim=6, workers=3, sketch="dealt", law="rotated")
+    problem = build_problem(settings)
+    method = IST(Dealt("rotated", 3, 6), found["config"]["stepsize"])
+    expected = problem.value(fixed_point(problem, method)) - problem.optimal_value
+    assert found["summary"]["fixed_point_gap"] == pytest.approx(expected)
+    last = found["rows"][-1]
+    assert abs(last["simulated"] - last["gap"]) <= 2 * (last["high"] - last["low"])  # nearly eight standard errors
+
+
+OWN_LAW = """
+from dataclasses import dataclass
+import numpy as np
+from isthmus.partitions import Law
+
+@dataclass(frozen=True)
+class Halves(Law):
+    name = "halves"
+    label = "halves"
+    meaning = "every worker holds half of the units"
+    def units(self, axis, workers, seed, round):
+        return [np.arange(w, w + axis.size // 2) % axis.size for w in range(workers)]
+"""
+
+
+def test_a_law_of_ones_own_is_a_sketch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "halves.py").write_text(OWN_LAW)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    main([*SMALL, "--sketch", "dealt", "--law", "halves:Halves", "--out", "run"])
+    assert read_run(tmp_path / "run").config["law"] == "halves:Halves"
+    settings = Settings(dim=6, workers=3, sketch="dealt", law="halves:Halves")
+    masks = build_sketch(settings, build_problem(settings)).sample(np.random.default_rng(0)) > 0
+    assert masks.sum(axis=1).tolist() == [3, 3, 3]
+    assert "run written to run" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -70,6 +115,10 @@ def test_a_diverging_step_is_a_result(tmp_path: Path, capsys: pytest.CaptureFixt
         (["--scale", "big"], "`scale` must be n, sqrt or a number, got 'big'"),
         (["--scale", "-2"], "`scale` must be greater than 0.0, got -2.0"),
         (["--sketch", "permutations"], "did you mean 'permutation'"),
+        (["--law", "rotated"], "`law` has no effect with sketch 'permutation': it is of sketch 'dealt'"),
+        (["--sketch", "dealt", "--law", "rotatd"], "did you mean 'rotated'"),
+        (["--sketch", "dealt", "--law", "nowhere:Law"], "no module 'nowhere'"),
+        (["--sketch", "dealt", "--law", "math:sqrt"], "`law` 'math:sqrt' fails"),
         (["--problem", "data", "--data", "brest-cancer"], "did you mean 'breast-cancer'"),
         (["--problem", "data", "--workers", "600"], "`workers` must be at most the number of samples"),
         (["--local-steps", "1.5"], "`local_steps` must be a whole number or inf, got 1.5"),

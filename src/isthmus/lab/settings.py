@@ -18,6 +18,7 @@ from isthmus.lab.methods import IST
 from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.sketches import (
     Bernoulli,
+    Dealt,
     Identity,
     ImportanceSampling,
     Permutation,
@@ -26,6 +27,7 @@ from isthmus.lab.sketches import (
     Sketch,
 )
 from isthmus.lab.theory.stepsizes import contraction_limit, local_limit
+from isthmus.partitions import Block
 from isthmus.randomness import generator
 
 PROBLEMS = ("gaussian", "data")
@@ -54,7 +56,11 @@ class Settings:
     """For --problem data: adds (ridge/2)|x|^2 to every worker's function."""
     sketch: str = "permutation"
     """The law of the workers' masks: identity, permutation, scaled (n = d), scaled-homogeneous, random-sparsification
-    (--size), bernoulli (--probability), importance (marginals by the diagonal of Lbar, mean --probability)."""
+    (--size), bernoulli (--probability), importance (marginals by the diagonal of Lbar, mean --probability), dealt
+    (--law)."""
+    law: str | None = None
+    """How coordinates are dealt under --sketch dealt, as the trainer deals units: uniform, fixed, rotated, block (the
+    default), rolling, or MODULE:CLASS, a law of your own. Each outcome is a round drawn at random."""
     scale: str = "n"
     """Value of the permutation sketch: n (unbiased, the paper's), sqrt (of n), or a number; 1 is the plain 0/1 mask."""
     size: int | None = None
@@ -82,6 +88,8 @@ class Settings:
         check_integer("rounds", self.rounds, at_least=1)
         check_integer("seeds", self.seeds, at_least=2)
         check_number("ridge", self.ridge, at_least=0.0)
+        if self.law is not None and self.sketch not in _DEALT:
+            raise InvalidInput(f"`law` has no effect with sketch {self.sketch!r}: it is of sketch 'dealt'")
         if self.size is not None:
             check_integer("size", self.size, at_least=1)
         if self.probability is not None:
@@ -152,7 +160,9 @@ SKETCHES: dict[str, Callable[[Settings, Quadratic], Sketch]] = {
     ),
     "bernoulli": lambda s, p: Bernoulli(p.workers, p.dim, _probability(s, p)),
     "importance": lambda s, p: ImportanceSampling(p.workers, _marginals(p, _probability(s, p))),
+    "dealt": lambda s, p: Dealt(s.law or Block.name, p.workers, p.dim, s.seed),
 }
+_DEALT = ("dealt",)  # those that a law has an effect on
 
 
 def _probability(settings: Settings, problem: Quadratic) -> float:

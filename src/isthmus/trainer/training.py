@@ -137,7 +137,7 @@ class Training:
         self.module = self._part.module
         self.optimizer = adopt(self.module, optimizer)
         measures = self.worker == 0 and any(True for _ in self.module.buffers())
-        self._recent = Recent() if measures else None
+        self._recent = Recent(self._network.device) if measures else None
         self._watch()
 
     @property
@@ -463,7 +463,7 @@ class Training:
             if self._calibration is not None:
                 recalibrate(model, self._calibration, lambda batch: call_with(model, batch))
             elif self._recent is not None and (calls := self._recent.calls()):
-                recalibrate(model, calls, lambda call: model(*call[0], **call[1]))
+                recalibrate(model, calls, lambda call: call.repeat(model))
 
     def _weigh(self) -> None:
         """Note the most that was held at once."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -13,32 +15,70 @@ _SAMPLES = 4096
 _BATCHES = 64
 
 
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of a network, to be made again.
+
+    Attributes:
+        args, kwargs: by reference.
+        samples: in the batch.
+        versions: of its tensors, which a write to them raises.
+        autocast: device and type of number, where the call was under autocast: a library that converts the input to
+            the lower precision (Lightning Fabric) leaves a call that fails without it.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    samples: int
+    versions: tuple[tuple[Tensor, int], ...]
+    autocast: tuple[str, torch.dtype] | None
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether nobody has written to the batch since."""
+        return all(tensor._version == version for tensor, version in self.versions)
+
+    def repeat(self, network: nn.Module) -> Any:
+        """Call a network so."""
+        if self.autocast is None:
+            return network(*self.args, **self.kwargs)
+        device, dtype = self.autocast
+        with torch.autocast(device, dtype=dtype):
+            return network(*self.args, **self.kwargs)
+
+
 class Recent:
-    """The arguments of the latest calls, by reference: about 4,000 samples, 64 batches at most.
+    """The latest calls: about 4,000 samples, 64 batches at most.
 
     A batch that was written to after the call (a loader that fills one buffer again and again) is left out.
     """
 
-    def __init__(self) -> None:
-        self._calls: deque[tuple[tuple[Any, ...], dict[str, Any], int, list[tuple[Tensor, int]]]] = deque()
+    def __init__(self, device: torch.device) -> None:
+        self._device = device.type
+        self._calls: deque[Call] = deque()
         self._samples = 0
 
     def keep(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Keep one more call, and drop the oldest that are not needed."""
         tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         size = max((len(tensor) for tensor in tensors[:1] if tensor.dim()), default=1)
-        self._calls.append((args, kwargs, size, [(tensor, tensor._version) for tensor in tensors]))
+        autocast = (self._device, torch.get_autocast_dtype(self._device))
+        self._calls.append(
+            Call(
+                args,
+                kwargs,
+                size,
+                tuple((tensor, tensor._version) for tensor in tensors),
+                autocast if torch.is_autocast_enabled(self._device) else None,
+            )
+        )
         self._samples += size
-        while len(self._calls) > _BATCHES or self._samples - self._calls[0][2] >= _SAMPLES:
-            self._samples -= self._calls.popleft()[2]
+        while len(self._calls) > _BATCHES or self._samples - self._calls[0].samples >= _SAMPLES:
+            self._samples -= self._calls.popleft().samples
 
-    def calls(self) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-        """Return (args, kwargs) of the calls, the oldest first."""
-        return [
-            (args, kwargs)
-            for args, kwargs, _, tensors in self._calls
-            if all(tensor._version == version for tensor, version in tensors)
-        ]
+    def calls(self) -> list[Call]:
+        """Return the calls, the oldest first."""
+        return [call for call in self._calls if call.unchanged]
 
 
 def call_with(network: nn.Module, batch: Any) -> Any:
