@@ -6,13 +6,14 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.errors import InvalidInput
-from isthmus.partitions.partition import Indices
+from isthmus.partitions.partition import Indices, Partition, random_partition
 from isthmus.randomness import generator
 
 Scenarios = Mapping[str, NDArray[Any]]
@@ -158,6 +159,12 @@ class Law(ABC):
                 row[first + units] = True
             first += axis.size
         return masks
+
+
+@lru_cache(maxsize=256)
+def first_partition(axis: Axis, workers: int, seed: int) -> Partition:
+    """Return the random partition of round 0, for the laws whose pieces stay; drawn once, as they ask every round."""
+    return random_partition(axis.size, workers, axis.generator(seed))
 
 
 def alike(axes: Sequence[Axis], workers: int) -> Scenarios:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from isthmus.partitions.law import Axis, Law, Scenarios, alike
-from isthmus.partitions.partition import Indices, random_partition
+from isthmus.partitions.law import Axis, Law, Scenarios, alike, first_partition
+from isthmus.partitions.partition import Indices
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Rolling(Law):
     def units(self, axis: Axis, workers: int, seed: int, round: int) -> Sequence[Indices]:
         """Return the blocks of round 0, passed on as the colour says."""
         steps = 0 if axis.colour == 0 else round // workers ** (axis.colour - 1)
-        return random_partition(axis.size, workers, axis.generator(seed)).rotated(steps % workers).blocks
+        blocks = first_partition(axis, workers, seed).blocks
+        return [blocks[(worker + steps) % workers] for worker in range(workers)]
 
     def period(self, axes: Sequence[Axis], workers: int, seed: int) -> int | None:
         """Return n^c, c the largest colour."""

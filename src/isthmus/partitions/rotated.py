@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from isthmus.partitions.law import Axis, Law, Scenarios
-from isthmus.partitions.partition import Indices, random_partition
+from isthmus.partitions.law import Axis, Law, Scenarios, first_partition
+from isthmus.partitions.partition import Indices
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Rotated(Law):
 
     def units(self, axis: Axis, workers: int, seed: int, round: int) -> Sequence[Indices]:
         """Return the blocks of round 0, passed on ``round`` times."""
-        return random_partition(axis.size, workers, axis.generator(seed)).rotated(round).blocks
+        blocks = first_partition(axis, workers, seed).blocks
+        return [blocks[(worker + round) % workers] for worker in range(workers)]
 
     def period(self, axes: Sequence[Axis], workers: int, seed: int) -> int | None:
         """Return n."""

@@ -60,7 +60,9 @@ class Recent:
 
     def keep(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Keep one more call, and drop the oldest that are not needed."""
-        tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        plain = not kwargs and all(type(argument) is Tensor for argument in args)  # done every step, so the fast way
+        leaves = args if plain else pytree.tree_leaves((args, kwargs))
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         size = max((len(tensor) for tensor in tensors[:1] if tensor.dim()), default=1)
         autocast = (self._device, torch.get_autocast_dtype(self._device))
         self._calls.append(
