@@ -15,7 +15,6 @@ from torch.optim import Optimizer
 from torch.utils.data import Subset
 
 from isthmus.errors import InvalidInput, WorkerError, check_choice, check_integer
-from isthmus.nets.exported import read_state
 from isthmus.nets.norms import recalibrate
 from isthmus.nets.verify import Verdict
 from isthmus.partitions import Law
@@ -480,14 +479,13 @@ class Training:
 
     def _settings(self) -> dict[str, object]:
         """What must be the same on all workers."""
-        entries = read_state(self._network.skeleton())
         return {
             "strategy": self.strategy.record(),
             "local_steps": self.local_steps,
             "seed": self._seed,
             "cut": self._network.cut,
             "keep_state": self._keep_state,
-            "network": [(entry.name, entry.shape, str(entry.dtype), entry.trained) for entry in entries.values()],
+            "network": self._network.outline,
         }
 
     def _identity(self) -> dict[str, Any]:

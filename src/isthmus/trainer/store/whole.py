@@ -16,6 +16,7 @@ from isthmus.errors import InvalidInput
 from isthmus.nets import scaled
 from isthmus.nets.exported import read_state
 from isthmus.trainer.strategies import Merged
+from isthmus.trainer.task.network import in_evaluation
 
 SUFFIX = ".safetensors"
 
@@ -32,14 +33,9 @@ def ready(merged: Merged, calibrate: Callable[[nn.Module], None], factor: float 
         factor: for the weights whose sums no norm follows.
     """
     scales = {name: scale * factor if name in merged.open else scale for name, scale in merged.scales.items()}
-    modes = {module: module.training for module in merged.model.modules()}
-    try:
-        with buffers_kept(merged.model), scaled(merged.model, scales) as model:
-            calibrate(model)
-            yield model.eval()
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with in_evaluation(merged.model), buffers_kept(merged.model), scaled(merged.model, scales) as model:
+        calibrate(model)
+        yield model.eval()
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,6 +15,7 @@ from torch.utils import _pytree as pytree
 from isthmus.errors import InvalidInput, IsthmusError
 from isthmus.nets import Coupling, trace
 from isthmus.nets.example import Example, call_of, example_of
+from isthmus.nets.exported import read_state
 from isthmus.randomness import derived_seed
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -28,6 +30,7 @@ class Network:
         make: returns it with its initial weights, the same for all who ask.
         skeleton: returns it to look at, without weights where that is possible: on the meta device.
         device: where it is trained.
+        outline: name, shape, type of every parameter and buffer, and whether it is trained: the same on all workers.
         cut: axes to cut instead of the default.
     """
 
@@ -35,6 +38,7 @@ class Network:
     make: Callable[[], nn.Module]
     skeleton: Callable[[], nn.Module]
     device: torch.device
+    outline: tuple[tuple[str, tuple[int, ...], str, bool], ...]
     cut: tuple[str, ...] | None = None
 
     @cached_property
@@ -73,7 +77,8 @@ def given(network: nn.Module, example: Any, cut: Sequence[str] | None = None) ->
     device = _device(network) or torch.device("cpu")
     if device.type == "meta":
         raise InvalidInput("`network` is on the meta device and has no values: pass the function that makes it instead")
-    return Network(described, lambda: network, lambda: network, device, None if cut is None else tuple(cut))
+    axes = None if cut is None else tuple(cut)
+    return Network(described, lambda: network, lambda: network, device, outline_of(network), axes)
 
 
 def made_by(
@@ -121,13 +126,36 @@ def made_by(
     args, kwargs = call_of(example) if example is not None else shown
     on = _device(network)
     described = example_of(network, *((args, kwargs) if on is None else _moved(on, args, kwargs)))
-    return Network(
-        described,
-        lambda: make()[0].to(device),
-        lambda: describe()[0],
-        device,
-        None if cut is None else tuple(cut),
-    )
+    held = [network]  # until it is asked for: a network that had to be built for real is not built again at once
+
+    def real() -> nn.Module:
+        kept = held.pop() if held and on is not None and on.type != "meta" else make()[0]
+        found: nn.Module = kept.to(device)
+        return found
+
+    def skeleton() -> nn.Module:
+        found: nn.Module = held.pop() if held else describe()[0]
+        return found
+
+    axes = None if cut is None else tuple(cut)
+    return Network(described, real, skeleton, device, outline_of(network), axes)
+
+
+@contextmanager
+def in_evaluation(network: nn.Module) -> Iterator[nn.Module]:
+    """Put a network into evaluation mode inside the block; after it every submodule has its own mode again."""
+    modes = {module: module.training for module in network.modules()}
+    try:
+        yield network.eval()
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def outline_of(network: nn.Module) -> tuple[tuple[str, tuple[int, ...], str, bool], ...]:
+    """Return what must be the same of a network on all workers."""
+    entries = read_state(network).values()
+    return tuple((entry.name, entry.shape, str(entry.dtype), entry.trained) for entry in entries)
 
 
 def _checked(made: Any, called: str) -> tuple[nn.Module, Call | None]:

@@ -17,7 +17,7 @@ from isthmus.nets.mlp import MLP, MLPSpec, initialize
 from isthmus.nets.standardize import Standardize
 from isthmus.trainer.config import Own, Perceptron, TrainConfig
 from isthmus.trainer.task.items import item_shares
-from isthmus.trainer.task.network import Network, given, made_by
+from isthmus.trainer.task.network import Network, given, in_evaluation, made_by, outline_of
 from isthmus.trainer.task.objective import Objective, chosen, logits_of, objective_of
 from isthmus.trainer.task.shares import Shares
 from isthmus.trainer.task.tables import Tables, read_tables
@@ -80,7 +80,7 @@ def _perceptron(config: TrainConfig, model: Perceptron, objective: Objective, de
         return network.to(device)
 
     call = example_of(MLP(spec, "meta"), (torch.zeros(2, spec.inputs, device="meta"),), None)
-    network = Network(call, make, lambda: MLP(spec, "meta"), device, config.cut)
+    network = Network(call, make, lambda: MLP(spec, "meta"), device, outline_of(MLP(spec, "meta")), config.cut)
     return Setup(config, tables.shares(call), network, objective)
 
 
@@ -151,8 +151,8 @@ def _check_outputs(setup: Setup, skeleton: nn.Module, tables: Tables) -> None:
     few = np.arange(min(2, data.samples))
     batch = setup.shares.train(setup.shares.parts[0][: len(few)], device).batch(few)
     try:
-        with torch.no_grad():
-            output = skeleton.eval()(*batch.args, **batch.kwargs)
+        with torch.no_grad(), in_evaluation(skeleton) as checked:
+            output = checked(*batch.args, **batch.kwargs)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         said = " ".join(str(error).split())
         if "meta tensor" in said:
@@ -177,8 +177,8 @@ def _check_items(setup: Setup) -> None:
     few = np.arange(min(2, len(shares.parts[0])))
     batch = shares.train(shares.parts[0], device).batch(few)
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            setup.objective.training_loss(skeleton.eval(), batch, shares.parts[0][few])
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), in_evaluation(skeleton) as checked:
+            setup.objective.training_loss(checked, batch, shares.parts[0][few])
     except IsthmusError:
         raise
     except Exception as error:
