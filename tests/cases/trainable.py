@@ -281,3 +281,18 @@ def double() -> tuple[nn.Module, tuple[Any, ...]]:
 
 def frozen() -> tuple[nn.Module, tuple[Any, ...]]:
     return nn.Sequential(nn.Linear(64, 12), nn.Linear(12, 10)).requires_grad_(False), (torch.zeros(2, 64),)
+
+
+class Scalar(nn.Module):
+    """Returns one number for the whole batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(64, 12), nn.Linear(12, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.outer(self.inner(x).relu()).mean()
+
+
+def scalar() -> tuple[nn.Module, tuple[Any, ...]]:
+    return Scalar(), (torch.zeros(2, 64),)

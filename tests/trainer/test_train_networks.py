@@ -249,7 +249,7 @@ def by_hand(setup: Setup) -> torch.nn.Module:
                 positions = batch_at(config.seed, config.step.batch_size, worker, shares[worker].count, step)
                 batch = shares[worker].batch(positions)
                 optimizer.param_groups[0]["lr"] = config.lr_at(step)
-                setup.objective.training_loss(part.module, batch, positions).backward()
+                setup.objective.training_loss(part.module, batch).backward()
                 optimizer.step()
                 optimizer.zero_grad()
         isthmus.merge(whole, parts)
