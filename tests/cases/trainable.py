@@ -125,6 +125,18 @@ def remembered() -> tuple[nn.Module, tuple[Any, ...]]:
     return network, args
 
 
+def quiet() -> tuple[nn.Module, tuple[Any, ...]]:
+    """Draws nothing while it is trained."""
+    return nn.Sequential(nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10)), (torch.zeros(2, 64),)
+
+
+def cut_throughout() -> tuple[nn.Module, tuple[Any, ...]]:
+    """Every parameter that is trained belongs to the one axis that is cut."""
+    network = quiet()[0]
+    network[2].bias.requires_grad_(False)
+    return network, (torch.zeros(2, 64),)
+
+
 _BUILT = 0
 
 
@@ -135,6 +147,14 @@ def unlike() -> tuple[nn.Module, tuple[Any, ...]]:
     network, args = values_while_built()
     with torch.no_grad():
         network[0].bias.fill_(_BUILT)
+    return network, args
+
+
+def bias_of_one() -> tuple[nn.Module, tuple[Any, ...]]:
+    """As ``unlike`` the first time; the same every time."""
+    network, args = values_while_built()
+    with torch.no_grad():
+        network[0].bias.fill_(1)
     return network, args
 
 
@@ -261,3 +281,18 @@ def double() -> tuple[nn.Module, tuple[Any, ...]]:
 
 def frozen() -> tuple[nn.Module, tuple[Any, ...]]:
     return nn.Sequential(nn.Linear(64, 12), nn.Linear(12, 10)).requires_grad_(False), (torch.zeros(2, 64),)
+
+
+class Scalar(nn.Module):
+    """Returns one number for the whole batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(64, 12), nn.Linear(12, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.outer(self.inner(x).relu()).mean()
+
+
+def scalar() -> tuple[nn.Module, tuple[Any, ...]]:
+    return Scalar(), (torch.zeros(2, 64),)

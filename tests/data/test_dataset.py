@@ -79,7 +79,7 @@ CLASSES = np.array([0, 1])
         ({"targets": np.zeros(3, int)}, "got (2, 1) and (3,)"),
         ({"targets": np.zeros((2, 1)), "classes": 0}, "x: targets of a regression must be [m], got (2, 1)"),
         ({"targets": np.array([0.0, 1.0])}, "x: class numbers must be whole numbers, got float64"),
-        ({"targets": np.array([[0], [2]])}, "x: class numbers must be 0..1"),
+        ({"targets": np.array([[0], [2]])}, "x: the target of sample 1 is 2: class numbers must be 0..1"),
         ({"features": ONE, "graph": ring(2)}, "x: with a graph, features must be node numbers [m, 1], got (2, 1) of f"),
         ({"features": np.zeros((2, 2), int), "graph": ring(2)}, "node numbers [m, 1], got (2, 2)"),
         ({"features": np.array([[1], [3]]), "graph": ring(3)}, "x: node numbers must be 0..2, got 3"),

@@ -2,45 +2,66 @@
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from isthmus.trainer.evaluate import Evaluator
-from isthmus.trainer.exchange import Meter
-from isthmus.trainer.executors.serial import step_together
-from isthmus.trainer.loop import make_worker
-from isthmus.trainer.round import Worker
-from isthmus.trainer.samples import Samples
-from isthmus.trainer.setup import set_up
 from torch import Tensor
 
 from isthmus.nets.merge import holders
 from isthmus.nets.mlp import MLP, MLPSpec, initialize, parameter_count
-from isthmus.trainer import TrainConfig
-from isthmus.trainer.strategies import STRATEGIES, Whole
-from isthmus.trainer.strategies.ist import IST
+from isthmus.trainer import configure
+from isthmus.trainer.executors.in_turn import run_in_turn
+from isthmus.trainer.local.loop import Loop
+from isthmus.trainer.strategies.ist import ISTPart
 from isthmus.trainer.strategies.narrow import widest
+from isthmus.trainer.task.network import Network
+from isthmus.trainer.task.setup import Setup, set_up
+from isthmus.trainer.task.shares import batch_at
+from isthmus.trainer.training import Training
 
-CONFIG = TrainConfig(
-    widths=(16, 12), samples=4 * 16 * 13, local_steps=5, batch_size=16, lr=0.1, executor="serial", norm="none"
-)
+SMALL: dict[str, Any] = {
+    "widths": (16, 12), "samples": 4 * 16 * 13, "local_steps": 5, "batch_size": 16, "lr": 0.1, "norm": "none",
+}  # fmt: skip
+CPU = torch.device("cpu")
 
 
-def workers_of(config: TrainConfig) -> list[Worker]:
-    return [make_worker(set_up(config), index, torch.device("cpu")) for index in range(config.workers)]
+def setup_of(**changes: Any) -> Setup:
+    return set_up(configure(**{**SMALL, **changes}), CPU)
 
 
-def run_rounds(config: TrainConfig, rounds: int) -> list[Any]:
-    """All workers of a strategy after some rounds."""
-    strategies = [STRATEGIES[config.strategy](worker) for worker in workers_of(config)]
-    step_together([strategy.start() for strategy in strategies], [Meter() for _ in strategies])
-    for number, steps in itertools.islice(enumerate(config.steps_by_round), rounds):
-        step_together([s.round(number, steps) for s in strategies], [Meter() for _ in strategies])
-    return strategies
+def run_rounds(setup: Setup, rounds: int) -> list[Training]:
+    """All workers' trainings after some rounds: each merged, none ended."""
+    return run_in_turn(_rounds, [(setup, rounds)] * setup.config.workers)
+
+
+def _rounds(setup: Setup, rounds: int) -> Training:
+    config = setup.config
+    training = Training(
+        setup.network,
+        optimizer=config.optimizer.make,
+        strategy=config.strategy,
+        local_steps=config.local_steps,
+        seed=config.seed,
+        keep_state=config.keeps_state,
+    )
+    loop = Loop(config, training, setup.objective, setup.shares.of(training.worker, CPU))
+    for number, steps in enumerate(config.steps_by_round[:rounds]):
+        loop.round(number, steps)
+        training.merge()
+    return training
+
+
+def merged(trainings: list[Training]) -> dict[str, Tensor]:
+    """The weights of the whole network, as worker 0 holds it between rounds."""
+    root = trainings[0]
+    return weights(root._part.merged(root._rounds.state).model)
+
+
+def partition_of(setup: Setup) -> Any:
+    config = setup.config
+    return setup.network.coupling.partition(config.workers, config.seed, 0, config.strategy.dealt)
 
 
 def weights(model: torch.nn.Module) -> dict[str, Tensor]:
@@ -49,10 +70,9 @@ def weights(model: torch.nn.Module) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("law", ["fixed", "rotated", "uniform", "rolling"])
 def test_a_round_changes_what_was_held_and_nothing_else(law: str) -> None:
-    config = dataclasses.replace(CONFIG, law=law)
-    network = set_up(config).network
-    after, before = weights(run_rounds(config, 1)[0].whole().model), weights(network.make())
-    held = holders(network.coupling, network.partition(0))
+    setup = setup_of(law=law)
+    after, before = merged(run_rounds(setup, 1)), weights(setup.network.make())
+    held = holders(setup.network.coupling, partition_of(setup))
     for name, values in after.items():
         owned = torch.from_numpy(held[name] > 0)
         assert torch.equal(values[~owned], before[name][~owned])
@@ -61,10 +81,9 @@ def test_a_round_changes_what_was_held_and_nothing_else(law: str) -> None:
 
 
 def test_cross_blocks_stay_zero_under_block() -> None:
-    config = dataclasses.replace(CONFIG, law="block")
-    state = weights(run_rounds(config, 3)[0].whole().model)
-    partition = set_up(config).network.partition(0)
-    owner = [np.empty(width, dtype=int) for width in config.widths]
+    setup = setup_of(law="block")
+    state, partition = merged(run_rounds(setup, 3)), partition_of(setup)
+    owner = [np.empty(width, dtype=int) for width in SMALL["widths"]]
     for layer in range(2):
         for worker, units in enumerate(partition.held[f"hidden.{layer}"]):
             owner[layer][units] = worker
@@ -75,39 +94,42 @@ def test_cross_blocks_stay_zero_under_block() -> None:
 
 def test_the_last_short_round_is_merged_too() -> None:
     """13 steps in rounds of 5, 5 and 3: at the end the whole model holds every worker's very weights."""
-    config = dataclasses.replace(CONFIG, law="uniform")
-    assert [len(steps) for steps in config.steps_by_round] == [5, 5, 3]
-    strategies = run_rounds(config, 3)
-    whole = weights(strategies[0].whole().model)
-    for strategy in strategies:
-        for name, values in weights(strategy.trained).items():
+    setup = setup_of(law="uniform")
+    assert [len(steps) for steps in setup.config.steps_by_round] == [5, 5, 3]
+    trainings = run_rounds(setup, 3)
+    whole = merged(trainings)
+    for training in trainings:
+        assert isinstance(training._part, ISTPart)
+        for name, values in weights(training.module).items():
             if name != "output.bias":
-                assert torch.equal(strategy._piece.slice(name, whole[name]), values)
-    biases = torch.stack([weights(strategy.trained)["output.bias"] for strategy in strategies])
+                assert torch.equal(training._part._piece.slice(name, whole[name]), values)
+    biases = torch.stack([weights(training.module)["output.bias"] for training in trainings])
     torch.testing.assert_close(whole["output.bias"], biases.mean(dim=0))
 
 
 def test_workers_hold_only_their_piece() -> None:
-    strategies = run_rounds(CONFIG, 1)
-    assert all(isinstance(strategy, IST) and strategy._whole is None for strategy in strategies[1:])
+    trainings = run_rounds(setup_of(), 1)
+    for training in trainings[1:]:
+        assert isinstance(training._part, ISTPart)
+        assert training._part._whole is None
+        assert not training._rounds.state.tensors
     piece = parameter_count(MLPSpec(64, (4, 3), 10, norm="none"))
-    assert [sum(p.numel() for p in strategy.trained.parameters()) for strategy in strategies] == [piece] * 4
+    assert [sum(p.numel() for p in training.module.parameters()) for training in trainings] == [piece] * 4
 
 
 @pytest.mark.parametrize("core", [0.0, 0.3])
 def test_narrow_is_as_wide_as_the_widest_piece(core: float) -> None:
-    config = dataclasses.replace(CONFIG, strategy="narrow", widths=(33, 18), core=core)
-    held = widest(set_up(config).network)
+    setup = setup_of(strategy="narrow", widths=(33, 18), core=core)
+    held = widest(partition_of(setup))
     sizes = [len(held["hidden.0"]), len(held["hidden.1"])]
     assert sizes == ([9, 5] if not core else [16, 9])  # 10 + 6 and 5 + 4 (of 13 over 4)
-    trained = run_rounds(config, 1)[2].trained
-    assert sum(p.numel() for p in trained.parameters()) == parameter_count(MLPSpec(64, tuple(sizes), 10, norm="none"))
+    network = run_rounds(setup, 1)[2].module
+    assert sum(p.numel() for p in network.parameters()) == parameter_count(MLPSpec(64, tuple(sizes), 10, norm="none"))
 
 
 def test_narrow_starts_from_the_weights_of_a_network_built_narrow() -> None:
     """Hidden weights have variance 2 / fan-in and output weights 1 / fan-in, with the fan-in that is left."""
-    config = dataclasses.replace(CONFIG, strategy="narrow", widths=(400, 400), workers=4)
-    state = weights(run_rounds(config, 0)[1].trained)
+    state = weights(run_rounds(setup_of(strategy="narrow", widths=(400, 400)), 0)[1].module)
     for name, fan_in, gain in (("hidden.0", 64, 2.0), ("hidden.1", 100, 2.0), ("output", 100, 1.0)):
         values = state[f"{name}.weight"]
         assert values.shape[1] == fan_in
@@ -117,38 +139,48 @@ def test_narrow_starts_from_the_weights_of_a_network_built_narrow() -> None:
 
 def test_the_data_parallel_gradient_is_that_of_the_big_batch() -> None:
     """One step of 4 workers with 16 samples each equals one step on the 64 samples together (no norm over a batch)."""
-    config = dataclasses.replace(CONFIG, strategy="data-parallel", local_steps=1, samples=64, warmup=0.0)
-    after = weights(run_rounds(config, 1)[0].whole().model)
-    network = set_up(config).network
-    model = network.make()
+    setup = setup_of(strategy="data-parallel", local_steps=1, samples=64, warmup=0.0)
+    after = merged(run_rounds(setup, 1))
+    model = setup.network.make()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True)
-    (sum(worker.loss(network.caller(model), 0) for worker in workers_of(config)) / 4).backward()
+    batches = [first_batch(setup, worker) for worker in range(4)]
+    inputs, targets = (torch.cat([batch[side] for batch in batches]) for side in (0, 1))
+    torch.nn.functional.cross_entropy(model(inputs), targets).backward()
     optimizer.step()
     for name, values in weights(model).items():
         torch.testing.assert_close(after[name], values, rtol=1e-5, atol=1e-6)
 
 
+def first_batch(setup: Setup, worker: int) -> tuple[Tensor, Tensor]:
+    share = setup.shares.of(worker, CPU)
+    positions = batch_at(setup.config.seed, setup.config.step.batch_size, worker, share.count, 0)
+    batch = share.batch(positions)
+    return batch.args[0], batch.targets
+
+
 def test_statistics_are_those_of_the_merged_network() -> None:
-    network = set_up(dataclasses.replace(CONFIG, norm="batch")).network
-    model = network.make()
-    samples = Samples(torch.randn(200, 64), torch.zeros(200, dtype=torch.int64))
-    evaluator = Evaluator(network, samples, samples, samples, False)
-    with evaluator.ready(Whole(model)) as ready:
-        first = ready.hidden[0](samples.features)
+    """The perceptron standardizes within itself; here by constants that do nothing."""
+    inputs = torch.randn(200, 64)
+    training = alone(setup_of(norm="batch", features="raw", workers=1).network)
+    training.recalibrate([inputs])
+    with training.whole() as ready:
+        assert isinstance(ready, MLP)
+        first = ready.hidden[0](inputs)
         torch.testing.assert_close(ready.norms[0].running_mean, first.mean(dim=0), rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(ready.norms[0].running_var, first.var(dim=0), rtol=1e-5, atol=1e-6)
-        tested = ready(samples.features)
-    in_training = initialize(MLP(model.spec), CONFIG.seed).train()
-    torch.testing.assert_close(tested, in_training(samples.features), rtol=2e-2, atol=2e-2)  # 1/m against 1/(m - 1)
+        tested = ready(inputs)
+    in_training = initialize(MLP(ready.spec), 0).train()
+    torch.testing.assert_close(tested, in_training(inputs), rtol=2e-2, atol=2e-2)  # 1/m against 1/(m - 1)
+
+
+def alone(network: Network) -> Training:
+    return Training(network, optimizer=lambda module: torch.optim.SGD(module.parameters(), lr=0.1))
 
 
 def test_scales_of_the_evaluation_leave_the_weights_as_they_were() -> None:
-    strategy = run_rounds(dataclasses.replace(CONFIG, law="block"), 1)[0]
-    whole = strategy.whole()
-    before = {name: values.clone() for name, values in weights(whole.model).items()}
-    samples = workers_of(CONFIG)[0].samples
-    evaluator = Evaluator(set_up(CONFIG).network, samples, samples, samples, True)
-    with evaluator.ready(whole, 2.0) as model:
-        expected = before["output.weight"] * 0.25 * 2.0
-        torch.testing.assert_close(dict(model.named_parameters())["output.weight"].detach(), expected)
-    assert all(torch.equal(values, before[name]) for name, values in weights(whole.model).items())
+    trainings = run_rounds(setup_of(law="block"), 1)
+    before = {name: values.clone() for name, values in merged(trainings).items()}
+    with trainings[0]._show(everywhere=False, factor=2.0) as model:
+        assert model is not None
+        torch.testing.assert_close(weights(model)["output.weight"], before["output.weight"] * 0.25 * 2.0)
+    assert all(torch.equal(values, before[name]) for name, values in merged(trainings).items())

@@ -16,15 +16,17 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-from isthmus.trainer.exchange import Meter, Program, all_gather
-from isthmus.trainer.executors.serial import step_together
 
-from isthmus.errors import WorkerError
+import isthmus
+from cases.objectives import Items, Plain, blobs
+from cases.runs import trained, without_times
+from isthmus.errors import InvalidInput, WorkerError
+from isthmus.partitions import Rotated
 from isthmus.records import read_run
-from isthmus.trainer import TrainConfig, train
-from isthmus.trainer.executors.launcher import launch
-from isthmus.trainer.executors.processes import drive
+from isthmus.strategies import STRATEGIES
+from isthmus.trainer.wire.exchange import all_gather, drive
+from isthmus.trainer.wire.group import join
+from isthmus.trainer.wire.meter import Meter
 
 pytestmark = pytest.mark.processes
 ENDLESS = ["train", "--workers", "3", "--rounds", "100000", "--widths", "32", "16", "--eval-every", "1000"]
@@ -107,35 +109,65 @@ def test_a_run_that_is_cut_short(harm: Any, code: int, status: str, line: str | 
 
 def test_a_worker_that_raises_is_named() -> None:
     with pytest.raises(WorkerError, match=r"^worker 1 failed \(ValueError: the third number is odd\)$"):
-        launch(_fail_on_one, (), 3)
+        isthmus.launch(fail_on_one, workers=3)
 
 
-def test_a_worker_that_raises_is_named_by_the_serial_executor_too() -> None:
-    with pytest.raises(WorkerError, match=r"^worker 1 failed \(ValueError: the third number"):
-        step_together([_odd_program(worker) for worker in range(3)], [Meter() for _ in range(3)])
-
-
-def _fail_on_one() -> None:
-    drive(_odd_program(dist.get_rank()), Meter(), dist.get_rank())
-
-
-def _odd_program(worker: int) -> Program[None]:
-    yield from all_gather(torch.zeros(2), 3)
-    if worker == 1:
+def fail_on_one() -> None:
+    link = join()
+    drive(all_gather(torch.zeros(2), link), link, Meter())
+    if link.index == 1:
         raise ValueError("the third number\nis odd")
-    yield from all_gather(torch.zeros(2), 3)
+    drive(all_gather(torch.zeros(2), link), link, Meter())
 
 
-def test_the_launchers_processes_equal_serial(tmp_path: Path) -> None:
-    config = {"widths": (16,), "rounds": 5, "workers": 3, "strategy": "ist"}
-    launched = train(TrainConfig(**config, out=tmp_path / "launched"))
-    serial = train(TrainConfig(**config, out=tmp_path / "serial", executor="serial"))
-    assert launched is not None
-    assert serial is not None
+def test_bad_input_that_a_worker_finds_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    """A loss of one's own is first called by workers; what it finds wrong is no failure of theirs."""
+    flags = ["--loss", "cases.objectives:picky", "--workers", "2", "--rounds", "2", "--out", str(tmp_path / "run")]
+    done = subprocess.run(
+        [sys.executable, "-m", "isthmus", "train", *flags],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == "isthmus: `data` must hold digits up to 8, got 9\n"
+    assert read_run(tmp_path / "run").status == "failed"
+
+
+def test_a_label_out_of_range_that_a_worker_finds_is_what_python_raises(tmp_path: Path) -> None:
+    inputs, targets = blobs()
+    targets[250] = -3
+    own = {"data": (Items(inputs, targets), Items(*blobs(200, 1))), "model": Plain, "example": (torch.zeros(2, 6),)}
+    with pytest.raises(
+        InvalidInput, match=r"^the target of sample 250 is -3, but the network returns 3 classes, 0\.\.2$"
+    ):
+        isthmus.train(**own, workers=2, batch_size=16, rounds=20, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_launchers_processes_equal_serial(tmp_path: Path, strategy: str) -> None:
+    flags = {"widths": (16,), "rounds": 3, "workers": 2, "strategy": strategy}
+    launched = trained(tmp_path / "launched", **flags, executor="processes")
+    serial = trained(tmp_path / "serial", **flags)
     assert launched.status == serial.status == "finished"
     assert launched.summary["weights_sha256"] == serial.summary["weights_sha256"]
+    assert without_times(launched) == without_times(serial)
     assert all(peak > 0 for peak in launched.summary["measured_peak_bytes"])
-    assert serial.summary["measured_peak_bytes"] == [None] * 3
+    assert serial.summary["measured_peak_bytes"] == [None] * 2
+
+
+def test_objects_go_to_the_launchers_processes(tmp_path: Path) -> None:
+    """A network already made, datasets, a loss and an optimizer, as from a script."""
+    data = (Items(*blobs()), Items(*blobs(200, 1)))
+    own = {"data": data, "model": Plain(), "example": (torch.zeros(2, 6),), "loss": torch.nn.CrossEntropyLoss()}
+    flags = {**own, "workers": 2, "batch_size": 16, "rounds": 3, "optimizer": make_adamw, "law": Rotated()}
+    launched = trained(tmp_path / "launched", **flags, executor="processes")
+    serial = trained(tmp_path / "serial", **flags)
+    assert launched.summary["weights_sha256"] == serial.summary["weights_sha256"]
+
+
+def make_adamw(module: torch.nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(module.parameters(), lr=0.01)
 
 
 def test_torchrun_joins_and_equals_serial(tmp_path: Path) -> None:
@@ -148,8 +180,7 @@ def test_torchrun_joins_and_equals_serial(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)  # only the root prints
-    serial = train(TrainConfig(workers=2, rounds=3, widths=(16,), executor="serial", out=tmp_path / "serial"))
-    assert serial is not None
+    serial = trained(tmp_path / "serial", workers=2, rounds=3, widths=(16,))
     assert summary["weights_sha256"] == serial.summary["weights_sha256"]
     assert read_run(tmp_path / "joined").status == "finished"
 
@@ -158,7 +189,7 @@ def test_torchrun_with_another_number_of_workers_is_refused(monkeypatch: pytest.
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="number of processes torchrun started, 2, got 4"):
-        train(TrainConfig(workers=4, out=tmp_path / "run"))
+        isthmus.train(workers=4, out=tmp_path / "run")
 
 
 def test_a_worker_of_torchrun_ends_without_taking_the_interpreter_apart(tmp_path: Path) -> None:

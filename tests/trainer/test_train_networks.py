@@ -2,77 +2,53 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from isthmus.trainer.account import flops
-from isthmus.trainer.evaluate import Evaluator
-from isthmus.trainer.executors.serial import one_thread
-from isthmus.trainer.layout import digest
-from isthmus.trainer.loop import make_worker
-from isthmus.trainer.round import local_steps
-from isthmus.trainer.samples import Samples
-from isthmus.trainer.setup import set_up
 from safetensors.torch import load_model
 
 import isthmus
+from cases.runs import DIGITS, READER, trained, write_text
 from cases.trainable import ALIVE, Digits, Reader, Settled
 from isthmus.cli import main
-from isthmus.errors import WorkerError
+from isthmus.nets.example import example_of
 from isthmus.nets.merge import zero_cross_blocks
 from isthmus.nets.writes import written
-from isthmus.records import Run, read_run
-from isthmus.trainer import TrainConfig, train
-from isthmus.trainer.strategies import Whole
+from isthmus.randomness import derived_seed
+from isthmus.records import read_run
+from isthmus.strategies import STRATEGIES
+from isthmus.trainer import configure
+from isthmus.trainer.local.flops import flops
+from isthmus.trainer.observe.evaluate import Evaluator
+from isthmus.trainer.task.examples import ArrayExamples, even_pieces
+from isthmus.trainer.task.setup import Setup, set_up
+from isthmus.trainer.task.shares import batch_at
+from isthmus.trainer.training import Training
+from isthmus.trainer.wire.layout import digest
 
-DIGITS = TrainConfig(
-    model="cases.trainable:digits", executor="serial", workers=2, batch_size=16, local_steps=5, samples=640, lr=0.05
-)
-READER = TrainConfig(
-    model="cases.trainable:reader", executor="serial", workers=2, batch_size=8, rounds=2, law="fixed", lr=0.01
-)
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def text(tmp_path: Path) -> str:
-    lines = [f"The {n}th line says that {n} times {n} is {n * n}.\n" for n in range(300)]
-    (tmp_path / "lines.txt").write_text("".join(lines))
-    return f"text:{tmp_path / 'lines.txt'}"
+    return write_text(tmp_path)
 
 
-def trained(folder: Path, config: TrainConfig, **changes: Any) -> Run:
-    run = train(dataclasses.replace(config, out=folder, **changes))
-    assert run is not None
-    return run
-
-
-@pytest.mark.parametrize("changes", [{}, {"strategy": "local-sgd"}, {"scale": "readout"}], ids=str)
-def test_what_is_saved_is_the_users_own_network(tmp_path: Path, changes: dict[str, Any]) -> None:
-    """Loaded into a fresh network of its class, without isthmus, it scores what the run says."""
-    run = trained(tmp_path / "run", DIGITS, **changes)
-    network = Digits()
-    load_model(network, str(tmp_path / "run" / "model.safetensors"))
-    setup = set_up(dataclasses.replace(DIGITS, out=tmp_path / "run", **changes))
-    test = setup.samples(setup.shards.test, torch.device("cpu"))
-    with torch.no_grad():
-        right = network.eval()(test.features).argmax(1) == test.targets
-    assert right.double().mean().item() == run.summary["test_accuracy"]
+def setup_of(**flags: Any) -> Setup:
+    return set_up(configure(**flags), CPU)
 
 
 def test_tied_weights_are_saved_once_and_load_back(tmp_path: Path, text: str) -> None:
-    config = dataclasses.replace(READER, data=text)
-    trained(tmp_path / "run", config)
+    trained(tmp_path / "run", **READER, data=text)
     load_model(Reader(), str(tmp_path / "run" / "model.safetensors"))
 
 
 def test_bytes_of_what_travels(tmp_path: Path, text: str) -> None:
     """All parameters and the buffer that forward writes to go out; frozen ones do not come back; masks go out once."""
-    config = dataclasses.replace(READER, data=text)
-    run = trained(tmp_path / "run", config)
+    run = trained(tmp_path / "run", **READER, data=text)
     width, context, ffn = 16, 12, 24
     frozen = context * width
     whole = 256 * width + 2 * 2 * width + width + width  # embeddings, two norms, biases of out and down
@@ -80,20 +56,20 @@ def test_bytes_of_what_travels(tmp_path: Path, text: str) -> None:
     out, back = 4 * (frozen + whole + cut), 4 * (whole + cut)
     assert [row["sent_bytes"] for row in run.rows[1:]] == [[out, back]] * 2
     assert [row["received_bytes"] for row in run.rows[1:]] == [[back, out]] * 2
-    assert run.rows[0]["sent_bytes"] == [context * context, 0]  # the mask: a byte an entry
+    assert run.rows[0]["sent_bytes"] == [context * context, 0]  # the mask, a byte an entry
     assert run.summary["cut_axes"] == {"qkv": 4, "mlp.1": 24}
 
 
 def test_a_network_from_elsewhere_trains(tmp_path: Path, text: str) -> None:
     """A Llama of the transformers package: keyword arguments, an object as result, values read in forward."""
-    config = dataclasses.replace(READER, model="cases.trainable:llama", data=text, optimizer="adamw", rounds=10)
-    run = trained(tmp_path / "run", config)
+    changes = {"model": "cases.trainable:llama", "data": text, "optimizer": "adamw", "rounds": 10}
+    run = trained(tmp_path / "run", **{**READER, **changes})
     assert set(run.summary["cut_axes"].values()) == {2, 24}  # heads with their keys, feed-forward units
     assert run.rows[-1]["test_loss"] < 0.95 * run.rows[0]["test_loss"]
 
 
 def test_a_network_in_double_precision_is_given_its_numbers_and_counted_by_them(tmp_path: Path) -> None:
-    run = trained(tmp_path / "run", DIGITS, model="cases.trainable:double", law="fixed")
+    run = trained(tmp_path / "run", **{**DIGITS, "model": "cases.trainable:double", "law": "fixed", "lr": 0.3})
     piece = 64 * 6 + 6 + 6 * 10 + 10
     assert run.rows[1]["sent_bytes"] == [8 * piece] * 2
     assert run.rows[-1]["train_loss"] < 0.97 * run.rows[1]["train_loss"]
@@ -101,7 +77,7 @@ def test_a_network_in_double_precision_is_given_its_numbers_and_counted_by_them(
 
 def test_a_network_that_had_to_be_built_for_real_is_dropped_after_the_trace() -> None:
     """So that a worker that is not the root ends up with its piece alone, whatever the factory needs."""
-    setup = set_up(dataclasses.replace(DIGITS, model="cases.trainable:remembered"))
+    setup = setup_of(**{**DIGITS, "model": "cases.trainable:remembered"})
     assert [axis.size for axis in setup.network.coupling.cut_axes] == [12]
     gc.collect()
     assert not list(ALIVE)
@@ -109,56 +85,68 @@ def test_a_network_that_had_to_be_built_for_real_is_dropped_after_the_trace() ->
 
 
 def test_norm_statistics_do_not_travel(tmp_path: Path) -> None:
-    network = set_up(DIGITS).network
+    network = setup_of(**DIGITS).network
     assert written(network.coupling) == {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
-    run = trained(tmp_path / "run", DIGITS, law="fixed")
+    run = trained(tmp_path / "run", **DIGITS, law="fixed")
     parameters = sum(p.numel() for p in network.make().parameters())
     inner = 8 * 9 * 12 + 12 + 12 * 9 * 8  # what one worker lacks half of
     assert run.rows[1]["sent_bytes"][1] == 4 * (parameters - inner // 2)
 
 
-def test_every_step_draws_its_own_dropout(tmp_path: Path) -> None:
+def test_dropout_is_drawn_by_seed_and_the_users_generator_left_alone(tmp_path: Path) -> None:
     """The same seed twice gives the same bits, although both runs start from other states of torch's generator."""
     torch.manual_seed(1)
-    first = trained(tmp_path / "a", DIGITS)
+    first = trained(tmp_path / "a", **DIGITS)
     torch.manual_seed(2)
     before = torch.random.get_rng_state()
-    again = trained(tmp_path / "b", DIGITS)
+    again = trained(tmp_path / "b", **DIGITS)
     assert first.summary["weights_sha256"] == again.summary["weights_sha256"]
     assert torch.equal(before, torch.random.get_rng_state())
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_state_that_stays_makes_rounds_vanish(tmp_path: Path, optimizer: str) -> None:
-    """With one worker nothing is averaged: rounds of 5 steps are one run of 20, as in data-parallel training."""
-    alone = dataclasses.replace(DIGITS, workers=1, samples=16 * 20, optimizer=optimizer, lr=0.01, keep_state=True)
+    """With one worker nothing is averaged: rounds of 5 steps are one run of 20, as in data-parallel training.
+
+    The network draws nothing: what is random in it is keyed by the round.
+    """
+    once = {"workers": 1, "samples": 16 * 20, "optimizer": optimizer, "lr": 0.01, "model": "cases.trainable:quiet"}
+    alone = {**DIGITS, **once}
     digests = {
-        trained(tmp_path / name, alone, **changes).summary["weights_sha256"]
+        trained(tmp_path / name, **{**alone, **changes}).summary["weights_sha256"]
         for name, changes in {
-            "ist": {"strategy": "ist", "law": "fixed"},
-            "local": {"strategy": "local-sgd"},
+            "ist": {"strategy": "ist", "law": "fixed", "keep_state": True},
+            "local": {"strategy": "local-sgd", "keep_state": True},
             "parallel": {"strategy": "data-parallel"},
+            "one round": {"strategy": "local-sgd", "local_steps": 20},
         }.items()
     }
     assert len(digests) == 1
-    restarted = trained(tmp_path / "restarted", alone, strategy="local-sgd", keep_state=False)
+    restarted = trained(tmp_path / "restarted", **alone, strategy="local-sgd", keep_state=False)
     assert restarted.summary["weights_sha256"] not in digests
 
 
 def test_state_starts_anew_where_units_change_hands(tmp_path: Path) -> None:
-    """Under `rotated` two workers never hold the same units twice in a row: keeping state changes nothing."""
+    """Under `rotated` two workers never hold the same units twice in a row: momentum of what is cut starts anew, and
+    keeping it matters only to the parameters that all hold whole. Without these, it changes nothing."""
+    cut_throughout = {**DIGITS, "model": "cases.trainable:cut_throughout", "data": "digits", "law": "rotated"}
     kept, dropped = (
-        trained(tmp_path / str(keep), DIGITS, law="rotated", keep_state=keep).summary["weights_sha256"]
+        trained(tmp_path / f"cut-{keep}", **cut_throughout, keep_state=keep).summary["weights_sha256"]
         for keep in (True, False)
     )
     assert kept == dropped
+    kept, dropped = (
+        trained(tmp_path / f"whole-{keep}", **DIGITS, law="rotated", keep_state=keep).summary["weights_sha256"]
+        for keep in (True, False)
+    )
+    assert kept != dropped
 
 
 def test_a_clipped_gradient_moves_no_further(tmp_path: Path) -> None:
     """Plain SGD, one step of rate 0.05: no worker's weights move further than rate x clip."""
-    config = dataclasses.replace(DIGITS, samples=2 * 16, momentum=0.0, clip=0.01, warmup=0.0, strategy="data-parallel")
-    run = trained(tmp_path / "run", config)
-    before = set_up(dataclasses.replace(config, out=tmp_path / "run")).network.make()
+    one = {"samples": 2 * 16, "momentum": 0.0, "clip": 0.01, "warmup": 0.0, "strategy": "data-parallel"}
+    run = trained(tmp_path / "run", **{**DIGITS, **one})
+    before = setup_of(**{**DIGITS, **one}).network.make()
     after = Digits()
     load_model(after, str(tmp_path / "run" / "model.safetensors"))
     pairs = zip(before.parameters(), after.parameters(), strict=True)
@@ -167,15 +155,21 @@ def test_a_clipped_gradient_moves_no_further(tmp_path: Path) -> None:
     assert moved == pytest.approx(0.05 * 0.01, rel=1e-3)
 
 
-def test_a_network_that_starts_differently_everywhere_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(WorkerError, match="worker 1 starts from other weights than worker 0"):
-        trained(tmp_path / "run", DIGITS, model="cases.trainable:unlike", strategy="local-sgd")
+@pytest.mark.parametrize("strategy", ["local-sgd", "data-parallel", "ist"])
+def test_a_network_that_starts_differently_everywhere_starts_as_on_worker_0(tmp_path: Path, strategy: str) -> None:
+    """Where every worker builds it whole, worker 0 sends its weights to those that start from others."""
+    whole = 4 * (64 * 12 + 12 + 12 * 10 + 10)
+    sent = {
+        name: trained(tmp_path / name, **{**DIGITS, "model": f"cases.trainable:{name}"}, strategy=strategy).rows[0]
+        for name in ("unlike", "bias_of_one")
+    }
+    assert sent["unlike"]["sent_bytes"] == [0 if strategy == "ist" else whole, 0]
+    assert sent["bias_of_one"]["sent_bytes"] == [0, 0]
 
 
 def test_depth_cuts_hold_fewer_blocks_and_keep_the_least(tmp_path: Path) -> None:
     depth = {"model": "cases.trainable:deep", "cut": ("block",), "law": "overlapping", "minimum": 3}
-    config = dataclasses.replace(DIGITS, workers=4, rounds=3, samples=None, **depth)
-    run = trained(tmp_path / "run", config)
+    run = trained(tmp_path / "run", **{**DIGITS, **depth, "workers": 4, "rounds": 3, "samples": None})
     stem, block, head = 64 * 16 + 16, 2 * 16 + 16 * 24 + 24 + 24 * 16 + 16, 16 * 10 + 10
     assert run.summary["worker_parameters"] == [stem + 3 * block + head] * 4
     assert run.summary["model_parameters"] == stem + 4 * block + head
@@ -194,25 +188,24 @@ def test_operations_are_those_of_the_piece() -> None:
 
 def test_a_graph_is_trained_on_its_own_nodes(tmp_path: Path) -> None:
     """No worker sees the label of a node that is not its own, of a test node, or of one held out."""
-    config = TrainConfig(data="sbm", model="cases.trainable:nodes", workers=4, executor="serial", lr=0.01)
-    setup = set_up(config)
-    shares = [setup.shards.train.take(share) for share in setup.shards.shares]
-    seen = [set(part.features[:, 0].tolist()) for part in (*shares, setup.shards.held_out, setup.shards.test)]
+    flags = {"data": "sbm", "model": "cases.trainable:nodes", "workers": 4, "lr": 0.01}
+    shares = setup_of(**flags).shares
+    parts = [*(shares.of(worker, CPU) for worker in range(4)), shares.held_out(CPU), shares.test(CPU)]
+    seen = [set(part.features[:, 0].tolist()) for part in parts]
     assert sum(map(len, seen)) == len(set.union(*seen)) == 2000
-    run = trained(tmp_path / "run", config, optimizer="adamw", rounds=10, law="fixed")
+    run = trained(tmp_path / "run", **flags, optimizer="adamw", rounds=10, law="fixed")
     assert run.summary["test_accuracy"] > 0.5
 
 
 def test_every_sample_is_evaluated_once() -> None:
-    setup = set_up(DIGITS)
-    test = setup.samples(setup.shards.test, torch.device("cpu"))
-    evaluator = Evaluator(setup.network, test, test, test, False)
-    whole = Whole(setup.network.make())
-    found = evaluator(whole)
-    with evaluator.ready(whole) as model:
+    setup = setup_of(**{**DIGITS, "workers": 1})
+    test = setup.shares.test(CPU)
+    training = Training(setup.network, optimizer=setup.config.optimizer.make)
+    found = Evaluator(training, setup.objective, None, False, test, test)()
+    with training.whole() as model:
         expected = torch.nn.functional.cross_entropy(model(test.features).double(), test.targets).item()
     assert found.loss == pytest.approx(expected, rel=1e-6)
-    assert sum(piece.stop - piece.start for piece in test.batches()) == len(test.targets)
+    assert found.targets == test.count == sum(len(piece) for piece in test.pieces())
 
 
 @pytest.mark.parametrize(
@@ -228,55 +221,80 @@ def test_every_sample_is_evaluated_once() -> None:
 def test_a_run_is_cut_steps_and_merge(tmp_path: Path, text: str, changes: dict[str, Any]) -> None:
     """Bit for bit what the public functions give when no piece travels and all networks are held whole."""
     own = {"samples": None, "rounds": 3, "local_steps": 2, "data": text if "reader" in changes["model"] else "digits"}
-    config = dataclasses.replace(DIGITS, **own, **changes)
-    setup = set_up(config)
-    whole, example = setup.network.make(), setup.network.example
+    flags = {**DIGITS, **own, **changes}
+    expected = by_hand(setup_of(**flags))
+    run = trained(tmp_path / "run", **flags, scale="none")  # the digest is that of the exported, scaled weights
+    assert run.summary["weights_sha256"] == digest(dict(expected.named_parameters()))
+
+
+def by_hand(setup: Setup) -> torch.nn.Module:
+    """The whole network after all rounds of plain SGD with Nesterov momentum that starts anew in every one."""
+    config, whole, example = setup.config, setup.network.make(), setup.network.example
     args, kwargs = example.call([torch.zeros(tensor.shape, dtype=tensor.dtype) for tensor in example.tensors])
     coupling = isthmus.trace(whole, args, kwargs, cut=config.cut)
-    if config.law == "block":
-        zero_cross_blocks(whole, coupling, setup.network.partition(0))
-    workers = [make_worker(setup, index, torch.device("cpu")) for index in range(config.workers)]
-    with one_thread():
-        for number, steps in enumerate(config.steps_by_round):
-            partition = setup.network.partition(number)
-            parts = [isthmus.cut(whole, coupling, partition, worker.index) for worker in workers]
-            for worker, part in zip(workers, parts, strict=True):
-                local_steps(part.module, worker, steps, None)
-            isthmus.merge(whole, parts)
-    run = trained(tmp_path / "run", config)
-    assert run.summary["weights_sha256"] == digest(dict(whole.named_parameters()))
+    law = config.strategy.dealt
+    assert law is not None
+    if law.zero_cross_blocks:
+        zero_cross_blocks(whole, coupling, coupling.partition(config.workers, config.seed, 0, law))
+    shares = [setup.shares.of(worker, CPU) for worker in range(config.workers)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for number, steps in enumerate(config.steps_by_round):
+        partition = coupling.partition(config.workers, config.seed, number, law)
+        parts = [isthmus.cut(whole, coupling, partition, worker) for worker in range(config.workers)]
+        for worker, part in enumerate(parts):
+            torch.manual_seed(derived_seed(config.seed, "train/noise", number, worker))
+            optimizer = config.optimizer.make(part.module.train())
+            for step in steps:
+                positions = batch_at(config.seed, config.step.batch_size, worker, shares[worker].count, step)
+                batch = shares[worker].batch(positions)
+                optimizer.param_groups[0]["lr"] = config.lr_at(step)
+                setup.objective.training_loss(part.module, batch).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+        isthmus.merge(whole, parts)
+    torch.set_num_threads(threads)
+    return whole
 
 
-@pytest.mark.parametrize("strategy", ["ist", "narrow", "local-sgd", "data-parallel"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_evaluating_leaves_no_trace_in_training(tmp_path: Path, strategy: str) -> None:
     """However often the root evaluates, the same weights come out, also where forward uses what its buffers hold."""
-    config = dataclasses.replace(DIGITS, model="cases.trainable:settled", strategy=strategy)
-    often, seldom = (trained(tmp_path / str(every), config, eval_every=every).summary for every in (1, 100))
+    flags = {**DIGITS, "model": "cases.trainable:settled", "strategy": strategy}
+    often, seldom = (trained(tmp_path / str(every), **flags, eval_every=every).summary for every in (1, 100))
     assert often["weights_sha256"] == seldom["weights_sha256"]
     assert often["test_loss"] == seldom["test_loss"]
 
 
 def test_frozen_statistics_stay(tmp_path: Path) -> None:
-    trained(tmp_path / "run", DIGITS, model="cases.trainable:settled", strategy="local-sgd")
+    trained(tmp_path / "run", **{**DIGITS, "model": "cases.trainable:settled", "strategy": "local-sgd"})
     network = Settled()
     load_model(network, str(tmp_path / "run" / "model.safetensors"))
     assert torch.equal(network.norm.running_mean, torch.full((12,), 0.25))
     assert torch.equal(network.norm.running_var, torch.full((12,), 2.0))
 
 
-@pytest.mark.parametrize(("count", "length"), [(1, 1), (1000, 1), (1001, 1), (4097, 1), (129, 64), (3, 10_000)])
-def test_samples_go_through_the_network_in_even_pieces(count: int, length: int) -> None:
+@pytest.mark.parametrize(("count", "size"), [(1, 1000), (1000, 1000), (1001, 1000), (4097, 1000), (129, 128), (3, 1)])
+def test_samples_go_through_the_network_in_even_pieces(count: int, size: int) -> None:
     """A last piece of one sample has no deviation, and one of few would count as much as a full one."""
-    samples = Samples(torch.zeros(count, 2), torch.zeros(count, length, dtype=torch.int64))
-    pieces = [list(range(count))[piece] for piece in samples.batches()]
+    pieces = [piece.tolist() for piece in even_pieces(count, size)]
     assert [position for piece in pieces for position in piece] == list(range(count))
     assert max(map(len, pieces)) - min(map(len, pieces)) <= 1
-    assert max(map(len, pieces)) <= max(1, min(1000, 8192 // length))
-    assert sum(len(range(count)[piece]) for piece in samples.batches(5)) == min(5, count)
+    assert max(map(len, pieces)) <= size
+
+
+@pytest.mark.parametrize(("length", "most"), [(1, 1000), (64, 128), (10_000, 1)])
+def test_long_sequences_go_through_the_network_a_few_at_a_time(length: int, most: int) -> None:
+    call = example_of(torch.nn.Identity(), (torch.zeros(2, 1),), None)
+    examples = ArrayExamples(call, torch.zeros(1001, 1), torch.zeros(1001, length, dtype=torch.int64))
+    sizes = [len(piece) for piece in examples.pieces()]
+    assert sum(sizes) == 1001
+    assert max(sizes) <= most < 2 * max(sizes)
+    assert sum(len(piece) for piece in examples.pieces(5)) == 5
 
 
 def test_the_command_trains_a_network_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["--workers", "2", "--rounds", "2", "--executor", "serial", "--cut", "inner"]
+    flags = ["--workers", "2", "--rounds", "2", "--executor", "serial", "--cut", "inner", "--lr", "0.05"]
     main(["train", "--model", "cases.trainable:digits", *flags, "--out", str(tmp_path / "run")])
     assert "cases.trainable:digits on digits: ist, law block, 2 workers" in capsys.readouterr().out
     run = read_run(tmp_path / "run")
@@ -286,7 +304,7 @@ def test_the_command_trains_a_network_of_ones_own(tmp_path: Path, capsys: pytest
 
 def test_the_table_keeps_what_is_sent_once_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The root hands out the narrow network before the first round; in a round it sends what the other sends."""
-    flags = ["--strategy", "narrow", "--workers", "2", "--rounds", "2", "--executor", "serial"]
+    flags = ["--strategy", "narrow", "--workers", "2", "--rounds", "2", "--executor", "serial", "--lr", "0.05"]
     main(["train", "--model", "cases.trainable:digits", *flags, "--out", str(tmp_path / "run")])
     cells = [line.split("│") for line in capsys.readouterr().out.splitlines() if line.count("│") == 3]
     shown = {name.strip(): value.strip() for _, name, value, _ in cells}

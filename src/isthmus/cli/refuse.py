@@ -22,7 +22,7 @@ import tyro
 
 from isthmus.errors import InvalidInput, check_choice
 
-_RULES = {int: "an integer", float: "a number", str: "text", Path: "a path", type(None): "None"}
+_RULES = {int: "an integer", float: "a number", str: "text", Path: "a path"}
 _RULES_FOR_SEVERAL = {int: "integers", float: "numbers", str: "texts", Path: "paths"}
 
 
@@ -98,7 +98,8 @@ class _Refusal:
             return
         flag = argument.lowered.name_or_flags[0]
         if kind == "InvalidChoice":
-            check_choice(flag, event.value, sorted(event.choices, key=lambda one: (one == "None", one == "False")))
+            choices = [one for one in event.choices if one != "None"]
+            check_choice(flag, event.value, sorted(choices, key=lambda one: one == "False"))
         if kind in ("BadValue", "InstantiationFailure"):
             raise InvalidInput(f"`{flag}` must be {rule(argument.field.type_stripped)}, got {self._given(flag)}")
 
@@ -130,14 +131,14 @@ class _Refusal:
 
 
 def rule(kind: Any) -> str:
-    """Return what a value of this type must be, in words.
+    """Return what a value of this type must be, in words; None stands for a flag that is not given.
 
     >>> rule(int), rule(float | None), rule(tuple[int, ...]), rule(Literal["a", "b"] | None), rule(tuple[int, float])
-    ('an integer', 'a number or None', 'integers', "'a', 'b' or None", '2 values (an integer, a number)')
+    ('an integer', 'a number', 'integers', "'a', 'b'", '2 values (an integer, a number)')
     """
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
-        return " or ".join(rule(one) for one in sorted(inner, key=lambda one: one is type(None)))
+        return " or ".join(rule(one) for one in inner if one is not type(None))
     if origin is Literal:
         return ", ".join(map(repr, inner))
     if origin is tuple and inner[-1] is Ellipsis:

@@ -108,8 +108,12 @@ class Dataset:
             return
         if not np.issubdtype(self.targets.dtype, np.integer):
             raise DataError(f"{self.name}: class numbers must be whole numbers, got {self.targets.dtype}")
-        if not (self.targets.min() >= 0 and self.targets.max() < self.classes):
-            raise DataError(f"{self.name}: class numbers must be 0..{self.classes - 1}")
+        outside = np.argwhere((self.targets < 0) | (self.targets >= self.classes))
+        if len(outside):
+            sample, value = outside[0, 0], self.targets[tuple(outside[0])]
+            raise DataError(
+                f"{self.name}: the target of sample {sample} is {value}: class numbers must be 0..{self.classes - 1}"
+            )
         object.__setattr__(self, "targets", self.targets.astype(np.int64, copy=False))
 
     def _check_nodes(self, graph: Graph) -> None:

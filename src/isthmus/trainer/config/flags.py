@@ -98,9 +98,13 @@ def command(config: TrainConfig) -> list[str] | None:
     own += (config.model.model,) if isinstance(config.model, Own) else ()
     if isinstance(config.optimizer, OwnOptimizer) or any(not isinstance(each, str | None) for each in own):
         return None
+    if isinstance(config.model, Own) and config.model.example is not None:
+        return None
     values = record(config)
     for name in ("rounds" if config.samples is not None else "samples", "law_label", "law_meaning"):
         values.pop(name, None)
+    if not _named(config.strategy) or not set(values) <= set(FLAGS):  # or has numbers that no flag sets
+        return None
     words = ["isthmus", "train"]
     for name, value in values.items():
         if value is None or (name == "keep_state" and not config.strategy.restarts):
@@ -108,6 +112,14 @@ def command(config: TrainConfig) -> list[str] | None:
         words.append(f"--{name.replace('_', '-')}")
         words += [str(each) for each in (value if isinstance(value, list | tuple) else [value])]
     return words
+
+
+def _named(strategy: Strategy) -> bool:
+    """Return whether the command line finds a strategy and its law by their names."""
+    law = strategy.dealt
+    module, _, kind = ("", "", "") if law is None else law.name.partition(":")
+    found = law is None or law.name in LAWS or (module != "__main__" and kind.isidentifier())
+    return found and STRATEGIES.get(strategy.name) is type(strategy)
 
 
 def _model(given: Mapping[str, Any]) -> Perceptron | Own:
@@ -121,8 +133,8 @@ def _model(given: Mapping[str, Any]) -> Perceptron | Own:
 def _strategy(given: Mapping[str, Any]) -> Strategy:
     named = given.get("strategy", "ist")
     if isinstance(named, Strategy):
-        own = _DEALING if given.get("scale") == "readout" else (*_DEALING, "scale")
-        _refuse(given, own, "beside a strategy object")
+        searched = given.get("scale") == "readout" and hasattr(named, "scale")
+        _refuse(given, _DEALING if searched else (*_DEALING, "scale"), "beside a strategy object")
         return named
     kind = STRATEGIES[check_choice("strategy", named, STRATEGIES)]
     fields = {field.name for field in dataclasses.fields(kind)}

@@ -17,7 +17,8 @@ def flops(work: Callable[[], Result]) -> tuple[Result, int]:
     Products, convolutions and attention are counted as they are executed, forward and backward; norms, activations and
     the optimizer are not.
 
-    >>> network, x = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), torch.zeros(1, 3)
+    >>> from torch.nn import Linear, Sequential
+    >>> network, x = Sequential(Linear(3, 4), Linear(4, 2)), torch.zeros(1, 3)
     >>> flops(lambda: network(x).sum().backward())[1]  # 2 * (2 * 12 + 3 * 8): the input needs no gradient
     96
     """

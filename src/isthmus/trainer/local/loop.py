@@ -89,7 +89,7 @@ class Loop:
         batch = self.share.batch(positions)
 
         with autocast(config.step.autocast, self.training.device):
-            loss = self.objective.training_loss(module, batch, positions)
+            loss = self.objective.training_loss(module, batch)
         (loss / config.step.accumulate if config.step.accumulate > 1 else loss).backward()
         return loss.detach()
 

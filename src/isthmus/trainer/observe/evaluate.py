@@ -81,7 +81,7 @@ class Evaluator:
             batch = examples.batch(positions)
             with autocast(self.kind, self.training.device):
                 output = model(*batch.args, **batch.kwargs)
-            one, size, correct = self.objective.tested(output, batch, positions)
+            one, size, correct = self.objective.tested(output, batch)
             loss, right, count = loss + one, right + correct, count + size
             if self.objective.metric is not None:
                 seen.append((detached(output), batch.targets))

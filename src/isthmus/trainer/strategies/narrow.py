@@ -7,8 +7,9 @@ from contextlib import ExitStack
 from torch import Tensor
 
 from isthmus.nets import Coupling, NetPartition, scaled, scaling
+from isthmus.nets.laws import given
 from isthmus.nets.subnetwork import build, named_state
-from isthmus.partitions import Indices, Uniform
+from isthmus.partitions import Indices
 from isthmus.strategies import Narrow
 from isthmus.trainer.store.pieces import Pieces
 from isthmus.trainer.strategies.interface import State, Worker
@@ -50,6 +51,6 @@ def widest(partition: NetPartition) -> dict[str, Indices]:
 def fan_in_factors(coupling: Coupling, held: dict[str, Indices]) -> dict[str, Tensor]:
     """Return for every weight that sums over cut units sqrt(all entries summed over / those that are left)."""
     units = coupling.select([axis for axis in coupling.cut_axes if axis.atom is not None])
-    alone = NetPartition(1, Uniform(), 0, 0, {axis.name: (held[axis.name],) for axis in units.cut_axes})
+    alone = given({axis.name: (held[axis.name],) for axis in units.cut_axes})
     shares = scaling(units, alone, "eval").evaluation
     return {name: share.double().mean().rsqrt().reshape([1] * share.dim()) for name, share in shares.items()}

@@ -31,12 +31,14 @@ class Batch:
     Attributes:
         args, kwargs: of the call.
         targets: what a loss compares the output with; None where the network is given it itself.
+        numbers: of the examples in the data they come from, for messages.
         outputs: which outputs are meant, where a network is given more than the batch (a graph).
     """
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     targets: Any
+    numbers: Positions
     outputs: Tensor | None = None
 
 
@@ -87,8 +89,8 @@ class ArrayExamples:
         index = torch.from_numpy(positions).to(self.targets.device)
         targets, features = self.targets[index], self.features[index]
         if self.graph is None:
-            return Batch(*self.call.call([features]), targets)
-        return Batch(*self.call.call(self.graph), targets, features.reshape(-1))
+            return Batch(*self.call.call([features]), targets, positions)
+        return Batch(*self.call.call(self.graph), targets, positions, features.reshape(-1))
 
     def pieces(self, most: int | None = None) -> Iterator[Positions]:
         """Yield positions in even pieces; a graph goes through the network as a whole, so its nodes are one."""
@@ -126,15 +128,16 @@ class ItemExamples:
         Raises:
             InvalidInput: a batch that is neither a pair nor a dictionary.
         """
-        made = self.collate([self.items[int(self.chosen[position])] for position in positions])
+        numbers = self.chosen[positions]
+        made = self.collate([self.items[int(number)] for number in numbers])
         moved = pytree.tree_map(lambda leaf: leaf.to(self.device) if isinstance(leaf, Tensor) else leaf, made)
         if isinstance(moved, Mapping):
-            return Batch((), dict(moved), moved.get("labels"))
+            return Batch((), dict(moved), moved.get("labels"), numbers)
         if isinstance(moved, (tuple, list)) and len(moved) == 2:
             inputs, targets = moved
             if isinstance(inputs, Mapping):
-                return Batch((), dict(inputs), targets)
-            return Batch(tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,), {}, targets)
+                return Batch((), dict(inputs), targets, numbers)
+            return Batch(tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,), {}, targets, numbers)
         raise InvalidInput(
             "a batch of `data` must be (input, target) or a dictionary of named arguments, got "
             f"{type(made).__name__}{f' of {len(made)}' if isinstance(made, (tuple, list)) else ''}"

@@ -28,28 +28,28 @@ class Objective:
     loss: Callable[[Any, Any], Tensor] | None = None
     metric: Callable[[Any, Any], Any] | None = None
 
-    def training_loss(self, network: Callable[..., Any], batch: Batch, positions: Positions) -> Tensor:
+    def training_loss(self, network: Callable[..., Any], batch: Batch) -> Tensor:
         """Return the mean loss of a network on a batch.
 
         Raises:
             InvalidInput: output and targets that the loss cannot take; names the sample where one is to blame.
         """
         output = network(*batch.args, **batch.kwargs)
-        return self._mean(chosen(output, batch), batch, positions)
+        return self._mean(chosen(output, batch), batch)
 
-    def tested(self, output: Any, batch: Batch, positions: Positions) -> tuple[float, int, float]:
+    def tested(self, output: Any, batch: Batch) -> tuple[float, int, float]:
         """Return the loss summed over targets, their number, and how many are right (nan without class numbers)."""
         output, targets = chosen(output, batch), batch.targets
         own = _own_loss(output)
         if self.loss is None and own is None:
-            logits, wanted = _flat(logits_of(output), targets, positions)
-            total = functional.cross_entropy(logits.double(), wanted, reduction="sum").item()
+            logits, wanted = _flat(logits_of(output), targets)
+            total = _cross_entropy(logits.double(), wanted, batch, "sum").item()
             return total, len(wanted), float((logits.argmax(dim=1) == wanted).sum())
-        count = targets.numel() if isinstance(targets, Tensor) else len(positions)
-        mean = self._mean(output, batch, positions)
+        count = targets.numel() if isinstance(targets, Tensor) else len(batch.numbers)
+        mean = self._mean(output, batch)
         return float(mean) * count, count, _right(output, targets)
 
-    def _mean(self, output: Any, batch: Batch, positions: Positions) -> Tensor:
+    def _mean(self, output: Any, batch: Batch) -> Tensor:
         if self.loss is not None:
             value = self.loss(output, batch.targets)
             if not isinstance(value, Tensor) or value.dim() != 0:
@@ -59,11 +59,7 @@ class Objective:
         own = _own_loss(output)
         if own is not None:
             return own
-        logits, targets = _flat(logits_of(output), batch.targets, positions)
-        try:
-            return functional.cross_entropy(logits, targets)
-        except IndexError:
-            raise _out_of_range(logits, targets, positions) from None
+        return _cross_entropy(*_flat(logits_of(output), batch.targets), batch, "mean")
 
 
 def objective_of(loss: Any, metric: Any) -> Objective:
@@ -97,7 +93,7 @@ def chosen(output: Any, batch: Batch) -> Any:
     return output if batch.outputs is None else logits_of(output)[batch.outputs]
 
 
-def _flat(logits: Tensor, targets: Any, positions: Positions) -> tuple[Tensor, Tensor]:
+def _flat(logits: Tensor, targets: Any) -> tuple[Tensor, Tensor]:
     """Return logits [k, classes] and class numbers [k].
 
     Raises:
@@ -122,13 +118,25 @@ def _flat(logits: Tensor, targets: Any, positions: Positions) -> tuple[Tensor, T
     return logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)
 
 
-def _out_of_range(logits: Tensor, targets: Tensor, positions: Positions) -> InvalidInput:
-    classes, each = logits.shape[1], max(1, len(targets) // max(1, len(positions)))
+def _cross_entropy(logits: Tensor, targets: Tensor, batch: Batch, reduction: str) -> Tensor:
+    """Return the cross-entropy of logits [k, classes].
+
+    Raises:
+        InvalidInput: a class number that is none; names the sample.
+    """
+    try:
+        return functional.cross_entropy(logits, targets, reduction=reduction)
+    except IndexError:
+        raise _out_of_range(logits, targets, batch.numbers) from None
+
+
+def _out_of_range(logits: Tensor, targets: Tensor, numbers: Positions) -> InvalidInput:
+    classes, each = logits.shape[1], max(1, len(targets) // max(1, len(numbers)))
     bad = ((targets < 0) | (targets >= classes)).nonzero()
     if not len(bad):
         return InvalidInput("the loss fails: an index is out of range")
     first = int(bad[0])
-    sample = int(positions[min(first // each, len(positions) - 1)])
+    sample = int(numbers[min(first // each, len(numbers) - 1)])
     return InvalidInput(
         f"the target of sample {sample} is {int(targets[first])}, but the network returns {classes} classes, "
         f"0..{classes - 1}"

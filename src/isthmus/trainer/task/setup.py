@@ -12,10 +12,11 @@ from torch import nn
 
 from isthmus.errors import InvalidInput, IsthmusError
 from isthmus.factories import load_factory
-from isthmus.nets.example import example_of
+from isthmus.nets.example import Example, example_of
 from isthmus.nets.mlp import MLP, MLPSpec, initialize
 from isthmus.nets.standardize import Standardize
 from isthmus.trainer.config import Own, Perceptron, TrainConfig
+from isthmus.trainer.task.examples import Batch
 from isthmus.trainer.task.items import item_shares
 from isthmus.trainer.task.network import Network, given, in_evaluation, made_by, outline_of
 from isthmus.trainer.task.objective import Objective, chosen, logits_of, objective_of
@@ -176,9 +177,11 @@ def _check_items(setup: Setup) -> None:
     device = next(skeleton.parameters()).device
     few = np.arange(min(2, len(shares.parts[0])))
     batch = shares.train(shares.parts[0], device).batch(few)
+    if setup.config.strategy.cuts:
+        _check_call(network.example, batch)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]), in_evaluation(skeleton) as checked:
-            setup.objective.training_loss(checked, batch, shares.parts[0][few])
+            setup.objective.training_loss(checked, batch)
     except IsthmusError:
         raise
     except Exception as error:
@@ -186,3 +189,13 @@ def _check_items(setup: Setup) -> None:
         if "meta" in said:
             return
         raise InvalidInput(f"`model` cannot be run on a batch of `data`: {type(error).__name__}: {said}") from error
+
+
+def _check_call(example: Example, batch: Batch) -> None:
+    """Refuse an example call that batches do not fit."""
+    for shown, called in zip(example.tensors, example.tensors_of(batch.args, batch.kwargs), strict=True):
+        if shown.dim() != called.dim():
+            raise InvalidInput(
+                f"`example` must be a call with a batch, as `data` gives a tensor of shape {tuple(called.shape)}, "
+                f"got one of shape {tuple(shown.shape)}: does it lack a batch dimension?"
+            )

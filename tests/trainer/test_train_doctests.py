@@ -1,0 +1,36 @@
+"""The examples in the docstrings of the trainer and of what it is configured by."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import isthmus.strategies
+import isthmus.trainer
+from isthmus.nets import mlp
+
+MODULES = [
+    *(
+        info.name
+        for package in (isthmus.trainer, isthmus.strategies)
+        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    ),
+    mlp.__name__,
+]
+WITH_EXAMPLES = {
+    "isthmus.nets.mlp",
+    "isthmus.trainer.config.flags",
+    "isthmus.trainer.local.flops",
+    "isthmus.trainer.task.examples",
+    "isthmus.trainer.task.network",
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name: str) -> None:
+    failed, tried = doctest.testmod(importlib.import_module(name))
+    assert failed == 0
+    assert (tried > 0) == (name in WITH_EXAMPLES), "say in WITH_EXAMPLES which modules have examples"
