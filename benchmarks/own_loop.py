@@ -20,8 +20,9 @@ import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim import Optimizer
 
 import isthmus
 from isthmus.progress import progress
@@ -115,7 +116,7 @@ def seconds(function: Callable[[], None]) -> float:
     return time.process_time() - start
 
 
-def loop(module: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor) -> Callable[[int], None]:
+def loop(module: nn.Module, optimizer: Optimizer, x: Tensor, y: Tensor) -> Callable[[int], None]:
     """Return some steps of training, as anybody writes them."""
 
     def run(steps: int) -> None:
@@ -135,7 +136,7 @@ def perceptron(width: int, norm: bool) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(width, 10))
 
 
-def make_optimizer(module: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(module: nn.Module) -> Optimizer:
     """Return SGD with momentum."""
     return torch.optim.SGD(module.parameters(), lr=1e-3, momentum=0.9)
 
