@@ -175,6 +175,19 @@ def branches() -> tuple[nn.Module, tuple[Any, ...]]:
     return Branches(), (torch.zeros(2, 64),)
 
 
+class Choose(nn.Module):
+    """A branch on values in a submodule of another file's network."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.mean() > 0 else -x
+
+
+def inner_branch() -> tuple[nn.Module, tuple[Any, ...]]:
+    inner = nn.Sequential()
+    inner.add_module("choose", Choose())
+    return nn.Sequential(nn.Linear(64, 12), inner, nn.Linear(12, 10)), (torch.zeros(2, 64),)
+
+
 def bare() -> tuple[nn.Module, Any]:
     """The example call is a tensor, not a tuple of one."""
     return too_few()[0], torch.zeros(2, 64)

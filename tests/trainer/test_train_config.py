@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import doctest
 import json
 import subprocess
 import sys
@@ -12,13 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from isthmus.trainer.shards import batch_at, load_shards
 
+import isthmus
+from cases.runs import trained
 from isthmus.cli import main
 from isthmus.errors import InvalidInput, RecordError
-from isthmus.nets import mlp
 from isthmus.records import read_run
-from isthmus.trainer import TrainConfig, account, train
+from isthmus.trainer import TrainConfig, configure
+from isthmus.trainer.config.flags import record
+from isthmus.trainer.task.shares import batch_at
+from isthmus.trainer.task.tables import read_tables
 
 BAD = [
     (["--workers", "0"], "`workers` must be at least 1, got 0"),
@@ -51,8 +52,9 @@ BAD = [
     (["--cut", "heads"], "`cut` must name a kind"),
     (["--model", "cases.trainable"], "`model` must be MODULE:FACTORY"),
     (["--model", "cases.trainable:digit"], "did you mean 'digits'?"),
-    (["--model", "cases.trainable:no_network"], "must return (network, args) or (network, args, kwargs)"),
-    (["--model", "cases.trainable:branches"], "networks that branch on values"),
+    (["--model", "cases.trainable:no_network"], "must return a torch.nn.Module first, got int"),
+    (["--model", "cases.trainable:branches"], "it branches on values in its forward (trainable.py:"),
+    (["--model", "cases.trainable:inner_branch"], "it branches on values in `1.choose` (trainable.py:"),
     (["--model", "cases.trainable:bare"], "args a tuple as in (x,) and kwargs a dictionary, got Tensor and dict"),
     (["--model", "cases.trainable:nothing_to_train"], "must have a parameter that is trained"),
     (["--model", "cases.trainable:breaks"], "`model` 'cases.trainable:breaks' fails: RuntimeError: no such file"),
@@ -61,9 +63,9 @@ BAD = [
     (["--model", "cases.trainable:too_few"], "must return 10 logits for each of 2 targets"),
     (["--model", "cases.trainable:digits", "--cut", "block", "--workers", "2"], "axis 'blocks' has 1 units, too few"),
     (["--model", "cases.trainable:digits", "--workers", "13"], "has 12 units, too few for 13 workers"),
-    (["--model", "cases.trainable:reader"], "samples of shape (12,) in its example call"),
+    (["--model", "cases.trainable:reader"], "`model` takes whole numbers (tokens) in its example call"),
     (["--model", "cases.trainable:frozen"], "must have a parameter that is trained"),
-    (["--model", "cases.trainable:words"], "`model` cannot be run on 'digits'"),
+    (["--model", "cases.trainable:words"], "`model` takes whole numbers (tokens)"),
 ]
 
 
@@ -85,29 +87,29 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     [
         ("ist", {"law": "overlapping", "minimum": 3}, ("overlapping", 3, None)),
         ("narrow", {"law": "overlapping", "minimum": 3}, ("overlapping", 3, None)),
-        ("narrow", {"law": "weighted", "capacities": (1, 1, 1, 5)}, ("weighted", 1, (1, 1, 1, 5))),
-        ("narrow", {"law": "uniform"}, (None, None, None)),
-        ("local-sgd", {"law": "overlapping", "minimum": 3}, (None, None, None)),
+        ("narrow", {"law": "weighted", "capacities": (1, 1, 1, 5)}, ("weighted", None, [1, 1, 1, 5])),
+        ("narrow", {"law": "uniform"}, ("uniform", None, None)),
+        ("local-sgd", {}, (None, None, None)),
     ],
 )
 def test_the_record_says_what_sets_the_size_of_the_network(
     strategy: str, law: dict[str, Any], recorded: tuple[Any, ...]
 ) -> None:
-    """The width of the narrow network follows from a law with shares or a minimum, from the others not."""
-    resolved = TrainConfig(strategy=strategy, **law).resolved()
-    assert (resolved["law"], resolved["minimum"], resolved["capacities"]) == recorded
+    """The narrow network is cut by its law, whichever it is, so its record names it; where nothing is cut, none."""
+    values = record(configure(strategy=strategy, **law))
+    assert (values["law"], values["minimum"], values["capacities"]) == recorded
 
 
 def test_data_that_is_not_finite_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.svm").write_text("0 1:0.5\n1 1:nan\n")
     with pytest.raises(InvalidInput, match=r"bad\.svm, line 2: a value is not a finite number"):
-        train(TrainConfig(data=f"libsvm:{tmp_path / 'bad.svm'}", out=tmp_path / "run"))
+        isthmus.train(data=f"libsvm:{tmp_path / 'bad.svm'}", out=tmp_path / "run")
 
 
 def test_a_taken_folder_is_refused_before_any_worker_starts(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(RecordError, match="is not a run of isthmus"):
-        train(TrainConfig(out=tmp_path))
+        isthmus.train(out=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
@@ -139,15 +141,15 @@ def test_without_torch_one_line_says_what_to_install() -> None:
 
 
 def test_the_budget_counts_samples_over_all_workers() -> None:
-    config = TrainConfig(samples=1000, workers=3, batch_size=10, local_steps=7)
+    config = configure(samples=1000, workers=3, batch_size=10, local_steps=7)
     assert config.steps == 33
     assert [len(steps) for steps in config.steps_by_round] == [7, 7, 7, 7, 5]
     assert [step for steps in config.steps_by_round for step in steps] == list(range(33))
-    assert config.resolved()["samples"] == 990
+    assert record(config)["samples"] == 990
 
 
 def test_the_learning_rate_rises_then_falls_to_zero() -> None:
-    config = TrainConfig(rounds=10, local_steps=10, lr=0.4, warmup=0.1)
+    config = configure(rounds=10, local_steps=10, lr=0.4, warmup=0.1)
     rates = [config.lr_at(step) for step in range(100)]
     assert rates[:10] == pytest.approx([0.04 * k for k in range(1, 11)])
     assert max(rates) == 0.4
@@ -157,22 +159,20 @@ def test_the_learning_rate_rises_then_falls_to_zero() -> None:
 
 
 def test_data_is_really_sharded() -> None:
-    config = TrainConfig(workers=5, batch_size=16)
-    shards = load_shards(config)
-    everything = np.concatenate(shards.shares)
-    assert sorted(everything) == list(range(shards.train.samples))
-    assert shards.train.samples + shards.held_out.samples + shards.test.samples == 1797
-    assert max(map(len, shards.shares)) - min(map(len, shards.shares)) <= 1
+    tables = read_tables(configure(workers=5, batch_size=16))
+    everything = np.concatenate(tables.parts)
+    assert sorted(everything) == list(range(tables.train.samples))
+    assert tables.train.samples + tables.held_out.samples + tables.test.samples == 1797
+    assert max(map(len, tables.parts)) - min(map(len, tables.parts)) <= 1
 
 
 def test_an_epoch_is_a_new_order_without_repetition() -> None:
-    config = TrainConfig(batch_size=10)
-    epochs = [[batch_at(config, 1, 95, step) for step in range(9 * e, 9 * (e + 1))] for e in range(2)]
+    epochs = [[batch_at(0, 10, 1, 95, step) for step in range(9 * e, 9 * (e + 1))] for e in range(2)]
     for epoch in epochs:
         seen = np.concatenate(epoch)
         assert len(set(seen)) == len(seen) == 90
     assert not np.array_equal(np.concatenate(epochs[0]), np.concatenate(epochs[1]))
-    assert not np.array_equal(batch_at(config, 1, 95, 0), batch_at(config, 2, 95, 0))
+    assert not np.array_equal(batch_at(0, 10, 1, 95, 0), batch_at(0, 10, 2, 95, 0))
 
 
 @pytest.mark.parametrize(
@@ -189,8 +189,7 @@ def test_an_epoch_is_a_new_order_without_repetition() -> None:
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
 )
 def test_it_learns_digits(changes: dict[str, Any], least: float, tmp_path: Path) -> None:
-    run = train(TrainConfig(executor="serial", out=tmp_path / "run", rounds=40, **changes))
-    assert run is not None
+    run = trained(tmp_path / "run", rounds=40, **changes)
     assert run.status == "finished"
     assert run.summary["test_accuracy"] >= least
     assert run.rows[0]["test_accuracy"] < 0.5
@@ -218,26 +217,27 @@ def test_a_run_holds_what_readers_expect(tmp_path: Path, capsys: pytest.CaptureF
     assert run.summary["sent_bytes"] == [sum(row["sent_bytes"][worker] for row in run.rows) for worker in range(4)]
     weights = 64 * 4 + 4 * 10
     assert run.summary["flops_per_worker"] == 2 * (3 * weights - 64 * 4) * 4 * 10 * 32
-    parameters = weights + 2 * 4 + 10
-    assert run.summary["worker_parameters"] == [parameters] * 4
-    assert run.summary["worker_memory_bytes"] == [3 * 4 * parameters + 2 * 4 * 4 + 8] * 4  # and the norm's buffers
-    again = dataclasses.replace(TrainConfig(), rounds=4, widths=(16,), executor="serial", out=tmp_path / "run")
-    with pytest.raises(RecordError, match="already holds a run"):
-        train(again)
-    assert train(dataclasses.replace(again, replace=True)) is not None
+    assert run.summary["worker_parameters"] == [weights + 2 * 4 + 10] * 4
+    with pytest.raises(RecordError, match=r"already holds a run: choose another folder, or add --replace"):
+        trained(tmp_path / "run", rounds=4, widths=(16,))
+    assert trained(tmp_path / "run", rounds=4, widths=(16,), replace=True).status == "finished"
 
 
-@pytest.mark.parametrize("module", [mlp, account], ids=lambda module: module.__name__)
-def test_documentation_examples(module: Any) -> None:
-    found = doctest.testmod(module)
-    assert found.attempted > 0
-    assert found.failed == 0
+def test_memory_is_that_of_the_tensors_a_worker_holds(tmp_path: Path) -> None:
+    """Values, gradients and momentum of the piece, its norm's statistics and counter, the constants of the features;
+    worker 0 holds the whole network beside it, whose constants are not shared with the piece's."""
+    run = trained(tmp_path / "run", rounds=2, widths=(16,))
+    piece, whole = (64 * width + 2 * width + width * 10 + 10 for width in (4, 16))
+    buffers, whole_buffers = (4 * 2 * width + 8 + 4 * 2 * 64 for width in (4, 16))
+    held = 3 * 4 * piece + buffers
+    assert run.summary["worker_memory_bytes"] == [held + 4 * whole + whole_buffers, held, held, held]
+    assert run.summary["root_model_bytes"] == 4 * whole + whole_buffers
 
 
 def test_a_law_of_ones_own_is_named_and_recorded_with_its_words() -> None:
-    config = TrainConfig(law="cases.laws:Window", core=0.25)
+    config = configure(law="cases.laws:Window", core=0.25)
     assert config.name == "train-digits-ist-Window-core0.25-4w-seed0"
-    resolved = config.resolved()
-    assert (resolved["law"], resolved["law_label"]) == ("cases.laws:Window", "Window")
-    assert resolved["law_meaning"].startswith("A window of half the units slides on")
-    assert "law_label" not in TrainConfig().resolved()
+    values = record(config)
+    assert (values["law"], values["law_label"]) == ("cases.laws:Window", "Window")
+    assert values["law_meaning"].startswith("A window of half the units slides on")
+    assert "law_label" not in record(TrainConfig())

@@ -82,17 +82,16 @@ class Presence:
         small: Mapping[Atom, Atom],
         held: Sequence[float],
     ) -> Shares:
-        """Return the sum over scenarios of the chance to hold the given atoms' part of every entry, a class each."""
+        """Return the sum over scenarios of the chance to hold the given atoms' part of an entry, for all classes."""
         of = atoms_of(self.axes)
-        total = np.zeros([int(terms.size(term)) for term in dims])
-        for scenario, chance in enumerate(held):
-            entry = np.full((1,) * len(dims), chance)
-            for dim, term in enumerate(dims):
-                inside = {small[a]: self._units[of[a]][scenario].astype(np.float64) for a in atoms[dim]}
-                values = terms.spread(term, inside)
-                entry = entry * values.reshape([-1 if d == dim else 1 for d in range(len(dims))])
-            total += entry
-        return total
+        every = []  # [scenarios, classes] of each dimension
+        for dim, term in enumerate(dims):
+            found = [{small[a]: self._units[of[a]][s].astype(np.float64) for a in atoms[dim]} for s in range(len(held))]
+            chances = [terms.spread(term, inside) if inside else np.ones(1) for inside in found]
+            every.append(np.stack(chances))
+        letters = "abcdefghijklm"[: len(dims)]
+        sums = ",".join(["z", *(f"z{letter}" for letter in letters)])
+        return np.asarray(np.einsum(f"{sums}->{letters}", np.asarray(held), *every, optimize=True))
 
     def _of_blocks(self, name: str) -> Sequence[float]:
         """Return for every scenario the chance to hold the residual blocks that a parameter belongs to."""

@@ -110,6 +110,21 @@ def rebuild(
     return Subnetwork(subnetwork.module, indices, subnetwork.worker, dict(held))
 
 
+def refill(subnetwork: Subnetwork, read: Callable[[str, Held], Tensor]) -> None:
+    """Give a subnetwork other values of the entries it holds; its graphs stay, gradients are dropped.
+
+    Args:
+        subnetwork: to fill.
+        read: returns the slice of a parameter or buffer, from its name and index sets; it becomes the subnetwork's own.
+    """
+    tensors = dict(named_state(subnetwork.module))
+    for name, held in subnetwork.indices.items():
+        tensor, values = tensors[name], read(name, held)
+        tensor.grad = None
+        if tensor.data_ptr() != values.data_ptr():
+            tensor.data = values
+
+
 def named_state(module: nn.Module) -> list[tuple[str, Tensor]]:
     """Return parameters and buffers under every name they have."""
     return [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]

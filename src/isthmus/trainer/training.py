@@ -131,6 +131,7 @@ class Training:
         self.steps = 0
         self._closed = False
         self._most = [0, 0]  # parameters and bytes held
+        self._weighed: set[tuple[int, int]] = set()
         self._calibration: list[Any] | None = None
         self._synchronized = True
         self._drive(self._rounds.train())
@@ -337,6 +338,7 @@ class Training:
             if agreed == Wish.END:
                 break
             self._attend(agreed)
+        self._rounds.state.round = None  # one that nobody has made a step in
         self._closed = True
 
     def __enter__(self) -> Training:
@@ -469,6 +471,9 @@ class Training:
         if not hasattr(self, "optimizer"):
             return
         held = sum(parameter.numel() for parameter in self.module.parameters())
+        if (held, len(self.optimizer.state)) in self._weighed:
+            return
+        self._weighed.add((held, len(self.optimizer.state)))
         kept = self._rounds.state.tensors
         size = held_bytes(self.module, self.optimizer, kept)
         self._most = [max(self._most[0], held), max(self._most[1], size)]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from isthmus.errors import InvalidInput, check_choice
-from isthmus.partitions import LAWS, Law, law_of
+from isthmus.partitions import LAWS, Core, Law, law_of
 from isthmus.strategies import STRATEGIES, Strategy
 from isthmus.trainer.config.evaluation import Evaluation, check_scale
 from isthmus.trainer.config.model import Own, Perceptron
@@ -71,7 +71,8 @@ def record(config: TrainConfig) -> dict[str, Any]:
     values |= _model_record(config.model)
     values |= {"core": 0.0} if config.strategy.cuts else {}
     values |= config.strategy.record()
-    law = config.strategy.dealt
+    dealt = config.strategy.dealt
+    law = dealt.law if isinstance(dealt, Core) else dealt  # the core is recorded beside it
     if law is not None and law.name not in LAWS:  # the report does not know it
         values |= {"law_label": law.label, "law_meaning": law.meaning}
     if evaluation.readout:

@@ -15,7 +15,8 @@ from isthmus.errors import InvalidInput
 
 def interactive() -> bool:
     """Whether the main module has no file that a worker could import: a notebook, a shell, a script from a pipe."""
-    return getattr(sys.modules["__main__"], "__file__", None) is None
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    return file is None or not Path(file).exists()
 
 
 def check_guarded() -> None:

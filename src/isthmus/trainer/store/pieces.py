@@ -33,6 +33,7 @@ class Pieces:
         self.coupling: Coupling = worker.network.coupling
         self.statistics = statistics(self.coupling)
         self._fixed: dict[str, Tensor] = {}
+        self._dealt: _Dealt | None = None
         entries = self.coupling.entries
         living = written(self.coupling) - self.statistics
         self._out = [name for name, entry in entries.items() if entry.is_parameter or name in living]
@@ -67,69 +68,143 @@ class Pieces:
     ) -> Program[dict[str, Tensor]]:
         """Return this worker's piece of what travels, cut out of the whole by worker 0.
 
+        What worker 0 holds itself does not become a message. What it holds all of, and nobody else any, is the whole's
+        own tensor, trained where it is.
+
         Args:
             whole: the network's tensors on worker 0, None elsewhere.
             units: of every cut axis, what each worker holds; None of a worker that holds nothing.
         """
-        worker, entries = self._worker, self.coupling.entries
-        chosen = range(worker.link.workers) if whole is not None else (worker.link.index,)
-        maps = {number: self._map(units[number]) for number in chosen}
-        layouts = {number: layout_of_piece(entries, self._out, index_map) for number, index_map in maps.items()}
-        own = layouts[worker.link.index]
-        slices = None
-        if whole is not None:
-            slices = [_slices(whole, layouts[number], maps[number]) for number in chosen]
+        link, dealt = self._worker.link, self._deal(units)
+        own = _empty() if whole is not None else dealt.out(link.index)
         piece: dict[str, Tensor] = {}
-        for dtype in types_of(entries, self._out):
+        for dtype in types_of(self.coupling.entries, self._out):
             packed = None
-            if slices is not None:
-                packed = [layouts[n].pack(part, dtype, worker.device) for n, part in zip(chosen, slices, strict=True)]
-            expected = torch.empty(own.sizes.get(dtype, 0), dtype=dtype, device=worker.device)
-            flat = yield from scatter(packed, expected, worker.link)
-            piece |= own.unpack(flat)
+            if whole is not None:
+                packed = [self._cut(whole, dealt, number, dtype) for number in range(link.workers)]
+            expected = torch.empty(own.sizes.get(dtype, 0), dtype=dtype, device=self._worker.device)
+            flat = yield from scatter(packed, expected, link)
+            # memory of their own, aligned: a product's last bits hang on where its operands begin
+            piece |= {name: tensor.clone() for name, tensor in own.unpack(flat).items()}
+        if whole is not None and units[link.index] is not None:
+            piece = {name: self._own(whole, dealt, name) for name in dealt.names(link.index, self._out)}
         return piece
 
     def take_back(
         self, whole: Mapping[str, Tensor] | None, piece: Subnetwork | None, units: Sequence[Units | None]
     ) -> Program[None]:
         """Merge all workers' pieces into the whole on worker 0, by who holds what."""
-        worker, entries, here = self._worker, self.coupling.entries, self._worker.link.index
-        chosen = range(worker.link.workers) if whole is not None else (here,)
-        maps = {number: self._map(units[number]) for number in chosen}
-        layouts = {number: layout_of_piece(entries, self._back, index_map) for number, index_map in maps.items()}
+        link, dealt = self._worker.link, self._deal(units)
         state = {} if piece is None else piece.state()
-        for dtype in types_of(entries, self._back):
-            sizes = [layouts[number].sizes.get(dtype, 0) for number in chosen]
-            packed = layouts[here].pack(state, dtype, worker.device)
-            flats = yield from gather(packed, sizes if whole is not None else [0] * worker.link.workers, worker.link)
-            if whole is None:
-                continue
-            with torch.no_grad():
-                parts = [layouts[number].unpack(flat) for number, flat in zip(chosen, flats, strict=True)]
-                for name in self._back:
-                    held = [(p[name], m[name]) for p, m in zip(parts, maps.values(), strict=True) if name in p]
-                    if held:  # of this type, and not in a block that nobody has
-                        merge_into(whole[name], held)
+        for dtype in types_of(self.coupling.entries, self._back):
+            sizes = [0 if whole is None else dealt.back(w).sizes.get(dtype, 0) if w else 0 for w in range(link.workers)]
+            layout = _empty() if whole is not None else dealt.back(link.index)
+            packed = layout.pack(state, dtype, self._worker.device)
+            flats = yield from gather(packed, sizes, link)
+            if whole is not None:
+                parts = [dealt.back(w).unpack(flat) if w else state for w, flat in enumerate(flats)]
+                self._merge(whole, parts, dealt, dtype)
 
     def reader(self, piece: Mapping[str, Tensor], before: Subnetwork | None = None) -> Callable[[str, Held], Tensor]:
         """Return where a subnetwork is built from: the piece, and slices of what does not change.
 
-        Every tensor gets memory of its own: a forward pass that writes to a buffer must not touch a neighbour's.
         Running statistics go on from those of the piece before, where the worker keeps the units.
         """
         kept = {} if before is None else {n: t for n, t in before.state().items() if n in self.statistics}
 
         def read(name: str, held: Held) -> Tensor:
             if name in piece:
-                return piece[name].clone()
+                return piece[name]
             if before is not None and name in kept and same_indices(before.indices[name], held):
-                return kept[name].clone()
+                return kept[name]
             return slice_tensor(self._fixed[name], held)
 
         return read
 
-    def _map(self, units: Units | None) -> IndexMap:
-        return {} if units is None else self.coupling.index_map(units)
+    def _cut(self, whole: Mapping[str, Tensor], dealt: _Dealt, worker: int, dtype: torch.dtype) -> Tensor:
+        """Return the message to a worker; an empty one to the worker itself."""
+        layout = dealt.out(worker) if worker != self._worker.link.index else _empty()
+        names = [name for name, _, kind in layout.entries if kind == dtype]
+        slices = {name: slice_tensor(whole[name].detach(), dealt.maps[worker][name]) for name in names}
+        return layout.pack(slices, dtype, self._worker.device)
+
+    def _own(self, whole: Mapping[str, Tensor], dealt: _Dealt, name: str) -> Tensor:
+        here = self._worker.link.index
+        tensor, held = whole[name].detach(), dealt.maps[here][name]
+        if dealt.alone == here and all(indices is None for indices in held):
+            return tensor
+        return slice_tensor(tensor, held)
+
+    def _merge(
+        self, whole: Mapping[str, Tensor], parts: Sequence[Mapping[str, Tensor]], dealt: _Dealt, dtype: torch.dtype
+    ) -> None:
+        with torch.no_grad():
+            for name in self._back:
+                if self.coupling.entries[name].dtype != dtype:
+                    continue
+                held = [(p[name], dealt.maps[w][name]) for w, p in enumerate(parts) if name in dealt.maps[w]]
+                if held and held[0][0].data_ptr() != whole[name].data_ptr():  # it was not trained where it is
+                    merge_into(whole[name], held)
+
+    def _deal(self, units: Sequence[Units | None]) -> _Dealt:
+        """Return what follows from the units of a round; the same for its opening and its closing."""
+        if self._dealt is None or self._dealt.units is not units:
+            self._dealt = _Dealt(self.coupling, units, self._out, self._back)
+        return self._dealt
+
+
+class _Dealt:
+    """What the units that each worker holds in one round mean for the tensors, worked out when it is asked for."""
+
+    def __init__(
+        self, coupling: Coupling, units: Sequence[Units | None], out: Sequence[str], back: Sequence[str]
+    ) -> None:
+        self.units = units
+        self.maps = _Maps(coupling, units)
+        active = [worker for worker, held in enumerate(units) if held is not None]
+        self.alone = active[0] if len(active) == 1 else None
+        self._entries = coupling.entries
+        self._names = {"out": out, "back": back}
+        self._layouts: dict[tuple[str, int], Layout] = {}
+
+    def names(self, worker: int, names: Sequence[str]) -> list[str]:
+        """Return those of some tensors of which a worker holds anything."""
+        return [name for name in names if name in self.maps[worker]]
+
+    def out(self, worker: int) -> Layout:
+        """Return what a worker is sent."""
+        return self._layout("out", worker)
+
+    def back(self, worker: int) -> Layout:
+        """Return what a worker sends back."""
+        return self._layout("back", worker)
+
+    def _layout(self, way: str, worker: int) -> Layout:
+        key = (way, worker)
+        if key not in self._layouts:
+            self._layouts[key] = layout_of_piece(self._entries, self._names[way], self.maps[worker])
+        return self._layouts[key]
+
+
+class _Maps:
+    """The index sets of every worker; None for all of a dimension, also where a worker holds every unit by number."""
+
+    def __init__(self, coupling: Coupling, units: Sequence[Units | None]) -> None:
+        self._coupling, self._units = coupling, units
+        self._maps: dict[int, IndexMap] = {}
+
+    def __getitem__(self, worker: int) -> IndexMap:
+        if worker not in self._maps:
+            held = self._units[worker]
+            found = {} if held is None else self._coupling.index_map(held)
+            self._maps[worker] = {
+                name: tuple(
+                    None if indices is None or len(indices) == size else indices
+                    for indices, size in zip(each, self._coupling.entries[name].shape, strict=True)
+                )
+                for name, each in found.items()
+            }
+        return self._maps[worker]
 
 
 def same_indices(one: Held, other: Held) -> bool:
@@ -142,8 +217,8 @@ def _equal(one: Indices, other: Indices) -> bool:
     return len(one) == len(other) and bool((one == other).all())
 
 
-def _slices(whole: Mapping[str, Tensor], layout: Layout, index_map: IndexMap) -> dict[str, Tensor]:
-    return {name: slice_tensor(whole[name].detach(), index_map[name]) for name, _, _ in layout.entries}
+def _empty() -> Layout:
+    return Layout(())
 
 
 def _retraced(worker: Worker, whole: nn.Module | None) -> Coupling:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from torch import Tensor, nn
 
 from isthmus.nets import NetPartition, Subnetwork, scaling, zero_cross_blocks
-from isthmus.nets.subnetwork import build, named_state, rebuild
+from isthmus.nets.subnetwork import build, named_state, rebuild, refill
 from isthmus.strategies import IST
 from isthmus.trainer.store.pieces import Pieces, Units, same_indices
 from isthmus.trainer.strategies.interface import Merged, Round, State, Worker
@@ -30,6 +31,7 @@ class ISTPart:
         self._pieces = Pieces(worker)
         self._piece: Subnetwork | None = None
         self._whole: nn.Module | None = None
+        self._dealt: tuple[Round, list[Units | None]] | None = None
         self.changed: frozenset[str] = frozenset()
 
     @property
@@ -98,14 +100,22 @@ class ISTPart:
         return self._pieces.coupling.partition(link.workers, self._worker.seed, number, self._strategy.dealt)
 
     def _units(self, round: Round) -> list[Units | None]:
-        partition = self._partition(round.number)
-        return [partition.of(w) if w in round.active else None for w in range(self._worker.link.workers)]
+        """Return what each worker holds in a round; the same list when it is opened and closed."""
+        if self._dealt is None or self._dealt[0] != round:
+            partition = self._partition(round.number)
+            workers = range(self._worker.link.workers)
+            self._dealt = round, [partition.of(w) if w in round.active else None for w in workers]
+        return self._dealt[1]
 
     def _take(self, read: object, units: Units) -> None:
         """Give the module the worker's new units."""
         before, coupling, index = self._piece, self._pieces.coupling, self._worker.link.index
         if before is None:
             self._piece = build(read, coupling, units, index)  # type: ignore[arg-type]
+            self.changed = frozenset()
+            return
+        if all(np.array_equal(indices, before.held[name]) for name, indices in units.items()):
+            refill(before, read)  # type: ignore[arg-type]
             self.changed = frozenset()
             return
         self._piece = piece = rebuild(before, read, coupling, units)  # type: ignore[arg-type]

@@ -49,11 +49,12 @@ class LocalSGDPart:
     def close(self, state: State, module: nn.Module) -> Program[State]:
         """Take the mean of the weights of all workers that trained."""
         assert state.round is not None
-        parameters = trained_parameters(module)
-        mean = yield from mean_over_workers(parameters, self._worker, state.round.active)
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(mean[name])
+        if self._worker.link.workers > 1:
+            parameters = trained_parameters(module)
+            mean = yield from mean_over_workers(parameters, self._worker, state.round.active)
+            with torch.no_grad():
+                for name, parameter in parameters.items():
+                    parameter.copy_(mean[name])
         return State(state.tensors, state.round.number + 1)
 
     def average(self, state: State, module: nn.Module, active: Sequence[int]) -> Program[None]:

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from isthmus.errors import InvalidInput, IsthmusError
 from isthmus.nets import Coupling, trace
-from isthmus.nets.example import Example, example_of
+from isthmus.nets.example import Example, call_of, example_of
 from isthmus.randomness import derived_seed
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -130,24 +130,6 @@ def made_by(
     )
 
 
-def call_of(example: Any) -> Call:
-    """Return (args, kwargs) of an example call.
-
-    ``(args, kwargs)`` with a tuple and a dictionary is taken as it is; a dictionary is a batch of named arguments;
-    any other tuple or list are the arguments; anything else is the only one.
-
-    >>> call_of((1, 2)), call_of({"x": 1}), call_of(((1,), {"y": 2})), call_of(3)
-    (((1, 2), {}), ((), {'x': 1}), ((1,), {'y': 2}), ((3,), {}))
-    """
-    if isinstance(example, Mapping):
-        return (), dict(example)
-    if not isinstance(example, (tuple, list)):
-        return (example,), {}
-    if len(example) == 2 and isinstance(example[0], (tuple, list)) and isinstance(example[1], Mapping):
-        return tuple(example[0]), dict(example[1])
-    return tuple(example), {}
-
-
 def _checked(made: Any, called: str) -> tuple[nn.Module, Call | None]:
     """Return a network and an example call from what a factory returned."""
     network, *rest = made if isinstance(made, tuple) else (made,)
@@ -159,7 +141,7 @@ def _checked(made: Any, called: str) -> tuple[nn.Module, Call | None]:
     if len(rest) > 2 or not isinstance(args, (tuple, list)) or not isinstance(kwargs, Mapping):
         raise InvalidInput(
             f"{called} must return a network, (network, args) or (network, args, kwargs), args a tuple as in (x,) and "
-            "kwargs a dictionary"
+            f"kwargs a dictionary, got {' and '.join(type(each).__name__ for each in (*rest, kwargs)[:2])}"
         )
     return network, (tuple(args), dict(kwargs))
 

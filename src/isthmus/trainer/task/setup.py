@@ -17,7 +17,7 @@ from isthmus.nets.mlp import MLP, MLPSpec, initialize
 from isthmus.nets.standardize import Standardize
 from isthmus.trainer.config import Own, Perceptron, TrainConfig
 from isthmus.trainer.task.items import item_shares
-from isthmus.trainer.task.network import Network, call_of, given, made_by
+from isthmus.trainer.task.network import Network, given, made_by
 from isthmus.trainer.task.objective import Objective, chosen, logits_of, objective_of
 from isthmus.trainer.task.shares import Shares
 from isthmus.trainer.task.tables import Tables, read_tables
@@ -96,6 +96,8 @@ def _own(config: TrainConfig, model: Own, objective: Objective, device: torch.de
     shape = network.example.tensors[0].shape
     tables = read_tables(config, shape[1] if len(shape) == 2 else None)
     _check_inputs(tables, network)
+    if config.standardizes and (tables.test.graph is not None or not network.example.tensors[0].is_floating_point()):
+        raise InvalidInput(f"`features` has no effect on {config.data!r}: tokens and nodes have no scale")
     front = tables.standardization() if config.standardizes else None
     tables = tables if front is None else tables.standardized(front)
     setup = Setup(config, tables.shares(network.example), network, objective, front)
@@ -105,10 +107,8 @@ def _own(config: TrainConfig, model: Own, objective: Objective, device: torch.de
 
 def _network(config: TrainConfig, model: Own, device: torch.device) -> Network:
     if isinstance(model.model, nn.Module):
-        if model.example is None:
-            raise InvalidInput("`example` must be a call of the network, (args) or (args, kwargs), got none")
         # every worker its own: workers of one process, or of processes that share its memory, would train the same
-        return replace(given(model.model, call_of(model.example), config.cut), make=lambda: deepcopy(model.model))
+        return replace(given(model.model, model.example, config.cut), make=lambda: deepcopy(model.model))
     factory = load_factory(model.model) if isinstance(model.model, str) else model.model
     if not callable(factory):
         raise InvalidInput(f"`model` must be MODULE:FACTORY, a network or a function, got {type(model.model).__name__}")
@@ -128,6 +128,10 @@ def _check_inputs(tables: Tables, network: Network) -> None:
         raise InvalidInput(
             f"`model` must take a batch, [samples, ...], got an example call with a tensor of shape "
             f"{tuple(tensors[0].shape)}: add a batch dimension"
+        )
+    if data.numeric and not tensors[0].is_floating_point():
+        raise InvalidInput(
+            f"`model` takes whole numbers (tokens) in its example call, but those of {data.name!r} are real numbers"
         )
     shape = tuple(tensors[0].shape[1:])
     if data.graph is None and math.prod(shape) != data.dim:

@@ -81,8 +81,6 @@ def read_tables(config: TrainConfig, length: int | None = None) -> Tables:
             f"`data` must have classes to train a classifier, got {config.data!r}, which is a regression: "
             "try digits, breast-cancer or idx:FOLDER"
         )
-    if config.features == "standardized" and not dataset.numeric:
-        raise InvalidInput(f"`features` has no effect on {config.data!r}: tokens and nodes have no scale")
     train, test = train_test(dataset, config.seed)
     most = min(HELD_OUT_MOST, _TARGETS_HELD_OUT // _length(train))
     held_out, rest = split_held_out(train.samples, config.seed, most)
