@@ -13,7 +13,7 @@ from statistics import mean
 from typing import Any
 
 from isthmus.records import Run, is_run, read_run
-from isthmus.trainer import TrainConfig, train
+from isthmus.trainer import train
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Grid:
     """What all variants of one comparison share.
 
     Attributes:
-        setting: of ``TrainConfig``, the same for all variants.
+        setting: flags of ``isthmus train``, the same for all variants.
         rates: learning rates to choose from.
         tuning: what differs while a rate is chosen (seeds, and settings).
         folder: where the runs are.
@@ -50,7 +50,7 @@ class Grid:
             run: Run | None = read_run(out)
         else:
             settings = {**self.setting, **variant, **changes}
-            run = train(TrainConfig(**settings, executor="serial", out=out, replace=True))
+            run = train(**settings, executor="serial", out=out, replace=True)
         assert run is not None
         self.advance(1, name)
         return run

@@ -8,34 +8,60 @@ from __future__ import annotations
 import numpy as np
 import torch
 import tyro
-from isthmus.trainer.evaluate import Evaluator
-from isthmus.trainer.exchange import Meter
-from isthmus.trainer.executors.serial import one_thread, step_together
-from isthmus.trainer.loop import make_worker
-from isthmus.trainer.setup import set_up
+from torch import nn
 
-from isthmus.trainer import TrainConfig
-from isthmus.trainer.strategies import STRATEGIES, Whole
+import isthmus
+from isthmus.nets import recalibrate
+from isthmus.trainer import TrainConfig, configure
+from isthmus.trainer.executors.in_turn import run_in_turn
+from isthmus.trainer.local.loop import Loop
+from isthmus.trainer.task.examples import Batch
+from isthmus.trainer.task.setup import set_up
+
+TESTED, CALIBRATED = 2000, 4096
 
 
 def main(data: str = "idx:/usr/share/datasets/fashion-mnist", samples: int = 12_000, workers: int = 2) -> None:
     """Train, then score the pieces of the last round and the merged network on the first 2,000 test images."""
     for law in ("block", "uniform"):
-        config = TrainConfig(
-            model="examples.networks:resnet", data=data, samples=samples, workers=workers, law=law, lr=0.1
+        config = configure(
+            model="examples.networks:resnet",
+            data=data,
+            features="standardized",
+            samples=samples,
+            workers=workers,
+            law=law,
+            lr=0.1,
         )
-        setup, device = set_up(config), torch.device("cpu")
-        members = [make_worker(setup, index, device) for index in range(workers)]
-        parts = [STRATEGIES["ist"](member) for member in members]
-        step_together([part.start() for part in parts], [Meter() for _ in parts])
+        *alone, merged = run_in_turn(scores, [(config,)] * workers)[0]
+        print(f"{law}: pieces alone {', '.join(f'{score:.1%}' for score in alone)}; merged {merged:.1%}")
+
+
+def scores(config: TrainConfig) -> list[float]:
+    """Be one worker; return the accuracy of every worker's piece, and then, on worker 0, of the merged network."""
+    setup = set_up(config, torch.device("cpu"))
+    settings = {"optimizer": config.optimizer.make, "strategy": config.strategy, "local_steps": config.local_steps}
+    with isthmus.Training(setup.network, seed=config.seed, **settings) as training:
+        share, test = setup.shares.of(training.worker, training.device), setup.shares.test(training.device)
+        loop = Loop(config, training, setup.objective, share)
         for number, steps in enumerate(config.steps_by_round):
-            step_together([part.round(number, steps) for part in parts], [Meter() for _ in parts])
-        test = setup.samples(setup.shards.test.take(np.arange(2000)), device)
-        evaluate = Evaluator(setup.network, members[0].samples, test, test, False)
-        alone = ", ".join(f"{evaluate(Whole(part.trained)).accuracy:.1%}" for part in parts)
-        print(f"{law}: pieces alone {alone}; merged {evaluate(parts[0].whole()).accuracy:.1%}")
+            loop.round(number, steps)
+        training.merge()
+        batches = [share.batch(positions) for positions in share.pieces(CALIBRATED)]
+        tested = [test.batch(positions) for positions in test.pieces(TESTED)]
+        recalibrate(training.module, batches, lambda batch: training.module(*batch.args))
+        alone = [score for (score,) in training.gather(accuracy(training.module, tested))]
+        training.recalibrate([(batch.args, {}) for batch in batches])
+        with training.whole(on="root") as model:
+            return alone if model is None else [*alone, accuracy(model, tested)]
+
+
+def accuracy(network: nn.Module, batches: list[Batch]) -> float:
+    """Return the share of targets that have the largest logit."""
+    network.eval()
+    with torch.no_grad():
+        return float(np.mean(torch.cat([network(*each.args).argmax(1) == each.targets for each in batches]).numpy()))
 
 
 if __name__ == "__main__":
-    with one_thread():
-        tyro.cli(main, description=__doc__)
+    tyro.cli(main, description=__doc__)

@@ -23,7 +23,7 @@ from examples import networks
 from isthmus.progress import progress
 from isthmus.records import Run
 
-FASHION = "idx:/usr/share/datasets/fashion-mnist"
+IMAGES = {"data": "idx:/usr/share/datasets/fashion-mnist", "features": "standardized"}
 TEXT = "text:/usr/share/doc/anarchism/markdown"
 CORE = {"core": 0.25}
 LAST = {"eval_every": 10**6}  # evaluate before the first round and after the last
@@ -61,7 +61,7 @@ class Comparison:
     """One network, its data and the variants.
 
     Attributes:
-        setting: of ``TrainConfig``.
+        setting: flags of ``isthmus train``.
         rates: learning rates to choose from.
         variants: by name.
         seeds: number of seeds.
@@ -77,12 +77,12 @@ class Comparison:
 
 COMPARISONS = {
     "cnn": Comparison(
-        {"model": "examples.networks:cnn", "data": FASHION, "samples": 80_000, "batch_size": 32, **LAST},
+        {"model": "examples.networks:cnn", **IMAGES, "samples": 80_000, "batch_size": 32, **LAST},
         (0.1, 0.3, 1.0),
         WIDTH,
     ),
     "resnet": Comparison(
-        {"model": "examples.networks:resnet", "data": FASHION, "samples": 40_000, "batch_size": 32, **LAST},
+        {"model": "examples.networks:resnet", **IMAGES, "samples": 40_000, "batch_size": 32, **LAST},
         (0.1, 0.3),
         {
             **WIDTH,

@@ -1,5 +1,6 @@
 """Progress: one living line on a terminal, plain lines now and then anywhere else."""
 
+import itertools
 import os
 import pty
 import re
@@ -58,6 +59,17 @@ def test_lines_come_after_two_seconds_then_every_five_then_more_rarely(capsys: p
     assert pauses[0] == pytest.approx(5.0, abs=0.11)
     assert all(later >= before - 0.11 for before, later in pairwise(pauses))
     assert max(pauses) == pytest.approx(30.0, abs=0.11)
+
+
+def test_a_part_of_other_work_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = itertools.count(0, 100).__next__
+    with progress("whole", 9, clock) as advance:
+        with progress("part", 9, clock) as advance_part:
+            advance_part()
+        advance()
+    with progress("next", 9, clock) as advance:
+        advance()
+    assert [line.partition(":")[0] for line in capsys.readouterr().err.splitlines()] == ["whole", "next"]
 
 
 def test_a_helping_process_says_nothing() -> None:

@@ -16,15 +16,19 @@ from typing import Any, get_type_hints
 import numpy as np
 
 import isthmus.data
+import isthmus.trainer.strategies
 from cases.compressors import ALL as COMPRESSORS
 from cases.data import SOURCES
 from cases.lab import BOUNDS, SKETCHES, random_quadratic
 from cases.methods import BUILDERS, averaged, degenerate
+from isthmus import strategies, trainer
 from isthmus.data import Dataset, sources
 from isthmus.lab import compressors, methods, rates, settings, sketches, theory
 from isthmus.lab.compare import ROSTER, Comparison
 from isthmus.lab.problems import random_quadratic as random_problem
 from isthmus.lab.sketches import SampledSketch
+from isthmus.strategies import STRATEGIES, Strategy
+from isthmus.trainer.strategies import PARTS, Part
 
 ROW = "add a row to {} in tests/cases/{}.py"
 
@@ -110,6 +114,20 @@ def test_every_bound_of_a_method_is_known_and_its_method_tested() -> None:
     judged = set(rates.bounds.registry) - {object}
     assert judged == set(rates.largest_stepsize.registry) - {object}
     assert judged <= {type(build(3, 6)) for build in BUILDERS.values()}, ROW.format("BUILDERS", "methods")
+
+
+def test_every_strategy_is_registered_and_can_run() -> None:
+    found = {kind for kind in public(strategies, type) if issubclass(kind, Strategy) and kind is not Strategy}
+    assert found == set(STRATEGIES.values()), "add a row to STRATEGIES in strategies/choose.py"
+    assert {kind.__name__ for kind in found} <= set(strategies.__all__), "export it in strategies/__init__.py"
+    assert found == set(PARTS), "add a row to PARTS in trainer/strategies/__init__.py"
+    assert all(kind.name == name for name, kind in STRATEGIES.items())
+    assert len({kind.color.lower() for kind in found}) == len(found), "every strategy has a colour of its own"
+
+
+def test_every_part_belongs_to_a_strategy() -> None:
+    parts = {kind for kind in public(trainer.strategies, type) if hasattr(kind, "close") and kind is not Part}
+    assert parts == set(PARTS.values()), "add a row to PARTS in trainer/strategies/__init__.py"
 
 
 def names_in(functions: Iterable[Any]) -> set[str]:

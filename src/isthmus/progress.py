@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Protocol
@@ -27,6 +28,7 @@ class Advance(Protocol):
 
 
 _silent = Event()
+_inside: ContextVar[bool] = ContextVar("inside", default=False)
 
 
 def silence() -> None:
@@ -41,14 +43,26 @@ def _say_nothing(steps: int = 1, note: str = "") -> None: ...
 def progress(title: str, total: int, clock: Callable[[], float] = time.monotonic) -> Iterator[Advance]:
     """Show on standard error how far the block is, while it runs.
 
+    Work that is a part of other work says nothing: the whole says how far it is.
+
     Args:
         title: what is being done, in a few words.
         total: number of steps.
         clock: seconds, for the plain lines.
     """
-    if _silent.is_set():
+    if _silent.is_set() or _inside.get():
         yield _say_nothing
         return
+    token = _inside.set(True)
+    try:
+        with _shown(title, total, clock) as advance:
+            yield advance
+    finally:
+        _inside.reset(token)
+
+
+@contextmanager
+def _shown(title: str, total: int, clock: Callable[[], float]) -> Iterator[Advance]:
     if not sys.stderr.isatty():
         yield _Lines(title, total, clock)
         return

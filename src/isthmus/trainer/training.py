@@ -365,13 +365,16 @@ class Training:
         if not (module.training and torch.is_grad_enabled()):
             return
         self.open()
+        self._meter.step_begins()
         if self._recent is not None and self._calibration is None:
             self._recent.keep(args, kwargs)
 
     def _before_step(self, *_: Any) -> None:
         self.open()
+        self._meter.step_begins()
 
     def _after_step(self, *_: Any) -> None:
+        self._meter.step_ends()
         self.steps += 1
         self._rounds.made += 1
         if self._rounds.made >= self.local_steps:

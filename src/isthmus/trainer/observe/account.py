@@ -16,8 +16,8 @@ class Account:
 
     Attributes:
         sent_bytes, received_bytes: payload; the few numbers of the meetings are not in it.
-        computing_seconds, moving_seconds, waiting_seconds: in local steps, cutting and merging; in exchanges; in
-            meetings, until the last worker comes.
+        computing_seconds, moving_seconds, waiting_seconds: in steps (from the first forward pass of each to its end),
+            cutting and merging; in exchanges; in meetings, until the last worker comes.
         parameters: held at once at most.
         memory_bytes: at most, of parameters, gradients, optimizer state, buffers, and of what is kept between rounds;
             not in it are activations and the library itself.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,21 @@ class Meter:
     compute: float = 0.0
     move: float = 0.0
     wait: float = 0.0
+    _step: float | None = None
+
+    def step_begins(self) -> None:
+        """Note that a step of the loop begins, unless one has begun."""
+        if self._step is None:
+            self._step = self._uncounted()
+
+    def step_ends(self) -> None:
+        """Count the time since the step's beginning as computing, but for what was counted in it (an exchange)."""
+        if self._step is not None:
+            self.compute += self._uncounted() - self._step
+            self._step = None
+
+    def _uncounted(self) -> float:
+        return time.perf_counter() - self.compute - self.move - self.wait
 
     def count(
         self, send: Sequence[Tensor], expect: Sequence[int], worker: int, counted: bool, seconds: float
