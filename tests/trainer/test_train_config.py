@@ -241,3 +241,25 @@ def test_a_law_of_ones_own_is_named_and_recorded_with_its_words() -> None:
     assert (values["law"], values["law_label"]) == ("cases.laws:Window", "Window")
     assert values["law_meaning"].startswith("A window of half the units slides on")
     assert "law_label" not in record(TrainConfig())
+
+
+@pytest.mark.parametrize(
+    ("flags", "tried"),
+    [
+        ({"strategy": "narrow"}, 1),
+        ({"strategy": "local-sgd"}, 1),
+        ({"scale": "none"}, 1),
+        ({"law": "uniform"}, 11),
+        ({"law": "uniform", "model": "cases.trainable:normed", "widths": None}, 11),
+    ],
+    ids=str,
+)
+def test_a_factor_that_changes_nothing_is_1(tmp_path: Path, flags: dict[str, Any], tried: int) -> None:
+    """No factor is called the best where nothing is scaled, or where a norm follows all that is."""
+    search = trained(tmp_path / "run", **{"widths": (16,), "workers": 2, "rounds": 2, **flags}).summary["line_search"]
+    assert len(search["losses"]) == tried
+    if len(set(search["losses"].values())) == 1:
+        assert search["best_factor"] == 1.0
+    else:
+        assert flags == {"law": "uniform"}
+        assert search["held_out_loss"] == min(search["losses"].values())
