@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from isthmus.errors import InvalidInput
 from isthmus.trainer.local.loop import autocast
 from isthmus.trainer.task.examples import Examples
 from isthmus.trainer.task.objective import Objective, chosen, detached
@@ -90,6 +91,9 @@ class Evaluator:
     def _metric(self, seen: list[tuple[Any, Any]]) -> float:
         if self.objective.metric is None:
             return math.nan
+        for side, what in enumerate(("outputs that are a tensor, or have `logits`", "targets that are a tensor")):
+            if not all(isinstance(pair[side], torch.Tensor) for pair in seen):
+                raise InvalidInput(f"`metric` needs {what}, got {type(seen[0][side]).__name__}")
         outputs, targets = (torch.cat([pair[side].cpu() for pair in seen]) for side in (0, 1))
         return float(self.objective.metric(outputs, targets))
 
