@@ -244,6 +244,28 @@ def test_a_label_out_of_range_in_the_test_part_is_named(tmp_path: Path) -> None:
         trained(tmp_path / "run", **own(data=(BLOBS[0], Items(blobs()[0], LATE))))
 
 
+class Unlabeled(Named):
+    """Named arguments under another name than `labels`, which a metric cannot know."""
+
+    def __getitem__(self, number: int) -> Any:
+        return {"x": self.inputs[number], "wanted": self.targets[number]}
+
+
+class Wanting(Plain):
+    """Takes its labels under another name."""
+
+    def forward(self, x: Tensor, wanted: Tensor) -> Any:
+        return super().forward(x, wanted)
+
+
+def test_a_metric_without_targets_is_one_line(tmp_path: Path) -> None:
+    data = (Unlabeled(*blobs()), Unlabeled(*blobs(200, 1)))
+    flags = own(data=data, model=Wanting, example={"x": POINTS, "wanted": LABELS})
+    assert trained(tmp_path / "without", **flags).summary["test_accuracy"] is None
+    with pytest.raises(InvalidInput, match=r"^`metric` needs targets that are a tensor, got NoneType$"):
+        trained(tmp_path / "run", **flags, metric=balanced())
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has CUDA")
 def test_a_cuda_device_without_cuda_is_one_line() -> None:
     with pytest.raises(InvalidInput, match="`device` is cuda, but this machine has no CUDA") as error:
