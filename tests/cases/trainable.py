@@ -289,6 +289,11 @@ def frozen() -> tuple[nn.Module, tuple[Any, ...]]:
     return nn.Sequential(nn.Linear(64, 12), nn.Linear(12, 10)).requires_grad_(False), (torch.zeros(2, 64),)
 
 
+def unbatched() -> tuple[nn.Module, tuple[Any, ...]]:
+    """The example call has one sample, and no dimension for a batch."""
+    return quiet()[0], (torch.zeros(64),)
+
+
 class Scalar(nn.Module):
     """Returns one number for the whole batch."""
 
