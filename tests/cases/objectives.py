@@ -33,9 +33,9 @@ def balanced() -> Callable[[Tensor, Tensor], Tensor]:
     return metric
 
 
-def summed() -> Callable[[Tensor, Tensor], Tensor]:
-    """Forgets the mean over the batch."""
-    return partial(functional.cross_entropy, reduction="none")
+def share_right() -> Callable[[Tensor, Tensor], Tensor]:
+    """The accuracy, as a metric."""
+    return lambda outputs, targets: (outputs.argmax(1) == targets).double().mean()
 
 
 def picky() -> Callable[[Tensor, Tensor], Tensor]:

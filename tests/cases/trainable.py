@@ -109,6 +109,12 @@ def deep() -> tuple[nn.Module, tuple[Any, ...]]:
     return Deep(), (torch.zeros(2, 64),)
 
 
+def normed() -> tuple[nn.Module, tuple[Any, ...]]:
+    """A norm follows the only sum over units that are cut, and absorbs any factor on it."""
+    network = nn.Sequential(nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10, bias=False), nn.BatchNorm1d(10))
+    return network, (torch.zeros(2, 64),)
+
+
 def values_while_built() -> tuple[nn.Module, tuple[Any, ...]]:
     """Reads values while it is built, which no network on the meta device has."""
     rates = [rate.item() for rate in torch.linspace(0, 0.2, 3)]
@@ -281,6 +287,11 @@ def double() -> tuple[nn.Module, tuple[Any, ...]]:
 
 def frozen() -> tuple[nn.Module, tuple[Any, ...]]:
     return nn.Sequential(nn.Linear(64, 12), nn.Linear(12, 10)).requires_grad_(False), (torch.zeros(2, 64),)
+
+
+def unbatched() -> tuple[nn.Module, tuple[Any, ...]]:
+    """The example call has one sample, and no dimension for a batch."""
+    return quiet()[0], (torch.zeros(64),)
 
 
 class Scalar(nn.Module):

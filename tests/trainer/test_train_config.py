@@ -22,6 +22,10 @@ from isthmus.trainer.task.shares import batch_at
 from isthmus.trainer.task.tables import read_tables
 
 BAD = [
+    (["--worker", "2"], "unknown flag `--worker`; did you mean `--workers`?"),
+    (["--workers", "two"], "`--workers` must be an integer, got 'two'"),
+    (["--model", "cases.trainable:unbatched"], "add a batch dimension"),
+    (["--model", "cases.trainable:scalar"], "must return 10 logits for each of 2 targets of 'digits', got shape ()"),
     (["--workers", "0"], "`workers` must be at least 1, got 0"),
     (["--workers", "65", "--widths", "64", "128"], "at most the 64 units dealt out of the hidden layer of 64, got 65"),
     (["--workers", "4", "--widths", "4", "--core", "0.5"], "at most the 2 units dealt"),
@@ -111,6 +115,22 @@ def test_a_taken_folder_is_refused_before_any_worker_starts(tmp_path: Path) -> N
     with pytest.raises(RecordError, match="is not a run of isthmus"):
         isthmus.train(out=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_run_that_is_there_is_kept_unless_it_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["train", "--executor", "serial", "--rounds", "1", "--widths", "8", "--out", str(tmp_path / "run")]
+    main(flags)
+    before = (tmp_path / "run" / "rows.jsonl").read_bytes()
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(flags)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert "already holds a run: choose another folder, or add --replace" in error
+    assert error.count("\n") == 1
+    assert (tmp_path / "run" / "rows.jsonl").read_bytes() == before
+    main([*flags, "--replace"])
+    assert (tmp_path / "run" / "rows.jsonl").read_bytes() != before  # it has seconds
 
 
 def run_without_torch(*flags: str) -> subprocess.CompletedProcess[str]:
@@ -241,3 +261,25 @@ def test_a_law_of_ones_own_is_named_and_recorded_with_its_words() -> None:
     assert (values["law"], values["law_label"]) == ("cases.laws:Window", "Window")
     assert values["law_meaning"].startswith("A window of half the units slides on")
     assert "law_label" not in record(TrainConfig())
+
+
+@pytest.mark.parametrize(
+    ("flags", "tried"),
+    [
+        ({"strategy": "narrow"}, 1),
+        ({"strategy": "local-sgd"}, 1),
+        ({"scale": "none"}, 1),
+        ({"law": "uniform"}, 11),
+        ({"law": "uniform", "model": "cases.trainable:normed", "widths": None}, 11),
+    ],
+    ids=str,
+)
+def test_a_factor_that_changes_nothing_is_1(tmp_path: Path, flags: dict[str, Any], tried: int) -> None:
+    """No factor is called the best where nothing is scaled, or where a norm follows all that is."""
+    search = trained(tmp_path / "run", **{"widths": (16,), "workers": 2, "rounds": 2, **flags}).summary["line_search"]
+    assert len(search["losses"]) == tried
+    if len(set(search["losses"].values())) == 1:
+        assert search["best_factor"] == 1.0
+    else:
+        assert flags == {"law": "uniform"}
+        assert search["held_out_loss"] == min(search["losses"].values())

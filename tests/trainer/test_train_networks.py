@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 from pathlib import Path
 from typing import Any
 
@@ -193,8 +194,9 @@ def test_a_graph_is_trained_on_its_own_nodes(tmp_path: Path) -> None:
     parts = [*(shares.of(worker, CPU) for worker in range(4)), shares.held_out(CPU), shares.test(CPU)]
     seen = [set(part.features[:, 0].tolist()) for part in parts]
     assert sum(map(len, seen)) == len(set.union(*seen)) == 2000
-    run = trained(tmp_path / "run", **flags, optimizer="adamw", rounds=10, law="fixed")
-    assert run.summary["test_accuracy"] > 0.5
+    metric = "cases.objectives:share_right"
+    run = trained(tmp_path / "run", **flags, optimizer="adamw", rounds=10, law="fixed", metric=metric)
+    assert run.summary["test_metric"] == run.summary["test_accuracy"] > 0.5
 
 
 def test_every_sample_is_evaluated_once() -> None:
@@ -300,6 +302,15 @@ def test_the_command_trains_a_network_of_ones_own(tmp_path: Path, capsys: pytest
     run = read_run(tmp_path / "run")
     assert run.summary["cut_axes"] == {"inner": 12}
     assert run.config["widths"] is None
+
+
+def test_the_table_shows_a_metric_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--workers", "2", "--rounds", "2", "--executor", "serial", "--widths", "16"]
+    main(["train", *flags, "--out", str(tmp_path / "plain")])
+    assert "test metric" not in capsys.readouterr().out
+    main(["train", *flags, "--metric", "cases.objectives:balanced", "--out", str(tmp_path / "run")])
+    metric = read_run(tmp_path / "run").summary["test_metric"]
+    assert re.search(rf"test metric +│ +{metric:.4g} ", capsys.readouterr().out)
 
 
 def test_the_table_keeps_what_is_sent_once_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

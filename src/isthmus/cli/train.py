@@ -247,6 +247,7 @@ def _lines(run: Run, summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("status", summary["status"]),
         ("test accuracy", _percent(summary["test_accuracy"])),
         ("test loss", "not finite" if summary["test_loss"] is None else f"{summary['test_loss']:.4f}"),
+        *([] if summary["test_metric"] is None else [("test metric", f"{summary['test_metric']:.4g}")]),
         ("rounds, samples", f"{summary['rounds']}, {summary['samples']:,}"),
         ("peak learning rate", f"{run.config['lr']:g}"),
         ("parameters of the model", f"{model:,}"),

@@ -38,6 +38,11 @@ class Strategy:
         return None
 
     @property
+    def scales(self) -> bool:
+        """Whether the merged network's weights are scaled when it is used."""
+        return False
+
+    @property
     def title(self) -> str:
         """The name, and what sets this one apart."""
         return self.name

@@ -50,6 +50,11 @@ class IST(Strategy):
         return self.law
 
     @property
+    def scales(self) -> bool:
+        """Whether a scale was asked for."""
+        return self.scale != "none"
+
+    @property
     def title(self) -> str:
         """The name and the law."""
         return f"{self.name} ({self.dealt.label})"

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from isthmus.errors import InvalidInput
 from isthmus.trainer.local.loop import autocast
 from isthmus.trainer.task.examples import Examples
-from isthmus.trainer.task.objective import Objective, detached
+from isthmus.trainer.task.objective import Objective, chosen, detached
 from isthmus.trainer.training import Training
 
 CALIBRATION_MOST = 4096
@@ -63,8 +64,8 @@ class Evaluator:
         return self._evaluate(factor, self.test)
 
     def search(self) -> dict[float, Evaluation]:
-        """Try factors on the evaluation scale, on training data held out; where nothing is cut, 1 alone."""
-        return {f: self._evaluate(f, self.held_out) for f in (_FACTORS if self.training.strategy.cuts else (1.0,))}
+        """Try factors on the evaluation scale, on training data held out; where nothing is scaled, 1 alone."""
+        return {f: self._evaluate(f, self.held_out) for f in (_FACTORS if self.training.strategy.scales else (1.0,))}
 
     def _evaluate(self, factor: float, examples: Examples | None) -> Evaluation:
         with self.training.whole(on="root", factor=factor) as model:
@@ -84,20 +85,23 @@ class Evaluator:
             one, size, correct = self.objective.tested(output, batch)
             loss, right, count = loss + one, right + correct, count + size
             if self.objective.metric is not None:
-                seen.append((detached(output), batch.targets))
+                seen.append((detached(chosen(output, batch)), batch.targets))
         return Evaluation(loss / count, right / count, self._metric(seen), count)
 
     def _metric(self, seen: list[tuple[Any, Any]]) -> float:
         if self.objective.metric is None:
             return math.nan
+        for side, what in enumerate(("outputs that are a tensor, or have `logits`", "targets that are a tensor")):
+            if not all(isinstance(pair[side], torch.Tensor) for pair in seen):
+                raise InvalidInput(f"`metric` needs {what}, got {type(seen[0][side]).__name__}")
         outputs, targets = (torch.cat([pair[side].cpu() for pair in seen]) for side in (0, 1))
         return float(self.objective.metric(outputs, targets))
 
 
 def best_factor(tried: Mapping[float, Evaluation]) -> float:
-    """Return the factor with the smallest loss; 1 if none is finite."""
+    """Return the factor with the smallest loss, of equal ones that nearest to 1; 1 if none is finite."""
     finite = {factor: found.loss for factor, found in tried.items() if math.isfinite(found.loss)}
-    return min(finite, key=lambda factor: finite[factor], default=1.0)
+    return min(finite, key=lambda factor: (finite[factor], abs(math.log(factor))), default=1.0)
 
 
 def line_search_record(tried: Mapping[float, Evaluation]) -> dict[str, Any]:

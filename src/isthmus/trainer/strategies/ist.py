@@ -78,7 +78,7 @@ class ISTPart:
     def merged(self, state: State) -> Merged:
         """Return the merged network and the scales that match its sums to those of the pieces."""
         assert self._whole is not None
-        if self._strategy.scale == "none":
+        if not self._strategy.scales:
             return Merged(self._whole)
         found = scaling(self._worker.network.coupling, self._partition(max(0, state.number - 1)))
         return Merged(self._whole, found.evaluation, found.open)
