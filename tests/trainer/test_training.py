@@ -403,8 +403,8 @@ def test_a_batch_that_was_overwritten_is_not_measured_on() -> None:
         functional.cross_entropy(training.module(buffer), y).backward()
         training.optimizer.step()
         training.optimizer.zero_grad()
-    assert training._recent is not None
-    assert len(training._recent.calls()) == 1
+    assert training._view.recent is not None
+    assert len(training._view.recent.calls()) == 1
     with pytest.raises(InvalidInput, match="at least one batch"):
         training.recalibrate([])
 
@@ -667,6 +667,50 @@ def test_networks_that_start_apart_start_from_worker_0() -> None:
 
     first, second = in_turn(job, 2, "local-sgd")
     assert same(first, second)
+
+
+class Tied(nn.Module):
+    """Tied weights, a buffer that is not saved, and a tensor that is no buffer at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.inner = nn.Embedding(20, 8), nn.Linear(8, 12)
+        self.back, self.head = nn.Linear(12, 8), nn.Linear(8, 20, bias=False)
+        self.head.weight = self.embed.weight
+        self.register_buffer("places", torch.arange(8.0), persistent=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.back(functional.relu(self.inner(self.embed(tokens).mean(1) + self.places))))
+
+
+class Plain(Tied):
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = torch.tensor(0.5)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return super().forward(tokens) * self.factor
+
+
+@pytest.mark.parametrize("network", [Tied, Plain])
+@pytest.mark.parametrize("strategy", ["ist", "local-sgd"])
+def test_every_worker_sees_tied_weights_and_constants(network: type[nn.Module], strategy: str) -> None:
+    """Where a function makes the network, the others fill a shell; it computes what worker 0's computes."""
+
+    def job() -> Tensor:
+        tokens = torch.arange(12).reshape(3, 4)
+        training = Training(network, (tokens,), sgd, strategy=strategy, local_steps=1)
+        training.module(tokens).sum().backward()
+        training.optimizer.step()
+        with training.whole() as merged:
+            assert isinstance(merged, Tied)
+            assert merged.head.weight is merged.embed.weight
+            result = merged(tokens).detach().clone()
+        training.close()
+        return result
+
+    first, second = in_turn(job, 2)
+    assert torch.equal(first, second)
 
 
 def test_shares_are_disjoint_and_even() -> None:

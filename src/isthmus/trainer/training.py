@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,21 +14,21 @@ from torch.optim import Optimizer
 from torch.utils.data import Subset
 
 from isthmus.errors import InvalidInput, WorkerError, check_choice, check_integer
-from isthmus.nets.norms import recalibrate
 from isthmus.nets.verify import Verdict
 from isthmus.partitions import Law
 from isthmus.randomness import generator
 from isthmus.strategies import Strategy, strategy_of
 from isthmus.trainer.local.optimizer import adopt, forget
-from isthmus.trainer.local.recent import Recent, call_with
+from isthmus.trainer.local.recent import Recent
 from isthmus.trainer.observe.account import Account, held_bytes
 from isthmus.trainer.rounds.agree import agree
 from isthmus.trainer.rounds.rounds import Rounds, Wish
 from isthmus.trainer.store import saved
-from isthmus.trainer.store.whole import check_path, ready, save
+from isthmus.trainer.store.view import View
+from isthmus.trainer.store.whole import check_path, save
 from isthmus.trainer.strategies import Worker, part_of
 from isthmus.trainer.task.network import Network, given, made_by
-from isthmus.trainer.wire.exchange import Exchange, Program, Result, all_gather, broadcast, drive
+from isthmus.trainer.wire.exchange import Exchange, Program, Result, all_gather, drive
 from isthmus.trainer.wire.group import join, worker_device
 from isthmus.trainer.wire.meter import Meter
 
@@ -131,13 +130,13 @@ class Training:
         self._closed = False
         self._most = [0, 0]  # parameters and bytes held
         self._weighed: set[tuple[int, int]] = set()
-        self._calibration: list[Any] | None = None
         self._synchronized = True
         self._drive(self._rounds.train())
         self.module = self._part.module
         self.optimizer = adopt(self.module, optimizer)
-        measures = self.worker == 0 and any(True for _ in self.module.buffers())
-        self._recent = Recent(self._network.device) if measures else None
+        self._view = View(self._worker, self._part, self._drive)
+        if self.worker == 0 and any(True for _ in self.module.buffers()):
+            self._view.recent = Recent(self.device)
         self._watch()
 
     @property
@@ -214,7 +213,7 @@ class Training:
         check_choice("on", on, ("all", "root"))
         everywhere = on == "all"
         self._together(Wish.SEE_EVERYWHERE if everywhere else Wish.SEE)
-        with self._show(everywhere, factor) as model:
+        with self._view.show(self._rounds.state, everywhere, factor) as model:
             yield model
 
     def export(self, path: str | Path, metadata: Mapping[str, str] | None = None, factor: float = 1.0) -> Path:
@@ -236,7 +235,7 @@ class Training:
         self._together(Wish.EXPORT)
         failure: Exception | None = None
         try:
-            with self._show(False, factor) as model:
+            with self._view.show(self._rounds.state, False, factor) as model:
                 if model is not None:
                     save(model, target, metadata)
         except (OSError, InvalidInput) as error:  # the others wait to hear of it
@@ -256,9 +255,10 @@ class Training:
         Args:
             batches: inputs, (input, target) pairs, or dictionaries of arguments; None: the default again. Kept.
         """
-        self._calibration = None if batches is None else list(batches)
-        if self._calibration == []:
+        chosen = None if batches is None else list(batches)
+        if chosen == []:
             raise InvalidInput("`batches` must hold at least one batch, got none")
+        self._view.batches = chosen
 
     def verify(self) -> Verdict | None:
         """Compare random cuts of the merged network with the masked whole, on the example; every worker enters.
@@ -281,10 +281,7 @@ class Training:
     @property
     def scale(self) -> float:
         """On worker 0, the mean factor on weights that no norm follows when the merged network is used."""
-        merged = self._part.merged(self._rounds.state)
-        if not merged.open:
-            return 1.0
-        return math.fsum(float(merged.scales[name].double().mean()) for name in merged.open) / len(merged.open)
+        return self._view.scale(self._rounds.state)
 
     def gather(self, *numbers: float) -> list[list[float]]:
         """Return every worker's numbers, by worker; of one that has ended, none. Merges nothing by itself."""
@@ -366,8 +363,8 @@ class Training:
             return
         self.open()
         self._meter.step_begins()
-        if self._recent is not None and self._calibration is None:
-            self._recent.keep(args, kwargs)
+        if self._view.recent is not None and self._view.batches is None:
+            self._view.recent.keep(args, kwargs)
 
     def _before_step(self, *_: Any) -> None:
         self.open()
@@ -407,11 +404,11 @@ class Training:
         elif agreed == Wish.ACCOUNT:
             self._drive(self._tell(self._spent()))
         elif agreed == Wish.EXPORT:
-            with self._show(False, 1.0):
+            with self._view.show(self._rounds.state, False, 1.0):
                 pass
             self._drive(self._tell([0.0]))
         else:
-            with self._show(agreed == Wish.SEE_EVERYWHERE, 1.0):
+            with self._view.show(self._rounds.state, agreed == Wish.SEE_EVERYWHERE, 1.0):
                 pass
 
     def _spent(self) -> list[float]:
@@ -426,47 +423,6 @@ class Training:
         expected = tuple(int(count.item()) for count in counts)
         replies = yield Exchange((own,) * self.workers, expected, counted=False)
         return [reply.tolist() for reply in replies]
-
-    @contextmanager
-    def _show(self, everywhere: bool, factor: float) -> Iterator[nn.Module | None]:
-        """Yield the network to use on worker 0, and, everywhere, its copy on the others."""
-        merged = self._part.merged(self._rounds.state) if self.worker == 0 or self._part.replicated else None
-        if self.worker == 0:
-            assert merged is not None
-            with ready(merged, self._calibrate, factor) as model:
-                if everywhere:
-                    self._drive(self._share(model))
-                yield model
-        elif not everywhere:
-            yield None
-        elif merged is None:
-            shell = self._network.shell()
-            self._drive(self._share(shell))
-            yield shell.eval()
-        else:
-            with ready(merged, lambda model: self._drive(self._share(model)), factor) as model:
-                yield model
-
-    def _share(self, model: nn.Module) -> Program[None]:
-        """Send what the others do not have of the network to use, a tensor at a time."""
-        others = range(1, self.workers)
-        tensors = {} if self._part.replicated else dict(model.named_parameters())
-        with torch.no_grad():
-            for tensor in (*tensors.values(), *model.buffers()):
-                flat = tensor.detach().reshape(-1)
-                got = yield from broadcast(flat, 0, self._link, others)
-                if self.worker != 0:
-                    tensor.copy_(got.view(tensor.shape))
-
-    def _calibrate(self, model: nn.Module) -> None:
-        """Measure the statistics of norms, leaving the user's generators as they are."""
-        devices = [self._network.device] if self._network.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
-            torch.manual_seed(0)  # a network may draw numbers in evaluation too
-            if self._calibration is not None:
-                recalibrate(model, self._calibration, lambda batch: call_with(model, batch))
-            elif self._recent is not None and (calls := self._recent.calls()):
-                recalibrate(model, calls, lambda call: call.repeat(model))
 
     def _weigh(self) -> None:
         """Note the most that was held at once."""

@@ -52,7 +52,17 @@ class Network:
     def shell(self) -> nn.Module:
         """Return the network with memory for all its weights, whose values are still to be filled in."""
         skeleton = self.skeleton()
-        return skeleton.to_empty(device=self.device) if _device(skeleton) == torch.device("meta") else skeleton
+        if _device(skeleton) != torch.device("meta"):
+            return skeleton
+        if any(isinstance(value, Tensor) and value.is_meta for m in skeleton.modules() for value in vars(m).values()):
+            return self.make()  # it holds a tensor that is no buffer, whose value nobody sends
+        entries = read_state(skeleton)
+        filled = skeleton.to_empty(device=self.device)
+        for entry in entries.values():  # emptied one by one, tied tensors came apart
+            for alias in entry.aliases:
+                holder, _, leaf = alias.rpartition(".")
+                setattr(filled.get_submodule(holder), leaf, _tensor(filled, entry.name))
+        return filled
 
     def caller(self, network: nn.Module) -> Callable[..., Any]:
         """Return the network (this one, or a piece of it) as a function of the tensors that change between batches."""
@@ -182,6 +192,12 @@ def _for_real(make: Callable[[], Any], called: str) -> Any:
     except Exception as error:
         said = " ".join(str(error).split())
         raise InvalidInput(f"{called} fails: {type(error).__name__}: {said}") from error
+
+
+def _tensor(network: nn.Module, name: str) -> Tensor:
+    holder, _, leaf = name.rpartition(".")
+    found: Tensor = getattr(network.get_submodule(holder), leaf)
+    return found
 
 
 def _device(network: nn.Module) -> torch.device | None:
