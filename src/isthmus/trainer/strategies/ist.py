@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from torch import Tensor, nn
 
-from isthmus.nets import NetPartition, Subnetwork, scaling, zero_cross_blocks
+from isthmus.nets import NetPartition, Scaling, Subnetwork, scaling, zero_cross_blocks
 from isthmus.nets.subnetwork import build, named_state, rebuild, refill
 from isthmus.strategies import IST
 from isthmus.trainer.store.pieces import Pieces, Units, same_indices
@@ -32,6 +32,7 @@ class ISTPart:
         self._piece: Subnetwork | None = None
         self._whole: nn.Module | None = None
         self._dealt: tuple[Round, list[Units | None]] | None = None
+        self._scaled: tuple[int, Scaling] | None = None
         self.changed: frozenset[str] = frozenset()
 
     @property
@@ -80,7 +81,10 @@ class ISTPart:
         assert self._whole is not None
         if not self._strategy.scales:
             return Merged(self._whole)
-        found = scaling(self._worker.network.coupling, self._partition(max(0, state.number - 1)))
+        last = max(0, state.number - 1)
+        if self._scaled is None or self._scaled[0] != last:
+            self._scaled = last, scaling(self._pieces.coupling, self._partition(last))
+        found = self._scaled[1]
         return Merged(self._whole, found.evaluation, found.open)
 
     def restore(self, state: State, module: Mapping[str, Tensor]) -> None:
