@@ -26,7 +26,7 @@ GRID = [
 ]
 
 
-def verdicts(problem, name, rounds=40, seeds=24, seed=0):
+def verdicts(problem, name, rounds=40, seeds=48, seed=0):
     x0 = np.full(problem.dim, 2.0)
     setting, method = Setting(problem, x0, rounds), build(name, problem, x0)
     found = bounds(method, setting)

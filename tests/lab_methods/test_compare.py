@@ -40,7 +40,7 @@ def test_every_method_of_the_roster_can_be_compared(name, problem):
 
 def test_what_the_paper_says_and_what_the_anchor_changes():
     """Compressed gradients reach the target, IST stalls at its exact level, anchored IST reaches it."""
-    results = {one["name"]: one for one in run_cells(cells_of(SMALL))}
+    results = {one["name"]: one for one in run_cells(cells_of(replace(SMALL, seeds=12)))}
     assert {name: one["status"] for name, one in results.items()} == {
         "gd": "reached", "diana": "reached", "marina-perm-k": "reached", "ist": "stalled", "anchored": "reached",
     }  # fmt: skip

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from isthmus.nets.analysis import Dims
 from numpy.typing import NDArray
 
 from isthmus.nets import terms
@@ -15,6 +14,7 @@ from isthmus.nets.folding import Unfoldable, Use, _moved
 from isthmus.nets.laws import NetPartition
 from isthmus.nets.pattern import Pattern
 from isthmus.nets.presence import atoms_of
+from isthmus.nets.propagation import Dims
 from isthmus.nets.terms import Atom
 from isthmus.partitions import Core
 

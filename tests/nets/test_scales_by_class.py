@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -16,7 +17,6 @@ import isthmus
 from cases.laws import LAW_CASES, OWN_CASES, with_core
 from cases.networks import GPT, tokens
 from isthmus.errors import InvalidInput
-from isthmus.nets import scaling as module
 from isthmus.nets.coupling import Coupling
 from isthmus.nets.merge import zero_cross_blocks
 from isthmus.nets.pattern import Pattern
@@ -26,6 +26,7 @@ from nets.dense import DensePresence, dense_fold
 from nets.memory import peak_bytes
 from nets.test_scaling import COMPARED, SINGLE, Autocast, Fused, Repeated, SharedLayer, Steps, TiedAutoencoder, single
 
+MODULE = sys.modules[scaling.__module__]  # isthmus.nets.scaling is the function
 CASES = LAW_CASES | {f"{name}, core": with_core(build, 0.3) for name, build in LAW_CASES.items()}
 
 
@@ -34,8 +35,8 @@ def compare(coupling: Coupling, law: Law, monkeypatch: pytest.MonkeyPatch, round
     partition = coupling.partition(2, seed=1, round=round, law=law)
     found = scaling(coupling, partition)
     with monkeypatch.context() as patched:
-        patched.setattr(module, "Presence", DensePresence)
-        patched.setattr(module, "fold", dense_fold)
+        patched.setattr(MODULE, "Presence", DensePresence)
+        patched.setattr(MODULE, "fold", dense_fold)
         expected = scaling(coupling, partition)
     assert found.why == expected.why
     assert found.open == expected.open

@@ -180,7 +180,7 @@ def alone(network: Network) -> Training:
 def test_scales_of_the_evaluation_leave_the_weights_as_they_were() -> None:
     trainings = run_rounds(setup_of(law="block"), 1)
     before = {name: values.clone() for name, values in merged(trainings).items()}
-    with trainings[0]._show(everywhere=False, factor=2.0) as model:
+    with trainings[0]._view.show(trainings[0]._rounds.state, everywhere=False, factor=2.0) as model:
         assert model is not None
         torch.testing.assert_close(weights(model)["output.weight"], before["output.weight"] * 0.25 * 2.0)
     assert all(torch.equal(values, before[name]) for name, values in merged(trainings).items())

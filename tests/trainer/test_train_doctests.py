@@ -25,7 +25,6 @@ WITH_EXAMPLES = {
     "isthmus.trainer.config.flags",
     "isthmus.trainer.local.flops",
     "isthmus.trainer.task.examples",
-    "isthmus.trainer.task.network",
 }
 
 
