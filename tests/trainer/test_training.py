@@ -56,19 +56,18 @@ def whole_run(changes: dict[str, Any], steps: int) -> tuple[dict[str, Tensor], t
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("workers", [2, 4])
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "workers"),
     [
-        *({"strategy": name} for name in STRATEGIES),
-        *({"law": law(4)} for name, law in LAW_CASES.items() if name != "weighted"),
-        {"law": Core(Uniform(), 0.25), "optimizer": adamw},
-        {"strategy": IST(Core(Block(), 0.3), scale="none"), "keep_state": False},
-        {"strategy": "narrow", "law": "uniform", "core": 0.25},
+        *(({"strategy": name}, workers) for name in STRATEGIES for workers in (2, 4)),
+        *(({"law": law(4)}, 4) for name, law in LAW_CASES.items() if name != "block"),
+        ({"law": Core(Uniform(), 0.25), "optimizer": adamw}, 2),
+        ({"strategy": IST(Core(Block(), 0.3), scale="none"), "keep_state": False}, 2),
+        ({"strategy": "narrow", "law": "uniform", "core": 0.25}, 2),
     ],
     ids=name_of,
 )
-def test_threads_and_processes_give_the_same_bits(workers: int, changes: dict[str, Any]) -> None:
+def test_threads_and_processes_give_the_same_bits(changes: dict[str, Any], workers: int) -> None:
     found = [run(whole_run, workers, changes, 10) for run in WAYS.values()]
     states, costs = ([pair[side] for results in found for pair in results] for side in (0, 1))
     assert all(same(state, states[0]) for state in states)  # every worker sees the same network, too

@@ -53,16 +53,16 @@ def by_hand(flags: dict[str, Any], path: Path) -> None:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("workers", [2, 4])
 @pytest.mark.parametrize(
-    "flags",
+    ("flags", "workers"),
     [
-        *({"strategy": name} for name in STRATEGIES),
-        *({"law": name} for name in LAW_CASES if name not in ("weighted", "overlapping", "block")),
-        {"law": "overlapping", "minimum": 9},
-        {"law": "block", "core": 0.25, "optimizer": "adamw", "lr": 0.01},
-        {"strategy": "narrow", "core": 0.25},
-        {"strategy": "local-sgd", "keep_state": True, "schedule": "constant"},
+        *(({"strategy": name}, workers) for name in STRATEGIES for workers in (2, 4)),
+        *(({"law": name}, 4) for name in LAW_CASES if name not in ("weighted", "overlapping", "block")),
+        ({"law": "overlapping", "minimum": 9}, 4),
+        ({"law": "weighted", "capacities": (1, 3)}, 2),
+        ({"law": "block", "core": 0.25, "optimizer": "adamw", "lr": 0.01}, 4),
+        ({"strategy": "narrow", "core": 0.25}, 2),
+        ({"strategy": "local-sgd", "keep_state": True, "schedule": "constant"}, 2),
     ],
     ids=str,
 )

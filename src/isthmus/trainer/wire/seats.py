@@ -92,12 +92,13 @@ class Table:
         try:
             for person in people:
                 person.start()
-            for person in people:
-                while person.is_alive():
-                    person.join(0.2)  # short, so that Ctrl-C is heard
+            self._wait_for_all()
         finally:
             self._stop()
-            for person in people:
+            started = [person for person in people if person.ident is not None]
+            self._seated &= set(range(len(started)))
+            self._wait_for_all()
+            for person in started:
                 person.join()
             torch.set_rng_state(noise)
             torch.set_num_threads(threads)
@@ -145,6 +146,12 @@ class Table:
             self._pass_turn(worker)
         if self.failure is not None:
             self._stop()
+
+    def _wait_for_all(self) -> None:
+        """Wait until all have got up; not by ``join``: Python 3.11 takes a thread for ended if Ctrl-C breaks it."""
+        with self._changed:
+            while self._seated:
+                self._changed.wait(0.2)  # short, so that Ctrl-C is heard
 
     def _pass_turn(self, worker: int) -> None:
         order = [(worker + step) % self.workers for step in range(1, self.workers + 1)]
