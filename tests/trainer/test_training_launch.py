@@ -115,7 +115,7 @@ def test_the_usual_variables_make_a_group_that_listens_on_loopback_only(tmp_path
 
 
 def test_torchrun(tmp_path: Path) -> None:
-    path = script(tmp_path, "\nprint(job(0.5), flush=True)\n")
+    path = script(tmp_path, "\nimport os\nos.write(1, f'{job(0.5)}\\n'.encode())\n")  # in one piece: both write there
     done = run("", "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1", path)
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.splitlines()) == ["[0, 2, 2]", "[1, 2, 2]"]
