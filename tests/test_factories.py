@@ -80,7 +80,7 @@ def test_a_function_that_fails_is_one_line() -> None:
         return width
 
     with pytest.raises(InvalidInput, match=r"^`data` 'mine:make' fails: TypeError: .*required positional") as caught:
-        call_factory(make, "mine:make", flag="data")  # type: ignore[arg-type]
+        call_factory(make, "`data` 'mine:make'")  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 
 
@@ -98,10 +98,10 @@ def test_a_function_that_fails_is_one_line() -> None:
 )
 def test_an_example_call_is_a_tuple_and_a_dictionary(made: object, expected: object) -> None:
     if isinstance(expected, tuple):
-        assert network_and_call(made, "mine:make") == expected
+        assert network_and_call(made, "`model` 'mine:make'") == expected
         return
     with pytest.raises(InvalidInput) as caught:
-        network_and_call(made, "mine:make")
+        network_and_call(made, "`model` 'mine:make'")
     assert str(expected) in str(caught.value)
 
 

@@ -44,8 +44,12 @@ def load_factory(target: str, flag: str = "model") -> Callable[..., Any]:
     return found
 
 
-def call_factory(factory: Callable[[], Any], target: str, flag: str = "model") -> Any:
+def call_factory(factory: Callable[[], Any], called: str) -> Any:
     """Return what a user's function returns.
+
+    Args:
+        factory: to call.
+        called: what messages call it ("`model` 'mynets:small'").
 
     Raises:
         InvalidInput: it raises; the message is one line.
@@ -56,25 +60,25 @@ def call_factory(factory: Callable[[], Any], target: str, flag: str = "model") -
         raise
     except Exception as error:
         said = " ".join(str(error).split())
-        raise InvalidInput(f"`{flag}` {target!r} fails: {type(error).__name__}: {said}") from error
+        raise InvalidInput(f"{called} fails: {type(error).__name__}: {said}") from error
 
 
-def network_and_call(made: Any, target: str, flag: str = "model") -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+def network_and_call(made: Any, called: str) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     """Return the network, and the arguments of an example call of it, that a user's function returned.
 
     Raises:
         InvalidInput: not (network, args) or (network, args, kwargs).
 
-    >>> network_and_call(("network", [1, 2]), "mynets:small")
+    >>> network_and_call(("network", [1, 2]), "`model` 'mynets:small'")
     ('network', (1, 2), {})
     """
     if not isinstance(made, tuple) or len(made) not in (2, 3):
-        raise InvalidInput(f"`{flag}` {target!r} must return (network, args) or (network, args, kwargs)")
+        raise InvalidInput(f"{called} must return (network, args) or (network, args, kwargs)")
     network, args, *rest = made
     kwargs = rest[0] if rest and rest[0] is not None else {}
     if not isinstance(args, (tuple, list)) or not isinstance(kwargs, Mapping):
         raise InvalidInput(
-            f"`{flag}` {target!r} must return (network, args) or (network, args, kwargs), args a tuple as in (x,) and "
+            f"{called} must return (network, args) or (network, args, kwargs), args a tuple as in (x,) and "
             f"kwargs a dictionary, got {type(args).__name__} and {type(kwargs).__name__}"
         )
     return network, tuple(args), dict(kwargs)

@@ -68,8 +68,8 @@ def load(target: str) -> tuple[Any, tuple[Any, ...], Mapping[str, Any]]:
     Raises:
         InvalidInput: no such module or function, one that fails, or a result that is not (network, args[, kwargs]).
     """
-    made = call_factory(load_factory(target, flag="target"), target, flag="target")
-    return network_and_call(made, target, flag="target")
+    called = f"`target` {target!r}"
+    return network_and_call(call_factory(load_factory(target, flag="target"), called), called)
 
 
 def _share(coupling: Any, workers: int, core: float) -> dict[str, Any]:

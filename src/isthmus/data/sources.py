@@ -62,7 +62,7 @@ def _graph(nodes: str) -> Dataset:
 
 
 def _made(target: str) -> Dataset:
-    made = call_factory(load_factory(target, flag="data"), target, flag="data")
+    made = call_factory(load_factory(target, flag="data"), f"`data` {target!r}")
     if not isinstance(made, Dataset):
         raise InvalidInput(f"`data` python:{target} must return an isthmus.data.Dataset, got {type(made).__name__}")
     return made

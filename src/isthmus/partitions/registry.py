@@ -59,7 +59,7 @@ def law_of(
 
 def _own(target: str, given: Mapping[str, Any]) -> Law:
     kind = load_factory(target, "law")
-    made = call_factory(lambda: _made(target, kind, given), target, "law")
+    made = call_factory(lambda: _made(target, kind, given), f"`law` {target!r}")
     if not isinstance(made, Law):
         raise InvalidInput(f"`law` {target!r} must be a class derived from isthmus.partitions.Law, got {made!r}")
     return made

@@ -27,9 +27,9 @@ from isthmus.trainer.store import saved
 from isthmus.trainer.store.view import View
 from isthmus.trainer.store.whole import check_path, save
 from isthmus.trainer.strategies import Worker, part_of
-from isthmus.trainer.task.network import Network, given, made_by
+from isthmus.trainer.task.network import Network, describe
 from isthmus.trainer.wire.exchange import Exchange, Program, Result, all_gather, drive
-from isthmus.trainer.wire.group import join, worker_device
+from isthmus.trainer.wire.group import join
 from isthmus.trainer.wire.meter import Meter
 
 
@@ -106,26 +106,16 @@ class Training:
         self._keep_state = keep_state
         self._link = join()
         self.strategy.check_workers(self._link.workers)
-        if isinstance(network, Network):
-            described = network
-        elif isinstance(network, nn.Module):
-            if device is not None:
-                raise InvalidInput("`device` has no effect on a module: move it with .to(device)")
-            described = given(network, example, cut)
-        elif callable(network):
-            described = made_by(network, example, seed, torch.device(device or worker_device()), cut)
-        else:
-            raise InvalidInput(f"`network` must be a torch.nn.Module or a function, got {type(network).__name__}")
-        if described.device.type == "cuda" and not torch.cuda.is_available():
-            raise InvalidInput(f"`device` is {described.device}, but this machine has no CUDA that can be used")
-        self._network = described
+        if not isinstance(network, Network):
+            network = describe(network, example, self._seed, cut, device)
+        self._network = network
         self._meter = Meter()
-        self._worker = Worker(self._link, described, seed)
-        self._drive(agree(self._settings(), self._link, described.device))
+        self._worker = Worker(self._link, network, seed)
+        self._drive(agree(self._settings(), self._link, network.device))
         self._part = part_of(self.strategy, self._worker)
         state = self._drive(self._part.start())
         self.setup_bytes = (self._meter.sent, self._meter.received)
-        self._rounds = Rounds(self._part, self._link, described.device, state)
+        self._rounds = Rounds(self._part, self._link, network.device, state)
         self.steps = 0
         self._closed = False
         self._most = [0, 0]  # parameters and bytes held

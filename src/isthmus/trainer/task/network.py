@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from isthmus.errors import InvalidInput, IsthmusError
+from isthmus.errors import InvalidInput
+from isthmus.factories import call_factory, network_and_call
 from isthmus.nets import Coupling, trace
 from isthmus.nets.example import Example, call_of, example_of
 from isthmus.nets.exported import read_state
 from isthmus.randomness import derived_seed
+from isthmus.trainer.wire.group import worker_device
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -64,15 +66,6 @@ class Network:
                 setattr(filled.get_submodule(holder), leaf, _tensor(filled, entry.name))
         return filled
 
-    def caller(self, network: nn.Module) -> Callable[..., Any]:
-        """Return the network (this one, or a piece of it) as a function of the tensors that change between batches."""
-
-        def call(*tensors: Tensor) -> Any:
-            args, kwargs = self.example.call(tensors)
-            return network(*args, **kwargs)
-
-        return call
-
 
 def given(network: nn.Module, example: Any, cut: Sequence[str] | None = None) -> Network:
     """Return the description of a network that a user has made; its tensors are its own store.
@@ -89,6 +82,31 @@ def given(network: nn.Module, example: Any, cut: Sequence[str] | None = None) ->
         raise InvalidInput("`network` is on the meta device and has no values: pass the function that makes it instead")
     axes = None if cut is None else tuple(cut)
     return Network(described, lambda: network, lambda: network, device, outline_of(network), axes)
+
+
+def describe(
+    network: nn.Module | Callable[[], Any],
+    example: Any,
+    seed: int,
+    cut: Sequence[str] | None = None,
+    device: torch.device | str | None = None,
+) -> Network:
+    """Return the description of what a user passed: a network, or a function that makes one.
+
+    Raises:
+        InvalidInput: neither, a device that is not here or has no effect, or what :func:`given` and :func:`made_by`
+            refuse.
+    """
+    if isinstance(network, nn.Module):
+        if device is not None:
+            raise InvalidInput("`device` has no effect on a module: move it with .to(device)")
+        return given(network, example, cut)
+    if not callable(network):
+        raise InvalidInput(f"`network` must be a torch.nn.Module or a function, got {type(network).__name__}")
+    place = torch.device(device or worker_device())
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise InvalidInput(f"`device` is {place}, but this machine has no CUDA that can be used")
+    return made_by(network, example, seed, place, cut)
 
 
 def made_by(
@@ -128,7 +146,7 @@ def made_by(
         except InvalidInput:
             raise
         except Exception:  # whatever a factory may raise on a device without values; for real it must succeed
-            return _for_real(make, called)
+            return call_factory(make, called)
 
     network, shown = describe()
     if shown is None and example is None:
@@ -175,23 +193,8 @@ def _checked(made: Any, called: str) -> tuple[nn.Module, Call | None]:
         raise InvalidInput(f"{called} must return a torch.nn.Module first, got {type(network).__name__}")
     if not rest:
         return network, None
-    args, kwargs = rest[0], (rest[1] if len(rest) == 2 and rest[1] is not None else {})
-    if len(rest) > 2 or not isinstance(args, (tuple, list)) or not isinstance(kwargs, Mapping):
-        raise InvalidInput(
-            f"{called} must return a network, (network, args) or (network, args, kwargs), args a tuple as in (x,) and "
-            f"kwargs a dictionary, got {' and '.join(type(each).__name__ for each in (*rest, kwargs)[:2])}"
-        )
-    return network, (tuple(args), dict(kwargs))
-
-
-def _for_real(make: Callable[[], Any], called: str) -> Any:
-    try:
-        return make()
-    except IsthmusError:
-        raise
-    except Exception as error:
-        said = " ".join(str(error).split())
-        raise InvalidInput(f"{called} fails: {type(error).__name__}: {said}") from error
+    network, args, kwargs = network_and_call(made, called)
+    return network, (args, kwargs)
 
 
 def _tensor(network: nn.Module, name: str) -> Tensor:

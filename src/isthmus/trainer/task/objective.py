@@ -162,7 +162,7 @@ def _right(output: Any, targets: Any) -> float:
 def _function(given: Any, flag: str) -> Callable[..., Any] | None:
     if given is None:
         return None
-    made = call_factory(load_factory(given, flag), given, flag) if isinstance(given, str) else given
+    made = call_factory(load_factory(given, flag), f"`{flag}` {given!r}") if isinstance(given, str) else given
     if not callable(made) or inspect.isclass(made):
         what = "return a function" if isinstance(given, str) else "be a function"
         raise InvalidInput(f"`{flag}` must {what} of (output, targets), got {made!r}")
