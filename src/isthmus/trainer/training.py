@@ -404,7 +404,8 @@ class Training:
     def _spent(self) -> list[float]:
         """This worker's account, in the order of its fields."""
         meter = self._meter
-        return [meter.sent, meter.received, meter.compute, meter.move, meter.wait, *self._most, self.steps]
+        spent = [meter.sent, meter.received, meter.compute, meter.move, meter.wait, *self._most, self.steps]
+        return [*spent, meter.viewing]
 
     def _tell(self, numbers: list[float]) -> Program[list[list[float]]]:
         """Tell all workers some numbers, as many as each likes."""
