@@ -183,13 +183,21 @@ class TensorReader:
             DataError: the file was cut since.
         """
         shape, dtype = self.outline[name]
-        whole = torch.empty((stop - start, *shape[1:]) if shape else (), dtype=dtype)
-        row = _bytes(shape[1:], dtype)
+        found = torch.empty((stop - start, *shape[1:]) if shape else (), dtype=dtype)
+        self.fill(name, start, found)
+        return found
+
+    def fill(self, name: str, start: int, rows: Tensor) -> None:
+        """Overwrite some rows, in consecutive memory of this machine, by those of a tensor from row ``start`` on.
+
+        Raises:
+            DataError: the file was cut since.
+        """
+        shape, dtype = self.outline[name]
         with self.path.open("rb") as file:
-            file.seek(self._begins[name] + start * row)
-            if file.readinto(_memory(whole)) < whole.numel() * dtype.itemsize:
+            file.seek(self._begins[name] + start * _bytes(shape[1:], dtype))
+            if file.readinto(_memory(rows)) < rows.numel() * dtype.itemsize:
                 raise DataError(f"{self.path} is cut short: {name} is not all there")
-        return whole
 
     def read(self, name: str) -> Tensor:
         """Return all of a tensor."""
