@@ -113,6 +113,17 @@ def away(network: nn.Module, stands: Mapping[str, Tensor]) -> nn.Module:
         raise InvalidInput(f"`network` cannot be copied to be looked at ({type(error).__name__}: {said})") from error
 
 
+def in_rows(tensor: Tensor) -> Iterator[Tensor]:
+    """Yield the rows of a tensor, the first ones first: of one that is away as many at a time as had better be held."""
+    if not isinstance(tensor, Away):
+        yield tensor.detach()
+    elif tensor.source.is_large(tensor.called):
+        for start, stop in tensor.source.blocks(tensor.called, in_order=True):
+            yield tensor.source.rows(tensor.called, start, stop)
+    else:
+        yield tensor.source.value(tensor.called)
+
+
 def _void(dtype: torch.dtype) -> float | int | bool:
     if dtype.is_floating_point or dtype.is_complex:
         return float("nan")

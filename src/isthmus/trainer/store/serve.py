@@ -82,7 +82,9 @@ class Service:
             self._own(name, *self._overlap(name, self.link.index, start, stop))
             for name, start, stop in self._parts(span)
         ]
-        return torch.cat(parts) if parts else torch.empty(0, dtype=torch.uint8, device=self.device)
+        if len(parts) == 1:
+            return parts[0]
+        return torch.cat([*parts, torch.empty(0, dtype=torch.uint8, device=self.device)])
 
     def _own(self, name: str, first: int, last: int) -> Tensor:
         if first == last:

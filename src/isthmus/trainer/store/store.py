@@ -33,6 +33,8 @@ class Store:
     Attributes:
         coupling: of the network.
         homes: who is home to what.
+        types: of number, of what has homes.
+        fixed: tensors that do not change, and those that norms measure as they are at first: every worker has them.
         trained: names of the tensors that come back.
         statistics: names of those that norms measure.
     """
@@ -48,9 +50,9 @@ class Store:
         self._still = [name for name in entries if name not in self._out]
         link = worker.link
         self.homes = Homes(link.workers, {name: entries[name].shape for name in self._out})
-        types = {name: entries[name].dtype for name in self._out}
-        self._pieces = Pieces(self.homes, types, link, worker.device, wire)
-        self._fixed: dict[str, Tensor] = {}
+        self.types = {name: entries[name].dtype for name in self._out}
+        self._pieces = Pieces(self.homes, self.types, link, worker.device, wire)
+        self.fixed: dict[str, Tensor] = {}
         self._steps: list[Step] = []
         self._routes: list[tuple[object, Routes]] = []
 
@@ -80,9 +82,9 @@ class Store:
                 others = range(1, self._worker.link.workers)
                 flat = yield from broadcast(fixed.reshape(-1), 0, self._worker.link, others)
                 fixed = flat.view(fixed.shape)
-            self._fixed[name] = fixed.clone()
+            self.fixed[name] = fixed.clone()
         if lifted:
-            constants = {**self.coupling.constants, **{name: self._fixed[name] for name in lifted}}
+            constants = {**self.coupling.constants, **{name: self.fixed[name] for name in lifted}}
             self.coupling = replace(self.coupling, constants=constants)
         if first is not None:
             self._zero_unheld(shards, first)
@@ -125,7 +127,7 @@ class Store:
                 return has[name]
             if name in self.statistics and name in has and same_indices(indices[name], held):
                 return has[name]
-            return slice_tensor(self._fixed[name], held)
+            return slice_tensor(self.fixed[name], held)
 
         return read
 
