@@ -18,6 +18,7 @@ from isthmus.nets.verify import Verdict
 from isthmus.partitions import Law
 from isthmus.randomness import generator
 from isthmus.strategies import Strategy, strategy_of
+from isthmus.trainer.config.run import check_wire
 from isthmus.trainer.local.optimizer import adopt, forget
 from isthmus.trainer.local.recent import Recent
 from isthmus.trainer.observe.account import Account, held_bytes
@@ -28,7 +29,7 @@ from isthmus.trainer.store.view import View
 from isthmus.trainer.store.whole import check_path, save
 from isthmus.trainer.strategies import Worker, part_of
 from isthmus.trainer.task.network import Network, describe
-from isthmus.trainer.wire.exchange import Exchange, Program, Result, all_gather, drive
+from isthmus.trainer.wire.exchange import TYPES, Exchange, Program, Result, all_gather, drive
 from isthmus.trainer.wire.group import join
 from isthmus.trainer.wire.meter import Meter
 
@@ -73,6 +74,7 @@ class Training:
         *,
         cut: Sequence[str] | None = None,
         keep_state: bool = True,
+        wire: str | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         """Join the other workers, and open the first round.
@@ -91,6 +93,7 @@ class Training:
             cut: axes to cut instead of the default, as ``isthmus inspect`` shows them.
             keep_state: whether momentum and moments of a parameter stay with a worker from round to round while it
                 holds the same entries of it, or start at zero every round. They never travel.
+            wire: bf16 or fp16: floating-point numbers travel in this type, half the bytes of float32.
             device: where a network that a function makes is trained; by default a GPU where there is one a worker.
 
         Raises:
@@ -110,7 +113,9 @@ class Training:
             network = describe(network, example, self._seed, cut, device)
         self._network = network
         self._meter = Meter()
-        self._worker = Worker(self._link, network, seed)
+        check_wire(wire, self.workers)
+        self._wire = wire
+        self._worker = Worker(self._link, network, seed, None if wire is None else TYPES[wire])
         self._drive(agree(self._settings(), self._link, network.device))
         self._part = part_of(self.strategy, self._worker)
         state = self._drive(self._part.start())
@@ -434,6 +439,7 @@ class Training:
             "seed": self._seed,
             "cut": self._network.cut,
             "keep_state": self._keep_state,
+            "wire": self._wire,
             "network": self._network.outline,
         }
 
