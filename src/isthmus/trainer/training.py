@@ -74,6 +74,7 @@ class Training:
         cut: Sequence[str] | None = None,
         keep_state: bool = True,
         device: torch.device | str | None = None,
+        init: str | Path | None = None,
     ) -> None:
         """Join the other workers, and open the first round.
 
@@ -92,6 +93,8 @@ class Training:
             keep_state: whether momentum and moments of a parameter stay with a worker from round to round while it
                 holds the same entries of it, or start at zero every round. They never travel.
             device: where a network that a function makes is trained; by default a GPU where there is one a worker.
+            init: safetensors files that hold the weights it starts from, read slice by slice: one, an index of several
+                (JSON), or a folder with either; by default they are those that the function gives it.
 
         Raises:
             InvalidInput: a value that breaks its rule, or that is not the same on all workers.
@@ -107,7 +110,7 @@ class Training:
         self._link = join()
         self.strategy.check_workers(self._link.workers)
         if not isinstance(network, Network):
-            network = describe(network, example, self._seed, cut, device)
+            network = describe(network, example, self._seed, cut, device, init)
         self._network = network
         self._meter = Meter()
         self._worker = Worker(self._link, network, seed)
@@ -435,6 +438,7 @@ class Training:
             "cut": self._network.cut,
             "keep_state": self._keep_state,
             "network": self._network.outline,
+            "init": self._network.init,
         }
 
     def _identity(self) -> dict[str, Any]:
