@@ -39,7 +39,3 @@ class Drawn:
 
     def drop(self) -> None:
         """Do nothing."""
-
-    def mark(self) -> str:
-        """Return "": every worker computes the same."""
-        return ""

@@ -12,20 +12,21 @@ from torch import Tensor, nn
 from isthmus.errors import InvalidInput
 from isthmus.trainer.task.deferred import NotRecorded, Recording
 from isthmus.trainer.task.replay import View
-from isthmus.trainer.wire.layout import digest
 
 
 class Initial(Protocol):
-    """The initial values of a network.
+    """The initial values of a network."""
 
-    Attributes:
-        in_turn: whether the first :meth:`rows` builds the network whole: then workers do so one after another, each
-            calling :meth:`drop` before the next.
-        note: what that costs, in one line; "" where it costs nothing.
-    """
+    @property
+    def in_turn(self) -> bool:
+        """Whether :meth:`rows` may build the network whole: then workers ask one after another.
 
-    in_turn: bool
-    note: str
+        Each calls :meth:`drop` before the next.
+        """
+
+    @property
+    def note(self) -> str:
+        """What is to be said of it, in one line: what it costs, what is rounded; "" where there is nothing."""
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """Return rows start .. stop of the first dimension of a tensor; of one without dimensions, (0, 1), all.
@@ -40,9 +41,6 @@ class Initial(Protocol):
 
     def drop(self) -> None:
         """Let go of what is held to answer faster; it can be asked again, which then costs the same again."""
-
-    def mark(self) -> str:
-        """Return what is equal for equal values, where workers may come to have other ones; "" where they may not."""
 
 
 class Held:
@@ -59,10 +57,6 @@ class Held:
 
     def drop(self) -> None:
         """Do nothing."""
-
-    def mark(self) -> str:
-        """Return a digest of all values."""
-        return digest(self._tensors)
 
 
 class Deferred:
@@ -112,10 +106,6 @@ class Deferred:
     def drop(self) -> None:
         """Do nothing."""
 
-    def mark(self) -> str:
-        """Return "": every worker computes the same."""
-        return ""
-
 
 class Built:
     """The values of a network that has to be built whole to know them, and is built when they are asked for."""
@@ -133,7 +123,6 @@ class Built:
         """
         self._make = make
         self._network: Held | None = None
-        self._mark = ""
         self.note = (
             f"{called} cannot be built without its weights ({why}): each worker builds it whole once, in turn "
             f"({size / 1e6:.1f} MB)"
@@ -143,16 +132,11 @@ class Built:
         """Return some rows of a tensor."""
         if self._network is None:
             self._network = Held(self._make())
-            self._mark = self._network.mark()
         return self._network.rows(name, start, stop)
 
     def drop(self) -> None:
         """Let go of the network."""
         self._network = None
-
-    def mark(self) -> str:
-        """Return a digest of all values of the network that was built."""
-        return self._mark
 
 
 def deferred(make: Callable[[], nn.Module]) -> tuple[Deferred | None, str]:
