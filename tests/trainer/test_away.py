@@ -24,10 +24,11 @@ from isthmus.nets.pattern import Pattern
 from isthmus.nets.subnetwork import named_state
 from isthmus.trainer.executors.in_turn import run_in_turn
 from isthmus.trainer.store import reader as reading
-from isthmus.trainer.store.away import Away, away
+from isthmus.trainer.store.away import Away
 from isthmus.trainer.store.homes import Homes
 from isthmus.trainer.store.reader import Reader
 from isthmus.trainer.store.serve import Service
+from isthmus.trainer.task.initial import copied
 from isthmus.trainer.wire.exchange import drive
 from isthmus.trainer.wire.group import join
 from isthmus.trainer.wire.meter import Meter
@@ -56,11 +57,13 @@ class Look:
         self.service = Service(homes, dtypes, shards, self.link, CPU)
         self.live = self.most = 0
         self.reader = Reader(homes, dtypes, self._fetch, here=here, **options)
-        shown = skeleton or model
-        named = dict(named_state(shown))
-        buffers = {name: tensors[name].clone() for name, _ in model.named_buffers()}
-        stands = {name: Away.standing_for(named[name], name, self.reader, CPU) for name in entries}
-        self.model = away(shown, {**stands, **buffers}).eval()
+
+        def stand_in(name: str, tensor: Tensor) -> Tensor:
+            if name in entries:
+                return Away.standing_for(tensor, name, self.reader, CPU)
+            return tensors.get(name, tensor.detach()).clone()
+
+        self.model = copied(skeleton or model, stand_in).eval()
 
     def _fetch(self, span: reading.Span) -> dict[str, Tensor]:
         """Count the bytes that were handed out and still live."""
@@ -380,5 +383,5 @@ def test_a_language_model_generates_the_same() -> None:
 def test_a_network_that_cannot_be_copied_is_refused() -> None:
     network: Any = nn.Linear(2, 2)
     network.lock = threading.Lock()
-    with pytest.raises(InvalidInput, match="`network` cannot be copied to be looked at"):
-        away(network, {})
+    with pytest.raises(InvalidInput, match=r"`network` must be one that copy\.deepcopy can copy, but: TypeError"):
+        copied(network, lambda name, tensor: tensor)

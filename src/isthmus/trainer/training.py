@@ -19,6 +19,7 @@ from isthmus.nets.verify import Verdict
 from isthmus.partitions import Law
 from isthmus.randomness import generator
 from isthmus.strategies import Strategy, strategy_of
+from isthmus.trainer.config.run import check_wire
 from isthmus.trainer.local.optimizer import adopt, forget
 from isthmus.trainer.local.recent import Recent
 from isthmus.trainer.observe.account import Account, held_bytes
@@ -30,7 +31,7 @@ from isthmus.trainer.store.whole import check_path, save
 from isthmus.trainer.strategies import Worker, part_of
 from isthmus.trainer.task.network import Network, describe
 from isthmus.trainer.wire.collect import collect
-from isthmus.trainer.wire.exchange import Exchange, Program, Result, all_gather, drive
+from isthmus.trainer.wire.exchange import TYPES, Exchange, Program, Result, all_gather, drive
 from isthmus.trainer.wire.group import join
 from isthmus.trainer.wire.meter import Meter
 
@@ -75,7 +76,9 @@ class Training:
         *,
         cut: Sequence[str] | None = None,
         keep_state: bool = True,
+        wire: str | None = None,
         device: torch.device | str | None = None,
+        init: str | Path | None = None,
     ) -> None:
         """Join the other workers, and open the first round.
 
@@ -93,7 +96,10 @@ class Training:
             cut: axes to cut instead of the default, as ``isthmus inspect`` shows them.
             keep_state: whether momentum and moments of a parameter stay with a worker from round to round while it
                 holds the same entries of it, or start at zero every round. They never travel.
+            wire: bf16 or fp16: floating-point numbers travel in this type, half the bytes of float32.
             device: where a network that a function makes is trained; by default a GPU where there is one a worker.
+            init: safetensors files that hold the weights it starts from, read slice by slice: one, an index of several
+                (JSON), or a folder with either; by default they are those that the function gives it.
 
         Raises:
             InvalidInput: a value that breaks its rule, or that is not the same on all workers.
@@ -109,10 +115,12 @@ class Training:
         self._link = join()
         self.strategy.check_workers(self._link.workers)
         if not isinstance(network, Network):
-            network = describe(network, example, self._seed, cut, device)
+            network = describe(network, example, self._seed, cut, device, init)
         self._network = network
         self._meter = Meter()
-        self._worker = Worker(self._link, network, seed)
+        check_wire(wire, self.workers)
+        self._wire = wire
+        self._worker = Worker(self._link, network, seed, None if wire is None else TYPES[wire])
         self._drive(agree(self._settings(), self._link, network.device))
         self._part = part_of(self.strategy, self._worker)
         state = self._drive(self._part.start())
@@ -461,7 +469,9 @@ class Training:
             "seed": self._seed,
             "cut": self._network.cut,
             "keep_state": self._keep_state,
+            "wire": self._wire,
             "network": self._network.outline,
+            "init": self._network.init,
         }
 
     def _identity(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from isthmus.trainer.config.schedule import Cosine, Schedule
 from isthmus.trainer.config.step import Step
 
 EXECUTORS = ("processes", "serial")
+WIRES = ("bf16", "fp16")
 FEATURES = ("raw", "standardized")
 
 
@@ -30,11 +31,15 @@ class TrainConfig:
         features: raw (as the data are) or standardized, and the constants are kept with the network; by default a
             perceptron standardizes within itself, and a network of one's own gets the data as they are.
         model: which network.
+        init: safetensors files that hold its first weights: one, an index of several, or a folder; by default they are
+            drawn.
         cut: axes of it to cut instead of the default (ist and narrow).
         strategy: how it is trained.
         optimizer, schedule, step, evaluation: with what, at which rate, in which steps, and how it is tested.
         keep_state: whether momentum or moments stay with a worker from round to round while it holds the same entries,
             or start at zero every round; by default they stay for adamw. They never travel.
+        wire: bf16 or fp16: floating-point numbers travel between workers in this type, half the bytes of float32;
+            None: in their own.
         workers: number of workers.
         rounds: number of rounds; a round is cut, local steps, merge.
         samples: budget in samples over all workers, instead of rounds; the last round may be shorter.
@@ -51,6 +56,7 @@ class TrainConfig:
     data: Any = "digits"
     features: str | None = None
     model: Perceptron | Own = Perceptron()
+    init: str | None = None
     cut: tuple[str, ...] | None = None
     strategy: Strategy = IST()
     optimizer: OptimizerChoice = SGD()
@@ -58,6 +64,7 @@ class TrainConfig:
     step: Step = Step()
     evaluation: Evaluation = field(default_factory=Evaluation)
     keep_state: bool | None = None
+    wire: str | None = None
     workers: int = 4
     rounds: int = 60
     samples: int | None = None
@@ -69,6 +76,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cut", None if self.cut is None else tuple(self.cut))
+        object.__setattr__(self, "init", None if self.init is None else str(self.init))
         object.__setattr__(self, "out", None if self.out is None else Path(self.out))
         for name in ("workers", "rounds", "local_steps"):
             check_integer(name, getattr(self, name), at_least=1)
@@ -76,6 +84,7 @@ class TrainConfig:
         check_choice("executor", self.executor, EXECUTORS)
         if self.features is not None:
             check_choice("features", self.features, FEATURES)
+        check_wire(self.wire, self.workers)
         if self.cut is not None and not self.strategy.cuts:
             raise InvalidInput(f"`cut` has no effect with strategy {self.strategy.name!r}, which cuts nothing")
         self.strategy.check_workers(self.workers)
@@ -146,6 +155,19 @@ class TrainConfig:
         if isinstance(self.model, Own):
             parts.insert(2, self.model.shown.rpartition(":")[2])
         return "-".join([*parts, f"{self.workers}w", f"seed{self.seed}"])
+
+
+def check_wire(wire: str | None, workers: int) -> None:
+    """Refuse an unknown type of number to travel in, or one where nothing travels.
+
+    Raises:
+        InvalidInput: either.
+    """
+    if wire is None:
+        return
+    check_choice("wire", wire, WIRES)
+    if workers == 1:
+        raise InvalidInput("`wire` has no effect with one worker: nothing travels")
 
 
 def under_torchrun() -> bool:

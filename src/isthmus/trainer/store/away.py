@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from isthmus.errors import InvalidInput
-from isthmus.nets.subnetwork import named_state
 
 _NOT_WRITTEN = "the merged network is there to be looked at: its parameters cannot be changed"
 
@@ -89,28 +88,6 @@ class Away(Tensor):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return copy.deepcopy(self).__reduce_ex__(protocol)
-
-
-def away(network: nn.Module, stands: Mapping[str, Tensor]) -> nn.Module:
-    """Return a copy of a network in which other tensors stand for those named; nothing else of these is copied.
-
-    Args:
-        network: to copy: on the meta device, or with values.
-        stands: by the first name of a parameter or buffer; its other names are this one too.
-
-    Raises:
-        InvalidInput: a network that cannot be copied.
-    """
-    tensors = dict(named_state(network))
-    memo: dict[int, Any] = {id(tensors[name]): tensor for name, tensor in stands.items()}
-    for module in network.modules():  # weight norm of old keeps what it computed last
-        computed = (each for each in vars(module).values() if isinstance(each, Tensor) and not each.is_leaf)
-        memo |= {id(tensor): tensor.detach() for tensor in computed}
-    try:
-        return copy.deepcopy(network, memo)
-    except Exception as error:  # whatever the copying of a user's own attributes may raise
-        said = " ".join(str(error).split())
-        raise InvalidInput(f"`network` cannot be copied to be looked at ({type(error).__name__}: {said})") from error
 
 
 def in_rows(tensor: Tensor) -> Iterator[Tensor]:

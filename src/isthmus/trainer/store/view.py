@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from isthmus.errors import WorkerError
 from isthmus.nets.norms import measure
 from isthmus.nets.pattern import Pattern
-from isthmus.nets.subnetwork import named_state
 from isthmus.trainer.local.recent import Recent, call_with
-from isthmus.trainer.store.away import Away, away
+from isthmus.trainer.store.away import Away
 from isthmus.trainer.store.reader import Reader
 from isthmus.trainer.store.serve import Service
 from isthmus.trainer.store.store import Store
 from isthmus.trainer.store.whole import ready
 from isthmus.trainer.strategies import Part, State, Worker
+from isthmus.trainer.task.initial import copied, whole
 from isthmus.trainer.wire.exchange import Exchange, Program, all_gather
 
 
@@ -84,15 +84,17 @@ class View:
         link, device = self.worker.link, self.worker.device
         service = Service(store.homes, store.types, state.tensors, link, device)
         reader = Reader(store.homes, store.types, lambda span: self.drive(service.fetch(span)), scales, link.index)
-        network = self._outline()
-        tensors = dict(named_state(network))
-        stands: dict[str, Tensor] = {name: tensor.clone() for name, tensor in store.fixed.items() if name in tensors}
-        for name in store.homes.shapes:
-            if store.coupling.entries[name].is_parameter:
-                stands[name] = Away.standing_for(tensors[name], name, reader, device)
-            else:
-                stands[name] = reader.value(name).clone()
-        model = away(network, stands).eval()
+        network = self.worker.network
+
+        def stand_in(name: str, tensor: Tensor) -> Tensor:
+            if name in store.fixed:
+                return store.fixed[name].clone()
+            if name not in store.homes.shapes:  # an attribute that is no buffer
+                return (whole(network.initial, name, tensor) if tensor.is_meta else tensor.detach().clone()).to(device)
+            away = isinstance(tensor, nn.Parameter)
+            return Away.standing_for(tensor, name, reader, device) if away else reader.value(name).clone()
+
+        model = copied(network.skeleton(), stand_in).eval()
         if store.statistics:
             counts = self._measured(model)
             self.drive(service.serve())
@@ -108,12 +110,6 @@ class View:
             self.drive(service.serve())
         finally:
             reader.close()
-
-    def _outline(self) -> nn.Module:
-        """Return a network of the user's class to copy, if possible without values."""
-        network = self.worker.network.skeleton()
-        plain = [value for module in network.modules() for value in vars(module).values() if isinstance(value, Tensor)]
-        return self.worker.network.make() if any(tensor.is_meta for tensor in plain) else network
 
     def _measure(self, model: nn.Module) -> None:
         """Measure the statistics of norms, each worker on its own batches."""
