@@ -58,11 +58,6 @@ class Network:
         return self.source()
 
     @cached_property
-    def initial(self) -> Initial:
-        """Its initial values, a few rows of a tensor at a time: what :attr:`make` returns, bit for bit."""
-        return self.source()
-
-    @cached_property
     def coupling(self) -> Coupling:
         """What of it can be cut; the same on every worker, as all trace the skeleton."""
         skeleton = self.skeleton()
@@ -80,6 +75,11 @@ class Network:
         args, kwargs = self.example.call(tensors)
         traced = trace(copied(self.skeleton(), self._without_memory), args, kwargs, cut=self.cut)
         return {name: tensor.to(self.device) for name, tensor in traced.constants.items()}
+
+    @cached_property
+    def valued(self) -> Coupling:
+        """What of it can be cut, with the values of what is made in forward: to build pieces of it."""
+        return replace(self.coupling, constants=self.constants)
 
     def shell(self) -> nn.Module:
         """Return the network with memory for all its weights, whose values are still to be filled in."""
