@@ -23,13 +23,14 @@ _PERCEPTRON = ("widths", "activation", "norm")
 _DEALING = ("law", "core", "capacities", "minimum")
 _STEP = ("batch_size", "accumulate", "clip", "autocast")
 _RUN = (
-    "data", "features", "init", "cut", "keep_state", "workers", "rounds", "samples", "local_steps", "seed", "executor",
+    "data", "features", "init", "cut", "keep_state", "wire", "workers", "rounds", "samples", "local_steps", "seed",
+    "executor",
 )  # fmt: skip
 _PLACE = ("out", "replace")
 FLAGS = (
     "data", "features", "model", "example", "init", "cut", *_PERCEPTRON, "strategy", *_DEALING, "scale", "optimizer",
     "lr", "momentum", "weight_decay", "keep_state", "schedule", "warmup", *_STEP, "loss", "metric", "eval_every",
-    "workers", "rounds", "samples", "local_steps", "seed", "executor", *_PLACE,
+    "wire", "workers", "rounds", "samples", "local_steps", "seed", "executor", *_PLACE,
 )  # fmt: skip
 
 
