@@ -20,6 +20,7 @@ from isthmus.partitions import Law
 from isthmus.randomness import generator
 from isthmus.strategies import Strategy, strategy_of
 from isthmus.trainer.config.run import check_wire
+from isthmus.trainer.local.heap import give_back
 from isthmus.trainer.local.optimizer import adopt, forget
 from isthmus.trainer.local.recent import Recent
 from isthmus.trainer.observe.account import Account, held_bytes
@@ -124,6 +125,7 @@ class Training:
         self._drive(agree(self._settings(), self._link, network.device))
         self._part = part_of(self.strategy, self._worker)
         state = self._drive(self._part.start())
+        give_back()
         self.setup_bytes = (self._meter.sent, self._meter.received)
         self._rounds = Rounds(self._part, self._link, network.device, state)
         self.steps = 0

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from isthmus.errors import WorkerError
 from isthmus.nets.norms import measure
 from isthmus.nets.pattern import Pattern
+from isthmus.trainer.local.heap import give_back
 from isthmus.trainer.local.recent import Recent, call_with
 from isthmus.trainer.store.away import Away
 from isthmus.trainer.store.reader import Reader
@@ -70,6 +71,7 @@ class View:
                 yield model if everywhere or self.worker.link.index == 0 else None
             finally:
                 self.shown = False
+        give_back()
 
     def scale(self, state: State) -> float:
         """Return the mean factor on weights that no norm follows."""
