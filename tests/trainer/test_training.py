@@ -347,24 +347,18 @@ def test_looking_inside_a_round_merges_it() -> None:
 
 def test_scales_are_those_of_the_partition() -> None:
     def job() -> None:
-        torch.manual_seed(3)
-        network = perceptron()
-        training = Training(network, EXAMPLE, sgd, law="uniform", local_steps=1)
-        take_step(training, 0)
-        training.merge()
-        if training.worker == 0:
-            plain = state_of(network)
-            expected = plain["2.weight"] * 0.5
-        with training.whole() as merged:
-            assert merged is not None
-            if training.worker == 0:
-                assert merged is network
-                assert torch.equal(merged[2].weight, expected)
-                assert torch.equal(merged[0].weight, plain["0.weight"])
-        if training.worker == 0:
-            assert same(state_of(network), plain)
-            assert training.scale == pytest.approx(0.5)
-        training.close()
+        states = []
+        for scale in ("none", "expected"):
+            training = make(strategy=IST(Uniform(), scale=scale), local_steps=1)
+            take_step(training, 0)
+            with training.whole() as merged:
+                assert merged is not None
+                states.append(state_of(merged))
+            assert training.scale == pytest.approx(1.0 if scale == "none" else 0.5)
+            training.close()
+        plain, used = states
+        assert torch.equal(used["2.weight"], plain["2.weight"] * 0.5)
+        assert torch.equal(used["0.weight"], plain["0.weight"])
 
     in_turn(job, 2)
 
@@ -461,7 +455,7 @@ def test_workers_at_their_end_take_part_in_looking_and_counting(tmp_path: Path) 
 def test_the_account_is_that_of_the_tensors() -> None:
     """6-12-8-3 over two workers: pieces of 6-6-4-3, all float32, SGD with momentum; nothing else travels."""
     piece = 6 * 6 + 6 + 6 * 4 + 4 + 4 * 3 + 3
-    whole = 6 * 12 + 12 + 12 * 8 + 8 + 8 * 3 + 3
+    shards = (6 * 6 + 6 + 12 * 4 + 4 + 8 * 2 + 2, 6 * 6 + 6 + 12 * 4 + 4 + 8 * 1 + 1)
 
     def job() -> Any:
         training = make(local_steps=2)
@@ -474,7 +468,7 @@ def test_the_account_is_that_of_the_tensors() -> None:
     account = in_turn(job, 2)[0]
     assert account.sent_bytes == account.received_bytes == (2 * 4 * piece, 2 * 4 * piece)
     assert account.parameters == (piece, piece)
-    assert account.memory_bytes == (3 * 4 * piece + 4 * whole, 3 * 4 * piece)
+    assert account.memory_bytes == tuple(3 * 4 * piece + 4 * shard for shard in shards)
     assert account.steps == (4, 4)
     assert all(seconds > 0 for seconds in (*account.computing_seconds, *account.moving_seconds))
 
@@ -631,7 +625,7 @@ def test_dictionaries_masks_labels_and_a_loss_of_its_own(factory: bool) -> None:
     in_turn(job, 2)
 
 
-def test_a_function_is_called_for_real_by_worker_0_alone() -> None:
+def test_a_function_is_called_for_real_once_by_every_worker() -> None:
     made: list[tuple[int, str]] = []
 
     class Noted(nn.Sequential):
@@ -646,7 +640,7 @@ def test_a_function_is_called_for_real_by_worker_0_alone() -> None:
         training.close()
 
     in_turn(job, 3)
-    assert [worker for worker, device in made if device == "cpu"] == [0]
+    assert [worker for worker, device in made if device == "cpu"] == [0, 1, 2]
     assert {worker for worker, device in made if device == "meta"} == {0, 1, 2}
 
 

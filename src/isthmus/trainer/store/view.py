@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from isthmus.nets.subnetwork import named_state
 from isthmus.trainer.local.recent import Recent, call_with
 from isthmus.trainer.store.whole import ready
 from isthmus.trainer.strategies import Part, State, Worker
-from isthmus.trainer.wire.exchange import Program, broadcast
+from isthmus.trainer.wire.exchange import Exchange, Program, broadcast
 
 
 @dataclass
@@ -48,17 +48,40 @@ class View:
             factor: for weights whose sums no norm follows.
         """
         first = self.worker.link.index == 0
+        if self.part.store is not None:
+            self.drive(self.part.settle(state))
+            shell = self.worker.network.shell()
+            self.drive(self._gather(shell, state))
+            if not (first or everywhere):
+                yield None
+                return
+            merged = replace(self.part.merged(state), model=shell)
+            with ready(merged, self._measure if first else self._receive, factor) as model:
+                if first and everywhere:
+                    self.drive(self._share(model))
+                yield model
+            return
         if not first and not everywhere:
             yield None
-        elif first or self.part.replicated:
+        else:
             with ready(self.part.merged(state), self._measure if first else self._receive, factor) as model:
                 if first and everywhere:
                     self.drive(self._share(model))
                 yield model
-        else:
-            shell = self.worker.network.shell()
-            self._receive(shell)
-            yield shell.eval()
+
+    def _gather(self, shell: nn.Module, state: State) -> Program[None]:
+        store, link, tensors = self.part.store, self.worker.link, dict(named_state(shell))
+        assert store is not None
+        for name, tensor in tensors.items():
+            if name in store._fixed:
+                tensor.data.copy_(store._fixed[name])
+        for name in store.homes.shapes:
+            tensor = tensors[name].detach()
+            send = state.tensors.get(name, tensor.new_empty(0)).reshape(-1)
+            rows = [store.homes.rows(name, worker) for worker in range(link.workers)]
+            sizes = [math.prod(tensor.shape[1:]) * (stop - start) for start, stop in rows]
+            got = yield Exchange((send,) * link.workers, tuple(sizes), counted=False)
+            tensor.copy_(torch.cat(got).view(tensor.shape))
 
     def scale(self, state: State) -> float:
         """Return the mean factor on weights that no norm follows, on worker 0."""
@@ -73,7 +96,7 @@ class View:
     def _share(self, model: nn.Module) -> Program[None]:
         """Send what the others do not have of the network to use, a tensor at a time, tied ones once."""
         link, tensors = self.worker.link, dict(named_state(model))
-        if self.part.replicated:  # all but what was measured just now
+        if self.part.store is None:  # all but what was measured just now
             names = [name for name, _ in model.named_buffers()]
         else:
             names = [name for name, *_ in self.worker.network.outline]

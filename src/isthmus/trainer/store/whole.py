@@ -33,6 +33,7 @@ def ready(merged: Merged, calibrate: Callable[[nn.Module], None], factor: float 
         factor: for the weights whose sums no norm follows.
     """
     scales = {name: scale * factor if name in merged.open else scale for name, scale in merged.scales.items()}
+    assert merged.model is not None
     with in_evaluation(merged.model), buffers_kept(merged.model), scaled(merged.model, scales) as model:
         calibrate(model)
         yield model.eval()

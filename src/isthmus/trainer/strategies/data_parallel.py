@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from isthmus.trainer.strategies.interface import State
-from isthmus.trainer.strategies.local_sgd import LocalSGDPart, mean_over_workers, send_tensors, trained_parameters
+from isthmus.trainer.strategies.local_sgd import LocalSGDPart, trained_parameters
 from isthmus.trainer.wire.exchange import Program
+from isthmus.trainer.wire.tensors import mean_over_workers, send_tensors
 
 
 class DataParallelPart(LocalSGDPart):
@@ -27,7 +28,7 @@ class DataParallelPart(LocalSGDPart):
         if link.workers == 1:
             return
         own = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in parameters.items()}
-        mean = yield from mean_over_workers(own, self._worker, active)
+        mean = yield from mean_over_workers(own, link, self._worker.device, active, self._worker.wire)
         if link.index in active:
             for name, parameter in parameters.items():
                 parameter.grad = mean[name].clone()
@@ -37,5 +38,6 @@ class DataParallelPart(LocalSGDPart):
         """Send the weights to those that are behind."""
         assert state.round is not None
         fresh = min(set(range(self._worker.link.workers)) - state.stale)
-        yield from send_tensors(state.tensors, fresh, self._worker, sorted(state.stale))
+        link, device = self._worker.link, self._worker.device
+        yield from send_tensors(state.tensors, fresh, link, device, sorted(state.stale))
         return State(state.tensors, state.round.number + 1)

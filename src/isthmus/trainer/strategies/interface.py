@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from isthmus.nets.pattern import Pattern
 from isthmus.trainer.task.network import Network
 from isthmus.trainer.wire.exchange import Link, Program
+
+if TYPE_CHECKING:
+    from isthmus.trainer.store.store import Store
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,14 @@ class State:
     """What one worker keeps between rounds: plain data that can be saved.
 
     Attributes:
-        tensors: parameters and buffers by name; whose and how many is the strategy's affair.
+        tensors: parameters and buffers by name, or this worker's shards of them.
         number: of the round that is open, or else of the next.
         round: the one that is open, if one is.
         held: the round whose units the module holds: the open one, or the last in which this worker trained.
         stale: workers whose tensors are behind those of the others.
+        kept: the round before, where entries that nobody else needs stayed with the workers that hold them.
+        behind: whether the shards lack what so stayed.
+        reference: what this worker began the open round with, where changes travel (with a shorter wire).
     """
 
     tensors: dict[str, Tensor]
@@ -44,19 +50,22 @@ class State:
     round: Round | None = None
     held: Round | None = None
     stale: frozenset[int] = frozenset()
+    kept: Round | None = None
+    behind: bool = False
+    reference: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class Merged:
-    """The whole network as one worker holds it between rounds.
+    """The whole network between rounds.
 
     Attributes:
-        model: the network with its merged weights.
+        model: the network with its merged weights; None where no worker holds it.
         scales: what the parameters named here are multiplied by when it is used (empty where nothing was cut).
         open: those of them that no norm follows, where a common factor matters.
     """
 
-    model: nn.Module
+    model: nn.Module | None
     scales: Mapping[str, Pattern] = field(default_factory=dict)
     open: tuple[str, ...] = ()
 
@@ -69,11 +78,13 @@ class Worker:
         link: number of this worker, number of workers, and the way to them.
         network: described, not held.
         seed: of the run.
+        wire: the type in which floating-point numbers travel; None for their own.
     """
 
     link: Link
     network: Network
     seed: int
+    wire: torch.dtype | None = None
 
     @property
     def device(self) -> torch.device:
@@ -120,12 +131,16 @@ class Part(Protocol):
         ...
 
     @property
-    def replicated(self) -> bool:
-        """Whether every worker holds the whole network between rounds, not worker 0 alone."""
+    def store(self) -> Store | None:
+        """Where the network's shards are between rounds; None where every worker holds all of it."""
+        ...
+
+    def settle(self, state: State) -> Program[None]:
+        """Bring the state up to date between rounds, before anything reads it; entered by all workers."""
         ...
 
     def merged(self, state: State) -> Merged:
-        """Return the whole network; only workers that hold it are asked."""
+        """Return the whole network, if this worker holds it, and its scales."""
         ...
 
     def restore(self, state: State, module: Mapping[str, Tensor]) -> None:

@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from torch import Tensor, nn
 
-from isthmus.nets import NetPartition, Scaling, Subnetwork, scaling, zero_cross_blocks
-from isthmus.nets.subnetwork import build, named_state, rebuild, refill
+from isthmus.nets import NetPartition, Scaling, Subnetwork, scaling
+from isthmus.nets.subnetwork import build, rebuild, refill
 from isthmus.strategies import IST
-from isthmus.trainer.store.pieces import Pieces, Units, same_indices
+from isthmus.trainer.store.keeping import Deal, Units, same_indices
+from isthmus.trainer.store.store import Store
 from isthmus.trainer.strategies.interface import Merged, Round, State, Worker
 from isthmus.trainer.wire.exchange import Program
 
 
 class ISTPart:
-    """One worker of IST. Worker 0 holds the whole network between rounds; the others never hold more than their piece.
+    """One worker of IST. Between rounds every worker holds its shards of the network, in a round its piece too.
 
     Reference:
         Yuan, Wolfe, Dun, Tang, Kyrillidis, Jermaine, "Distributed learning of deep neural networks using independent
         subnet training" (VLDB 2022).
     """
 
-    averages = replicated = False
+    averages = False
 
     def __init__(self, strategy: IST, worker: Worker) -> None:
         self._strategy = strategy
         self._worker = worker
-        self._pieces = Pieces(worker)
+        self.store = Store(worker, worker.wire)
         self._piece: Subnetwork | None = None
-        self._whole: nn.Module | None = None
-        self._dealt: tuple[Round, list[Units | None]] | None = None
+        self._deals: list[tuple[Round, Deal]] = []
         self._scaled: tuple[int, Scaling] | None = None
         self.changed: frozenset[str] = frozenset()
 
@@ -42,78 +42,90 @@ class ISTPart:
         return self._piece.module
 
     def start(self) -> Program[State]:
-        """Make the whole network on worker 0; hand out what does not change."""
-        tensors: dict[str, Tensor] = {}
-        first = self._partition(0)
-        if self._worker.link.index == 0:
-            self._whole = self._worker.network.make()
-            if self._strategy.dealt.zero_cross_blocks:
-                zero_cross_blocks(self._whole, self._pieces.coupling, first)
-            tensors = {name: tensor.detach() for name, tensor in named_state(self._whole)}
-        yield from self._pieces.share_fixed(self._whole, tensors or None)
-        return State(tensors)
+        """Make this worker's shards of the network."""
+        starts_cut = self._strategy.dealt.zero_cross_blocks
+        shards = yield from self.store.start(self._deal(self._all(0)) if starts_cut else None)
+        return State(shards)
 
     def open(self, state: State, round: Round) -> Program[nn.Module]:
-        """Hand out the pieces of the round's partition."""
-        units = self._units(round)
-        received = yield from self._pieces.hand_out(state.tensors or None, units)
-        own = units[self._worker.link.index]
+        """Bring the pieces of the round's partition from their homes."""
+        deal = self._deal(round)
+        if state.kept is not None and round != self._all(state.kept.number + 1):
+            yield from self.settle(state)  # somebody takes no part in this round
+            state.kept = None
+        kept = None if state.kept is None else self._deal(state.kept)
+        state.reference = {}
+        read = yield from self.store.open(state.tensors, deal, kept, self._piece, state.reference)
+        own = deal.units[self._worker.link.index]
         if own is not None:
-            self._take(self._pieces.reader(received, self._piece), own)
+            self._take(read, own)
             state.held = round
         state.round = round
         return self.module
 
     def close(self, state: State, module: nn.Module) -> Program[State]:
-        """Merge the pieces into the whole."""
-        assert state.round is not None
-        units = self._units(state.round)
-        mine = None if units[self._worker.link.index] is None else self._piece
-        yield from self._pieces.take_back(state.tensors or None, mine, units)
-        return State(state.tensors, state.round.number + 1, held=state.held)
+        """Merge the pieces into the shards."""
+        round = state.round
+        assert round is not None
+        deal = self._deal(round)
+        after = self._deal(self._all(round.number + 1)) if deal.full else None
+        mine = None if deal.units[self._worker.link.index] is None else self._piece
+        keeps = yield from self.store.close(state.tensors, deal, after, mine, state.reference)
+        kept = round if keeps else None
+        return State(state.tensors, round.number + 1, held=state.held, kept=kept, behind=keeps)
 
-    def average(self, state: State, module: nn.Module, active: Sequence[int]) -> Program[None]:
+    def settle(self, state: State) -> Program[None]:
+        """Bring home what stayed with the workers."""
+        if state.kept is not None and state.behind:
+            assert self._piece is not None
+            before, after = self._deal(state.kept), self._deal(self._all(state.kept.number + 1))
+            yield from self.store.settle(state.tensors, before, after, self._piece)
+            state.behind = False
+
+    def average(self, state: State, module: nn.Module, active: object) -> Program[None]:
         """Do nothing: pieces have no gradients in common."""
         yield from ()
 
     def merged(self, state: State) -> Merged:
-        """Return the merged network and the scales that match its sums to those of the pieces."""
-        assert self._whole is not None
+        """Return the scales that match the sums of the merged network to those of the pieces."""
         if not self._strategy.scales:
-            return Merged(self._whole)
+            return Merged(None)
         last = max(0, state.number - 1)
         if self._scaled is None or self._scaled[0] != last:
-            self._scaled = last, scaling(self._pieces.coupling, self._partition(last))
+            self._scaled = last, scaling(self.store.coupling, self._partition(last))
         found = self._scaled[1]
-        return Merged(self._whole, found.evaluation, found.open)
+        return Merged(None, found.evaluation, found.open)
 
     def restore(self, state: State, module: Mapping[str, Tensor]) -> None:
-        """Write saved tensors into the whole on worker 0, and take up the piece of an open round."""
-        if self._whole is not None:
-            here = {name: tensor.detach() for name, tensor in named_state(self._whole)}
-            for name, tensor in state.tensors.items():
-                here[name].copy_(tensor)
-            state.tensors = here
+        """Take up the piece that was held."""
         if state.held is not None:
-            own = self._units(state.held)[self._worker.link.index]
+            own = self._deal(state.held).units[self._worker.link.index]
             assert own is not None
             self._take(lambda name, held: module[name].detach().clone(), own)
 
+    def _all(self, number: int) -> Round:
+        """Return a round in which every worker trains."""
+        return Round(number, tuple(range(self._worker.link.workers)))
+
     def _partition(self, number: int) -> NetPartition:
         link = self._worker.link
-        return self._pieces.coupling.partition(link.workers, self._worker.seed, number, self._strategy.dealt)
+        return self.store.coupling.partition(link.workers, self._worker.seed, number, self._strategy.dealt)
 
-    def _units(self, round: Round) -> list[Units | None]:
-        """Return what each worker holds in a round; the same list when it is opened and closed."""
-        if self._dealt is None or self._dealt[0] != round:
-            partition = self._partition(round.number)
-            workers = range(self._worker.link.workers)
-            self._dealt = round, [partition.of(w) if w in round.active else None for w in workers]
-        return self._dealt[1]
+    def _deal(self, round: Round) -> Deal:
+        """Return what each worker holds in a round; the same object as before where it is the same."""
+        for known, deal in self._deals:
+            if known == round:
+                return deal
+        partition = self._partition(round.number)
+        workers = range(self._worker.link.workers)
+        new = Deal(self.store.coupling, [partition.of(w) if w in round.active else None for w in workers])
+        deal = next((other for _, other in self._deals if other.equals(new)), new)
+        self._deals = [(round, deal), *self._deals[:2]]
+        return deal
 
     def _take(self, read: object, units: Units) -> None:
         """Give the module the worker's new units."""
-        before, coupling, index = self._piece, self._pieces.coupling, self._worker.link.index
+        before, coupling, index = self._piece, self.store.coupling, self._worker.link.index
         if before is None:
             self._piece = build(read, coupling, units, index)  # type: ignore[arg-type]
             self.changed = frozenset()

@@ -10,19 +10,19 @@ from torch import Tensor, nn
 from isthmus.nets.subnetwork import named_state
 from isthmus.strategies import Strategy
 from isthmus.trainer.strategies.interface import Merged, Round, State, Worker
-from isthmus.trainer.wire.exchange import Program, all_gather, all_mean, broadcast
-from isthmus.trainer.wire.layout import digest, layout_of
+from isthmus.trainer.wire.exchange import Program
+from isthmus.trainer.wire.tensors import differing, mean_over_workers, send_tensors
 
 
 class LocalSGDPart:
-    """One worker of local SGD.
+    """One worker of local SGD. With a shorter wire it is changes of the weights that are averaged, not weights.
 
     Reference:
         Stich, "Local SGD converges fast and communicates little" (ICLR 2019).
     """
 
     averages = False
-    replicated = True
+    store = None
     changed: frozenset[str] = frozenset()
 
     def __init__(self, strategy: Strategy, worker: Worker) -> None:
@@ -32,33 +32,38 @@ class LocalSGDPart:
     def start(self) -> Program[State]:
         """Make the network; where workers start from other weights than worker 0, send them its own."""
         self.module = self._worker.network.make()
-        state = State(tensors_of(self.module))
-        own = int(digest(state.tensors)[:12], 16)  # 48 bits: exact in float64
-        told = torch.tensor([own], dtype=torch.float64, device=self._worker.device)
-        found = yield from all_gather(told, self._worker.link, counted=False)
-        others = [number for number, value in enumerate(found) if value.item() != found[0].item()]
-        yield from send_tensors(state.tensors, 0, self._worker, others)
-        return state
+        link, device, tensors = self._worker.link, self._worker.device, tensors_of(self.module)
+        others = yield from differing(tensors, link, device)
+        yield from send_tensors(tensors, 0, link, device, others)
+        return State(tensors)
 
     def open(self, state: State, round: Round) -> Program[nn.Module]:
-        """Do nothing: every worker has the averaged network."""
+        """Note where the round began, if changes travel; every worker has the averaged network."""
         yield from ()
         state.round = round
+        if self._worker.wire is not None and not self.averages and not state.reference:
+            state.reference = {name: p.detach().clone() for name, p in trained_parameters(self.module).items()}
         return self.module
 
     def close(self, state: State, module: nn.Module) -> Program[State]:
         """Take the mean of the weights of all workers that trained."""
         assert state.round is not None
         if self._worker.link.workers > 1:
-            parameters = trained_parameters(module)
-            mean = yield from mean_over_workers(parameters, self._worker, state.round.active)
+            worker, parameters = self._worker, trained_parameters(module)
+            start = state.reference
+            own = {name: p.detach() - start[name] for name, p in parameters.items()} if start else parameters
+            mean = yield from mean_over_workers(own, worker.link, worker.device, state.round.active, worker.wire)
             with torch.no_grad():
                 for name, parameter in parameters.items():
-                    parameter.copy_(mean[name])
+                    parameter.copy_(start[name] + mean[name] if start else mean[name])
         return State(state.tensors, state.round.number + 1)
 
     def average(self, state: State, module: nn.Module, active: Sequence[int]) -> Program[None]:
         """Do nothing: workers average weights, not gradients."""
+        yield from ()
+
+    def settle(self, state: State) -> Program[None]:
+        """Do nothing: every worker has all there is."""
         yield from ()
 
     def merged(self, state: State) -> Merged:
@@ -82,28 +87,3 @@ def tensors_of(module: nn.Module) -> dict[str, Tensor]:
 def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters that are trained, by name, tied ones once."""
     return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
-
-
-def mean_over_workers(
-    tensors: Mapping[str, Tensor], worker: Worker, active: Sequence[int]
-) -> Program[dict[str, Tensor]]:
-    """Return the mean of every tensor over the active workers."""
-    layout = layout_of(tensors)
-    result: dict[str, Tensor] = {}
-    for dtype in layout.sizes:
-        flat = layout.pack(tensors, dtype, worker.device)
-        mean = yield from all_mean(flat, worker.link, active)
-        result |= layout.unpack(mean)
-    return result
-
-
-def send_tensors(tensors: Mapping[str, Tensor], source: int, worker: Worker, to: Sequence[int]) -> Program[None]:
-    """Overwrite the tensors of the named workers by those of another; nothing moves if no worker is named."""
-    layout = layout_of(tensors)
-    for dtype in layout.sizes if to else ():
-        flat = layout.pack(tensors, dtype, worker.device)
-        got = yield from broadcast(flat, source, worker.link, to)
-        if worker.link.index in to:
-            with torch.no_grad():
-                for name, value in layout.unpack(got).items():
-                    tensors[name].copy_(value)

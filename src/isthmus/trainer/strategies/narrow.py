@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-
 from torch import Tensor
 
 from isthmus.nets import Coupling, NetPartition, scaled, scaling
 from isthmus.nets.laws import given
-from isthmus.nets.subnetwork import build, named_state
+from isthmus.nets.subnetwork import build
 from isthmus.partitions import Indices
 from isthmus.strategies import Narrow
-from isthmus.trainer.store.pieces import Pieces
 from isthmus.trainer.strategies.interface import State, Worker
 from isthmus.trainer.strategies.local_sgd import LocalSGDPart, tensors_of
 from isthmus.trainer.wire.exchange import Program
+from isthmus.trainer.wire.tensors import differing, send_tensors
 
 
 class NarrowPart(LocalSGDPart):
-    """One worker of local SGD on the narrow network, which worker 0 cuts out of the whole once and hands to all.
+    """One worker of local SGD on the narrow network, cut out of the whole one before the first round.
 
     A network that is initialised by its fan-in would have started from larger weights had it been built narrow: those
     of a layer that lost a share of its inputs are multiplied to match.
@@ -29,18 +27,17 @@ class NarrowPart(LocalSGDPart):
         self._strategy = strategy
 
     def start(self) -> Program[State]:
-        """Take the narrow network from worker 0, which then forgets the whole one."""
-        worker, pieces = self._worker, Pieces(self._worker)
-        held = widest(pieces.coupling.partition(worker.link.workers, worker.seed, 0, self._strategy.dealt))
-        whole = worker.network.make() if worker.link.index == 0 else None
-        tensors = None if whole is None else dict(named_state(whole))
-        yield from pieces.share_fixed(whole, tensors)
-        with ExitStack() as stack:
-            if whole is not None:
-                stack.enter_context(scaled(whole, fan_in_factors(pieces.coupling, held)))
-            received = yield from pieces.hand_out(tensors, [held] * worker.link.workers)
-        self.module = build(pieces.reader(received), pieces.coupling, held).module
-        return State(tensors_of(self.module))
+        """Cut the narrow network out of the whole one, which is then forgotten."""
+        worker = self._worker
+        coupling = worker.network.coupling
+        held = widest(coupling.partition(worker.link.workers, worker.seed, 0, self._strategy.dealt))
+        whole = worker.network.make()
+        with scaled(whole, fan_in_factors(coupling, held)):
+            self.module = build(whole, coupling, held).module
+        tensors = tensors_of(self.module)
+        others = yield from differing(tensors, worker.link, worker.device)
+        yield from send_tensors(tensors, 0, worker.link, worker.device, others)
+        return State(tensors)
 
 
 def widest(partition: NetPartition) -> dict[str, Indices]:

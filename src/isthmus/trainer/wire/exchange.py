@@ -114,19 +114,23 @@ def all_gather(piece: Tensor, link: Link, counted: bool = True) -> Program[list[
     return reply
 
 
-def all_mean(values: Tensor, link: Link, active: Sequence[int]) -> Program[Tensor]:
+def all_mean(
+    values: Tensor, link: Link, active: Sequence[int], wire: torch.dtype | None = None
+) -> Program[Tensor]:
     """Return the mean of a flat tensor over the active workers: each worker sums its own 1/n of it in their order.
 
     A reduce-scatter and an all-gather: a worker sends and receives 2 (n - 1) / n of the tensor, as in a ring, but the
-    order of the sum is fixed. Workers that are not active send nothing of their own and receive the mean.
+    order of the sum is fixed. Workers that are not active send nothing of their own and receive the mean. With a
+    ``wire`` numbers travel in that type, and are rounded on both ways, on every worker alike.
     """
-    chunks = values.tensor_split(link.workers)
-    send = tuple(chunks) if link.index in active else (values[:0],) * link.workers
+    kind = wire or values.dtype
+    chunks = values.to(kind).tensor_split(link.workers)
+    send = tuple(chunks) if link.index in active else (chunks[0][:0],) * link.workers
     own_size = chunks[link.index].numel()
     received = yield Exchange(send, tuple(own_size if w in active else 0 for w in range(link.workers)))
-    own = mean_of([received[worker] for worker in active])
+    own = mean_of([received[worker].to(values.dtype) for worker in active]).to(kind)
     reply = yield Exchange((own,) * link.workers, tuple(chunk.numel() for chunk in chunks))
-    return torch.cat(reply)
+    return torch.cat(reply).to(values.dtype)
 
 
 def broadcast(values: Tensor, source: int, link: Link, receivers: Sequence[int]) -> Program[Tensor]:

@@ -1,0 +1,156 @@
+"""Who sends which rows of what to whom: arithmetic on index sets alone, the same on every worker.
+
+A worker asks for *boxes*, products of index sets of one tensor. The rows of a box are sorted and a home's rows follow
+one another, so what one home has of a box is a run of its rows: a *leg* of its way. A worker works out the legs that
+begin or end at itself, and no others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from isthmus.nets.ownership import Held
+from isthmus.trainer.store.homes import Homes
+
+AT_ONCE = 8 << 20  # bytes of a worker's boxes that travel together; a tensor that alone is more travels alone
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """A part of one tensor.
+
+    Attributes:
+        name: of the tensor.
+        held: the sorted indices of every dimension, None for all of it.
+    """
+
+    name: str
+    held: Held
+
+    def shape(self, homes: Homes) -> tuple[int, ...]:
+        """Return its sizes."""
+        sizes = zip(homes.shapes[self.name], self.held, strict=True)
+        return tuple(size if indices is None else len(indices) for size, indices in sizes)
+
+
+@dataclass(frozen=True, eq=False)
+class Leg:
+    """What one home has of one box.
+
+    Attributes:
+        box: number of the box among those of its worker.
+        name: of the tensor.
+        rows: of the box, from and to.
+        held: the indices of every dimension in the home's shard.
+        shape: of this part.
+    """
+
+    box: int
+    name: str
+    rows: tuple[int, int]
+    held: Held
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """How many numbers."""
+        return math.prod(self.shape)
+
+
+def legs(boxes: Sequence[Box], home: int, homes: Homes) -> list[Leg]:
+    """Return what a home has of some worker's boxes, in their order; boxes of which it has nothing are left out."""
+    found = []
+    for number, box in enumerate(boxes):
+        start, stop = homes.rows(box.name, home)
+        if start == stop:
+            continue
+        if not box.held:  # a tensor without dimensions
+            found.append(Leg(number, box.name, (0, 1), (), ()))
+            continue
+        own, rest = box.held[0], box.held[1:]
+        if own is None:
+            rows, here = (start, stop), None
+        else:
+            first, last = np.searchsorted(own, (start, stop))
+            rows = (int(first), int(last))
+            here = None if last - first == stop - start else own[first:last] - start
+        shape = (rows[1] - rows[0], *box.shape(homes)[1:])
+        if math.prod(shape):
+            found.append(Leg(number, box.name, rows, (here, *rest), shape))
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Tensors of one type of number that travel in one exchange.
+
+    Attributes:
+        dtype: of the tensors.
+        outgoing: of this home, the legs to every worker.
+        incoming: of this worker, the legs from every home.
+    """
+
+    dtype: torch.dtype
+    outgoing: tuple[list[Leg], ...]
+    incoming: tuple[list[Leg], ...]
+
+
+class Routes:
+    """What one worker sends and receives when every worker's boxes come from the homes, or go back to them.
+
+    Attributes:
+        homes: of the tensors.
+        boxes: of this worker.
+        groups: what travels together; as many on every worker.
+    """
+
+    def __init__(
+        self, homes: Homes, types: Mapping[str, torch.dtype], boxes: Sequence[Sequence[Box]], here: int
+    ) -> None:
+        self.homes = homes
+        self.boxes = boxes[here]
+        outgoing = [_by_name(legs(theirs, here, homes)) for theirs in boxes]
+        incoming = [_by_name(legs(boxes[here], home, homes)) for home in range(homes.workers)]
+        self.groups = [
+            Group(dtype, *(tuple(_of(found, names) for found in way) for way in (outgoing, incoming)))
+            for dtype, names in _together(homes, types, boxes)
+        ]
+
+
+def _by_name(found: list[Leg]) -> dict[str, list[Leg]]:
+    named: dict[str, list[Leg]] = {}
+    for leg in found:
+        named.setdefault(leg.name, []).append(leg)
+    return named
+
+
+def _of(found: Mapping[str, list[Leg]], names: Sequence[str]) -> list[Leg]:
+    return [leg for name in names for leg in found.get(name, ())]
+
+
+def _together(
+    homes: Homes, types: Mapping[str, torch.dtype], boxes: Sequence[Sequence[Box]]
+) -> list[tuple[torch.dtype, list[str]]]:
+    """Return one exchange a type of number, or several where the largest worker's part would be too much at once."""
+    most: dict[str, int] = {}
+    for theirs in boxes:
+        own: dict[str, int] = {}
+        for box in theirs:
+            own[box.name] = own.get(box.name, 0) + math.prod(box.shape(homes)) * types[box.name].itemsize
+        for name, size in own.items():
+            most[name] = max(size, most.get(name, 0))
+    found: list[tuple[torch.dtype, list[str]]] = []
+    for dtype in dict.fromkeys(types.values()):
+        full = AT_ONCE + 1
+        for name in (name for name in types if types[name] == dtype and most.get(name)):
+            if full + most[name] > AT_ONCE:
+                found.append((dtype, []))
+                full = 0
+            found[-1][1].append(name)
+            full += most[name]
+    return found
