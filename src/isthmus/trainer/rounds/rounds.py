@@ -35,7 +35,9 @@ class Wish(IntEnum):
     SEE = 6
     SEE_EVERYWHERE = 7
     EXPORT = 8
-    END = 9
+    SAVE = 9
+    RESUME = 10
+    END = 11
 
     @property
     def trains(self) -> bool:
@@ -58,6 +60,8 @@ _CALLS = {
     Wish.SEE: "whole(on='root')",
     Wish.SEE_EVERYWHERE: "whole()",
     Wish.EXPORT: "export()",
+    Wish.SAVE: "save()",
+    Wish.RESUME: "resume()",
     Wish.END: "close()",
 }
 
