@@ -125,8 +125,9 @@ ALIVE: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
 def remembered() -> tuple[nn.Module, tuple[Any, ...]]:
-    """As ``values_while_built``; what it makes is in ``ALIVE`` for as long as anybody holds it."""
+    """Looks at its memory while it is built; what it makes is in ``ALIVE`` for as long as anybody holds it."""
     network, args = values_while_built()
+    network[0].weight.detach().numpy()
     ALIVE.add(network)
     return network, args
 

@@ -24,7 +24,9 @@ WITH_EXAMPLES = {
     "isthmus.nets.mlp",
     "isthmus.trainer.config.flags",
     "isthmus.trainer.local.flops",
+    "isthmus.trainer.store.homes",
     "isthmus.trainer.task.examples",
+    "isthmus.trainer.task.initial",
 }
 
 

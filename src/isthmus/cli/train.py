@@ -24,7 +24,7 @@ from isthmus.trainer import TrainConfig, configure, train
 from isthmus.trainer.config import OPTIMIZERS, SCHEDULES, SGD, AdamW, Perceptron, Step
 from isthmus.trainer.config.evaluation import SCALES
 from isthmus.trainer.config.model import ACTIVATIONS, NORMS
-from isthmus.trainer.config.run import EXECUTORS, FEATURES, under_torchrun
+from isthmus.trainer.config.run import EXECUTORS, FEATURES, WIRES, under_torchrun
 from isthmus.trainer.config.schedule import Schedule
 from isthmus.trainer.config.step import AUTOCAST
 
@@ -147,6 +147,8 @@ class Running:
     """The run.
 
     Attributes:
+        wire: type in which floating-point numbers travel between workers, half the bytes of float32: weights are sent
+            rounded, and changes of them come back rounded.
         workers: number of workers.
         rounds: number of rounds; a round is cut, local steps, merge.
         samples: budget in samples over all workers, instead of rounds; the last round may be shorter.
@@ -158,6 +160,7 @@ class Running:
         json: print the summary as JSON.
     """
 
+    wire: Annotated[str | None, _flag("as they are", *WIRES)] = None
     workers: Annotated[int | None, _flag(_RUN.workers, "INT")] = None
     rounds: Annotated[int | None, _flag(_RUN.rounds, "INT")] = None
     samples: Annotated[int | None, _flag("none", "INT")] = None

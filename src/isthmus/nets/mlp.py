@@ -20,6 +20,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
 }
 NORMS = ("batch", "none")
+_DRAWN_AT_ONCE = 1 << 18  # numbers: 2 MiB
 
 
 @dataclass(frozen=True)
@@ -95,22 +96,42 @@ def parameter_count(spec: MLPSpec) -> int:
 
 
 def initialize(model: MLP, seed: int) -> MLP:
-    """Set the parameters, drawn by name from the seed, in place; return the network.
+    """Set the parameters in place; return the network.
 
-    Hidden weights are normal with variance 2 / fan-in, output weights with 1 / fan-in; biases 0, norms the identity.
-
-    Reference:
-        He, Zhang, Ren, Sun, "Delving deep into rectifiers" (ICCV 2015).
+    Weights are drawn as in :func:`initial_rows`; biases are 0, norms the identity.
     """
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() == 2:
-                variance = (1.0 if name.startswith("output") else 2.0) / parameter.shape[1]
-                drawn = generator(seed, f"init/{name}").standard_normal(tuple(parameter.shape))
-                parameter.copy_(torch.from_numpy(drawn * variance**0.5))
+                parameter.copy_(initial_rows(name, parameter, seed, 0, parameter.shape[0]))
             elif name.endswith("bias"):
                 parameter.zero_()
     return model
+
+
+def initial_rows(name: str, weight: Tensor, seed: int, start: int, stop: int) -> Tensor:
+    """Return rows start .. stop of a matrix of an MLP, drawn by name from the seed, a few at a time.
+
+    Hidden weights are normal with variance 2 / fan-in, output weights with 1 / fan-in.
+
+    Args:
+        name, weight: the parameter; only its shape and type matter.
+        seed: of the run.
+        start, stop: which rows.
+
+    Reference:
+        He, Zhang, Ren, Sun, "Delving deep into rectifiers" (ICCV 2015).
+    """
+    fan_in = weight.shape[1]
+    deviation = ((1.0 if name.startswith("output") else 2.0) / fan_in) ** 0.5
+    result = torch.empty((stop - start, fan_in), dtype=weight.dtype)
+    stream, rows = generator(seed, f"init/{name}"), max(1, _DRAWN_AT_ONCE // fan_in)
+    for first in range(0, stop, rows):
+        end = min(first + rows, stop)
+        drawn = stream.standard_normal((end - first, fan_in))[max(0, start - first) :]
+        if len(drawn):
+            result[end - start - len(drawn) : end - start] = torch.from_numpy(drawn * deviation)
+    return result
 
 
 def _linear(fan_in: int, fan_out: int, bias: bool, device: torch.device | str) -> nn.Linear:

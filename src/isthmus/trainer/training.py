@@ -22,6 +22,7 @@ from isthmus.strategies import Strategy, strategy_of
 from isthmus.trainer.checkpoint.read import Checkpoint, choose
 from isthmus.trainer.checkpoint.standing import Standing
 from isthmus.trainer.checkpoint.write import write
+from isthmus.trainer.config.run import check_wire
 from isthmus.trainer.local.optimizer import adopt, forget
 from isthmus.trainer.local.recent import Recent
 from isthmus.trainer.observe.account import Account, held_bytes
@@ -31,7 +32,7 @@ from isthmus.trainer.store.view import View
 from isthmus.trainer.store.whole import check_path, save
 from isthmus.trainer.strategies import Worker, part_of
 from isthmus.trainer.task.network import Network, describe
-from isthmus.trainer.wire.exchange import Exchange, Program, Result, all_gather, drive
+from isthmus.trainer.wire.exchange import TYPES, Exchange, Program, Result, all_gather, drive
 from isthmus.trainer.wire.group import join
 from isthmus.trainer.wire.meter import Meter
 from isthmus.trainer.wire.tell import tell
@@ -79,6 +80,7 @@ class Training:
         *,
         cut: Sequence[str] | None = None,
         keep_state: bool = True,
+        wire: str | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         """Join the other workers, and open the first round.
@@ -97,6 +99,7 @@ class Training:
             cut: axes to cut instead of the default, as ``isthmus inspect`` shows them.
             keep_state: whether momentum and moments of a parameter stay with a worker from round to round while it
                 holds the same entries of it, or start at zero every round. They never travel.
+            wire: bf16 or fp16: floating-point numbers travel in this type, half the bytes of float32.
             device: where a network that a function makes is trained; by default a GPU where there is one a worker.
 
         Raises:
@@ -116,7 +119,9 @@ class Training:
             network = describe(network, example, self._seed, cut, device)
         self._network = network
         self._meter = Meter()
-        self._worker = Worker(self._link, network, seed)
+        check_wire(wire, self.workers)
+        self._wire = wire
+        self._worker = Worker(self._link, network, seed, None if wire is None else TYPES[wire])
         self._drive(agree(self._settings(), self._link, network.device))
         self._part = part_of(self.strategy, self._worker)
         state = self._drive(self._part.start())
@@ -519,5 +524,6 @@ class Training:
             "seed": self._seed,
             "cut": self._network.cut,
             "keep_state": self._keep_state,
+            "wire": self._wire,
             "network": self._network.outline,
         }

@@ -46,6 +46,7 @@ def work(setup: Setup, writer: RunWriter | None) -> dict[str, Any]:
         local_steps=config.local_steps,
         seed=config.seed,
         keep_state=config.keeps_state,
+        wire=config.wire,
     )
     with training:
         run = _Run(setup, training, writer)

@@ -22,12 +22,14 @@ from isthmus.trainer.config.step import Step
 _PERCEPTRON = ("widths", "activation", "norm")
 _DEALING = ("law", "core", "capacities", "minimum")
 _STEP = ("batch_size", "accumulate", "clip", "autocast")
-_RUN = ("data", "features", "cut", "keep_state", "workers", "rounds", "samples", "local_steps", "seed", "executor")
+_RUN = (
+    "data", "features", "cut", "keep_state", "wire", "workers", "rounds", "samples", "local_steps", "seed", "executor",
+)  # fmt: skip
 _PLACE = ("out", "replace")
 FLAGS = (
     "data", "features", "model", "example", "cut", *_PERCEPTRON, "strategy", *_DEALING, "scale", "optimizer", "lr",
-    "momentum", "weight_decay", "keep_state", "schedule", "warmup", *_STEP, "loss", "metric", "eval_every", "workers",
-    "rounds", "samples", "local_steps", "seed", "executor", *_PLACE,
+    "momentum", "weight_decay", "keep_state", "schedule", "warmup", *_STEP, "loss", "metric", "eval_every", "wire",
+    "workers", "rounds", "samples", "local_steps", "seed", "executor", *_PLACE,
 )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from isthmus.trainer.config.schedule import Cosine, Schedule
 from isthmus.trainer.config.step import Step
 
 EXECUTORS = ("processes", "serial")
+WIRES = ("bf16", "fp16")
 FEATURES = ("raw", "standardized")
 
 
@@ -35,6 +36,8 @@ class TrainConfig:
         optimizer, schedule, step, evaluation: with what, at which rate, in which steps, and how it is tested.
         keep_state: whether momentum or moments stay with a worker from round to round while it holds the same entries,
             or start at zero every round; by default they stay for adamw. They never travel.
+        wire: bf16 or fp16: floating-point numbers travel between workers in this type, half the bytes of float32;
+            None: in their own.
         workers: number of workers.
         rounds: number of rounds; a round is cut, local steps, merge.
         samples: budget in samples over all workers, instead of rounds; the last round may be shorter.
@@ -58,6 +61,7 @@ class TrainConfig:
     step: Step = Step()
     evaluation: Evaluation = field(default_factory=Evaluation)
     keep_state: bool | None = None
+    wire: str | None = None
     workers: int = 4
     rounds: int = 60
     samples: int | None = None
@@ -76,6 +80,7 @@ class TrainConfig:
         check_choice("executor", self.executor, EXECUTORS)
         if self.features is not None:
             check_choice("features", self.features, FEATURES)
+        check_wire(self.wire, self.workers)
         if self.cut is not None and not self.strategy.cuts:
             raise InvalidInput(f"`cut` has no effect with strategy {self.strategy.name!r}, which cuts nothing")
         self.strategy.check_workers(self.workers)
@@ -146,6 +151,19 @@ class TrainConfig:
         if isinstance(self.model, Own):
             parts.insert(2, self.model.shown.rpartition(":")[2])
         return "-".join([*parts, f"{self.workers}w", f"seed{self.seed}"])
+
+
+def check_wire(wire: str | None, workers: int) -> None:
+    """Refuse an unknown type of number to travel in, or one where nothing travels.
+
+    Raises:
+        InvalidInput: either.
+    """
+    if wire is None:
+        return
+    check_choice("wire", wire, WIRES)
+    if workers == 1:
+        raise InvalidInput("`wire` has no effect with one worker: nothing travels")
 
 
 def under_torchrun() -> bool:

@@ -48,26 +48,28 @@ class Pieces:
         return Routes(self.homes, self._types, boxes, self._link.index)
 
     def outward(
-        self, shards: Mapping[str, Tensor], routes: Routes, reference: dict[str, Tensor]
+        self, shards: Mapping[str, Tensor], routes: Routes, reference: dict[str, Tensor] | None = None
     ) -> Program[list[Tensor]]:
         """Return the values of this worker's boxes, from their homes.
 
         Args:
             shards: of which this worker is home.
             routes: of the boxes.
-            reference: is given what came rounded, by tensor, in the type it came in.
+            reference: is given what came rounded, by tensor, in the type it came in; None to bring all values in their
+                own type.
         """
         boxes, homes = routes.boxes, routes.homes
         values = [torch.empty(b.shape(homes), dtype=self._types[b.name], device=self._device) for b in boxes]
         for group in routes.groups:
-            kind = self._travelling(group.dtype)
+            kind = group.dtype if reference is None else self._travelling(group.dtype)
             send = tuple(self._pack(legs, partial(_of_shard, shards), kind) for legs in group.outgoing)
             reply = yield Exchange(send, tuple(map(_size, group.incoming)))
             for legs, flat in zip(group.incoming, reply, strict=True):
                 for leg, part in zip(legs, _unpack(flat, legs), strict=True):
                     _rows(values[leg.box], leg).copy_(part)
-        rounded = ((box.name, v) for box, v in zip(boxes, values, strict=True) if self._is_short(v.dtype))
-        reference |= {name: value.to(self._travelling(value.dtype)) for name, value in rounded}
+        if reference is not None:
+            rounded = ((box.name, v) for box, v in zip(boxes, values, strict=True) if self._is_short(v.dtype))
+            reference |= {name: value.to(self._travelling(value.dtype)) for name, value in rounded}
         return values
 
     def homeward(
@@ -75,7 +77,7 @@ class Pieces:
         shards: Mapping[str, Tensor],
         values: Sequence[Tensor],
         routes: Routes,
-        reference: Mapping[str, Tensor] | None,
+        began: Sequence[Tensor] | None = None,
     ) -> Program[None]:
         """Merge the values of all workers' boxes into the shards, at their homes, in the workers' order.
 
@@ -83,12 +85,12 @@ class Pieces:
             shards: of which this worker is home.
             values: of this worker's boxes.
             routes: of the boxes.
-            reference: what the values began as; None to send the values themselves, in their own type.
+            began: what came rounded of each box, to send the change; None to send the values, in their own type.
         """
         for group in routes.groups:
-            short = reference is not None and self._is_short(group.dtype)
+            short = began is not None and self._is_short(group.dtype)
             kind = self._travelling(group.dtype) if short else group.dtype
-            read = partial(_change, values, reference or {}) if short else partial(_of_box, values)
+            read = partial(_change, values, began or ()) if short else partial(_of_box, values)
             send = tuple(self._pack(legs, read, kind) for legs in group.incoming)
             reply = yield Exchange(send, tuple(map(_size, group.outgoing)))
             holders: dict[str, list[tuple[Tensor, Held]]] = {}
@@ -119,9 +121,9 @@ def _of_box(values: Sequence[Tensor], leg: Leg) -> Tensor:
     return _rows(values[leg.box], leg)
 
 
-def _change(values: Sequence[Tensor], reference: Mapping[str, Tensor], leg: Leg) -> Tensor:
+def _change(values: Sequence[Tensor], began: Sequence[Tensor], leg: Leg) -> Tensor:
     value = _of_box(values, leg)
-    return value - _rows(reference[leg.name], leg).to(value.dtype)
+    return value - _rows(began[leg.box], leg).to(value.dtype)
 
 
 def _rows(value: Tensor, leg: Leg) -> Tensor:

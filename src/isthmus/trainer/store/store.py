@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from isthmus.nets import Coupling, Subnetwork, trace
 from isthmus.nets.norms import statistics
-from isthmus.nets.ownership import Held, slice_tensor, view_slice, write_slice
+from isthmus.nets.ownership import Held, IndexMap, slice_tensor, view_slice, write_slice
 from isthmus.nets.subnetwork import named_state
 from isthmus.nets.writes import written
 from isthmus.trainer.store.homes import Homes
@@ -50,6 +50,7 @@ class Store:
         self.homes = Homes(link.workers, {name: entries[name].shape for name in self._out})
         types = {name: entries[name].dtype for name in self._out}
         self._pieces = Pieces(self.homes, types, link, worker.device, wire)
+        self._short = wire is not None
         self._fixed: dict[str, Tensor] = {}
         self._steps: list[Step] = []
         self._routes: list[tuple[object, Routes]] = []
@@ -93,6 +94,7 @@ class Store:
         shards: Mapping[str, Tensor],
         deal: Deal,
         kept: Deal | None,
+        after: Deal | None,
         before: Subnetwork | None,
         reference: dict[str, Tensor],
     ) -> Program[Callable[[str, Held], Tensor]]:
@@ -102,28 +104,59 @@ class Store:
             shards: of this worker.
             deal: the round.
             kept: the round before, if what nobody else needs stayed with the workers.
+            after: the next round, if what stays with a worker may stay.
             before: what this worker trained last. Running statistics go on from it where the worker keeps the units.
             reference: is given what came rounded.
         """
-        step = None if kept is None else self.step(kept, deal)
-        here = self._worker.link.index
-        workers = range(self._worker.link.workers)
-        boxes = [step.outward(w, self._out) if step else deal.boxes(w, self._out) for w in workers]
-        values = yield from self._pieces.outward(shards, self._routed((step or deal, "out"), boxes), reference)
-        came = {box.name: (box, value) for box, value in zip(boxes[here], values, strict=True)}
+        if kept is not None:
+            step = self.step(kept, deal)
+            came = yield from self._fetch(shards, step, "out", step.outward, reference)
+        elif self._short and after is deal:  # what will stay with the workers must come as it is
+            step = self.step(deal, deal)
+            came = yield from self._fetch(shards, step, "to keep", step.kept, None)
+            came += yield from self._fetch(shards, step, "out", step.outward, reference)
+        else:
+            came = yield from self._fetch(shards, deal, "out", deal.boxes, reference)
+        return self._reader(came, deal.map(self._worker.link.index), before)
+
+    def _fetch(
+        self,
+        shards: Mapping[str, Tensor],
+        of: Deal | Step,
+        key: str,
+        way: Callable[[int, Sequence[str]], list[Box]],
+        reference: dict[str, Tensor] | None,
+    ) -> Program[list[tuple[Box, Tensor]]]:
+        """Return this worker's boxes and their values; rounded, where a reference is asked for."""
+        boxes = [way(worker, self._out) for worker in range(self._worker.link.workers)]
+        routes = self._routed((of, key), boxes)
+        values = yield from self._pieces.outward(shards, routes, reference if self._short else None)
+        return list(zip(routes.boxes, values, strict=True))
+
+    def _reader(
+        self, came: Sequence[tuple[Box, Tensor]], mine: IndexMap, before: Subnetwork | None
+    ) -> Callable[[str, Held], Tensor]:
+        """Return where a piece's tensors come from: what came, put into what stayed; what is fixed."""
         has = {} if before is None else {name: tensor.detach() for name, tensor in before.state().items()}
         indices = {} if before is None else before.indices
+        parts: dict[str, list[tuple[Box, Tensor]]] = {}
+        for box, value in came:
+            parts.setdefault(box.name, []).append((box, value))
 
         def read(name: str, held: Held) -> Tensor:
-            if name in came:
-                box, value = came[name]
-                if step is None or name not in step.moved[here]:
-                    return value
-                write_slice(has[name], places(deal.map(here)[name], box.held), value)
-                return has[name]
-            if name in self.homes.shapes:
-                return has[name]
-            if name in self.statistics and name in has and same_indices(indices[name], held):
+            found = parts.get(name, [])
+            if len(found) == 1 and found[0][0].held is mine[name]:
+                return found[0][1]
+            if found:
+                first = found[0][1]
+                stays = name in has and same_indices(indices[name], held)
+                whole = has[name] if stays else first.new_empty(Box(name, mine[name]).shape(self.homes))
+                for box, value in found:
+                    write_slice(whole, places(mine[name], box.held), value)
+                return whole
+            if name in self.homes.shapes or (
+                name in self.statistics and name in has and same_indices(indices[name], held)
+            ):
                 return has[name]
             return slice_tensor(self._fixed[name], held)
 
@@ -133,6 +166,7 @@ class Store:
         self,
         shards: Mapping[str, Tensor],
         deal: Deal,
+        kept: Deal | None,
         after: Deal | None,
         piece: Subnetwork | None,
         reference: Mapping[str, Tensor],
@@ -142,43 +176,68 @@ class Store:
         Args:
             shards: of this worker.
             deal: the round.
+            kept: the round before, if it was opened with what had stayed.
             after: the next one, if what stays with a worker may stay.
             piece: of this worker, None if it holds nothing.
             reference: what came rounded when the round was opened.
         """
         step = None if after is None else self.step(deal, after)
-        keeps = step is not None and step.keeps
-        workers = range(self._worker.link.workers)
-        boxes = [step.homeward(w, self.trained) if step else deal.boxes(w, self.trained) for w in workers]
-        values = self._values(piece, deal, boxes[self._worker.link.index])
-        yield from self._pieces.homeward(shards, values, self._routed((step or deal, "back"), boxes), reference)
-        return keeps
+        if step is None:
+            yield from self._bring(shards, deal, "back", deal.boxes, deal, piece, reference)
+            return False
+        opened = None if kept is None else self.step(kept, deal)
+        if self._short and opened is not None and not step.keeps:  # what did not come rounded goes home as it is
+            yield from self._bring(shards, opened, "kept", opened.kept, deal, piece)
+            yield from self._bring(shards, opened, "came", opened.outward, deal, piece, reference)
+        else:
+            yield from self._bring(shards, step, "back", step.homeward, deal, piece, reference)
+        return step.keeps
 
     def settle(self, shards: Mapping[str, Tensor], deal: Deal, after: Deal, piece: Subnetwork) -> Program[None]:
         """Bring home what stayed with the workers after a round; they keep it too."""
         step = self.step(deal, after)
-        boxes = [step.kept(w, self.trained) for w in range(self._worker.link.workers)]
-        values = self._values(piece, deal, boxes[self._worker.link.index])
-        yield from self._pieces.homeward(shards, values, self._routed((step, "kept"), boxes), None)
+        yield from self._bring(shards, step, "kept", step.kept, deal, piece)
 
     def step(self, before: Deal, after: Deal) -> Step:
-        """Return what moves between two rounds; the last two that were asked for are kept."""
+        """Return what moves between two rounds; the last two that were asked for are kept.
+
+        With a shorter wire what stays must be the same in all rounds, for what comes is rounded, and what stays is not.
+        """
         for step in self._steps:
             if step.before is before and step.after is after:
                 return step
-        self._steps = [step_between(before, after, self.trained), *self._steps[:1]]
-        return self._steps[0]
+        stays = before is after or not self._short
+        new = step_between(before, after, self.trained) if stays else Step(before, after, ({},) * len(before.units))
+        self._steps = [new, *self._steps[:1]]
+        return new
 
-    def _values(self, piece: Subnetwork | None, deal: Deal, boxes: Sequence[Box]) -> list[Tensor]:
-        """Return what a piece holds of some boxes."""
-        if piece is None:
-            return []
-        state, mine = piece.state(), deal.map(self._worker.link.index)
-        found = []
+    def _bring(
+        self,
+        shards: Mapping[str, Tensor],
+        of: Deal | Step,
+        key: str,
+        way: Callable[[int, Sequence[str]], list[Box]],
+        deal: Deal,
+        piece: Subnetwork | None,
+        reference: Mapping[str, Tensor] | None = None,
+    ) -> Program[None]:
+        """Bring boxes of all workers home; changes alone of what came rounded, where a reference is given."""
+        boxes = [way(worker, self.trained) for worker in range(self._worker.link.workers)]
+        routes = self._routed((of, key), boxes)
+        state = {} if piece is None else piece.state()
+        values = self._parts(state, deal, routes.boxes)
+        began = None
+        if self._short and reference is not None:
+            began = self._parts({**state, **reference}, deal, routes.boxes)
+        yield from self._pieces.homeward(shards, values, routes, began)
+
+    def _parts(self, tensors: Mapping[str, Tensor], deal: Deal, boxes: Sequence[Box]) -> list[Tensor]:
+        """Return what tensors of a piece hold of some boxes, or are themselves."""
+        mine, found = deal.map(self._worker.link.index), []
         for box in boxes:
-            whole = mine[box.name]
-            tensor = state[box.name].detach()
-            found.append(tensor if box.held is whole else view_slice(tensor, places(whole, box.held)))
+            tensor = tensors[box.name].detach()
+            fits = tuple(tensor.shape) == box.shape(self.homes)
+            found.append(tensor if fits else view_slice(tensor, places(mine[box.name], box.held)))
         return found
 
     def _routed(self, key: tuple[object, str], boxes: Sequence[Sequence[Box]]) -> Routes:

@@ -56,7 +56,8 @@ class ISTPart:
             state.kept = None
         kept = None if state.kept is None else self._deal(state.kept)
         state.reference = {}
-        read = yield from self.store.open(state.tensors, deal, kept, self._piece, state.reference)
+        after = self._deal(self._all(round.number + 1)) if deal.full else None
+        read = yield from self.store.open(state.tensors, deal, kept, after, self._piece, state.reference)
         own = deal.units[self._worker.link.index]
         if own is not None:
             self._take(read, own)
@@ -71,9 +72,10 @@ class ISTPart:
         deal = self._deal(round)
         after = self._deal(self._all(round.number + 1)) if deal.full else None
         mine = None if deal.units[self._worker.link.index] is None else self._piece
-        keeps = yield from self.store.close(state.tensors, deal, after, mine, state.reference)
-        kept = round if keeps else None
-        return State(state.tensors, round.number + 1, held=state.held, kept=kept, behind=keeps)
+        kept = None if state.kept is None else self._deal(state.kept)
+        keeps = yield from self.store.close(state.tensors, deal, kept, after, mine, state.reference)
+        stayed = round if keeps else None
+        return State(state.tensors, round.number + 1, held=state.held, kept=stayed, behind=keeps)
 
     def settle(self, state: State) -> Program[None]:
         """Bring home what stayed with the workers."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from isthmus.nets import Coupling, trace
 from isthmus.nets.example import Example, call_of, example_of
 from isthmus.nets.exported import read_state
 from isthmus.randomness import derived_seed
+from isthmus.trainer.task.initial import Built, Deferred, Held, Initial, attributes_of, copied, deferred, whole
 from isthmus.trainer.wire.group import worker_device
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -33,6 +36,7 @@ class Network:
         skeleton: returns it to look at, without weights where that is possible: on the meta device.
         device: where it is trained.
         outline: name, shape, type of every parameter and buffer, and whether it is trained: the same on all workers.
+        source: returns where the initial values come from.
         cut: axes to cut instead of the default.
     """
 
@@ -41,7 +45,13 @@ class Network:
     skeleton: Callable[[], nn.Module]
     device: torch.device
     outline: tuple[tuple[str, tuple[int, ...], str, bool], ...]
+    source: Callable[[], Initial]
     cut: tuple[str, ...] | None = None
+
+    @cached_property
+    def initial(self) -> Initial:
+        """Its initial values, a few rows of a tensor at a time: what :attr:`make` returns, bit for bit."""
+        return self.source()
 
     @cached_property
     def coupling(self) -> Coupling:
@@ -51,20 +61,36 @@ class Network:
         args, kwargs = self.example.call([tensor.to(device) for tensor in self.example.tensors])
         return trace(skeleton, args, kwargs, cut=self.cut)
 
+    @cached_property
+    def constants(self) -> dict[str, Tensor]:
+        """The values of the tensors that are made in forward, traced on parameters that take no memory."""
+        found = self.coupling.constants
+        if not any(tensor.is_meta for tensor in found.values()):
+            return dict(found)
+        tensors = [torch.zeros(tensor.shape, dtype=tensor.dtype) for tensor in self.example.tensors]
+        args, kwargs = self.example.call(tensors)
+        traced = trace(copied(self.skeleton(), self._without_memory), args, kwargs, cut=self.cut)
+        return {name: tensor.to(self.device) for name, tensor in traced.constants.items()}
+
     def shell(self) -> nn.Module:
         """Return the network with memory for all its weights, whose values are still to be filled in."""
         skeleton = self.skeleton()
         if _device(skeleton) != torch.device("meta"):
             return skeleton
-        if any(isinstance(value, Tensor) and value.is_meta for m in skeleton.modules() for value in vars(m).values()):
-            return self.make()  # it holds a tensor that is no buffer, whose value nobody sends
-        entries = read_state(skeleton)
-        filled = skeleton.to_empty(device=self.device)
-        for entry in entries.values():  # emptied one by one, tied tensors came apart
-            for alias in entry.aliases:
-                holder, _, leaf = alias.rpartition(".")
-                setattr(filled.get_submodule(holder), leaf, _tensor(filled, entry.name))
-        return filled
+        plain = attributes_of(skeleton)
+
+        def value(name: str, tensor: Tensor) -> Tensor:
+            if name in plain:  # nobody sends its value
+                return whole(self.initial, name, tensor).to(self.device)
+            return _like(tensor, torch.empty_like(tensor, device=self.device))
+
+        return copied(skeleton, value)
+
+    def _without_memory(self, name: str, tensor: Tensor) -> Tensor:
+        if isinstance(tensor, nn.Parameter):
+            nothing = torch.full((), math.nan if tensor.is_floating_point() else 0, dtype=tensor.dtype)
+            return _like(tensor, nothing.expand(tensor.shape))
+        return whole(self.initial, name, tensor)
 
 
 def given(network: nn.Module, example: Any, cut: Sequence[str] | None = None) -> Network:
@@ -81,7 +107,9 @@ def given(network: nn.Module, example: Any, cut: Sequence[str] | None = None) ->
     if device.type == "meta":
         raise InvalidInput("`network` is on the meta device and has no values: pass the function that makes it instead")
     axes = None if cut is None else tuple(cut)
-    return Network(described, lambda: network, lambda: network, device, outline_of(network), axes)
+    return Network(
+        described, lambda: network, lambda: network, device, outline_of(network), lambda: Held(network), axes
+    )
 
 
 def describe(
@@ -119,8 +147,9 @@ def made_by(
 ) -> Network:
     """Return the description of the network that a function makes.
 
-    It is called on the meta device first; one that reads values while it builds is called for real, before the first
-    round, and what it made is dropped. Initial weights are drawn from torch's own generator, keyed by the seed.
+    It is called on the meta device first; one that fails there is recorded (:class:`Deferred`); one that cannot be
+    recorded is called for real, before the first round, and what it made is dropped. Initial weights are drawn from
+    torch's own generator, keyed by the seed.
 
     Args:
         factory: returns the network, or (network, args) or (network, args, kwargs) with an example call.
@@ -139,19 +168,32 @@ def made_by(
             torch.manual_seed(derived_seed(seed, "init/model"))
             return _checked(factory(), called)
 
-    def describe() -> Any:
+    shown: Call | None = None
+
+    def first() -> nn.Module:
+        nonlocal shown
+        made, shown = make()
+        return made
+
+    @cache
+    def recorded() -> tuple[Deferred | None, str]:
+        return deferred(first)
+
+    def describe() -> nn.Module:
         try:
             with torch.device("meta"):
-                return make()
+                return first()
         except InvalidInput:
             raise
         except Exception:  # whatever a factory may raise on a device without values; for real it must succeed
-            return call_factory(make, called)
+            found, _ = recorded()
+            return deepcopy(found.network) if found is not None else call_factory(first, called)
 
-    network, shown = describe()
-    if shown is None and example is None:
+    network = describe()
+    call = shown if example is None else call_of(example)
+    if call is None:
         raise InvalidInput("`example` must be a call of the network, (args) or (args, kwargs), got none")
-    args, kwargs = call_of(example) if example is not None else shown
+    args, kwargs = call
     on = _device(network)
     described = example_of(network, *((args, kwargs) if on is None else _moved(on, args, kwargs)))
     held = [network]  # until it is asked for: a network that had to be built for real is not built again at once
@@ -162,11 +204,15 @@ def made_by(
         return found
 
     def skeleton() -> nn.Module:
-        found: nn.Module = held.pop() if held else describe()[0]
+        found: nn.Module = held.pop() if held else describe()
         return found
 
-    axes = None if cut is None else tuple(cut)
-    return Network(described, real, skeleton, device, outline_of(network), axes)
+    def source() -> Initial:
+        found, why = recorded()
+        return found or Built(lambda: make()[0], bytes_of(outline), why, called)
+
+    axes, outline = None if cut is None else tuple(cut), outline_of(network)
+    return Network(described, real, skeleton, device, outline, source, axes)
 
 
 @contextmanager
@@ -186,6 +232,13 @@ def outline_of(network: nn.Module) -> tuple[tuple[str, tuple[int, ...], str, boo
     return tuple((entry.name, entry.shape, str(entry.dtype), entry.trained) for entry in entries)
 
 
+def bytes_of(outline: Sequence[tuple[str, tuple[int, ...], str, bool]]) -> int:
+    """Return the bytes of all tensors of an outline."""
+    return sum(
+        math.prod(shape) * getattr(torch, dtype.removeprefix("torch.")).itemsize for _, shape, dtype, _ in outline
+    )
+
+
 def _checked(made: Any, called: str) -> tuple[nn.Module, Call | None]:
     """Return a network and an example call from what a factory returned."""
     network, *rest = made if isinstance(made, tuple) else (made,)
@@ -197,10 +250,9 @@ def _checked(made: Any, called: str) -> tuple[nn.Module, Call | None]:
     return network, (args, kwargs)
 
 
-def _tensor(network: nn.Module, name: str) -> Tensor:
-    holder, _, leaf = name.rpartition(".")
-    found: Tensor = getattr(network.get_submodule(holder), leaf)
-    return found
+def _like(tensor: Tensor, value: Tensor) -> Tensor:
+    """Return a value as a parameter where a tensor is one."""
+    return nn.Parameter(value, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
 
 
 def _device(network: nn.Module) -> torch.device | None:

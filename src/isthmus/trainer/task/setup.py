@@ -16,6 +16,7 @@ from isthmus.nets.example import Example, example_of
 from isthmus.nets.mlp import MLP, MLPSpec, initialize
 from isthmus.nets.standardize import Standardize
 from isthmus.trainer.config import Own, Perceptron, TrainConfig
+from isthmus.trainer.task.drawn import Drawn
 from isthmus.trainer.task.examples import Batch
 from isthmus.trainer.task.items import item_shares
 from isthmus.trainer.task.network import Network, given, in_evaluation, made_by, outline_of
@@ -81,7 +82,9 @@ def _perceptron(config: TrainConfig, model: Perceptron, objective: Objective, de
         return network.to(device)
 
     call = example_of(MLP(spec, "meta"), (torch.zeros(2, spec.inputs, device="meta"),), None)
-    network = Network(call, make, lambda: MLP(spec, "meta"), device, outline_of(MLP(spec, "meta")), config.cut)
+    initial = Drawn(spec, config.seed, {"standardize.mean": front.mean, "standardize.deviation": front.deviation})
+    outline = outline_of(MLP(spec, "meta"))
+    network = Network(call, make, lambda: MLP(spec, "meta"), device, outline, lambda: initial, config.cut)
     return Setup(config, tables.shares(call), network, objective)
 
 

@@ -20,6 +20,7 @@ from isthmus.nets.ownership import mean_of
 from isthmus.trainer.wire.meter import Meter
 
 Result = TypeVar("Result")
+TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}  # shorter ones in which numbers may travel
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,21 +33,48 @@ class Group:
 
     def exchange(self, request: Exchange) -> list[Tensor]:
         """Perform one ragged all-to-all, as bytes; what a worker sends itself does not go through the network."""
-        kind, here = request.send[0], self.index
-        size = kind.element_size()
+        try:
+            return self._messages(request) if request.counted else self._at_once(request)
+        except RuntimeError as error:
+            raise LostPeer(f"worker {self.index} lost the connection to another worker: {error}") from error
+
+    def _messages(self, request: Exchange) -> list[Tensor]:
+        """Send payload from where it is and to where it belongs, in as many messages as there are workers with some.
+
+        Torch's all-to-all wants everything to be sent in one piece of memory, and has a message for everybody.
+        """
+        here, kind = self.index, request.send[0]
+        wire = self._wire(kind)
+        reply = [torch.empty(number, dtype=kind.dtype, device=wire) for number in request.expect]
+        around = [(here + step) % self.workers for step in range(1, self.workers)]
+        asked = [dist.P2POp(dist.irecv, _bytes(reply[w]), w) for w in reversed(around) if request.expect[w]]
+        told = [(w, request.send[w].to(wire)) for w in around if request.send[w].numel()]
+        asked += [dist.P2POp(dist.isend, _bytes(piece), w) for w, piece in told]
+        for work in dist.batch_isend_irecv(asked) if asked else ():
+            work.wait()
+        reply[here] = request.send[here]
+        return [piece.to(kind.device) for piece in reply]
+
+    def _at_once(self, request: Exchange) -> list[Tensor]:
+        """Exchange a few numbers with everybody in one collective, which is the faster for these."""
+        here, kind = self.index, request.send[0]
+        size, wire = kind.element_size(), self._wire(kind)
         sent = [0 if to == here else size * piece.numel() for to, piece in enumerate(request.send)]
         expected = [0 if source == here else size * number for source, number in enumerate(request.expect)]
         outgoing = torch.cat([piece for to, piece in enumerate(request.send) if to != here] or [kind[:0]])
-        wire = torch.device("cpu") if self._staged else kind.device
         incoming = torch.empty(sum(expected), dtype=torch.uint8, device=wire)
-        try:
-            if self.workers > 1:
-                dist.all_to_all_single(incoming, outgoing.view(torch.uint8).to(wire), expected, sent)
-        except RuntimeError as error:
-            raise LostPeer(f"worker {here} lost the connection to another worker: {error}") from error
+        if self.workers > 1:
+            dist.all_to_all_single(incoming, _bytes(outgoing).to(wire), expected, sent)
         reply = [part.view(kind.dtype).to(kind.device) for part in incoming.split(expected)]
         reply[here] = request.send[here]
         return reply
+
+    def _wire(self, kind: Tensor) -> torch.device:
+        return torch.device("cpu") if self._staged else kind.device
+
+
+def _bytes(piece: Tensor) -> Tensor:
+    return piece.reshape(-1).view(torch.uint8)
 
 
 def join() -> Link:
