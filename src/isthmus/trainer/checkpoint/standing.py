@@ -16,7 +16,7 @@ from isthmus.nets.ownership import Held
 from isthmus.nets.subnetwork import named_state
 from isthmus.records import to_json
 from isthmus.trainer.checkpoint.read import Checkpoint
-from isthmus.trainer.checkpoint.write import Snapshot
+from isthmus.trainer.checkpoint.write import Snapshot, plain_outline
 from isthmus.trainer.rounds.rounds import Rounds
 from isthmus.trainer.store.homes import Homes
 from isthmus.trainer.strategies import Round, State
@@ -97,6 +97,8 @@ class Standing:
         """
         check_identity("the checkpoint", checkpoint.manifest.identity, self.identity)
         link, shared = self.rounds.link, self._shared()
+        if checkpoint.manifest.tensors != plain_outline(shared):  # a narrow network is as wide as there are workers
+            raise InvalidInput("the checkpoint was saved of another network: names or shapes of its tensors differ")
         kept = checkpoint.kept(link.index % checkpoint.workers)
         homes, whole = Homes(link.workers, {n: s for n, (s, _) in shared.items()}), self.rounds.part.store is None
 
