@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -337,6 +342,32 @@ def test_a_run_goes_on_to_the_same_bits_and_its_checkpoints_are_exported(tmp_pat
 def trained_again(folder: Path, *flags: str) -> Run:
     main(["train", "--resume", str(folder), *flags])
     return read_run(folder)
+
+
+@pytest.mark.processes
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    """All its processes are killed at once, wherever they are."""
+    flags = {**RUN, "workers": 2, "rounds": 50, "eval_every": 50, "checkpoint_every": 1}
+    words = [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", *listed(value))]
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "isthmus", "train", *words, "--out", str(folder)]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("checkpoints/checkpoint-00000[3-9]")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert read_run(folder).status == "unfinished"
+    again = trained_again(folder, "--executor", "serial")
+    run = trained(tmp_path / "undisturbed", **flags)
+    assert without_times(again) == without_times(run)
+    assert (folder / "model.safetensors").read_bytes() == (run.path / "model.safetensors").read_bytes()
+
+
+def listed(value: Any) -> list[str]:
+    return [str(each) for each in (value if isinstance(value, tuple) else (value,))]
 
 
 @pytest.mark.parametrize("workers", ["3", "6"])
