@@ -29,9 +29,9 @@ from isthmus.trainer.config.flags import command
 
 # What always has an effect, whatever is trained and how.
 ALWAYS = {
-    "data", "model", "strategy", "optimizer", "schedule", "warmup", "batch_size", "accumulate", "clip", "autocast",
-    "loss", "metric", "eval_every", "workers", "rounds", "local_steps", "seed", "executor", "out", "replace",
-    "checkpoint_every", "keep_checkpoints",
+    "data", "model", "init", "strategy", "optimizer", "schedule", "warmup", "batch_size", "accumulate", "clip",
+    "autocast", "loss", "metric", "eval_every", "workers", "rounds", "local_steps", "seed", "executor", "out",
+    "replace", "checkpoint_every", "keep_checkpoints",
 }  # fmt: skip
 NO_EFFECT = [
     *((f"--strategy {name} --law uniform", "law") for name in ("local-sgd", "data-parallel")),

@@ -59,12 +59,14 @@ class Network:
     Attributes:
         model: a function that returns (network, args) or (network, args, kwargs) with an example call; without it a
             multilayer perceptron is trained.
+        init: safetensors files that hold its first weights: one, an index of several (JSON), or a folder.
         widths: units of each hidden layer of the perceptron.
         activation: of the perceptron.
         norm: of the perceptron.
     """
 
     model: Annotated[str | None, _flag("a perceptron", "MODULE:FACTORY")] = None
+    init: Annotated[str | None, _flag("weights are drawn", "FILE")] = None
     widths: Annotated[tuple[int, ...] | None, _flag(_WIDTHS, "INT ...")] = None
     activation: Annotated[str | None, _flag(Perceptron().activation, *ACTIVATIONS)] = None
     norm: Annotated[str | None, _flag(Perceptron().norm, *NORMS)] = None

@@ -82,6 +82,7 @@ class Training:
         keep_state: bool = True,
         wire: str | None = None,
         device: torch.device | str | None = None,
+        init: str | Path | None = None,
     ) -> None:
         """Join the other workers, and open the first round.
 
@@ -101,6 +102,8 @@ class Training:
                 holds the same entries of it, or start at zero every round. They never travel.
             wire: bf16 or fp16: floating-point numbers travel in this type, half the bytes of float32.
             device: where a network that a function makes is trained; by default a GPU where there is one a worker.
+            init: safetensors files that hold the weights it starts from, read slice by slice: one, an index of several
+                (JSON), or a folder with either; by default they are those that the function gives it.
 
         Raises:
             InvalidInput: a value that breaks its rule, or that is not the same on all workers.
@@ -116,7 +119,7 @@ class Training:
         self._link = join()
         self.strategy.check_workers(self._link.workers)
         if not isinstance(network, Network):
-            network = describe(network, example, self._seed, cut, device)
+            network = describe(network, example, self._seed, cut, device, init)
         self._network = network
         self._meter = Meter()
         check_wire(wire, self.workers)
@@ -526,4 +529,5 @@ class Training:
             "keep_state": self._keep_state,
             "wire": self._wire,
             "network": self._network.outline,
+            "init": self._network.init,
         }

@@ -24,14 +24,15 @@ _PERCEPTRON = ("widths", "activation", "norm")
 _DEALING = ("law", "core", "capacities", "minimum")
 _STEP = ("batch_size", "accumulate", "clip", "autocast")
 _RUN = (
-    "data", "features", "cut", "keep_state", "wire", "workers", "rounds", "samples", "local_steps", "seed", "executor",
+    "data", "features", "init", "cut", "keep_state", "wire", "workers", "rounds", "samples", "local_steps", "seed",
+    "executor",
 )  # fmt: skip
 _SAVING = {"checkpoint_every": "every", "keep_checkpoints": "keep"}
 _PLACE = ("out", "replace")
 FLAGS = (
-    "data", "features", "model", "example", "cut", *_PERCEPTRON, "strategy", *_DEALING, "scale", "optimizer", "lr",
-    "momentum", "weight_decay", "keep_state", "schedule", "warmup", *_STEP, "loss", "metric", "eval_every", "wire",
-    "workers", "rounds", "samples", "local_steps", "seed", "executor", *_SAVING, *_PLACE,
+    "data", "features", "model", "example", "init", "cut", *_PERCEPTRON, "strategy", *_DEALING, "scale", "optimizer",
+    "lr", "momentum", "weight_decay", "keep_state", "schedule", "warmup", *_STEP, "loss", "metric", "eval_every",
+    "wire", "workers", "rounds", "samples", "local_steps", "seed", "executor", *_SAVING, *_PLACE,
 )  # fmt: skip
 
 

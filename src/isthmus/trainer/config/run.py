@@ -32,6 +32,8 @@ class TrainConfig:
         features: raw (as the data are) or standardized, and the constants are kept with the network; by default a
             perceptron standardizes within itself, and a network of one's own gets the data as they are.
         model: which network.
+        init: safetensors files that hold its first weights: one, an index of several, or a folder; by default they are
+            drawn.
         cut: axes of it to cut instead of the default (ist and narrow).
         strategy: how it is trained.
         optimizer, schedule, step, evaluation: with what, at which rate, in which steps, and how it is tested.
@@ -57,6 +59,7 @@ class TrainConfig:
     data: Any = "digits"
     features: str | None = None
     model: Perceptron | Own = Perceptron()
+    init: str | None = None
     cut: tuple[str, ...] | None = None
     strategy: Strategy = IST()
     optimizer: OptimizerChoice = SGD()
@@ -78,6 +81,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cut", None if self.cut is None else tuple(self.cut))
+        object.__setattr__(self, "init", None if self.init is None else str(self.init))
         object.__setattr__(self, "out", None if self.out is None else Path(self.out))
         for name in ("workers", "rounds", "local_steps"):
             check_integer(name, getattr(self, name), at_least=1)

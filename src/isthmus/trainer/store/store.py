@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from isthmus.nets import Coupling, Subnetwork, trace
+from isthmus.errors import InvalidInput
+from isthmus.nets import Coupling, Subnetwork
 from isthmus.nets.norms import statistics
 from isthmus.nets.ownership import Held, IndexMap, slice_tensor, view_slice, write_slice
-from isthmus.nets.subnetwork import named_state
 from isthmus.nets.writes import written
 from isthmus.trainer.store.homes import Homes
 from isthmus.trainer.store.keeping import Deal, Step, places, same_indices, step_between
 from isthmus.trainer.store.pieces import Pieces
 from isthmus.trainer.store.routes import Box, Routes, legs
+from isthmus.trainer.store.start import take
 from isthmus.trainer.strategies.interface import Worker
-from isthmus.trainer.wire.exchange import Program, broadcast, scatter
+from isthmus.trainer.wire.exchange import Program, scatter
 from isthmus.trainer.wire.tensors import differing
 
 
@@ -61,30 +61,12 @@ class Store:
         Args:
             first: the round whose pieces alone have weights to start with; entries that nobody holds in it are zero.
         """
-        whole = self._worker.network.make()
-        tensors = {name: tensor.detach() for name, tensor in named_state(whole)}
-        alike = not (yield from differing(tensors, self._worker.link, self._worker.device))
-        shards = {}
-        for name in self._out:
-            start, stop = self.homes.rows(name, self._worker.link.index)
-            shard = tensors[name][start:stop] if tensors[name].dim() else tensors[name]
-            if not alike:
-                shard = yield from self._from_first(tensors[name], shard, name)
-            if start < stop:
-                shards[name] = shard.clone()
-        lifted = [name for name, tensor in self.coupling.constants.items() if tensor.is_meta]
-        if lifted:  # tensors made in forward: the skeleton could not know their values
-            tensors |= self._retraced(whole).constants
-        for name in (*self._still, *lifted):
-            fixed = tensors[name].detach()
-            if not alike:
-                others = range(1, self._worker.link.workers)
-                flat = yield from broadcast(fixed.reshape(-1), 0, self._worker.link, others)
-                fixed = flat.view(fixed.shape)
-            self._fixed[name] = fixed.clone()
-        if lifted:
-            constants = {**self.coupling.constants, **{name: self._fixed[name] for name in lifted}}
-            self.coupling = replace(self.coupling, constants=constants)
+        link, initial = self._worker.link, self._worker.network.initial
+        shards = yield from take(initial, self._own, link, self._worker.device)
+        others = yield from differing(initial.mark(), link, self._worker.device)
+        if others:
+            yield from self._overwrite(shards, others)
+        self.coupling = self._worker.network.valued
         if first is not None:
             self._zero_unheld(shards, first)
         return shards
@@ -267,19 +249,36 @@ class Store:
                     write_slice(left, part, view_slice(shard, part))
                 shard.copy_(left)
 
-    def _from_first(self, tensor: Tensor, shard: Tensor, name: str) -> Program[Tensor]:
-        """Return this worker's shard of worker 0's tensor."""
-        link = self._worker.link
-        pieces = None
-        if link.index == 0:
-            ends = [self.homes.rows(name, worker) for worker in range(link.workers)]
-            pieces = [(tensor[a:b] if tensor.dim() else tensor.view(1)[a:b]).reshape(-1) for a, b in ends]
-        flat = yield from scatter(pieces, shard.reshape(-1), link)
-        return flat.view(shard.shape)
+    def _own(self) -> dict[str, Tensor]:
+        """Return this worker's shards of the initial values; keep what every worker has whole."""
+        network, initial, here = self._worker.network, self._worker.network.initial, self._worker.link.index
+        entries = self.coupling.entries
+        for name in self._still:
+            count = entries[name].shape[0] if entries[name].shape else 1
+            self._fixed[name] = initial.rows(name, 0, count).to(network.device)
+        rows = {name: self.homes.rows(name, here) for name in self._out}
+        return {n: initial.rows(n, *own).to(network.device) for n, own in rows.items() if own[0] < own[1]}
 
-    def _retraced(self, whole: nn.Module) -> Coupling:
-        """Trace the network with its weights, for the values of what its forward makes."""
-        example, device = self._worker.network.example, self._worker.device
-        tensors = [torch.zeros(tensor.shape, dtype=tensor.dtype, device=device) for tensor in example.tensors]
-        args, kwargs = example.call(tensors)
-        return trace(whole, args, kwargs)
+    def _overwrite(self, shards: Mapping[str, Tensor], others: Sequence[int]) -> Program[None]:
+        """Take the values of worker 0's network, where a user has made others on some workers.
+
+        Raises:
+            InvalidInput: it was made by a function, which makes another on every worker.
+        """
+        link, network = self._worker.link, self._worker.network
+        if network.initial.in_turn:
+            raise InvalidInput(
+                f"`network` must make the same weights on every worker: those of worker {others[0]} differ from worker "
+                "0's; draw them from torch's own generator alone"
+            )
+        for name in (*self._still, *self._out):
+            entry = self.coupling.entries[name]
+            count = entry.shape[0] if entry.shape else 1
+            everywhere = name in self._fixed
+            ends = [(0, count) if everywhere else self.homes.rows(name, worker) for worker in range(link.workers)]
+            pieces = None
+            if link.index == 0:
+                pieces = [network.initial.rows(name, *each).to(network.device).reshape(-1) for each in ends]
+            empty = torch.empty(0, dtype=entry.dtype, device=network.device)
+            mine = (self._fixed if everywhere else shards).get(name, empty)
+            mine.copy_((yield from scatter(pieces, mine.reshape(-1), link)).view(mine.shape))

@@ -11,6 +11,7 @@ from isthmus.nets.subnetwork import named_state
 from isthmus.strategies import Strategy
 from isthmus.trainer.strategies.interface import Merged, Round, State, Worker
 from isthmus.trainer.wire.exchange import Program
+from isthmus.trainer.wire.layout import digest
 from isthmus.trainer.wire.tensors import differing, mean_over_workers, send_tensors
 
 
@@ -33,7 +34,7 @@ class LocalSGDPart:
         """Make the network; where workers start from other weights than worker 0, send them its own."""
         self.module = self._worker.network.make()
         link, device, tensors = self._worker.link, self._worker.device, tensors_of(self.module)
-        others = yield from differing(tensors, link, device)
+        others = yield from differing(digest(tensors), link, device)
         yield from send_tensors(tensors, 0, link, device, others)
         return State(tensors)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from isthmus.nets import Coupling, NetPartition, scaled, scaling
+from isthmus.nets import Coupling, NetPartition, scaling
 from isthmus.nets.laws import given
+from isthmus.nets.ownership import Held, slice_tensor
 from isthmus.nets.subnetwork import build
 from isthmus.partitions import Indices
 from isthmus.strategies import Narrow
+from isthmus.trainer.store.start import take
 from isthmus.trainer.strategies.interface import State, Worker
 from isthmus.trainer.strategies.local_sgd import LocalSGDPart, tensors_of
 from isthmus.trainer.wire.exchange import Program
+from isthmus.trainer.wire.layout import digest
 from isthmus.trainer.wire.tensors import differing, send_tensors
 
 
@@ -31,11 +34,20 @@ class NarrowPart(LocalSGDPart):
         worker = self._worker
         coupling = worker.network.coupling
         held = widest(coupling.partition(worker.link.workers, worker.seed, 0, self._strategy.dealt))
-        whole = worker.network.make()
-        with scaled(whole, fan_in_factors(coupling, held)):
-            self.module = build(whole, coupling, held).module
+        factors = fan_in_factors(coupling, held)
+
+        def read(name: str, indices: Held) -> Tensor:
+            entry = coupling.entries[name]
+            whole = worker.network.initial.rows(name, 0, entry.shape[0] if entry.shape else 1)
+            part = slice_tensor(whole, indices).to(worker.device)
+            return part * factors[name].to(part) if name in factors else part
+
+        def narrow() -> nn.Module:
+            return build(read, worker.network.valued, held).module
+
+        self.module = yield from take(worker.network.initial, narrow, worker.link, worker.device)
         tensors = tensors_of(self.module)
-        others = yield from differing(tensors, worker.link, worker.device)
+        others = yield from differing(digest(tensors), worker.link, worker.device)
         yield from send_tensors(tensors, 0, worker.link, worker.device, others)
         return State(tensors)
 

@@ -15,16 +15,18 @@ from isthmus.trainer.task.replay import View
 
 
 class Initial(Protocol):
-    """The initial values of a network.
+    """The initial values of a network."""
 
-    Attributes:
-        in_turn: whether the first :meth:`rows` builds the network whole: then workers do so one after another, each
-            calling :meth:`drop` before the next.
-        note: what that costs, in one line; "" where it costs nothing.
-    """
+    @property
+    def in_turn(self) -> bool:
+        """Whether :meth:`rows` may build the network whole: then workers ask one after another.
 
-    in_turn: bool
-    note: str
+        Each calls :meth:`drop` before the next.
+        """
+
+    @property
+    def note(self) -> str:
+        """What is to be said of it, in one line: what it costs, what is rounded; "" where there is nothing."""
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """Return rows start .. stop of the first dimension of a tensor; of one without dimensions, (0, 1), all.

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from isthmus.nets.example import Example, call_of, example_of
 from isthmus.nets.exported import read_state
 from isthmus.randomness import derived_seed
 from isthmus.trainer.task.initial import Built, Deferred, Held, Initial, attributes_of, copied, deferred, whole
+from isthmus.trainer.task.weights import FromFile, Weights
 from isthmus.trainer.wire.group import worker_device
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -38,6 +40,7 @@ class Network:
         outline: name, shape, type of every parameter and buffer, and whether it is trained: the same on all workers.
         source: returns where the initial values come from.
         cut: axes to cut instead of the default.
+        init: a digest of the file that its values come from, or None.
     """
 
     example: Example
@@ -47,6 +50,7 @@ class Network:
     outline: tuple[tuple[str, tuple[int, ...], str, bool], ...]
     source: Callable[[], Initial]
     cut: tuple[str, ...] | None = None
+    init: str | None = None
 
     @cached_property
     def initial(self) -> Initial:
@@ -118,8 +122,13 @@ def describe(
     seed: int,
     cut: Sequence[str] | None = None,
     device: torch.device | str | None = None,
+    init: str | Path | None = None,
 ) -> Network:
     """Return the description of what a user passed: a network, or a function that makes one.
+
+    Args:
+        network, example, seed, cut, device: as in :func:`given` and :func:`made_by`.
+        init: safetensors files that hold the weights a made network starts from.
 
     Raises:
         InvalidInput: neither, a device that is not here or has no effect, or what :func:`given` and :func:`made_by`
@@ -128,13 +137,16 @@ def describe(
     if isinstance(network, nn.Module):
         if device is not None:
             raise InvalidInput("`device` has no effect on a module: move it with .to(device)")
+        if init is not None:
+            raise InvalidInput("`init` has no effect on a module: load the file into it, or pass a function")
         return given(network, example, cut)
     if not callable(network):
         raise InvalidInput(f"`network` must be a torch.nn.Module or a function, got {type(network).__name__}")
     place = torch.device(device or worker_device())
     if place.type == "cuda" and not torch.cuda.is_available():
         raise InvalidInput(f"`device` is {place}, but this machine has no CUDA that can be used")
-    return made_by(network, example, seed, place, cut)
+    made = made_by(network, example, seed, place, cut)
+    return made if init is None else started_from(made, init)
 
 
 def made_by(
@@ -213,6 +225,18 @@ def made_by(
 
     axes, outline = None if cut is None else tuple(cut), outline_of(network)
     return Network(described, real, skeleton, device, outline, source, axes)
+
+
+def started_from(network: Network, path: str | Path) -> Network:
+    """Return a network whose persistent tensors start from files; the rest from where they did.
+
+    Raises:
+        DataError: files that are missing or damaged.
+        InvalidInput: files that do not fit the network.
+    """
+    weights = Weights(path)
+    source = FromFile(weights, read_state(network.skeleton()), network.source)
+    return replace(network, make=lambda: source.load(network.make()), source=lambda: source, init=weights.identity)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from isthmus.trainer.config import Own, Perceptron, TrainConfig
 from isthmus.trainer.task.drawn import Drawn
 from isthmus.trainer.task.examples import Batch
 from isthmus.trainer.task.items import item_shares
-from isthmus.trainer.task.network import Network, given, in_evaluation, made_by, outline_of
+from isthmus.trainer.task.network import Network, given, in_evaluation, made_by, outline_of, started_from
 from isthmus.trainer.task.objective import Objective, chosen, logits_of, objective_of
 from isthmus.trainer.task.shares import Shares
 from isthmus.trainer.task.tables import Tables, read_tables
@@ -85,6 +85,8 @@ def _perceptron(config: TrainConfig, model: Perceptron, objective: Objective, de
     initial = Drawn(spec, config.seed, {"standardize.mean": front.mean, "standardize.deviation": front.deviation})
     outline = outline_of(MLP(spec, "meta"))
     network = Network(call, make, lambda: MLP(spec, "meta"), device, outline, lambda: initial, config.cut)
+    if config.init is not None:
+        network = started_from(network, config.init)
     return Setup(config, tables.shares(call), network, objective)
 
 
@@ -111,13 +113,16 @@ def _own(config: TrainConfig, model: Own, objective: Objective, device: torch.de
 
 def _network(config: TrainConfig, model: Own, device: torch.device) -> Network:
     if isinstance(model.model, nn.Module):
+        if config.init is not None:
+            raise InvalidInput("`init` has no effect on a module: load the file into it, or pass a function")
         # every worker its own: workers of one process, or of processes that share its memory, would train the same
         return replace(given(model.model, model.example, config.cut), make=lambda: deepcopy(model.model))
     factory = load_factory(model.model) if isinstance(model.model, str) else model.model
     if not callable(factory):
         raise InvalidInput(f"`model` must be MODULE:FACTORY, a network or a function, got {type(model.model).__name__}")
     called = f"`model` {model.model!r}" if isinstance(model.model, str) else "`model`"
-    return made_by(factory, model.example, config.seed, device, config.cut, called)
+    made = made_by(factory, model.example, config.seed, device, config.cut, called)
+    return made if config.init is None else started_from(made, config.init)
 
 
 def _check_inputs(tables: Tables, network: Network) -> None:
