@@ -117,3 +117,54 @@ INITIALS: dict[str, Callable[[], nn.Module]] = {
     "vit": _vit,
     "t5": _t5,
 }
+
+
+def random_program(seed: int) -> Callable[[], list[Tensor]]:
+    """A function that makes a few tensors and does a few of many things to them: fills, draws, views, copies, reads."""
+
+    def program() -> list[Tensor]:
+        choose = np.random.default_rng(seed)
+        shapes = [(5, 7), (40, 9), (33,), (16, 16), (200, 3), ()]
+        pool = [torch.empty(shapes[i]).uniform_() for i in choose.integers(0, len(shapes), 3)]
+        for kind in choose.integers(0, 16, choose.integers(3, 15)).tolist():
+            _act(kind, pool, pool[choose.integers(len(pool))], choose)
+        return pool
+
+    return program
+
+
+def _act(kind: int, pool: list[Tensor], t: Tensor, choose: np.random.Generator) -> None:
+    number = float(choose.random())
+    rows = t.shape[0] if t.dim() else 0
+    if kind == 0:
+        t.normal_()
+    elif kind == 1:
+        t.mul_(number)
+    elif kind == 2 and rows:
+        t[int(number * rows)].fill_(number)
+    elif kind == 3 and t.dim() == 2:
+        t[:, 0].uniform_()
+    elif kind == 4 and t.dim() == 2:
+        pool.append(t.t())
+    elif kind == 5 and rows:
+        pool.append(t[rows // 3 :])
+    elif kind == 6:
+        pool.append(t.double().add_(1).float())
+    elif kind == 7:
+        pool.append(torch.randn(t.shape) + t)
+    elif kind == 8:
+        t.copy_(torch.rand_like(t))
+    elif kind == 9 and rows:
+        t[1:].sub_(t[:-1].clone())
+    elif kind == 10:
+        pool.append(t.reshape(-1))
+    elif kind == 11:
+        t.add_(t.mean())
+    elif kind == 12 and rows:
+        t[: rows // 2].normal_(0, 0.1)
+    elif kind == 13:
+        pool.append(torch.where(t < 0.5, torch.empty_like(t).normal_(), t))
+    elif kind == 14 and (t > 1.5).any():
+        t.clamp_(max=1)
+    elif kind == 15 and rows:
+        pool.append(t[::2])

@@ -23,12 +23,12 @@ def take(initial: Initial, some: Callable[[], Taken], link: Link, device: torch.
         some: reads them.
         link, device: to the others, and where the numbers of a meeting are.
     """
+    if link.index == 0 and initial.note:
+        _log.warning("isthmus: %s", initial.note)
     if not initial.in_turn:
         found = some()
         initial.drop()
         return found
-    if link.index == 0:
-        _log.warning("isthmus: %s", initial.note)
     result: list[Taken] = []
     for turn in range(link.workers):
         if turn == link.index:

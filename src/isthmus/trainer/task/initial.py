@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from isthmus.errors import InvalidInput
 from isthmus.trainer.task.deferred import NotRecorded, Recording
 from isthmus.trainer.task.replay import View
+from isthmus.trainer.wire.layout import digest
 
 
 class Initial(Protocol):
@@ -42,6 +43,9 @@ class Initial(Protocol):
     def drop(self) -> None:
         """Let go of what is held to answer faster; it can be asked again, which then costs the same again."""
 
+    def mark(self) -> str:
+        """Return a digest that differs where workers may come to have other values; "" where they may not."""
+
 
 class Held:
     """The values of a network that a user has made."""
@@ -57,6 +61,10 @@ class Held:
 
     def drop(self) -> None:
         """Do nothing."""
+
+    def mark(self) -> str:
+        """Return a digest of all values."""
+        return digest(self._tensors)
 
 
 class Deferred:
@@ -106,6 +114,10 @@ class Deferred:
     def drop(self) -> None:
         """Do nothing."""
 
+    def mark(self) -> str:
+        """Return "": every worker computes the same."""
+        return ""
+
 
 class Built:
     """The values of a network that has to be built whole to know them, and is built when they are asked for."""
@@ -123,6 +135,7 @@ class Built:
         """
         self._make = make
         self._network: Held | None = None
+        self._mark = ""
         self.note = (
             f"{called} cannot be built without its weights ({why}): each worker builds it whole once, in turn "
             f"({size / 1e6:.1f} MB)"
@@ -132,11 +145,16 @@ class Built:
         """Return some rows of a tensor."""
         if self._network is None:
             self._network = Held(self._make())
+            self._mark = self._network.mark()
         return self._network.rows(name, start, stop)
 
     def drop(self) -> None:
         """Let go of the network."""
         self._network = None
+
+    def mark(self) -> str:
+        """Return a digest of all values of the network that was built."""
+        return self._mark
 
 
 def deferred(make: Callable[[], nn.Module]) -> tuple[Deferred | None, str]:

@@ -76,6 +76,11 @@ class Network:
         traced = trace(copied(self.skeleton(), self._without_memory), args, kwargs, cut=self.cut)
         return {name: tensor.to(self.device) for name, tensor in traced.constants.items()}
 
+    @cached_property
+    def valued(self) -> Coupling:
+        """What of it can be cut, with the values of what is made in forward: to build pieces of it."""
+        return replace(self.coupling, constants=self.constants)
+
     def shell(self) -> nn.Module:
         """Return the network with memory for all its weights, whose values are still to be filled in."""
         skeleton = self.skeleton()

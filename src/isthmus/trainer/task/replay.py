@@ -335,7 +335,7 @@ class _Part:
                 demand.pop(made.storage, None)
             for read in op.inputs() if low < high else ():
                 if read.numel == 1:
-                    ask(read.storage, number, (0, program.sizes[read.storage]))
+                    ask(read.storage, number, read.bytes(0, 1))
                 elif read.flat and read.numel == op.target.numel:
                     ask(read.storage, number, read.bytes(low, high))
                 else:
@@ -388,8 +388,8 @@ class _Part:
                 return leaf
             if leaf not in looked:  # only its type is looked at
                 return torch.empty(high - low, dtype=leaf.dtype)
-            if leaf.numel == 1:
-                return leaf.on(held[leaf.storage])
+            if leaf.numel == 1 and leaf not in op.writes:
+                return self._vector(leaf, held, 0, 1).view(leaf.size)
             return self._vector(leaf, held, low, high)
 
         args, kwargs = pytree.tree_map(part, resized(op, high - low))

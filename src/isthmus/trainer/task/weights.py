@@ -139,6 +139,10 @@ class FromFile:
         if "_other" in vars(self):
             self._other.drop()
 
+    def mark(self) -> str:
+        """Return that of what is not in the file; the file's own checksum is compared with the settings."""
+        return self._other.mark() if self._rest else ""
+
     def load(self, network: nn.Module) -> nn.Module:
         """Overwrite the values of a network by those of the file, a tensor at a time; return it."""
         tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
