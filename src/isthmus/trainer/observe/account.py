@@ -47,7 +47,7 @@ class Account:
         )
 
 
-def held_bytes(module: nn.Module, optimizer: Optimizer, kept: Mapping[str, Tensor]) -> int:
+def held_bytes(module: nn.Module, optimizer: Optimizer | None, kept: Mapping[str, Tensor]) -> int:
     """Return the bytes of a worker's parameters, gradients, optimizer state, buffers and of what it keeps beside them.
 
     Every trained parameter counts with a gradient, whether it has one at this moment or not.
@@ -60,7 +60,7 @@ def held_bytes(module: nn.Module, optimizer: Optimizer, kept: Mapping[str, Tenso
     for buffer in module.buffers():
         seen[buffer.data_ptr()] = buffer
         total += _size(buffer)
-    for entries in optimizer.state.values():
+    for entries in () if optimizer is None else optimizer.state.values():
         total += sum(_size(value) for value in entries.values() if isinstance(value, Tensor))
     return total + sum(_size(tensor) for tensor in kept.values() if tensor.data_ptr() not in seen)
 

@@ -57,6 +57,7 @@ class View:
             everywhere: whether the others look too.
             factor: for weights whose sums no norm follows.
         """
+        give_back()  # of the last steps
         self.drive(self.part.settle(state))
         merged = self.part.merged(state)
         scales = {name: scale * factor if name in merged.open else scale for name, scale in merged.scales.items()}

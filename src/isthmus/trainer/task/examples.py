@@ -41,6 +41,17 @@ class Batch:
     numbers: Positions
     outputs: Tensor | None = None
 
+    def without_values(self, device: torch.device) -> Batch:
+        """Return a batch of the same sizes, whose values do not matter."""
+
+        def empty(leaf: Any) -> Any:
+            return torch.empty(leaf.shape, dtype=leaf.dtype, device=device) if isinstance(leaf, Tensor) else leaf
+
+        args, kwargs, targets, outputs = pytree.tree_map(
+            empty, (self.args, dict(self.kwargs), self.targets, self.outputs)
+        )
+        return Batch(args, kwargs, targets, self.numbers, outputs)
+
 
 class Examples(Protocol):
     """One part of the data, on a device."""
@@ -48,6 +59,11 @@ class Examples(Protocol):
     @property
     def count(self) -> int:
         """Number of examples."""
+        ...
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the examples in memory; 0 where they are somebody else's."""
         ...
 
     def batch(self, positions: Positions) -> Batch:
@@ -83,6 +99,11 @@ class ArrayExamples:
     def count(self) -> int:
         """Number of examples."""
         return len(self.targets)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of features, targets and graph."""
+        return sum(tensor.nbytes for tensor in (self.features, self.targets, *(self.graph or ())))
 
     def batch(self, positions: Positions) -> Batch:
         """Return the examples at some positions."""
@@ -121,6 +142,11 @@ class ItemExamples:
     def count(self) -> int:
         """Number of examples."""
         return len(self.chosen)
+
+    @property
+    def held_bytes(self) -> int:
+        """Return 0: the dataset is the user's."""
+        return 0
 
     def batch(self, positions: Positions) -> Batch:
         """Return the examples at some positions.
