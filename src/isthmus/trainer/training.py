@@ -543,7 +543,9 @@ class Training:
         if (held, len(self.optimizer.state)) in self._weighed:
             return
         self._weighed.add((held, len(self.optimizer.state)))
-        kept = self._rounds.state.tensors
+        state, store = self._rounds.state, self._part.store
+        fixed = {} if store is None else store.fixed
+        kept = [*state.tensors.values(), *state.reference.values(), *fixed.values()]
         size = held_bytes(self.module, self.optimizer, kept)
         most = self._standing.most
         most[:] = [max(most[0], held), max(most[1], size)]

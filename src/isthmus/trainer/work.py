@@ -55,11 +55,8 @@ def work(setup: Setup, writer: RunWriter | None, start: int | None = None) -> di
     with _training(setup) as training:
         run = _Run(setup, training, writer)
         status = run.rounds()
-        peak = math.nan if link.shared else _growth(start)
-        peaks = training.gather(peak)
         account = training.account()
-        found = [None if math.isnan(each[0]) else int(each[0]) for each in peaks]
-        return run.summary(status, account, [each.total for each in plans], found)
+        return run.summary(status, account, plans, start)
 
 
 def export(setup: Setup, source: Path, target: Path) -> None:
@@ -197,13 +194,21 @@ class _Run:
         self.training.export(place, metadata, factor)
         return tried, factor
 
+    def _peaks(self, start: int | None) -> list[int | None]:
+        """Return by how much every worker has grown at most, with what libraries load at their first use; None where
+        nobody knows."""
+        peak = None if start is None else resident_bytes(peak=True)
+        told = self.training.gather(*([] if start is None or peak is None else [max(0, peak - start)]))
+        return [int(each[0]) if each else None for each in told]
+
     def summary(
-        self, status: str, account: Account, planned: list[int], peaks: list[int | None]
+        self, status: str, account: Account, plans: Sequence[Plan], start: int | None
     ) -> dict[str, Any]:
         """Save the network and return the summary, on worker 0."""
         training, rows = self.training, self.rows
         place = Path("model.safetensors") if rows is None else rows.writer.path / "model.safetensors"
         tried, factor = self.export(place)
+        peaks = self._peaks(start)
         with training.whole(on="root", factor=factor) as model:
             if model is None or rows is None:
                 return {}
@@ -229,7 +234,7 @@ class _Run:
                 "wait_seconds": list(account.waiting_seconds),
                 "worker_memory_bytes": list(account.memory_bytes),
                 "root_model_bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
-                "planned_memory_bytes": planned,
+                "planned_memory_bytes": [each.total for each in plans],
                 "measured_peak_bytes": peaks,
                 "flops_per_worker": int(max(rows.operations)),
                 "cut_axes": self._cut_axes(),
@@ -272,6 +277,3 @@ def _title(config: TrainConfig) -> str:
 def _nothing(steps: int = 1, note: str = "") -> None: ...
 
 
-def _growth(start: int | None) -> float:
-    peak = resident_bytes(peak=True)
-    return math.nan if start is None or peak is None else max(0, peak - start)

@@ -102,7 +102,7 @@ def plan(part: Part, network: Network, work: Work) -> Plan:
         looking = _looked(skeleton, network.device, work.look)
     looking += 0 if part.store is None else _READING
     twin = copied(needs.module, lambda name, tensor: like(tensor, "meta"))
-    piece, gradients = held_bytes(twin, None, {}), _bytes(p for p in twin.parameters() if p.requires_grad)
+    piece, gradients = held_bytes(twin, None), _bytes(p for p in twin.parameters() if p.requires_grad)
     state, updating = _state(twin, work.optimizer, trained)
     return Plan(
         needs.kept,
@@ -157,7 +157,7 @@ def _state(
         said = " ".join(f"{type(error).__name__}: {error}".split())
         _log.warning("isthmus: the plan of memory lacks the optimizer, which cannot be known without values (%s)", said)
         return 0, 0
-    return held_bytes(module, optimizer, {}) - held_bytes(module, None, {}), live.most
+    return held_bytes(module, optimizer) - held_bytes(module, None), live.most
 
 
 def tensor_bytes(tree: Any) -> int:
