@@ -36,13 +36,15 @@ class Options:
         width: units of each of the two hidden layers; the network has 4 width^2 bytes and a little more.
         limit: MB that a worker may take.
         workers: number of workers.
-        rounds: of IST; each is ten steps.
+        rounds: of ten steps each.
+        strategies: to try, beside holding the bare weights.
     """
 
     width: int = 8192
     limit: int = 160
     workers: int = 8
     rounds: int = 12
+    strategies: tuple[str, ...] = ("data-parallel", "local-sgd", "ist")
 
 
 BATCH = 32
@@ -134,7 +136,7 @@ def main(options: Options) -> Table:
     limit = str(options.limit)
     shown.add_row("bare weights", f"{weights / 1e6:.0f}", limit, outcome(bare, options, workers=1))
     with tempfile.TemporaryDirectory() as folder:
-        for strategy in ("data-parallel", "local-sgd", "ist"):
+        for strategy in options.strategies:
             path = Path(folder) / f"{strategy}.safetensors"
             plans = memory_plan(
                 lambda: network(options.width), example, optimizer, strategy, workers=options.workers

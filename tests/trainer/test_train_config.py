@@ -245,12 +245,14 @@ def test_a_run_holds_what_readers_expect(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_memory_is_that_of_the_tensors_a_worker_holds(tmp_path: Path) -> None:
     """Values, gradients and momentum of the piece, its norm's statistics and counter, the constants of the features;
-    worker 0 holds the whole network beside it, whose constants are not shared with the piece's."""
+    beside it the rows this worker is home to, and what every worker has whole: statistics, counter and constants."""
     run = trained(tmp_path / "run", rounds=2, widths=(16,))
     piece, whole = (64 * width + 2 * width + width * 10 + 10 for width in (4, 16))
     buffers, whole_buffers = (4 * 2 * width + 8 + 4 * 2 * 64 for width in (4, 16))
-    held = 3 * 4 * piece + buffers
-    assert run.summary["worker_memory_bytes"] == [held + 4 * whole + whole_buffers, held, held, held]
+    homes = [4 * (4 * 64 + 2 * 4 + classes * 16 + classes) for classes in (3, 3, 3, 1)]
+    assert sum(homes) == 4 * whole
+    held = 3 * 4 * piece + buffers + whole_buffers
+    assert run.summary["worker_memory_bytes"] == [held + home for home in homes]
     assert run.summary["root_model_bytes"] == 4 * whole + whole_buffers
 
 
