@@ -4,9 +4,11 @@
 
     RUN/
       config.json       the resolved configuration and the exact command that reproduces the run; if it was made from
-                        Python, null instead of the command, and the name of the script (null in a notebook)
+                        Python, null instead of the command, and the name of the script (null in a notebook); the
+                        commands by which it went on
       environment.json  versions, platform, commit
       rows.jsonl        one JSON object a line, appended and flushed while the run goes on
+      checkpoints/      of a training: the last few places to go on from (isthmus.trainer.checkpoint)
       summary.json      written last: {"status": "finished" | "diverged" | "interrupted" | "failed", ...}
 
 Plain JSON throughout, readable by pandas (``pd.read_json("rows.jsonl", lines=True)``); never a pickle. A run that was
@@ -100,6 +102,34 @@ class RunWriter:
         writer._closed = False
         writer._rows = (writer.path / "rows.jsonl").open("a", encoding="utf-8")
         return writer
+
+    @classmethod
+    def again(cls, path: str | Path, config: Mapping[str, Any], command: list[str] | None) -> RunWriter:
+        """Return a writer that goes on with an earlier run: it is unfinished again.
+
+        Args:
+            path: its folder.
+            config: as it is from now on.
+            command: argument list by which it goes on; noted after those before.
+        """
+        folder = Path(path)
+        said = _read_json(folder / "config.json")
+        shown = None if command is None else shlex.join(command)
+        said |= {"config": to_json(config), "resumed": [*said.get("resumed", []), shown]}
+        _write_json(folder / "config.json", said)
+        (folder / "summary.json").unlink(missing_ok=True)
+        return cls.attach(folder)
+
+    def rewind(self, most: int) -> list[dict[str, Any]]:
+        """Drop the rows after a round, and what a kill left of a last one; return those before."""
+        path = self.path / "rows.jsonl"
+        rows = [row for row in _read_rows(path) if row["round"] <= most]
+        self._rows.close()
+        partial = path.with_name("rows.jsonl.partial")
+        partial.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows), encoding="utf-8")
+        partial.replace(path)
+        self._rows = path.open("a", encoding="utf-8")
+        return rows
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Append one row and flush it, so that a killed run keeps what it had."""

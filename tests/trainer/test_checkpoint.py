@@ -306,7 +306,7 @@ def _die_after(survived: int) -> None:
 # ------------------------------------------------------------------- plain data
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
-keys = st.integers() | st.booleans() | st.text(max_size=3) | st.just("$") | st.tuples(st.integers(), st.text(max_size=2))
+keys = st.integers() | st.booleans() | st.text(max_size=3) | st.just("$") | st.tuples(st.integers(), st.booleans())
 trees = st.recursive(
     scalars,
     lambda inner: st.lists(inner, max_size=3)

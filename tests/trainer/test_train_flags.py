@@ -31,7 +31,7 @@ from isthmus.trainer.config.flags import command
 ALWAYS = {
     "data", "model", "init", "strategy", "optimizer", "schedule", "warmup", "batch_size", "accumulate", "clip",
     "autocast", "loss", "metric", "eval_every", "workers", "rounds", "local_steps", "seed", "executor", "out",
-    "replace",
+    "replace", "checkpoint_every", "keep_checkpoints",
 }  # fmt: skip
 NO_EFFECT = [
     *((f"--strategy {name} --law uniform", "law") for name in ("local-sgd", "data-parallel")),

@@ -20,7 +20,7 @@ from cases.trainable import Deep
 from isthmus import Training, nets
 from isthmus.errors import InvalidInput, WorkerError
 from isthmus.nets.ownership import mean_of
-from isthmus.partitions import Block, Core, Fixed, Law, Overlapping, Uniform
+from isthmus.partitions import Block, Core, Fixed, Law, Overlapping, Rotated, Uniform
 from isthmus.strategies import IST, STRATEGIES, DataParallel, LocalSGD, Narrow, Strategy
 from isthmus.trainer.wire.group import join
 
@@ -476,6 +476,25 @@ def test_the_account_is_that_of_the_tensors() -> None:
     assert account.memory_bytes == tuple(3 * 4 * piece + 4 * shard for shard in shards)
     assert account.steps == (4, 4)
     assert all(seconds > 0 for seconds in (*account.computing_seconds, *account.moving_seconds))
+
+
+def test_a_loop_may_hold_its_last_loss_while_pieces_change_their_size() -> None:
+    def job(hold: bool) -> dict[str, Tensor]:
+        training = make(law=Core(Rotated(), 0.25), local_steps=2)  # pieces of 7 and of 8 units
+        loss = None
+        for step in range(8):
+            if not hold:
+                loss = None
+            x, y = batch(training.worker, step)
+            loss = functional.cross_entropy(training.module(x), y)
+            loss.backward()
+            training.optimizer.step()
+            training.optimizer.zero_grad()
+        with training.whole() as merged:
+            assert merged is not None
+            return state_of(merged)
+
+    assert same(in_turn(job, 2, True)[0], in_turn(job, 2, False)[0])
 
 
 # ------------------------------------------------------------------- going on

@@ -20,7 +20,7 @@ from isthmus.errors import WorkerError
 from isthmus.partitions import LAWS
 from isthmus.records import Run
 from isthmus.strategies import STRATEGIES
-from isthmus.trainer import TrainConfig, configure, train
+from isthmus.trainer import TrainConfig, train
 from isthmus.trainer.config import OPTIMIZERS, SCHEDULES, SGD, AdamW, Perceptron, Step
 from isthmus.trainer.config.evaluation import SCALES
 from isthmus.trainer.config.model import ACTIVATIONS, NORMS
@@ -157,6 +157,9 @@ class Running:
         local_steps: steps each worker makes in a round.
         seed: of everything random.
         executor: one process a worker, or all in one process, in turn: the same bits.
+        checkpoint_every: rounds between checkpoints, from which a run can go on; 0 for none.
+        keep_checkpoints: how many of them are left, the last ones.
+        resume: the folder of an earlier run, to go on from its last checkpoint; its flags need not be given again.
         out: the run's folder.
         replace: replace an earlier run in `out`.
         json: print the summary as JSON.
@@ -169,6 +172,9 @@ class Running:
     local_steps: Annotated[int | None, _flag(_RUN.local_steps, "INT")] = None
     seed: Annotated[int | None, _flag(_RUN.seed, "INT")] = None
     executor: Annotated[str | None, _flag(_RUN.executor, *EXECUTORS)] = None
+    checkpoint_every: Annotated[int | None, _flag("about two minutes of work", "INT")] = None
+    keep_checkpoints: Annotated[int | None, _flag(_RUN.saving.keep, "INT")] = None
+    resume: Annotated[Path | None, _flag("none", "RUN")] = None
     out: Annotated[Path | None, _flag("a new one under runs/", "FOLDER")] = None
     replace: bool = False
     json: bool = False
@@ -189,13 +195,13 @@ class Options:
         """Return what was given, and None for the rest, by the names of ``isthmus.trainer.configure``."""
         groups = (self.data, self.network, self.dealing, self.steps, self.testing, self.running)
         values = {field.name: getattr(group, field.name) for group in groups for field in dataclasses.fields(group)}
-        return {name: value for name, value in values.items() if name != "json"}
+        return {name: value for name, value in values.items() if name not in ("json", "resume")}
 
 
 def run(options: Options, command: list[str]) -> None:
     """Train, then print the table, or the summary as JSON; a failed worker is one line. Exit codes: ``cli.status``."""
     try:
-        done = train(configure(**options.flags()), command)
+        done = train(None, command, options.running.resume, **options.flags())
     except WorkerError as error:
         print(f"isthmus: {error}", file=sys.stderr)
         raise SystemExit(status.WORKER_FAILED) from None
@@ -269,7 +275,9 @@ def _lines(run: Run, summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _by_worker(rows: Sequence[dict[str, Any]], column: str) -> str:
     """Return the mean over rows of the bytes of each worker."""
-    return ", ".join(_bytes(sum(each) / len(each)) for each in zip(*(row[column] for row in rows), strict=True))
+    last = len(rows[-1][column])  # workers; a run may have gone on with more or fewer
+    alike = [row[column] for row in rows if len(row[column]) == last]
+    return ", ".join(_bytes(sum(each) / len(each)) for each in zip(*alike, strict=True))
 
 
 def _percent(value: float | None) -> str:

@@ -104,7 +104,10 @@ class GraphNetwork(nn.Module):
         """Be the cut that has these graphs and this state; gradients are dropped, everything else stays in place."""
         for name, parameter in self.parameter_objects.items():
             parameter.grad = None
-            parameter.data = state[name] if name in state else parameter.data.new_empty([0] * parameter.dim())
+            values = state[name] if name in state else parameter.data.new_empty([0] * parameter.dim())
+            if values.shape != parameter.shape:
+                _forget_graphs(parameter)
+            parameter.data = values
         for name, entry in self._outline.entries.items():
             for holder, leaf in self._holders[name]:
                 _unregister(holder, leaf)
@@ -179,6 +182,16 @@ def _slot(holder: nn.Module, leaf: str) -> tuple[dict[str, Any], str]:
 
 def _has(holder: nn.Module, leaf: str) -> bool:
     return leaf in holder._parameters or leaf in holder._buffers
+
+
+def _forget_graphs(parameter: nn.Parameter) -> None:
+    """Part a parameter from the graphs it was in.
+
+    A graph that is still alive, by the last loss that a loop holds, would have it expect gradients of its old shape
+    for ever. Torch parts the two where the type of the values changes.
+    """
+    other = torch.float16 if parameter.dtype == torch.float32 else torch.float32
+    parameter.data = parameter.data.new_empty(0, dtype=other)
 
 
 def _register(holder: nn.Module, leaf: str, tensor: Tensor, persistent: bool) -> None:

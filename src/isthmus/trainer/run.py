@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from isthmus.errors import InvalidInput, WorkerError, missing_dependency
 from isthmus.records import Run, RunWriter, fresh_folder, read_run
+from isthmus.trainer.checkpoint.manifest import checkpoints, folder_name, number_of
 from isthmus.trainer.config import TrainConfig
+from isthmus.trainer.config.again import FOLDER, of_run
 from isthmus.trainer.config.flags import command as command_of
 from isthmus.trainer.config.flags import record
 from isthmus.trainer.config.run import under_torchrun
@@ -20,14 +25,20 @@ try:
     import torch
     import torch.distributed as dist
 
+    from isthmus.trainer import work
+    from isthmus.trainer.checkpoint.read import choose
     from isthmus.trainer.executors.in_turn import run_in_turn
     from isthmus.trainer.executors.launcher import launch
-    from isthmus.trainer.executors.processes import run_worker
+    from isthmus.trainer.executors.processes import export_worker, run_worker
+    from isthmus.trainer.store.whole import check_path
     from isthmus.trainer.task.setup import Setup, set_up
+    from isthmus.trainer.wire.exchange import Alone, drive
     from isthmus.trainer.wire.group import make_group
-    from isthmus.trainer.work import work
+    from isthmus.trainer.wire.meter import Meter
 except ImportError as error:
     raise missing_dependency("training", error) from error
+
+_log = logging.getLogger("isthmus")
 
 
 def run(config: TrainConfig, command: list[str] | None = None) -> Run | None:
@@ -57,9 +68,30 @@ def run(config: TrainConfig, command: list[str] | None = None) -> Run | None:
     return read_run(writer.path)
 
 
+def export(folder: Path, path: Path, number: int | None) -> Path:
+    """Write the network of a run's checkpoint; see :func:`isthmus.trainer.export_run`."""
+    config, target = of_run(folder), check_path(path)
+    place = folder / FOLDER
+    if number is not None:
+        place /= folder_name(number)
+        if not place.is_dir():
+            there = ", ".join(str(number_of(each)) for each in checkpoints(folder / FOLDER)[::-1])
+            raise InvalidInput(f"`checkpoint` must be one of {there}, got {number}")
+    source, wrong = drive(choose(place, Alone(), torch.device("cpu")), Alone(), Meter())
+    for line in wrong:
+        _log.warning("isthmus: %s; exporting %s", line, source.path.name)
+    config = replace(config, workers=source.workers)
+    if config.executor == "serial":
+        setup = set_up(config, torch.device("cpu"))
+        run_in_turn(work.export, [(setup, source.path, target)] * config.workers)
+    else:
+        launch(export_worker, config, source.path.absolute(), target, workers=config.workers)
+    return target
+
+
 def _serially(setup: Setup, writer: RunWriter) -> dict[str, Any]:
     workers = range(setup.config.workers)
-    return run_in_turn(work, [(setup, writer if worker == 0 else None) for worker in workers])[0]
+    return run_in_turn(work.work, [(setup, writer if worker == 0 else None) for worker in workers])[0]
 
 
 def _join(config: TrainConfig, command: list[str] | None) -> Run | None:
@@ -83,6 +115,9 @@ def _join(config: TrainConfig, command: list[str] | None) -> Run | None:
 
 
 def _writer(config: TrainConfig, command: list[str] | None) -> RunWriter:
+    if config.resume:
+        assert config.out is not None
+        return RunWriter.again(config.out, record(config), command)
     folder = config.out or fresh_folder(config.name)
     made = command_of(config) if command is None else command
     return RunWriter(folder, "train", {**record(config), "out": folder}, made, config.replace)

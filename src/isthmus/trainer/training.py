@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,13 +20,15 @@ from isthmus.nets.verify import Verdict
 from isthmus.partitions import Law
 from isthmus.randomness import generator
 from isthmus.strategies import Strategy, strategy_of
+from isthmus.trainer.checkpoint.read import Checkpoint, choose
+from isthmus.trainer.checkpoint.standing import Standing
+from isthmus.trainer.checkpoint.write import write
 from isthmus.trainer.config.run import check_wire
 from isthmus.trainer.local.optimizer import adopt, forget
 from isthmus.trainer.local.recent import Recent
 from isthmus.trainer.observe.account import Account, held_bytes
 from isthmus.trainer.rounds.agree import agree
 from isthmus.trainer.rounds.rounds import Rounds, Wish
-from isthmus.trainer.store import saved
 from isthmus.trainer.store.view import View
 from isthmus.trainer.store.whole import check_path, save
 from isthmus.trainer.strategies import Worker, part_of
@@ -34,6 +37,9 @@ from isthmus.trainer.wire.collect import collect
 from isthmus.trainer.wire.exchange import TYPES, Exchange, Program, Result, all_gather, drive
 from isthmus.trainer.wire.group import join
 from isthmus.trainer.wire.meter import Meter
+from isthmus.trainer.wire.tell import tell
+
+_log = logging.getLogger("isthmus")
 
 
 class Training:
@@ -126,14 +132,13 @@ class Training:
         state = self._drive(self._part.start())
         self.setup_bytes = (self._meter.sent, self._meter.received)
         self._rounds = Rounds(self._part, self._link, network.device, state)
-        self.steps = 0
         self._closed = False
-        self._most = [0, 0]  # parameters and bytes held
         self._weighed: set[tuple[int, int]] = set()
         self._synchronized = True
         self._drive(self._rounds.train())
         self.module = self._part.module
         self.optimizer = adopt(self.module, optimizer)
+        self._standing = Standing(self._settings(), self._rounds, self.optimizer, self._meter, [0, 0])
         self._view = View(self._worker, self._part, self._drive)
         if any(True for _ in self.module.buffers()):
             self._view.recent = Recent(self.device, self.workers)
@@ -153,6 +158,11 @@ class Training:
     def round(self) -> int:
         """Number of the round that is open, or else of the next: how many have been merged."""
         return self._rounds.state.number
+
+    @property
+    def steps(self) -> int:
+        """Steps this worker has made."""
+        return self._standing.steps
 
     @property
     def merged(self) -> bool:
@@ -314,7 +324,7 @@ class Training:
         Each worker saves its own. With the user's own generator, loader and schedule put back too, training goes on to
         the same bits.
         """
-        return saved.state_dict(self._identity(), self.steps, self._rounds, self.module, self.optimizer)
+        return self._standing.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state_dict` returned on this worker; every worker does so at the same place.
@@ -322,7 +332,51 @@ class Training:
         Raises:
             InvalidInput: the state of another worker, or of a training with other settings.
         """
-        self.steps = saved.load_state_dict(state, self._identity(), self._rounds, self.module, self.optimizer)
+        self._standing.load_state_dict(state)
+
+    def save(self, folder: str | Path, extra: Any = None, keep: int = 2) -> Path:
+        """Write a checkpoint that :meth:`resume` goes on from; every worker enters. Return its own folder.
+
+        Steps that are not merged yet are merged first. Every worker writes its share into ``FOLDER/checkpoint-ROUND``,
+        which is there once all of it is on the disk. Beside the training it holds torch's generators of random numbers.
+
+        Args:
+            folder: of checkpoints, which all workers see; made if it is not there. Those of later rounds in it, of a
+                course that was given up, are removed.
+            extra: of this worker: numbers, text, tensors, lists and dictionaries of them, and objects that have
+                ``state_dict`` (a schedule, a gradient scaler, a sampler).
+            keep: how many checkpoints to leave there.
+
+        Raises:
+            InvalidInput: an ``extra`` that is something else, or a folder that is not the same on all workers.
+            WorkerError: a worker could not write.
+        """
+        check_integer("keep", keep, at_least=1)
+        self._together(Wish.SAVE)
+        return self._save([str(folder), keep], extra)
+
+    def resume(self, folder: str | Path) -> Any:
+        """Go on from the last checkpoint in a folder that is sound; every worker enters. Return ``extra``.
+
+        With as many workers as wrote it, and the user's own schedule, loader and so on put back, training goes on to
+        the same bits. With another number of workers it goes on too: units, and what :meth:`share` gives, are dealt
+        anew, and momentum and moments of pieces start at zero. What is damaged is named on the log ``isthmus``.
+
+        Args:
+            folder: of checkpoints, or of one.
+
+        Raises:
+            DataError: it holds no checkpoint that is sound.
+            InvalidInput: one of a training with other settings.
+        """
+        self._together(Wish.RESUME)
+        found, wrong = self._drive_uncounted(choose(Path(folder), self._link, self.device))
+        for line in wrong if self.worker == 0 else ():
+            _log.warning("isthmus: %s; going on from %s", line, found.path.name)
+        extra = self._standing.resume(found)
+        if self.worker == 0 and found.workers != self.workers:
+            _log.warning("isthmus: %s", self._dealt_anew(found))
+        return extra
 
     @contextmanager
     def no_sync(self) -> Iterator[None]:
@@ -389,7 +443,7 @@ class Training:
 
     def _after_step(self, *_: Any) -> None:
         self._meter.step_ends()
-        self.steps += 1
+        self._standing.steps += 1
         self._rounds.made += 1
         if self._rounds.made >= self.local_steps:
             self._weigh()
@@ -431,14 +485,44 @@ class Training:
             with self._view.show(self._rounds.state, False, 1.0):
                 pass
             self._drive(self._tell([0.0]))
+        elif agreed == Wish.SAVE:
+            self._save(None, None)
+        elif agreed == Wish.RESUME:
+            raise InvalidInput("training is closed: resume() must be called by every worker before close()")
         else:
             with self._view.show(self._rounds.state, agreed == Wish.SEE_EVERYWHERE, 1.0):
                 pass
 
+    def _save(self, wanted: list[Any] | None, extra: Any) -> Path:
+        """Take part in writing a checkpoint; one's own wishes, or at one's end the others'."""
+
+        def program() -> Program[Path]:
+            told = [each for each in (yield from tell(wanted, self._link, self.device)) if each is not None]
+            if any(each != told[0] for each in told):
+                raise InvalidInput("`folder` and `keep` must be the same on all workers")
+            folder, keep = told[0]
+            state = self._rounds.state
+            state.round, state.reference = None, {}  # one that nobody has made a step in
+            yield from self._part.settle(state)
+            return (yield from write(self._standing.snapshot(extra), Path(folder), keep, self._link, self.device))
+
+        return self._drive_uncounted(program())
+
+    def _dealt_anew(self, found: Checkpoint) -> str:
+        moments = ", and momentum and moments start at zero" if self._part.store is not None else ""
+        return (
+            f"{found.path.name} was written by {found.workers} workers, now there are {self.workers}: units, shares of "
+            f"the data and random numbers are dealt anew{moments}; the account starts anew too"
+        )
+
+    def _drive_uncounted(self, program: Program[Result]) -> Result:
+        """Run a program that is no part of the method: what it moves does not count."""
+        return drive(program, self._link, Meter())
+
     def _spent(self) -> list[float]:
         """This worker's account, in the order of its fields."""
         meter = self._meter
-        spent = [meter.sent, meter.received, meter.compute, meter.move, meter.wait, *self._most, self.steps]
+        spent = [meter.sent, meter.received, meter.compute, meter.move, meter.wait, *self._standing.most, self.steps]
         return [*spent, meter.viewing]
 
     def _tell(self, numbers: list[float]) -> Program[list[list[float]]]:
@@ -459,7 +543,8 @@ class Training:
         self._weighed.add((held, len(self.optimizer.state)))
         kept = self._rounds.state.tensors
         size = held_bytes(self.module, self.optimizer, kept)
-        self._most = [max(self._most[0], held), max(self._most[1], size)]
+        most = self._standing.most
+        most[:] = [max(most[0], held), max(most[1], size)]
 
     def _settings(self) -> dict[str, object]:
         """What must be the same on all workers."""
@@ -472,13 +557,4 @@ class Training:
             "wire": self._wire,
             "network": self._network.outline,
             "init": self._network.init,
-        }
-
-    def _identity(self) -> dict[str, Any]:
-        return {
-            "strategy": self.strategy.record(),
-            "local_steps": self.local_steps,
-            "seed": self._seed,
-            "workers": self.workers,
-            "worker": self.worker,
         }

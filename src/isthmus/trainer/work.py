@@ -16,10 +16,11 @@ import torch
 from isthmus.progress import progress
 from isthmus.records import RunWriter
 from isthmus.trainer.config import Own, TrainConfig
+from isthmus.trainer.config.again import FOLDER
 from isthmus.trainer.config.flags import record
 from isthmus.trainer.local.loop import Loop
 from isthmus.trainer.observe.account import Account, resident_bytes
-from isthmus.trainer.observe.evaluate import CALIBRATION_MOST, Evaluator, best_factor, line_search_record
+from isthmus.trainer.observe.evaluate import CALIBRATION_MOST, Evaluation, Evaluator, best_factor, line_search_record
 from isthmus.trainer.observe.rows import Report, Rows
 from isthmus.trainer.rounds.agree import agree
 from isthmus.trainer.store.whole import fingerprint
@@ -29,6 +30,7 @@ from isthmus.trainer.training import Training
 from isthmus.trainer.wire.exchange import Link, drive
 from isthmus.trainer.wire.group import join
 from isthmus.trainer.wire.meter import Meter
+from isthmus.trainer.wire.tell import tell
 
 
 def work(setup: Setup, writer: RunWriter | None) -> dict[str, Any]:
@@ -38,10 +40,34 @@ def work(setup: Setup, writer: RunWriter | None) -> dict[str, Any]:
         setup: data and network.
         writer: of the rows, on worker 0.
     """
-    config, start = setup.config, resident_bytes()
-    link = join()
-    _agree(config, link, setup.network.device)
-    training = Training(
+    start, link = resident_bytes(), join()
+    _agree(setup.config, link, setup.network.device)
+    with _training(setup) as training:
+        run = _Run(setup, training, writer)
+        status = run.rounds()
+        peak = math.nan if link.shared else _growth(start)
+        peaks = training.gather(peak)
+        account = training.account()
+        return run.summary(status, account, [None if math.isnan(each[0]) else int(each[0]) for each in peaks])
+
+
+def export(setup: Setup, source: Path, target: Path) -> None:
+    """Be one worker that writes the network of a checkpoint.
+
+    Args:
+        setup: data and network.
+        source: the checkpoint, or a folder of some.
+        target: the file.
+    """
+    _agree(setup.config, join(), setup.network.device)
+    with _training(setup) as training:
+        training.resume(source)
+        _Run(setup, training, None).export(target)
+
+
+def _training(setup: Setup) -> Training:
+    config = setup.config
+    return Training(
         setup.network,
         optimizer=config.optimizer.make,
         strategy=config.strategy,
@@ -50,13 +76,6 @@ def work(setup: Setup, writer: RunWriter | None) -> dict[str, Any]:
         keep_state=config.keeps_state,
         wire=config.wire,
     )
-    with training:
-        run = _Run(setup, training, writer)
-        status = run.rounds()
-        peak = math.nan if link.shared else _growth(start)
-        peaks = training.gather(peak)
-        account = training.account()
-        return run.summary(status, account, [None if math.isnan(each[0]) else int(each[0]) for each in peaks])
 
 
 class _Run:
@@ -75,17 +94,25 @@ class _Run:
         )
         self.rows = None if writer is None else Rows(config, writer)
         training.recalibrate(_Calls(share, list(share.pieces(-(-CALIBRATION_MOST // training.workers)))))
+        link = join()
+        told = drive(tell(None if writer is None else str(writer.path), link, device), link, Meter())
+        self.checkpoints = None if told[0] is None else Path(told[0]) / FOLDER
+        self.saved, self.saving_took = time.perf_counter(), 0.0
 
     def rounds(self) -> str:
         """Make all rounds; return how it ended."""
         config, training = self.config, self.training
-        evaluation, reports = self.evaluator(), self._reports(0.0)
-        if self.rows is not None:
-            self.rows.first(evaluation, reports)
-        steps_by_round = config.steps_by_round
+        if config.resume:
+            self._go_on()
+        else:
+            evaluation, reports = self.evaluator(), self._reports(0.0)
+            if self.rows is not None:
+                self.rows.first(evaluation, reports)
+        begun, steps_by_round = training.round, config.steps_by_round
         quiet = self.rows is None
         with nullcontext(_nothing) if quiet else progress(_title(config), len(steps_by_round)) as advance:
-            for number, steps in enumerate(steps_by_round, start=1):
+            advance(begun)
+            for number, steps in enumerate(steps_by_round[begun:], start=begun + 1):
                 loss = self.loop.round(number - 1, steps)
                 training.merge()
                 account, reports = training.account(), self._reports(loss)
@@ -95,20 +122,44 @@ class _Run:
                 advance(1, note)
                 if diverged:
                     return "diverged"
+                if reports[0].save:
+                    self._save()
         return "finished"
 
+    def _save(self) -> None:
+        begun = time.perf_counter()
+        assert self.checkpoints is not None
+        self.training.save(self.checkpoints, None if self.rows is None else self.rows.state(), self.config.saving.keep)
+        self.saved = time.perf_counter()
+        self.saving_took = self.saved - begun
+
+    def _go_on(self) -> None:
+        """Be where the last checkpoint of the run was written."""
+        assert self.checkpoints is not None
+        state, training = self.training.resume(self.checkpoints), self.training
+        account = training.account()
+        if self.rows is not None:
+            self.rows.go_on(self.rows.writer.rewind(training.round), state, account)
+
     def _reports(self, loss: float) -> list[Report]:
-        own = Report(loss, self.loop.operations, os.getpid(), *self.training.setup_bytes)
+        since = time.perf_counter() - self.saved
+        save = self.checkpoints is not None and self.config.saving.due(self.training.round, since, self.saving_took)
+        own = Report(loss, self.loop.operations, os.getpid(), *self.training.setup_bytes, save)
         return [Report(*numbers) for numbers in self.training.gather(*astuple(own))]
+
+    def export(self, place: Path) -> tuple[dict[float, Evaluation], float]:
+        """Save the network to use; return which factors on its scale were tried, and the one that was taken."""
+        tried = self.evaluator.search()
+        factor = best_factor(tried) if self.config.evaluation.readout else 1.0
+        metadata = {} if self.setup.front is None else self.setup.front.metadata()
+        self.training.export(place, metadata, factor)
+        return tried, factor
 
     def summary(self, status: str, account: Account, peaks: list[int | None]) -> dict[str, Any]:
         """Save the network and return the summary, on worker 0."""
-        config, training, rows = self.config, self.training, self.rows
-        tried = self.evaluator.search()
-        factor = best_factor(tried) if config.evaluation.readout else 1.0
-        metadata = {} if self.setup.front is None else self.setup.front.metadata()
+        training, rows = self.training, self.rows
         place = Path("model.safetensors") if rows is None else rows.writer.path / "model.safetensors"
-        training.export(place, metadata, factor)
+        tried, factor = self.export(place)
         with training.whole(on="root", factor=factor) as model:
             if model is None or rows is None:
                 return {}

@@ -80,7 +80,7 @@ class Manifest:
             },
             "kept": self.kept,
         }
-        return _stamped(json.dumps(said, indent=1, allow_nan=False) + "\n", _BLANK)
+        return _stamped(_laid_out(said), _BLANK)
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -139,6 +139,20 @@ def number_of(path: Path) -> int:
     match = _FOLDER.fullmatch(path.name)
     assert match is not None
     return int(match[1])
+
+
+def _laid_out(said: Mapping[str, Any]) -> str:
+    """Return JSON with one entry a line, down to the second level."""
+
+    def lines(entries: Mapping[str, str], indent: str) -> str:
+        return "{" + f",\n{indent}".join(f"{json.dumps(key)}: {value}" for key, value in entries.items()) + "}"
+
+    def text(value: Any) -> str:
+        said = json.dumps(value, allow_nan=False)
+        inner = {key: json.dumps(each) for key, each in value.items()} if isinstance(value, Mapping) else {}
+        return lines(inner, "  ") if inner else said
+
+    return lines({key: text(value) for key, value in said.items()}, " ") + "\n"
 
 
 def _stamped(text: str, mark: str) -> str:

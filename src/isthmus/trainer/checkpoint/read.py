@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from isthmus.errors import DataError
+from isthmus.nets.ownership import Held, slice_tensor
 from isthmus.trainer.checkpoint.manifest import MANIFEST, Manifest, checkpoints, shard_name
 from isthmus.trainer.checkpoint.plain import put_together
 from isthmus.trainer.store.tensorfile import TensorReader
@@ -74,6 +75,15 @@ class Checkpoint:
                 into = found[begin - start : finish - start] if shape else found
                 self._readers[worker].fill(name, begin - first, into)
         return found
+
+    def part(self, name: str, held: Held) -> Tensor:
+        """Return the entries of a tensor at some index sets."""
+        rows = held[0] if held else None
+        if rows is None or not len(rows):
+            shape, _ = self.manifest.tensors[name]
+            return slice_tensor(self.rows(name, 0, shape[0] if shape else 1), held)
+        first, end = int(rows.min()), int(rows.max()) + 1
+        return slice_tensor(self.rows(name, first, end), (rows - first, *held[1:]))
 
     def kept(self, worker: int) -> Any:
         """Return what a worker has kept for itself."""

@@ -87,12 +87,17 @@ def write(snapshot: Snapshot, folder: Path, keep: int, link: Link, device: torch
         snapshot.number,
         snapshot.identity,
         {"isthmus": __version__, "torch": torch.__version__},
-        {name: (shape, str(dtype).removeprefix("torch.")) for name, (shape, dtype) in snapshot.tensors.items()},
+        plain_outline(snapshot.tensors),
         [ShardFile(**file) for file in files],
         everyones,
     )
     yield from together("save", lambda: _finish(manifest, aside, final, keep) if first else None, link, device)
     return final
+
+
+def plain_outline(tensors: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Return shapes and types of tensors as the manifest says them."""
+    return {name: (tuple(shape), str(dtype).removeprefix("torch.")) for name, (shape, dtype) in tensors.items()}
 
 
 def _prepare(folder: Path, aside: Path) -> None:

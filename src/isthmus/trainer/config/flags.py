@@ -16,6 +16,7 @@ from isthmus.trainer.config.evaluation import Evaluation, check_scale
 from isthmus.trainer.config.model import Own, Perceptron
 from isthmus.trainer.config.optimize import OPTIMIZERS, SGD, OptimizerChoice, OwnOptimizer
 from isthmus.trainer.config.run import TrainConfig
+from isthmus.trainer.config.saving import Saving
 from isthmus.trainer.config.schedule import SCHEDULES, Cosine, Schedule
 from isthmus.trainer.config.step import Step
 
@@ -26,11 +27,12 @@ _RUN = (
     "data", "features", "init", "cut", "keep_state", "wire", "workers", "rounds", "samples", "local_steps", "seed",
     "executor",
 )  # fmt: skip
+_SAVING = {"checkpoint_every": "every", "keep_checkpoints": "keep"}
 _PLACE = ("out", "replace")
 FLAGS = (
     "data", "features", "model", "example", "init", "cut", *_PERCEPTRON, "strategy", *_DEALING, "scale", "optimizer",
     "lr", "momentum", "weight_decay", "keep_state", "schedule", "warmup", *_STEP, "loss", "metric", "eval_every",
-    "wire", "workers", "rounds", "samples", "local_steps", "seed", "executor", *_PLACE,
+    "wire", "workers", "rounds", "samples", "local_steps", "seed", "executor", *_SAVING, *_PLACE,
 )  # fmt: skip
 
 
@@ -61,6 +63,7 @@ def configure(**flags: Any) -> TrainConfig:
         schedule=_schedule(given),
         step=Step(**_only(given, _STEP)),
         evaluation=_evaluation(given),
+        saving=Saving(**{_SAVING[name]: value for name, value in _only(given, _SAVING).items()}),
         **_only(given, (*_RUN, *_PLACE)),
     )
 
@@ -86,6 +89,7 @@ def record(config: TrainConfig) -> dict[str, Any]:
     values |= {"lr": config.peak_lr, "keep_state": config.keeps_state or not config.strategy.restarts}
     values |= dataclasses.asdict(step)
     values |= {"loss": _shown(evaluation.loss), "metric": _shown(evaluation.metric), "eval_every": evaluation.every}
+    values |= {name: getattr(config.saving, field) for name, field in _SAVING.items()}
     values |= {
         "rounds": -(-config.steps // config.local_steps),
         "samples": config.steps * config.workers * step.batch_size,

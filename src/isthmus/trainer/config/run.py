@@ -13,6 +13,7 @@ from isthmus.strategies import IST, Strategy
 from isthmus.trainer.config.evaluation import Evaluation
 from isthmus.trainer.config.model import Own, Perceptron
 from isthmus.trainer.config.optimize import SGD, OptimizerChoice
+from isthmus.trainer.config.saving import Saving
 from isthmus.trainer.config.schedule import Cosine, Schedule
 from isthmus.trainer.config.step import Step
 
@@ -36,6 +37,7 @@ class TrainConfig:
         cut: axes of it to cut instead of the default (ist and narrow).
         strategy: how it is trained.
         optimizer, schedule, step, evaluation: with what, at which rate, in which steps, and how it is tested.
+        saving: when checkpoints are written.
         keep_state: whether momentum or moments stay with a worker from round to round while it holds the same entries,
             or start at zero every round; by default they stay for adamw. They never travel.
         wire: bf16 or fp16: floating-point numbers travel between workers in this type, half the bytes of float32;
@@ -48,6 +50,7 @@ class TrainConfig:
         executor: processes (one per worker), or serial (all in one process, in turn: the same bits).
         out: the run's folder; by default a new one under runs/.
         replace: replace an earlier run in `out`.
+        resume: go on from the last checkpoint of the run in `out`.
 
     Raises:
         InvalidInput: a value that breaks its rule.
@@ -63,6 +66,7 @@ class TrainConfig:
     schedule: Schedule = Cosine()
     step: Step = Step()
     evaluation: Evaluation = field(default_factory=Evaluation)
+    saving: Saving = Saving()
     keep_state: bool | None = None
     wire: str | None = None
     workers: int = 4
@@ -73,6 +77,7 @@ class TrainConfig:
     executor: str = "processes"
     out: Path | None = None
     replace: bool = False
+    resume: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cut", None if self.cut is None else tuple(self.cut))

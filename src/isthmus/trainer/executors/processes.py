@@ -11,7 +11,7 @@ import torch.distributed as dist
 from isthmus.records import RunWriter
 from isthmus.trainer.config import TrainConfig
 from isthmus.trainer.task.setup import set_up
-from isthmus.trainer.work import work
+from isthmus.trainer.work import export, work
 
 
 def run_worker(config: TrainConfig, folder: Path | None) -> dict[str, Any]:
@@ -29,3 +29,16 @@ def run_worker(config: TrainConfig, folder: Path | None) -> dict[str, Any]:
     result = work(set_up(config), writer)
     dist.barrier()  # leave together: nobody closes a connection that another still reads from
     return result
+
+
+def export_worker(config: TrainConfig, source: Path, target: Path) -> None:
+    """Be this process's worker of those that write the network of a checkpoint.
+
+    Args:
+        config: of the run.
+        source: the checkpoint, or a folder of some.
+        target: the file.
+    """
+    torch.set_num_threads(1)
+    export(set_up(config), source, target)
+    dist.barrier()

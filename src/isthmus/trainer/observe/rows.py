@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 from isthmus.records import RunWriter
@@ -21,6 +22,7 @@ class Report:
         operations: of the round.
         process: its number on its host.
         setup_sent, setup_received: bytes before the first round.
+        save: of worker 0, whether to write a checkpoint after it.
     """
 
     loss: float
@@ -28,6 +30,7 @@ class Report:
     process: float
     setup_sent: float
     setup_received: float
+    save: float = 0.0
 
 
 @dataclass
@@ -56,6 +59,22 @@ class Rows:
         processes = [int(report.process) for report in reports]
         self._append({**self._head(0, 0, None, evaluation), **columns, "processes": processes})
 
+    def state(self) -> dict[str, Any]:
+        """Return what the rows themselves do not say, for a checkpoint."""
+        last = None if self.last is None else astuple(self.last)
+        spent = time.perf_counter() - self.start
+        return {"operations": self.operations, "last": last, "seconds": spent, "before": self._before}
+
+    def go_on(self, rows: list[dict[str, Any]], state: dict[str, Any], account: Account) -> None:
+        """Go on after the rows of a run so far, with what :meth:`state` returned then; workers may be more or fewer."""
+        workers = self.config.workers
+        self.rows = rows
+        self.last = None if state["last"] is None else Evaluation(*state["last"])
+        same = len(state["operations"]) == workers
+        self.operations = state["operations"] if same else [max(state["operations"])] * workers
+        self.start = time.perf_counter() - state["seconds"]
+        self._before = state["before"] if same else _columns(account)
+
     def add(
         self, number: int, steps: range, account: Account, reports: list[Report], evaluation: Evaluation | None
     ) -> str:
@@ -63,15 +82,7 @@ class Rows:
         config = self.config
         loss = sum(report.loss for report in reports) / (len(steps) * config.workers)
         self.operations = [a + report.operations for a, report in zip(self.operations, reports, strict=True)]
-        now: dict[str, list[float]] = {
-            "sent_bytes": list(account.sent_bytes),
-            "received_bytes": list(account.received_bytes),
-            "compute_seconds": list(account.computing_seconds),
-            "communicate_seconds": [
-                moving + waiting
-                for moving, waiting in zip(account.moving_seconds, account.waiting_seconds, strict=True)
-            ],
-        }
+        now = _columns(account)
         spent = {
             name: [after - before for after, before in zip(column, self._before[name], strict=True)]
             for name, column in now.items()
@@ -101,7 +112,18 @@ class Rows:
 
     def sums(self, column: str) -> list[Any]:
         """Return the sum of a column over all rows, by worker."""
-        return [sum(each) for each in zip(*(row[column] for row in self.rows), strict=True)]
+        return [sum(each) for each in zip_longest(*(row[column] for row in self.rows), fillvalue=0)]
+
+
+def _columns(account: Account) -> dict[str, list[float]]:
+    return {
+        "sent_bytes": list(account.sent_bytes),
+        "received_bytes": list(account.received_bytes),
+        "compute_seconds": list(account.computing_seconds),
+        "communicate_seconds": [
+            moving + waiting for moving, waiting in zip(account.moving_seconds, account.waiting_seconds, strict=True)
+        ],
+    }
 
 
 def _note(evaluation: Evaluation | None) -> str:

@@ -36,7 +36,9 @@ class Wish(IntEnum):
     SEE = 7
     SEE_EVERYWHERE = 8
     EXPORT = 9
-    END = 10
+    SAVE = 10
+    RESUME = 11
+    END = 12
 
     @property
     def trains(self) -> bool:
@@ -60,6 +62,8 @@ _CALLS = {
     Wish.SEE: "whole(on='root')",
     Wish.SEE_EVERYWHERE: "whole()",
     Wish.EXPORT: "export()",
+    Wish.SAVE: "save()",
+    Wish.RESUME: "resume()",
     Wish.END: "close()",
 }
 

@@ -166,16 +166,16 @@ class Store:
             reference: what came rounded when the round was opened.
         """
         step = None if after is None else self.step(deal, after)
-        if step is None:
-            yield from self._bring(shards, deal, "back", deal.boxes, deal, piece, reference)
-            return False
-        opened = None if kept is None else self.step(kept, deal)
-        if self._short and opened is not None and not step.keeps:  # what did not come rounded goes home as it is
+        if step is not None and step.keeps:
+            yield from self._bring(shards, step, "back", step.homeward, deal, piece, reference)
+            return True
+        if self._short and kept is not None:  # what did not come rounded goes home as it is
+            opened = self.step(kept, deal)
             yield from self._bring(shards, opened, "kept", opened.kept, deal, piece)
             yield from self._bring(shards, opened, "came", opened.outward, deal, piece, reference)
         else:
-            yield from self._bring(shards, step, "back", step.homeward, deal, piece, reference)
-        return step.keeps
+            yield from self._bring(shards, deal, "back", deal.boxes, deal, piece, reference)
+        return False
 
     def settle(self, shards: Mapping[str, Tensor], deal: Deal, after: Deal, piece: Subnetwork) -> Program[None]:
         """Bring home what stayed with the workers after a round; they keep it too."""
@@ -226,6 +226,8 @@ class Store:
 
     def _routed(self, key: tuple[object, str], boxes: Sequence[Sequence[Box]]) -> Routes:
         """Return the routes of some boxes; those of the last few rounds are kept."""
+        if isinstance(key[0], Deal) and self.trained == self._out:
+            key = (key[0], "both")  # everything, there and back
         for known, routes in self._routes:
             if known == key:
                 return routes

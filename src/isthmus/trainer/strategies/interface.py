@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor, nn
 
+from isthmus.nets.ownership import Held
 from isthmus.nets.pattern import Pattern
 from isthmus.trainer.task.network import Network
 from isthmus.trainer.wire.exchange import Link, Program
@@ -143,8 +144,13 @@ class Part(Protocol):
         """Return the whole network, if this worker holds it, and its scales."""
         ...
 
-    def restore(self, state: State, module: Mapping[str, Tensor]) -> None:
-        """Take up a saved state in place: that between rounds, and what the module held if a round was open."""
+    def restore(self, state: State, piece: Callable[[str, Held], Tensor]) -> None:
+        """Have the module hold again what it held in ``state.held``.
+
+        Args:
+            state: whose tensors are what they were.
+            piece: returns what the module held of a parameter or buffer, from its name and index sets.
+        """
         ...
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 
 import numpy as np
 from torch import Tensor, nn
 
 from isthmus.nets import NetPartition, Scaling, Subnetwork, scaling
+from isthmus.nets.ownership import Held
 from isthmus.nets.subnetwork import build, rebuild, refill
 from isthmus.strategies import IST
 from isthmus.trainer.store.keeping import Deal, Units, same_indices
@@ -98,12 +99,12 @@ class ISTPart:
         found = self._scaled[1]
         return Merged(None, found.evaluation, found.open)
 
-    def restore(self, state: State, module: Mapping[str, Tensor]) -> None:
+    def restore(self, state: State, piece: Callable[[str, Held], Tensor]) -> None:
         """Take up the piece that was held."""
         if state.held is not None:
             own = self._deal(state.held).units[self._worker.link.index]
             assert own is not None
-            self._take(lambda name, held: module[name].detach().clone(), own)
+            self._take(piece, own)
 
     def _all(self, number: int) -> Round:
         """Return a round in which every worker trains."""

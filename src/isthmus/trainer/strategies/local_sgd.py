@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -71,12 +71,8 @@ class LocalSGDPart:
         """Return the averaged network, which every worker holds."""
         return Merged(self.module)
 
-    def restore(self, state: State, module: Mapping[str, Tensor]) -> None:
-        """Write saved tensors into the network."""
-        here = tensors_of(self.module)
-        for name, tensor in state.tensors.items():
-            here[name].copy_(tensor)
-        state.tensors = here
+    def restore(self, state: State, piece: object) -> None:
+        """Do nothing: the state's tensors are the module's own."""
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:

@@ -1,0 +1,90 @@
+"""The configuration of an earlier run, to go on with it or to export it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from isthmus.errors import InvalidInput
+from isthmus.records import Run, read_run, to_json
+from isthmus.strategies import STRATEGIES
+from isthmus.trainer.checkpoint.manifest import checkpoints
+from isthmus.trainer.config.flags import FLAGS, configure, record
+from isthmus.trainer.config.run import TrainConfig
+
+FOLDER = "checkpoints"  # of a run's folder
+# What may be another when a run goes on, and what follows from it.
+_FREE = ("workers", "executor", "checkpoint_every", "keep_checkpoints")
+_FOLLOWS = ("rounds", "samples", "out")
+
+
+def go_on(folder: str | Path, **flags: Any) -> TrainConfig:
+    """Return the configuration with which a run goes on, in the same folder.
+
+    Args:
+        folder: of the run.
+        flags: as of ``isthmus train``; those that are None are not given. Number of workers, executor and what concerns
+            checkpoints may differ from the run's. A run that was made from Python of objects without names needs what
+            it was made of.
+
+    Raises:
+        InvalidInput: a run that is finished or has no checkpoint, or a flag that contradicts it.
+        RecordError: not a run's folder.
+    """
+    run = _training(folder)
+    if run.status == "finished":
+        raise InvalidInput(f"{folder} is finished: there is nothing to go on with")
+    return _configuration(run, flags)
+
+
+def of_run(folder: str | Path) -> TrainConfig:
+    """Return the configuration of a run, to do something with its checkpoints.
+
+    Raises:
+        InvalidInput: a run without checkpoints, or one that was made from Python of objects without names.
+        RecordError: not a run's folder.
+    """
+    run = _training(folder)
+    if run.command is None:
+        raise InvalidInput(f"{folder} was made from Python of objects without names: export it there")
+    return _configuration(run, {})
+
+
+def _training(folder: str | Path) -> Run:
+    run = read_run(folder)
+    if run.kind != "train":
+        raise InvalidInput(f"{folder} must be a run of `isthmus train`, got one of `isthmus {run.kind}`")
+    if not checkpoints(run.path / FOLDER):
+        raise InvalidInput(f"{folder} has no checkpoint (see --checkpoint-every)")
+    return run
+
+
+def _configuration(run: Run, flags: Mapping[str, Any]) -> TrainConfig:
+    given = {name: value for name, value in flags.items() if value is not None}
+    for name in ("out", "replace"):
+        if given.get(name):
+            raise InvalidInput(f"`{name}` has no effect beside `resume`: the run goes on in its own folder")
+    named = {} if run.command is None else _flags(run.config)
+    if "rounds" in given:
+        named.pop("samples", None)
+    if "samples" in given:
+        named.pop("rounds", None)
+    config = configure(**{**named, **given})
+    now = to_json(record(config))
+    for name, value in now.items():
+        free = name in _FREE or (name in _FOLLOWS and name not in given)
+        if not free and value != run.config.get(name):
+            raise InvalidInput(f"`{name}` must be that of the run, {run.config.get(name)!r}, got {value!r}")
+    return replace(config, out=run.path, resume=True)
+
+
+def _flags(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flags that make a recorded configuration again."""
+    named = {name: value for name, value in recorded.items() if name in FLAGS and value is not None and name != "out"}
+    if not STRATEGIES[named["strategy"]].restarts:
+        named.pop("keep_state")
+    each = named["local_steps"] * named["workers"] * named["batch_size"]
+    named.pop("samples" if named["samples"] == named["rounds"] * each else "rounds")
+    return named
