@@ -251,7 +251,7 @@ def test_memory_is_that_of_the_tensors_a_worker_holds(tmp_path: Path) -> None:
     buffers, whole_buffers = (4 * 2 * width + 8 + 4 * 2 * 64 for width in (4, 16))
     held = 3 * 4 * piece + buffers
     assert run.summary["worker_memory_bytes"] == [held + 4 * whole + whole_buffers, held, held, held]
-    assert run.summary["root_model_bytes"] == 4 * whole + whole_buffers
+    assert run.summary["model_bytes"] == 4 * whole + whole_buffers
 
 
 def test_a_law_of_ones_own_is_named_and_recorded_with_its_words() -> None:
