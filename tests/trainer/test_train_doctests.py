@@ -22,7 +22,9 @@ MODULES = [
 ]
 WITH_EXAMPLES = {
     "isthmus.nets.mlp",
+    "isthmus.trainer.checkpoint.plain",
     "isthmus.trainer.config.flags",
+    "isthmus.trainer.config.saving",
     "isthmus.trainer.local.flops",
     "isthmus.trainer.store.homes",
     "isthmus.trainer.task.examples",
