@@ -363,27 +363,32 @@ def test_scales_are_those_of_the_partition() -> None:
     in_turn(job, 2)
 
 
+@pytest.mark.parametrize("strategy", ["ist", "local-sgd"])
 @pytest.mark.parametrize("given", [True, False])
-def test_norm_statistics_are_measured_anew(given: bool) -> None:
-    """On the batches worker 0 has trained on last, or on those it is given."""
+def test_norm_statistics_are_measured_anew(given: bool, strategy: str) -> None:
+    """On the batches that each worker has trained on last, or on those it is given: the mean over all of them."""
 
     def job() -> None:
         torch.manual_seed(1)
-        training = Training(normed(), (torch.zeros(2, 1, 4, 4),), sgd, strategy="local-sgd", local_steps=2)
+        training = Training(normed(), (torch.zeros(2, 1, 4, 4),), sgd, strategy=strategy, local_steps=2)
         batches = [batch(training.worker, step, (1, 4, 4)) for step in range(4)]
         for x, y in batches:
             functional.cross_entropy(training.module(x), y).backward()
             training.optimizer.step()
             training.optimizer.zero_grad()
-        others = [batch(7, step, (1, 4, 4)) for step in range(3)]
+        others = [batch(7 + training.worker, step, (1, 4, 4)) for step in range(3 - training.worker)]
         if given:
             training.recalibrate(others)
         with training.whole() as merged:
             assert merged is not None
-            inputs = [x for x, _ in (others if given else batches)]
-            if training.worker == 0:
-                expected = torch.stack([merged[0](x).mean((0, 2, 3)) for x in inputs]).mean(0)
-                torch.testing.assert_close(merged[1].running_mean, expected)
+            mine = [merged[0](x).mean((0, 2, 3)) for x, _ in (others if given else batches)]
+            measured = merged[1].running_mean.clone()
+        found = training.collect(*mine)
+        assert len(found) == (2 if training.worker == 0 else 0)
+        if found:
+            torch.testing.assert_close(measured, torch.stack([*found[0], *found[1]]).mean(0))
+        seen = training.collect(measured)
+        assert not seen or torch.equal(seen[0][0], seen[1][0])
         training.close()
 
     in_turn(job, 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import torch
@@ -64,32 +64,56 @@ def recalibrate(model: nn.Module, loader: Iterable[Any], run: Callable[[Any], An
     Raises:
         InvalidInput: a network with buffers and a loader without a batch.
     """
+    with progress("recalibrating norms", _length(loader)) as advance:
+        return len(_measured(model, _told(loader, advance), run).calls)
+
+
+def measure(model: nn.Module, loader: Iterable[Any], run: Callable[[Any], Any] | None = None) -> dict[str, int]:
+    """Do as :func:`recalibrate`; return the names of the buffers measured, each with how many calls are its mean.
+
+    What several workers have measured, each on its own batches, is put together by these weights.
+    """
+    found = _measured(model, loader, run)
+    names = {id(buffer): name for name, buffer in model.named_buffers()}
+    return {names[key]: found.calls[mean] for mean, pair in found.pairs.items() for key in pair if key in names}
+
+
+def _measured(model: nn.Module, loader: Iterable[Any], run: Callable[[Any], Any] | None) -> _Measure:
+    measured = _Measure(_frozen(model))
     if not any(True for _ in model.buffers()):
-        return 0
+        return measured
     modes = {module: module.training for module in model.modules()}
     batches = 0
     try:
-        measure = _Measure(_frozen(model))
         model.eval()
-        with torch.no_grad(), measure, progress("recalibrating norms", _length(loader)) as advance:
+        with torch.no_grad(), measured:
             for batch in loader:
                 model(*_inputs(batch)) if run is None else run(batch)
                 batches += 1
-                advance()
-                if not measure.calls:
-                    return 0
+                if not measured.calls:
+                    return measured
     finally:
         for module, training in modes.items():
             module.training = training
     if batches == 0:
         raise InvalidInput("`loader` must yield at least one batch, got none")
-    return len(measure.calls)
+    return measured
+
+
+def _told(loader: Iterable[Any], advance: Callable[[], object]) -> Iterator[Any]:
+    """Yield the batches, and say after each that it is done."""
+    for batch in loader:
+        yield batch
+        advance()
 
 
 def _frozen(model: nn.Module) -> frozenset[int]:
     """Return the identities of the buffers of modules that stay in evaluation mode while the network trains."""
+    modes = {module: module.training for module in model.modules()}
     model.train()
-    frozen = (module for module in model.modules() if not module.training)
+    frozen = [module for module in model.modules() if not module.training]
+    for module, training in modes.items():
+        module.training = training
     return frozenset(id(buffer) for module in frozen for buffer in module.buffers(recurse=False))
 
 
@@ -99,7 +123,8 @@ class _Measure(TorchFunctionMode):
     def __init__(self, frozen: frozenset[int]) -> None:
         super().__init__()
         self.frozen = frozen
-        self.calls: dict[int, int] = {}
+        self.calls: dict[int, int] = {}  # by the mean
+        self.pairs: dict[int, tuple[int, int]] = {}
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -111,6 +136,7 @@ class _Measure(TorchFunctionMode):
         mean, variance = call.get("running_mean"), call.get("running_var")
         if mean is not None and variance is not None and id(mean) not in self.frozen:
             number = self.calls[id(mean)] = self.calls.get(id(mean), 0) + 1
+            self.pairs[id(mean)] = id(mean), id(variance)
             if number == 1:
                 mean.zero_()
                 variance.fill_(1.0)

@@ -61,6 +61,15 @@ class Pattern:
         """Return all of it."""
         return self._part(self.labels)
 
+    def rows(self, start: int, stop: int) -> Pattern:
+        """Return the pattern of some rows, the first dimension's, of the tensor it broadcasts to."""
+        if not self.labels or self.shape[0] == 1:
+            return self
+        first, *others = self.labels
+        if first is None:
+            return Pattern(self.table[start:stop], self.labels)
+        return Pattern(self.table, (first[start:stop], *others))
+
     def mean(self) -> Tensor:
         """Return the mean over all entries."""
         total = self.table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from isthmus.trainer.store.view import View
 from isthmus.trainer.store.whole import check_path, save
 from isthmus.trainer.strategies import Worker, part_of
 from isthmus.trainer.task.network import Network, describe
+from isthmus.trainer.wire.collect import collect
 from isthmus.trainer.wire.exchange import TYPES, Exchange, Program, Result, all_gather, drive
 from isthmus.trainer.wire.group import join
 from isthmus.trainer.wire.meter import Meter
@@ -138,8 +140,8 @@ class Training:
         self.optimizer = adopt(self.module, optimizer)
         self._standing = Standing(self._settings(), self._rounds, self.optimizer, self._meter, [0, 0])
         self._view = View(self._worker, self._part, self._drive)
-        if self.worker == 0 and any(True for _ in self.module.buffers()):
-            self._view.recent = Recent(self.device)
+        if any(True for _ in self.module.buffers()):
+            self._view.recent = Recent(self.device, self.workers)
         self._watch()
 
     @property
@@ -187,6 +189,7 @@ class Training:
         Raises:
             InvalidInput: training is closed.
         """
+        self._check_not_shown("open()")
         if self._rounds.training:
             return
         if self._closed:
@@ -210,12 +213,17 @@ class Training:
         Steps that are not merged yet are merged first. Weights are scaled, running statistics of norms are measured
         anew (see :meth:`recalibrate`), and the network is in evaluation mode. After the block it is as before.
 
+        Under ``ist`` nobody holds the network: values are fetched from the workers that are home to them when torch
+        takes them, and dropped after; large products are computed a block of rows at a time. So inside the block a
+        parameter can be read and computed with, but not written to, it has no gradient, and workers that are done wait
+        for the others; other calls of this training come after it.
+
         Args:
             on: ``all`` workers get it, or the ``root`` alone, which is worker 0 (the others: None).
             factor: multiplies the scales of weights whose sums no norm follows.
 
         Raises:
-            InvalidInput: another value of ``on``.
+            InvalidInput: another value of ``on``, or inside another such block.
             WorkerError: other workers have called something else.
         """
         check_choice("on", on, ("all", "root"))
@@ -227,8 +235,9 @@ class Training:
     def export(self, path: str | Path, metadata: Mapping[str, str] | None = None, factor: float = 1.0) -> Path:
         """Write the merged network to use, scales folded in, as one safetensors file; every worker enters.
 
-        ``safetensors.torch.load_model`` reads it into the user's own class. Worker 0 writes; when the others return,
-        the file is there.
+        ``safetensors.torch.load_model`` reads it into the user's own class; written to ``FOLDER/model.safetensors``
+        beside a ``config.json``, ``from_pretrained(FOLDER)`` of Hugging Face does. Worker 0 writes, a few rows at a
+        time as they come; when the others return, the file is there, whole.
 
         Args:
             path: where, on worker 0's host.
@@ -258,20 +267,23 @@ class Training:
     def recalibrate(self, batches: Iterable[Any] | None) -> None:
         """Say on which batches :meth:`whole` and :meth:`export` measure the running statistics of norms from now on.
 
-        By default they are the latest that worker 0 has trained on, about 4,000 samples.
+        Each worker measures on its own, and all count: the statistics are the mean over all workers' batches. By
+        default these are the latest that it has trained on, about 4,000 samples over all workers.
 
         Args:
-            batches: inputs, (input, target) pairs, or dictionaries of arguments; None: the default again. Kept.
+            batches: of this worker: inputs, (input, target) pairs, or dictionaries of arguments; None: the default
+                again. Kept.
         """
-        chosen = None if batches is None else list(batches)
-        if chosen == []:
+        chosen = batches if batches is None or isinstance(batches, Sequence) else list(batches)
+        if chosen is not None and not len(chosen):
             raise InvalidInput("`batches` must hold at least one batch, got none")
         self._view.batches = chosen
 
     def verify(self) -> Verdict | None:
         """Compare random cuts of the merged network with the masked whole, on the example; every worker enters.
 
-        Returns what ``coupling.verify`` says, on worker 0; None on the others.
+        Returns what ``coupling.verify`` says, on worker 0, which holds the whole network meanwhile, several times over;
+        None on the others.
 
         Raises:
             InvalidInput: a strategy that cuts nothing, or an example without values.
@@ -284,17 +296,22 @@ class Training:
             example = self._network.example
             args, kwargs = example.call([torch.zeros_like(t, device=self._network.device) if t.is_meta else t
                                          for t in example.tensors])  # fmt: skip
-            return self._network.coupling.verify(model, args, kwargs)
+            return self._network.coupling.verify(copy.deepcopy(model), args, kwargs)
 
     @property
     def scale(self) -> float:
-        """On worker 0, the mean factor on weights that no norm follows when the merged network is used."""
+        """The mean factor on weights that no norm follows when the merged network is used."""
         return self._view.scale(self._rounds.state)
 
     def gather(self, *numbers: float) -> list[list[float]]:
         """Return every worker's numbers, by worker; of one that has ended, none. Merges nothing by itself."""
         self._together(Wish.GATHER)
         return self._drive(self._tell([float(number) for number in numbers]))
+
+    def collect(self, *tensors: Tensor) -> list[list[Tensor]]:
+        """Return, on worker 0, every worker's tensors, by worker; elsewhere []. Merges nothing by itself."""
+        self._together(Wish.COLLECT)
+        return self._drive(collect(tensors, self._link, self.device))
 
     def account(self) -> Account:
         """Return what the training has cost every worker so far; every worker enters. Merges nothing by itself."""
@@ -413,12 +430,14 @@ class Training:
     def _before_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not (module.training and torch.is_grad_enabled()):
             return
+        self._check_not_shown("a step")
         self.open()
         self._meter.step_begins()
         if self._view.recent is not None and self._view.batches is None:
             self._view.recent.keep(args, kwargs)
 
     def _before_step(self, *_: Any) -> None:
+        self._check_not_shown("a step")
         self.open()
         self._meter.step_begins()
 
@@ -443,7 +462,12 @@ class Training:
     def _drive(self, program: Program[Result]) -> Result:
         return drive(program, self._link, self._meter)
 
+    def _check_not_shown(self, call: str) -> None:
+        if self._view.shown:
+            raise InvalidInput(f"{call} comes after the block of whole(): inside it workers serve each other")
+
     def _together(self, wish: Wish) -> Wish:
+        self._check_not_shown(wish.call)
         self._weigh()
         return self._drive(self._rounds.together(wish))
 
@@ -453,6 +477,8 @@ class Training:
             return
         if agreed == Wish.GATHER:
             self._drive(self._tell([]))
+        elif agreed == Wish.COLLECT:
+            self._drive(collect([], self._link, self.device))
         elif agreed == Wish.ACCOUNT:
             self._drive(self._tell(self._spent()))
         elif agreed == Wish.EXPORT:
@@ -496,7 +522,8 @@ class Training:
     def _spent(self) -> list[float]:
         """This worker's account, in the order of its fields."""
         meter = self._meter
-        return [meter.sent, meter.received, meter.compute, meter.move, meter.wait, *self._standing.most, self.steps]
+        spent = [meter.sent, meter.received, meter.compute, meter.move, meter.wait, *self._standing.most, self.steps]
+        return [*spent, meter.viewing]
 
     def _tell(self, numbers: list[float]) -> Program[list[list[float]]]:
         """Tell all workers some numbers, as many as each likes."""

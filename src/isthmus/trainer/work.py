@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from isthmus.trainer.observe.account import Account, resident_bytes
 from isthmus.trainer.observe.evaluate import CALIBRATION_MOST, Evaluation, Evaluator, best_factor, line_search_record
 from isthmus.trainer.observe.rows import Report, Rows
 from isthmus.trainer.rounds.agree import agree
+from isthmus.trainer.store.whole import fingerprint
+from isthmus.trainer.task.examples import Examples, Positions
 from isthmus.trainer.task.setup import Setup
 from isthmus.trainer.training import Training
 from isthmus.trainer.wire.exchange import Link, drive
 from isthmus.trainer.wire.group import join
-from isthmus.trainer.wire.layout import digest
 from isthmus.trainer.wire.meter import Meter
 from isthmus.trainer.wire.tell import tell
 
@@ -82,23 +84,20 @@ class _Run:
         self.config, self.setup, self.training = config, setup, training
         share = setup.shares.of(worker, device)
         self.loop = Loop(config, training, setup.objective, share)
-        first = worker == 0
         self.evaluator = Evaluator(
             training,
             setup.objective,
             config.step.autocast,
             config.evaluation.readout,
-            setup.shares.held_out(device) if first else None,
-            setup.shares.test(device) if first else None,
+            setup.shares.held_out(device),
+            setup.shares.test(device),
         )
         self.rows = None if writer is None else Rows(config, writer)
         link = join()
         told = drive(tell(None if writer is None else str(writer.path), link, device), link, Meter())
         self.checkpoints = None if told[0] is None else Path(told[0]) / FOLDER
         self.saved, self.saving_took = time.perf_counter(), 0.0
-        if first:
-            batches = [share.batch(positions) for positions in share.pieces(CALIBRATION_MOST)]
-            training.recalibrate([(batch.args, batch.kwargs) for batch in batches])
+        training.recalibrate(_Calls(share, list(share.pieces(-(-CALIBRATION_MOST // training.workers)))))
 
     def rounds(self) -> str:
         """Make all rounds; return how it ended."""
@@ -191,12 +190,27 @@ class _Run:
                 "cut_axes": self._cut_axes(),
                 "eval_scale": training.scale,
                 "line_search": line_search_record(tried),
-                "weights_sha256": digest(dict(model.named_parameters())),
+                "weights_sha256": fingerprint(model),
             }
 
     def _cut_axes(self) -> dict[str, int]:
         cut = self.setup.network.coupling.cut_axes if self.config.strategy.cuts else ()
         return {axis.name: axis.size for axis in cut}
+
+
+@dataclass(frozen=True, eq=False)
+class _Calls(Sequence[Any]):
+    """Calls of the network on some examples, made when they are asked for: few networks have norms to measure."""
+
+    examples: Examples
+    pieces: list[Positions]
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    def __getitem__(self, number: Any) -> Any:
+        batch = self.examples.batch(self.pieces[number])
+        return batch.args, batch.kwargs
 
 
 def _agree(config: TrainConfig, link: Link, device: torch.device) -> None:

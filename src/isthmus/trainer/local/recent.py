@@ -48,13 +48,14 @@ class Call:
 
 
 class Recent:
-    """The latest calls: about 4,000 samples, 64 batches at most.
+    """The latest calls: a worker's part of about 4,000 samples, 64 batches at most, and one at least.
 
     A batch that was written to after the call (a loader that fills one buffer again and again) is left out.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, workers: int = 1) -> None:
         self._device = device.type
+        self._most = _SAMPLES / workers
         self._calls: deque[Call] = deque()
         self._samples = 0
 
@@ -75,7 +76,7 @@ class Recent:
             )
         )
         self._samples += size
-        while len(self._calls) > _BATCHES or self._samples - self._calls[0].samples >= _SAMPLES:
+        while len(self._calls) > _BATCHES or self._samples - self._calls[0].samples >= self._most:
             self._samples -= self._calls.popleft().samples
 
     def calls(self) -> list[Call]:

@@ -15,13 +15,14 @@ class Account:
     """One number a worker.
 
     Attributes:
-        sent_bytes, received_bytes: payload; the few numbers of the meetings are not in it.
+        sent_bytes, received_bytes: payload; not in it are the few numbers of meetings, and ``viewing_bytes``.
         computing_seconds, moving_seconds, waiting_seconds: in steps (from the first forward pass of each to its end),
             cutting and merging; in exchanges; in meetings, until the last worker comes.
         parameters: held at once at most.
         memory_bytes: at most, of parameters, gradients, optimizer state, buffers, and of what is kept between rounds;
             not in it are activations and the library itself.
         steps: made.
+        viewing_bytes: sent and received, together, to look at the merged network: evaluations, ``whole()``, export.
     """
 
     sent_bytes: tuple[int, ...]
@@ -32,6 +33,7 @@ class Account:
     parameters: tuple[int, ...]
     memory_bytes: tuple[int, ...]
     steps: tuple[int, ...]
+    viewing_bytes: tuple[int, ...]
 
     @classmethod
     def of(cls, numbers: Iterable[list[float]]) -> Account:

@@ -1,22 +1,25 @@
-"""Test the merged network: every worker enters, worker 0 has the data."""
+"""Test the merged network: every worker tests its share of the batches, and all hear the result."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from isthmus.errors import InvalidInput
 from isthmus.trainer.local.loop import autocast
-from isthmus.trainer.task.examples import Examples
+from isthmus.trainer.task.examples import Batch, Examples
 from isthmus.trainer.task.objective import Objective, chosen, detached
 from isthmus.trainer.training import Training
 
+Item = TypeVar("Item")
+
 CALIBRATION_MOST = 4096
+_NEEDED = ("outputs that are a tensor, or have `logits`", "targets that are a tensor")
 _FACTORS = tuple(2.0 ** (power / 2) for power in range(-4, 7))  # 1/4 ... 8
 
 
@@ -47,19 +50,19 @@ class Evaluator:
         objective: loss and metric.
         kind: type of number for matrix products, as in training.
         readout: whether to multiply the scale by the best factor on held-out data.
-        held_out: training data that nobody trains on, on worker 0.
-        test: test data, on worker 0.
+        held_out: training data that nobody trains on.
+        test: test data.
     """
 
     training: Training
     objective: Objective
     kind: str | None
     readout: bool
-    held_out: Examples | None
-    test: Examples | None
+    held_out: Examples
+    test: Examples
 
     def __call__(self) -> Evaluation:
-        """Evaluate on the test part; on other workers than 0 all numbers are nan."""
+        """Evaluate on the test part; the metric is nan on other workers than 0."""
         factor = best_factor(self.search()) if self.readout else 1.0
         return self._evaluate(factor, self.test)
 
@@ -67,35 +70,60 @@ class Evaluator:
         """Try factors on the evaluation scale, on training data held out; where nothing is scaled, 1 alone."""
         return {f: self._evaluate(f, self.held_out) for f in (_FACTORS if self.training.strategy.scales else (1.0,))}
 
-    def _evaluate(self, factor: float, examples: Examples | None) -> Evaluation:
-        with self.training.whole(on="root", factor=factor) as model:
-            if model is None or examples is None:
-                return Evaluation(math.nan, math.nan, math.nan, 0)
-            devices = [self.training.device] if self.training.device.type == "cuda" else []
-            with torch.no_grad(), torch.random.fork_rng(devices=devices):
-                torch.manual_seed(0)  # a network may draw numbers in evaluation too
-                return self._test(model, examples)
+    def _evaluate(self, factor: float, examples: Examples) -> Evaluation:
+        """Test a share of the batches; sum those of all workers in the order of the batches, however many share."""
+        training, tested = self.training, []
+        devices = [training.device] if training.device.type == "cuda" else []
+        with training.whole(factor=factor) as model, torch.no_grad(), torch.random.fork_rng(devices=devices):
+            assert model is not None
+            for number, positions in enumerate(examples.pieces()):
+                if number % training.workers == training.worker:
+                    torch.manual_seed(number)  # a network may draw numbers in evaluation too
+                    tested.append(self._test(model, examples.batch(positions)))
+        found = training.gather(*(number for each in tested for number in each.sums))
+        sums = in_turn([[row[at : at + 3] for at in range(0, len(row), 3)] for row in found])
+        loss, count, right = (sum(column) for column in zip(*sums, strict=True))
+        return Evaluation(loss / count, right / count, self._metric(tested), int(count))
 
-    def _test(self, model: nn.Module, examples: Examples) -> Evaluation:
-        loss, right, count, seen = 0.0, 0.0, 0, []
-        for positions in examples.pieces():
-            batch = examples.batch(positions)
-            with autocast(self.kind, self.training.device):
-                output = model(*batch.args, **batch.kwargs)
-            one, size, correct = self.objective.tested(output, batch)
-            loss, right, count = loss + one, right + correct, count + size
-            if self.objective.metric is not None:
-                seen.append((detached(chosen(output, batch)), batch.targets))
-        return Evaluation(loss / count, right / count, self._metric(seen), count)
+    def _test(self, model: nn.Module, batch: Batch) -> _Tested:
+        with autocast(self.kind, self.training.device):
+            output = model(*batch.args, **batch.kwargs)
+        sums = self.objective.tested(output, batch)
+        if self.objective.metric is None:
+            return _Tested(sums)
+        pair = detached(chosen(output, batch)), batch.targets
+        for found, what in zip(pair, _NEEDED, strict=True):
+            if not isinstance(found, Tensor):
+                raise InvalidInput(f"`metric` needs {what}, got {type(found).__name__}")
+        return _Tested(sums, pair)
 
-    def _metric(self, seen: list[tuple[Any, Any]]) -> float:
+    def _metric(self, tested: Sequence[_Tested]) -> float:
+        """Return the metric of the outputs of all batches, in their order, on worker 0."""
         if self.objective.metric is None:
             return math.nan
-        for side, what in enumerate(("outputs that are a tensor, or have `logits`", "targets that are a tensor")):
-            if not all(isinstance(pair[side], torch.Tensor) for pair in seen):
-                raise InvalidInput(f"`metric` needs {what}, got {type(seen[0][side]).__name__}")
-        outputs, targets = (torch.cat([pair[side].cpu() for pair in seen]) for side in (0, 1))
+        found = self.training.collect(*(tensor for each in tested for tensor in each.pair))
+        if not found:
+            return math.nan
+        pairs = in_turn([list(zip(row[::2], row[1::2], strict=True)) for row in found])
+        outputs, targets = (torch.cat([pair[side].cpu() for pair in pairs]) for side in (0, 1))
         return float(self.objective.metric(outputs, targets))
+
+
+@dataclass(frozen=True, eq=False)
+class _Tested:
+    """What one batch gave: loss summed over targets, number of targets, how many are right; outputs and targets."""
+
+    sums: tuple[float, int, float]
+    pair: tuple[Tensor, ...] = ()
+
+
+def in_turn(rows: Sequence[Sequence[Item]]) -> list[Item]:
+    """Return items that were dealt in turn, in their order.
+
+    >>> in_turn([[0, 2, 4], [1, 3]])
+    [0, 1, 2, 3, 4]
+    """
+    return [row[place] for place in range(len(rows[0])) for row in rows if place < len(row)]
 
 
 def best_factor(tried: Mapping[float, Evaluation]) -> float:

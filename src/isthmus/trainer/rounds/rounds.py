@@ -30,14 +30,15 @@ class Wish(IntEnum):
     AVERAGE = 1
     MERGE = 2
     GATHER = 3
-    ACCOUNT = 4
-    SETTLE = 5
-    SEE = 6
-    SEE_EVERYWHERE = 7
-    EXPORT = 8
-    SAVE = 9
-    RESUME = 10
-    END = 11
+    COLLECT = 4
+    ACCOUNT = 5
+    SETTLE = 6
+    SEE = 7
+    SEE_EVERYWHERE = 8
+    EXPORT = 9
+    SAVE = 10
+    RESUME = 11
+    END = 12
 
     @property
     def trains(self) -> bool:
@@ -55,6 +56,7 @@ _CALLS = {
     Wish.AVERAGE: "a step",
     Wish.MERGE: "a step",
     Wish.GATHER: "gather()",
+    Wish.COLLECT: "collect()",
     Wish.ACCOUNT: "account()",
     Wish.SETTLE: "merge()",
     Wish.SEE: "whole(on='root')",
@@ -133,7 +135,7 @@ class Rounds:
         if averaging:
             yield from self.part.average(self.state, self.part.module, averaging)
             return None
-        if wishes[0] in (Wish.GATHER, Wish.ACCOUNT) and len(set(wishes)) == 1:
+        if wishes[0] in (Wish.GATHER, Wish.COLLECT, Wish.ACCOUNT) and len(set(wishes)) == 1:
             return wishes[0]
         assert self.state.round is not None
         if any(made):

@@ -33,6 +33,8 @@ class Store:
     Attributes:
         coupling: of the network.
         homes: who is home to what.
+        types: of number, of what has homes.
+        fixed: tensors that do not change, and those that norms measure as they are at first: every worker has them.
         trained: names of the tensors that come back.
         statistics: names of those that norms measure.
     """
@@ -48,10 +50,10 @@ class Store:
         self._still = [name for name in entries if name not in self._out]
         link = worker.link
         self.homes = Homes(link.workers, {name: entries[name].shape for name in self._out})
-        types = {name: entries[name].dtype for name in self._out}
-        self._pieces = Pieces(self.homes, types, link, worker.device, wire)
+        self.types = {name: entries[name].dtype for name in self._out}
+        self._pieces = Pieces(self.homes, self.types, link, worker.device, wire)
         self._short = wire is not None
-        self._fixed: dict[str, Tensor] = {}
+        self.fixed: dict[str, Tensor] = {}
         self._steps: list[Step] = []
         self._routes: list[tuple[object, Routes]] = []
 
@@ -140,7 +142,7 @@ class Store:
                 name in self.statistics and name in has and same_indices(indices[name], held)
             ):
                 return has[name]
-            return slice_tensor(self._fixed[name], held)
+            return slice_tensor(self.fixed[name], held)
 
         return read
 
@@ -164,16 +166,16 @@ class Store:
             reference: what came rounded when the round was opened.
         """
         step = None if after is None else self.step(deal, after)
-        if step is None:
-            yield from self._bring(shards, deal, "back", deal.boxes, deal, piece, reference)
-            return False
-        opened = None if kept is None else self.step(kept, deal)
-        if self._short and opened is not None and not step.keeps:  # what did not come rounded goes home as it is
+        if step is not None and step.keeps:
+            yield from self._bring(shards, step, "back", step.homeward, deal, piece, reference)
+            return True
+        if self._short and kept is not None:  # what did not come rounded goes home as it is
+            opened = self.step(kept, deal)
             yield from self._bring(shards, opened, "kept", opened.kept, deal, piece)
             yield from self._bring(shards, opened, "came", opened.outward, deal, piece, reference)
         else:
-            yield from self._bring(shards, step, "back", step.homeward, deal, piece, reference)
-        return step.keeps
+            yield from self._bring(shards, deal, "back", deal.boxes, deal, piece, reference)
+        return False
 
     def settle(self, shards: Mapping[str, Tensor], deal: Deal, after: Deal, piece: Subnetwork) -> Program[None]:
         """Bring home what stayed with the workers after a round; they keep it too."""
@@ -224,6 +226,8 @@ class Store:
 
     def _routed(self, key: tuple[object, str], boxes: Sequence[Sequence[Box]]) -> Routes:
         """Return the routes of some boxes; those of the last few rounds are kept."""
+        if isinstance(key[0], Deal) and self.trained == self._out:
+            key = (key[0], "both")  # everything, there and back
         for known, routes in self._routes:
             if known == key:
                 return routes
@@ -255,7 +259,7 @@ class Store:
         entries = self.coupling.entries
         for name in self._still:
             count = entries[name].shape[0] if entries[name].shape else 1
-            self._fixed[name] = initial.rows(name, 0, count).to(network.device)
+            self.fixed[name] = initial.rows(name, 0, count).to(network.device)
         rows = {name: self.homes.rows(name, here) for name in self._out}
         return {n: initial.rows(n, *own).to(network.device) for n, own in rows.items() if own[0] < own[1]}
 
@@ -274,11 +278,11 @@ class Store:
         for name in (*self._still, *self._out):
             entry = self.coupling.entries[name]
             count = entry.shape[0] if entry.shape else 1
-            everywhere = name in self._fixed
+            everywhere = name in self.fixed
             ends = [(0, count) if everywhere else self.homes.rows(name, worker) for worker in range(link.workers)]
             pieces = None
             if link.index == 0:
                 pieces = [network.initial.rows(name, *each).to(network.device).reshape(-1) for each in ends]
             empty = torch.empty(0, dtype=entry.dtype, device=network.device)
-            mine = (self._fixed if everywhere else shards).get(name, empty)
+            mine = (self.fixed if everywhere else shards).get(name, empty)
             mine.copy_((yield from scatter(pieces, mine.reshape(-1), link)).view(mine.shape))

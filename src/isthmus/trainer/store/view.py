@@ -1,22 +1,28 @@
-"""Showing the merged network to use: on worker 0 in its place, on the others as a copy."""
+"""Showing the merged network to use: in its place where every worker holds it, else read from where it lives."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from isthmus.nets import recalibrate
-from isthmus.nets.subnetwork import named_state
+from isthmus.errors import WorkerError
+from isthmus.nets.norms import measure
+from isthmus.nets.pattern import Pattern
 from isthmus.trainer.local.recent import Recent, call_with
+from isthmus.trainer.store.away import Away
+from isthmus.trainer.store.reader import Reader
+from isthmus.trainer.store.serve import Service
+from isthmus.trainer.store.store import Store
 from isthmus.trainer.store.whole import ready
 from isthmus.trainer.strategies import Part, State, Worker
-from isthmus.trainer.wire.exchange import Exchange, Program, broadcast
+from isthmus.trainer.task.initial import copied, whole
+from isthmus.trainer.wire.exchange import Exchange, Program, all_gather
 
 
 @dataclass
@@ -26,93 +32,124 @@ class View:
     Attributes:
         worker, part: whose.
         drive: runs a program over the worker's link.
-        recent: the latest batches, on worker 0, where the network has statistics to measure.
+        recent: the latest batches, where the network has statistics to measure.
         batches: what to measure them on instead.
+        shown: whether it is shown now.
     """
 
     worker: Worker
     part: Part
-    drive: Callable[[Program[None]], None]
+    drive: Callable[[Program[Any]], Any]
     recent: Recent | None = None
-    batches: list[Any] | None = None
+    batches: Sequence[Any] | None = None
+    shown: bool = field(default=False, init=False)
 
     @contextmanager
     def show(self, state: State, everywhere: bool, factor: float = 1.0) -> Iterator[nn.Module | None]:
-        """Yield the network to use on worker 0; on the others a copy of it if it is shown everywhere, or None.
+        """Yield the network to use on worker 0 and, if it is shown everywhere, on the others; else None.
 
-        All workers enter. After the block everything is as before.
+        All workers enter. Inside the block they serve each other; it ends when all are done, and everything is as
+        before.
 
         Args:
             state: of this worker, between rounds.
-            everywhere: whether the others are sent what they do not have.
+            everywhere: whether the others look too.
             factor: for weights whose sums no norm follows.
         """
-        first = self.worker.link.index == 0
-        if self.part.store is not None:
-            self.drive(self.part.settle(state))
-            shell = self.worker.network.shell()
-            self.drive(self._gather(shell, state))
-            if not (first or everywhere):
-                yield None
-                return
-            merged = replace(self.part.merged(state), model=shell)
-            with ready(merged, self._measure if first else self._receive, factor) as model:
-                if first and everywhere:
-                    self.drive(self._share(model))
-                yield model
-            return
-        if not first and not everywhere:
-            yield None
+        self.drive(self.part.settle(state))
+        merged = self.part.merged(state)
+        scales = {name: scale * factor if name in merged.open else scale for name, scale in merged.scales.items()}
+        if merged.model is not None:
+            shown = ready(merged.model, scales, self._measure)
         else:
-            with ready(self.part.merged(state), self._measure if first else self._receive, factor) as model:
-                if first and everywhere:
-                    self.drive(self._share(model))
-                yield model
-
-    def _gather(self, shell: nn.Module, state: State) -> Program[None]:
-        store, link, tensors = self.part.store, self.worker.link, dict(named_state(shell))
-        assert store is not None
-        for name, tensor in tensors.items():
-            if name in store._fixed:
-                tensor.data.copy_(store._fixed[name])
-        for name in store.homes.shapes:
-            tensor = tensors[name].detach()
-            send = state.tensors.get(name, tensor.new_empty(0)).reshape(-1)
-            rows = [store.homes.rows(name, worker) for worker in range(link.workers)]
-            sizes = [math.prod(tensor.shape[1:]) * (stop - start) for start, stop in rows]
-            got = yield Exchange((send,) * link.workers, tuple(sizes), counted=False)
-            tensor.copy_(torch.cat(got).view(tensor.shape))
+            assert self.part.store is not None
+            shown = self._afar(self.part.store, state, scales)
+        with shown as model:
+            self.shown = True
+            try:
+                yield model if everywhere or self.worker.link.index == 0 else None
+            finally:
+                self.shown = False
 
     def scale(self, state: State) -> float:
-        """Return the mean factor on weights that no norm follows, on worker 0."""
+        """Return the mean factor on weights that no norm follows."""
         merged = self.part.merged(state)
         if not merged.open:
             return 1.0
         return math.fsum(float(merged.scales[name].double().mean()) for name in merged.open) / len(merged.open)
 
-    def _receive(self, model: nn.Module) -> None:
-        self.drive(self._share(model))
+    @contextmanager
+    def _afar(self, store: Store, state: State, scales: Mapping[str, Pattern]) -> Iterator[nn.Module]:
+        """Yield the network with parameters that are away; buffers are here."""
+        link, device = self.worker.link, self.worker.device
+        service = Service(store.homes, store.types, state.tensors, link, device)
+        reader = Reader(store.homes, store.types, lambda span: self.drive(service.fetch(span)), scales, link.index)
+        network = self.worker.network
 
-    def _share(self, model: nn.Module) -> Program[None]:
-        """Send what the others do not have of the network to use, a tensor at a time, tied ones once."""
-        link, tensors = self.worker.link, dict(named_state(model))
-        if self.part.store is None:  # all but what was measured just now
-            names = [name for name, _ in model.named_buffers()]
+        def stand_in(name: str, tensor: Tensor) -> Tensor:
+            if name in store.fixed:
+                return store.fixed[name].clone()
+            if name not in store.homes.shapes:  # an attribute that is no buffer
+                return (whole(network.initial, name, tensor) if tensor.is_meta else tensor.detach().clone()).to(device)
+            away = isinstance(tensor, nn.Parameter)
+            return Away.standing_for(tensor, name, reader, device) if away else reader.value(name).clone()
+
+        model = copied(network.skeleton(), stand_in).eval()
+        if store.statistics:
+            counts = self._measured(model)
+            self.drive(service.serve())
+            self.drive(self._together(model, counts))
+        try:
+            yield model
+        except WorkerError:
+            raise
+        except Exception:
+            self.drive(service.serve())
+            raise
         else:
-            names = [name for name, *_ in self.worker.network.outline]
-        with torch.no_grad():
-            for name in names:
-                flat = tensors[name].detach().reshape(-1)
-                got = yield from broadcast(flat, 0, link, range(1, link.workers))
-                if link.index != 0:
-                    tensors[name].copy_(got.view(tensors[name].shape))
+            self.drive(service.serve())
+        finally:
+            reader.close()
 
     def _measure(self, model: nn.Module) -> None:
-        """Measure the statistics of norms, leaving the user's generators as they are."""
+        """Measure the statistics of norms, each worker on its own batches."""
+        if any(True for _ in model.buffers()):
+            self.drive(self._together(model, self._measured(model)))
+
+    def _measured(self, model: nn.Module) -> dict[str, int]:
+        """Measure statistics on this worker's batches, leaving the user's generators as they are.
+
+        Returns by the name of a buffer how many calls of its norm are in it.
+        """
         device = self.worker.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
             torch.manual_seed(0)  # a network may draw numbers in evaluation too
             if self.batches is not None:
-                recalibrate(model, self.batches, lambda batch: call_with(model, batch))
-            elif self.recent is not None and (calls := self.recent.calls()):
-                recalibrate(model, calls, lambda call: call.repeat(model))
+                return measure(model, self.batches, lambda batch: call_with(model, batch))
+            if self.recent is not None and (calls := self.recent.calls()):
+                return measure(model, calls, lambda call: call.repeat(model))
+        return {}
+
+    def _together(self, model: nn.Module, counts: Mapping[str, int]) -> Program[None]:
+        """Make of what each worker has measured the mean over all calls, in the workers' order."""
+        link = self.worker.link
+        if link.workers == 1:
+            return
+        buffers = dict(model.named_buffers())
+        own = torch.tensor([counts.get(name, 0) for name in buffers], dtype=torch.int64, device=self.worker.device)
+        found = yield from all_gather(own, link, counted=False)
+        for buffer, calls in zip(buffers.values(), torch.stack(found, 1).tolist(), strict=True):
+            if any(calls):
+                sent = buffer.detach().reshape(-1)
+                values = yield Exchange((sent,) * link.workers, (sent.numel(),) * link.workers, viewing=True)
+                with torch.no_grad():
+                    buffer.copy_(_mean(values, calls).view(buffer.shape))
+
+
+def _mean(values: list[Tensor], weights: list[int]) -> Tensor:
+    """Return the weighted mean as first + sum of drifts: of one alone, and of equal ones, the very bits."""
+    (first, _), *others = [(value, weight) for value, weight in zip(values, weights, strict=True) if weight]
+    drift = torch.zeros_like(first)
+    for value, weight in others:
+        drift += (value - first) * (weight / sum(weights))
+    return first + drift

@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import nn
 
 from isthmus.errors import InvalidInput
 from isthmus.nets import scaled
 from isthmus.nets.exported import read_state
-from isthmus.trainer.strategies import Merged
+from isthmus.nets.pattern import Pattern
+from isthmus.nets.subnetwork import named_state
+from isthmus.trainer.store.away import in_rows
+from isthmus.trainer.store.tensorfile import TensorWriter
 from isthmus.trainer.task.network import in_evaluation
+from isthmus.trainer.wire.layout import digest
 
 SUFFIX = ".safetensors"
 
 
 @contextmanager
-def ready(merged: Merged, calibrate: Callable[[nn.Module], None], factor: float = 1.0) -> Iterator[nn.Module]:
-    """Yield the network to use: weights times scales times factor, statistics measured, in evaluation mode.
+def ready(
+    model: nn.Module, scales: Mapping[str, Pattern], calibrate: Callable[[nn.Module], None]
+) -> Iterator[nn.Module]:
+    """Yield a network to use: weights times scales, statistics measured, in evaluation mode.
 
     After the block weights, buffers and modes are as before: looking must not change what is trained next.
 
     Args:
-        merged: the network and its scales.
+        model: the network, which is changed inside the block.
+        scales: what parameters are multiplied by.
         calibrate: measures the statistics of norms.
-        factor: for the weights whose sums no norm follows.
     """
-    scales = {name: scale * factor if name in merged.open else scale for name, scale in merged.scales.items()}
-    assert merged.model is not None
-    with in_evaluation(merged.model), buffers_kept(merged.model), scaled(merged.model, scales) as model:
+    with in_evaluation(model), buffers_kept(model), scaled(model, scales):
         calibrate(model)
         yield model.eval()
 
@@ -71,7 +72,8 @@ def check_path(path: str | Path) -> Path:
 def save(model: nn.Module, path: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write the network's persistent tensors, tied ones once; whole or not at all.
 
-    ``safetensors.torch.load_model`` reads it back into a network of the same class.
+    What is away comes a few rows at a time. ``safetensors.torch.load_model`` reads the file into a network of the same
+    class, and ``from_pretrained`` into one of Hugging Face.
 
     Args:
         model: the network to use.
@@ -79,20 +81,21 @@ def save(model: nn.Module, path: Path, metadata: Mapping[str, str] | None = None
         metadata: what else to keep with it.
 
     Raises:
-        InvalidInput: a folder that is not there.
+        InvalidInput: a folder that is not there, or numbers of a type that safetensors does not know.
         OSError: it cannot be written.
     """
     if not path.absolute().parent.is_dir():
         raise InvalidInput(f"`path` must be in a folder that exists, got {str(path)!r}")
-    whole = model.state_dict()
     entries = [entry for entry in read_state(model).values() if entry.persistent]
-    tensors = {entry.name: whole[entry.name].clone(memory_format=torch.contiguous_format) for entry in entries}
     tied = {alias: entry.name for entry in entries for alias in entry.aliases}
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        save_file(tensors, partial, metadata={**tied, **(metadata or {})})
-        os.replace(partial, path)
-    except SafetensorError as error:
-        raise OSError(f"cannot write {path}: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    tensors = dict(named_state(model))
+    outline = {entry.name: (entry.shape, entry.dtype) for entry in entries}
+    with TensorWriter(path, outline, {"format": "pt", **tied, **(metadata or {})}) as file:
+        for name in file.names:
+            for rows in in_rows(tensors[name]):
+                file.write(name, rows)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Return the digest of a network's parameters, tied ones once; those that are away come a few rows at a time."""
+    return digest(dict(model.named_parameters()), in_rows)

@@ -211,12 +211,19 @@ def copied(network: nn.Module, value: Callable[[str, Tensor], Tensor]) -> nn.Mod
         network: of the user's class; one on the meta device will do.
         value: returns what takes the place of a tensor, given its first name and the tensor: of the same kind, a
             parameter for a parameter.
+
+    Raises:
+        InvalidInput: an attribute that cannot be copied.
     """
     memo: dict[int, Any] = {}
     for name, tensor in tensors_of(network).items():
         if id(tensor) not in memo:
             memo[id(tensor)] = value(name, tensor)
-    return deepcopy(network, memo)
+    try:
+        return deepcopy(network, memo)
+    except Exception as error:  # whatever the copying of a user's own attributes may raise
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InvalidInput(f"`network` must be one that copy.deepcopy can copy, but: {said}") from error
 
 
 def _inside(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:

@@ -31,11 +31,13 @@ class Exchange:
         send: a flat tensor for each worker (itself too, which costs nothing); may be empty.
         expect: how many numbers come from each worker.
         counted: whether the bytes belong to the method; only the few numbers of a meeting do not.
+        viewing: whether they are spent on looking at the merged network, and are counted apart.
     """
 
     send: tuple[Tensor, ...]
     expect: tuple[int, ...]
     counted: bool = True
+    viewing: bool = False
 
 
 Program = Generator[Exchange, list[Tensor], Result]
@@ -92,7 +94,10 @@ def drive(program: Program[Result], link: Link, meter: Meter) -> Result:
         meter.compute += asked - start
         reply = link.exchange(request)
         start = time.perf_counter()
-        meter.count(request.send, request.expect, link.index, request.counted, start - asked)
+        if request.counted:
+            meter.count(request.send, request.expect, link.index, request.viewing, start - asked)
+        else:
+            meter.meeting(start - asked)
 
 
 def scatter(pieces: Sequence[Tensor] | None, expected: Tensor, link: Link) -> Program[Tensor]:

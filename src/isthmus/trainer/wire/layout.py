@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -67,10 +67,18 @@ def types_of(entries: Mapping[str, StateEntry], names: Sequence[str]) -> tuple[t
     return tuple(dict.fromkeys(entries[name].dtype for name in names))
 
 
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of the tensors' names and bits: equal digests, equal weights."""
+def digest(
+    tensors: Mapping[str, Tensor], parts: Callable[[Tensor], Iterable[Tensor]] = lambda tensor: (tensor,)
+) -> str:
+    """Return the SHA-256 of the tensors' names and bits: equal digests, equal weights.
+
+    Args:
+        tensors: by name.
+        parts: returns a tensor in parts that follow each other, where it had better not be held whole.
+    """
     content = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
-        flat = tensor.detach().reshape(-1).cpu()
-        content.update(name.encode() + flat.view(torch.uint8).numpy().tobytes())
+        content.update(name.encode())
+        for part in parts(tensor):
+            content.update(part.detach().reshape(-1).cpu().view(torch.uint8).numpy().data)
     return content.hexdigest()

@@ -11,10 +11,12 @@ from torch import Tensor
 
 @dataclass
 class Meter:
-    """Bytes without what stays with the worker itself; seconds computing, moving payload, and waiting for others."""
+    """Bytes without what stays with the worker itself, sent and received to look at the merged network apart; seconds
+    computing, moving payload, and waiting for others."""
 
     sent: int = 0
     received: int = 0
+    viewing: int = 0
     compute: float = 0.0
     move: float = 0.0
     wait: float = 0.0
@@ -34,14 +36,20 @@ class Meter:
     def _uncounted(self) -> float:
         return time.perf_counter() - self.compute - self.move - self.wait
 
+    def meeting(self, seconds: float) -> None:
+        """Add an exchange that carries no payload."""
+        self.wait += seconds
+
     def count(
-        self, send: Sequence[Tensor], expect: Sequence[int], worker: int, counted: bool, seconds: float
+        self, send: Sequence[Tensor], expect: Sequence[int], worker: int, viewing: bool, seconds: float
     ) -> None:
-        """Add one exchange: its bytes as the tensors have them, and how long it took."""
-        if not counted:
-            self.wait += seconds
-            return
+        """Add an exchange that does: its bytes as the tensors have them, and how long it took."""
         size = send[0].element_size()
-        self.sent += size * sum(piece.numel() for to, piece in enumerate(send) if to != worker)
-        self.received += size * sum(number for source, number in enumerate(expect) if source != worker)
+        sent = size * sum(piece.numel() for to, piece in enumerate(send) if to != worker)
+        received = size * sum(number for source, number in enumerate(expect) if source != worker)
+        if viewing:
+            self.viewing += sent + received
+        else:
+            self.sent += sent
+            self.received += received
         self.move += seconds
