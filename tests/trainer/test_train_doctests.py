@@ -26,6 +26,7 @@ WITH_EXAMPLES = {
     "isthmus.trainer.config.flags",
     "isthmus.trainer.config.saving",
     "isthmus.trainer.local.flops",
+    "isthmus.trainer.observe.evaluate",
     "isthmus.trainer.store.homes",
     "isthmus.trainer.task.examples",
     "isthmus.trainer.task.initial",
