@@ -346,8 +346,8 @@ def trained_again(folder: Path, *flags: str) -> Run:
 
 @pytest.mark.processes
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    """All its processes are killed at once, wherever they are."""
-    flags = {**RUN, "workers": 2, "rounds": 50, "eval_every": 50, "checkpoint_every": 1}
+    """All its processes are killed at once, wherever they are; to the bits of a run that is never saved."""
+    flags = {**RUN, "workers": 2, "law": "fixed", "rounds": 30, "eval_every": 10, "checkpoint_every": 1}
     words = [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", *listed(value))]
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "isthmus", "train", *words, "--out", str(folder)]
@@ -360,8 +360,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert read_run(folder).status == "unfinished"
-    again = trained_again(folder, "--executor", "serial")
-    run = trained(tmp_path / "undisturbed", **flags)
+    again = trained_again(folder, "--executor", "serial", "--checkpoint-every", "7")
+    run = trained(tmp_path / "undisturbed", **{**flags, "checkpoint_every": 0})
+    assert not (run.path / "checkpoints").exists()
     assert without_times(again) == without_times(run)
     assert (folder / "model.safetensors").read_bytes() == (run.path / "model.safetensors").read_bytes()
 
