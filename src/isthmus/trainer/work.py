@@ -93,11 +93,11 @@ class _Run:
             setup.shares.test(device),
         )
         self.rows = None if writer is None else Rows(config, writer)
+        training.recalibrate(_Calls(share, list(share.pieces(-(-CALIBRATION_MOST // training.workers)))))
         link = join()
         told = drive(tell(None if writer is None else str(writer.path), link, device), link, Meter())
         self.checkpoints = None if told[0] is None else Path(told[0]) / FOLDER
         self.saved, self.saving_took = time.perf_counter(), 0.0
-        training.recalibrate(_Calls(share, list(share.pieces(-(-CALIBRATION_MOST // training.workers)))))
 
     def rounds(self) -> str:
         """Make all rounds; return how it ended."""
