@@ -118,7 +118,8 @@ def test_workers_hold_only_their_piece_and_their_shards() -> None:
     shapes = {name: values.shape for name, values in weights(trainings[0]._network.make()).items()}
     for worker, training in enumerate(trainings):
         rows = {name: shape[0] for name, shape in shapes.items()}
-        shard = {name: min(rows[name], (worker + 1) * -(-rows[name] // 4)) - worker * -(-rows[name] // 4) for name in rows}
+        sizes = {name: -(-count // 4) for name, count in rows.items()}
+        shard = {name: min(rows[name], (worker + 1) * size) - worker * size for name, size in sizes.items()}
         assert {n: t.shape for n, t in training._rounds.state.tensors.items()} == {
             name: (shard[name], *shapes[name][1:]) for name in rows
         }
