@@ -162,6 +162,19 @@ def test_not_even_one_large_tensor_is_held(monkeypatch: pytest.MonkeyPatch) -> N
     with_workers(4, wide, use)
 
 
+def test_products_by_keyword_take_the_whole() -> None:
+    def use(model: nn.Module, look: Look) -> None:
+        x, away, here = torch.randn(2, 500), look.model[3].weight, model[3].weight  # type: ignore[index]
+        look.reader.is_large = lambda name: True  # type: ignore[method-assign]
+        torch.testing.assert_close(torch.matmul(input=x, other=away.t()), x @ here.t())
+        torch.testing.assert_close(torch.matmul(input=x[:, :300], other=away), x[:, :300] @ here)
+        torch.testing.assert_close(x[:, :300] @ away, x[:, :300] @ here)
+        torch.testing.assert_close(torch.addmm(x, x[:, :300], away, alpha=2), torch.addmm(x, x[:, :300], here, alpha=2))
+        torch.testing.assert_close(torch.addmm(x, x[:, :300], away), torch.addmm(x, x[:, :300], here))
+
+    with_workers(1, wide, use)
+
+
 def test_a_network_that_fits_is_fetched_once_and_together() -> None:
     def use(model: nn.Module, look: Look) -> int:
         for _ in range(4):

@@ -184,12 +184,18 @@ def assert_named(folder: Path, path: Path, *words: str) -> None:
     assert not words or any(word in wrong[0] for word in words)
 
 
+def offsets(header: bytes) -> list[list[int]]:
+    """Where every tensor of a file begins and ends."""
+    return [entry["data_offsets"] for name, entry in json.loads(header).items() if name != "__metadata__"]
+
+
 @pytest.mark.parametrize("which", range(4))
 def test_every_cut_is_found(damaged: Path, which: int) -> None:
     path = files(damaged)[which]
     data = path.read_bytes()
     head = 8 + int.from_bytes(data[:8], "little")
-    edges = {place + by for place in (0, 8, head, len(data)) for by in (-1, 0, 1)}
+    sections = [] if which == 0 else [end for *_, end in offsets(data[8:head])]
+    edges = {place + by for place in (0, 8, head, len(data), *(head + end for end in sections)) for by in (-1, 0, 1)}
     for size in sorted(edges | set(range(0, len(data), 37))):
         if 0 <= size <= len(data) + 1 and size != len(data):
             path.write_bytes((data + b"\0")[:size])

@@ -24,6 +24,8 @@ from isthmus.trainer.store.homes import Homes
 from isthmus.trainer.store.keeping import Deal, places, rest_of, step_between
 from isthmus.trainer.store.pieces import Pieces
 from isthmus.trainer.store.routes import Box
+from isthmus.trainer.strategies import Worker, part_of
+from isthmus.trainer.task.network import describe
 
 CPU = torch.device("cpu")
 EXAMPLE = (torch.zeros(2, 6),)
@@ -38,6 +40,31 @@ def test_homes_are_those_of_torch(rows: int, workers: int) -> None:
     chunks = list(torch.arange(rows).chunk(workers)) if rows else []
     chunks += [torch.empty(0, dtype=torch.int64)] * (workers - len(chunks))
     assert [list(range(*homes.rows("w", worker))) for worker in range(workers)] == [c.tolist() for c in chunks]
+
+
+def made() -> nn.Module:
+    """Weights drawn in several ways, and norms."""
+    layers = [nn.Linear(6, 13), nn.BatchNorm1d(13), nn.ReLU(), nn.Linear(13, 8), nn.Tanh(), nn.Linear(8, 3)]
+    network = nn.Sequential(*layers)
+    nn.init.orthogonal_(network[3].weight)
+    return network
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 4, 8])
+def test_the_first_weights_are_those_of_the_network_built_whole(workers: int) -> None:
+    """Whatever the number of workers; entries that no piece holds under `block` start at zero."""
+    network = describe(made, EXAMPLE, 5)
+    whole = {name: tensor.detach() for name, tensor in network.make().named_parameters()}
+    for law in (Fixed(), Block()):
+        parts = [part_of(IST(law), Worker(Place(w, workers), network, 5)) for w in range(workers)]
+        states, sent = together([part.start() for part in parts])
+        assert all(max(numbers) == 1 for exchange in sent for numbers in exchange)  # a mark to compare, no weights
+        partition = network.coupling.partition(workers, 5, 0, law)
+        for name, tensor in whole.items():
+            found = torch.cat([state.tensors[name] for state in states if name in state.tensors])
+            held = torch.from_numpy(holders(network.coupling, partition)[name] > 0)
+            expected = torch.where(held, tensor, torch.zeros(())) if law.zero_cross_blocks else tensor
+            assert torch.equal(found, expected), name
 
 
 # ------------------------------------------------------------------- routes
@@ -72,7 +99,7 @@ def test_pieces_and_merges_are_those_of_the_whole(case: Any, at_once: int) -> No
     workers = len(maps)
     homes = Homes(workers, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
     types = {name: tensor.dtype for name, tensor in tensors.items()}
-    boxes = [[Box(name, held) for name, held in mine.items()] for mine in maps]
+    boxes = [[Box(name, held, tuple(tensors[name].shape)) for name, held in mine.items()] for mine in maps]
     shards = [shards_of(tensors, homes, worker) for worker in range(workers)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(routing, "AT_ONCE", at_once)  # in one exchange a type, or in many
@@ -167,7 +194,7 @@ def test_what_stays_is_what_nobody_else_needs(law: Law, workers: int) -> None:
             for box in step.kept(worker, [name]):
                 for count in counts:
                     assert (slice_tensor(torch.from_numpy(count[name].copy()), box.held) == 1).all()
-            moved += sum(int(np.prod(box.shape(HOMES(coupling, workers)))) for box in step.homeward(worker, [name]))
+            moved += sum(box.size for box in step.homeward(worker, [name]))
     steady = isinstance(law, Fixed | Core)
     if workers == 1:
         assert moved == 0
@@ -176,10 +203,6 @@ def test_what_stays_is_what_nobody_else_needs(law: Law, workers: int) -> None:
         assert moved == needed
     else:
         assert not step.keeps or isinstance(law, Overlapping)
-
-
-def HOMES(coupling: Any, workers: int) -> Homes:
-    return Homes(workers, {name: entry.shape for name, entry in coupling.entries.items()})
 
 
 def test_under_fixed_pieces_only_what_is_shared_travels() -> None:

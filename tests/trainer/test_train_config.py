@@ -245,15 +245,15 @@ def test_a_run_holds_what_readers_expect(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_memory_is_that_of_the_tensors_a_worker_holds(tmp_path: Path) -> None:
     """Values, gradients and momentum of the piece, its norm's statistics and counter, the constants of the features;
-    beside it the rows this worker is home to, and what every worker has whole: statistics, counter and constants."""
+    and a worker's shards of the network: of 16 rows 4, of 10 rows 3, 3, 3 and 1; of what stays as it is, all."""
     run = trained(tmp_path / "run", rounds=2, widths=(16,))
     piece, whole = (64 * width + 2 * width + width * 10 + 10 for width in (4, 16))
     buffers, whole_buffers = (4 * 2 * width + 8 + 4 * 2 * 64 for width in (4, 16))
-    homes = [4 * (4 * 64 + 2 * 4 + classes * 16 + classes) for classes in (3, 3, 3, 1)]
-    assert sum(homes) == 4 * whole
     held = 3 * 4 * piece + buffers + whole_buffers
-    assert run.summary["worker_memory_bytes"] == [held + home for home in homes]
-    assert run.summary["root_model_bytes"] == 4 * whole + whole_buffers
+    shards = [4 * (4 * 64 + 2 * 4 + rows * 16 + rows) for rows in (3, 3, 3, 1)]
+    assert sum(shards) == 4 * whole
+    assert run.summary["worker_memory_bytes"] == [held + shard for shard in shards]
+    assert run.summary["model_bytes"] == 4 * whole + whole_buffers
 
 
 def test_a_law_of_ones_own_is_named_and_recorded_with_its_words() -> None:

@@ -28,15 +28,25 @@ CPU = torch.device("cpu")
 
 
 def setup_of(**changes: Any) -> Setup:
-    return set_up(configure(**{**SMALL, **changes}), CPU)
+    unscaled = {} if "strategy" in changes else {"scale": "none"}
+    return set_up(configure(**{**SMALL, **unscaled, **changes}), CPU)
 
 
 def run_rounds(setup: Setup, rounds: int) -> list[Training]:
     """All workers' trainings after some rounds: each merged, none ended."""
+    return [training for training, _ in _run(setup, rounds)]
+
+
+def merged(setup: Setup, rounds: int) -> dict[str, Tensor]:
+    """The weights of the merged network after some rounds."""
+    return _run(setup, rounds)[0][1]
+
+
+def _run(setup: Setup, rounds: int) -> list[tuple[Training, dict[str, Tensor]]]:
     return run_in_turn(_rounds, [(setup, rounds)] * setup.config.workers)
 
 
-def _rounds(setup: Setup, rounds: int) -> Training:
+def _rounds(setup: Setup, rounds: int) -> tuple[Training, dict[str, Tensor]]:
     config = setup.config
     training = Training(
         setup.network,
@@ -50,13 +60,9 @@ def _rounds(setup: Setup, rounds: int) -> Training:
     for number, steps in enumerate(config.steps_by_round[:rounds]):
         loop.round(number, steps)
         training.merge()
-    return training
-
-
-def merged(trainings: list[Training]) -> dict[str, Tensor]:
-    """The weights of the whole network, as worker 0 holds it between rounds."""
-    root = trainings[0]
-    return weights(root._part.merged(root._rounds.state).model)
+    with training.whole() as model:
+        assert model is not None
+        return training, {name: values.clone() for name, values in weights(model).items()}
 
 
 def partition_of(setup: Setup) -> Any:
@@ -71,7 +77,7 @@ def weights(model: torch.nn.Module) -> dict[str, Tensor]:
 @pytest.mark.parametrize("law", ["fixed", "rotated", "uniform", "rolling"])
 def test_a_round_changes_what_was_held_and_nothing_else(law: str) -> None:
     setup = setup_of(law=law)
-    after, before = merged(run_rounds(setup, 1)), weights(setup.network.make())
+    after, before = merged(setup, 1), weights(setup.network.make())
     held = holders(setup.network.coupling, partition_of(setup))
     for name, values in after.items():
         owned = torch.from_numpy(held[name] > 0)
@@ -82,7 +88,7 @@ def test_a_round_changes_what_was_held_and_nothing_else(law: str) -> None:
 
 def test_cross_blocks_stay_zero_under_block() -> None:
     setup = setup_of(law="block")
-    state, partition = merged(run_rounds(setup, 3)), partition_of(setup)
+    state, partition = merged(setup, 3), partition_of(setup)
     owner = [np.empty(width, dtype=int) for width in SMALL["widths"]]
     for layer in range(2):
         for worker, units in enumerate(partition.held[f"hidden.{layer}"]):
@@ -96,8 +102,8 @@ def test_the_last_short_round_is_merged_too() -> None:
     """13 steps in rounds of 5, 5 and 3: at the end the whole model holds every worker's very weights."""
     setup = setup_of(law="uniform")
     assert [len(steps) for steps in setup.config.steps_by_round] == [5, 5, 3]
-    trainings = run_rounds(setup, 3)
-    whole = merged(trainings)
+    results = _run(setup, 3)
+    trainings, (whole, *_) = zip(*results, strict=True)
     for training in trainings:
         assert isinstance(training._part, ISTPart)
         for name, values in weights(training.module).items():
@@ -107,12 +113,16 @@ def test_the_last_short_round_is_merged_too() -> None:
     torch.testing.assert_close(whole["output.bias"], biases.mean(dim=0))
 
 
-def test_workers_hold_only_their_piece() -> None:
+def test_workers_hold_only_their_piece_and_their_shards() -> None:
     trainings = run_rounds(setup_of(), 1)
-    for training in trainings[1:]:
-        assert isinstance(training._part, ISTPart)
-        assert training._part._whole is None
-        assert not training._rounds.state.tensors
+    shapes = {name: values.shape for name, values in weights(trainings[0]._network.make()).items()}
+    for worker, training in enumerate(trainings):
+        rows = {name: shape[0] for name, shape in shapes.items()}
+        sizes = {name: -(-count // 4) for name, count in rows.items()}
+        shard = {name: min(rows[name], (worker + 1) * size) - worker * size for name, size in sizes.items()}
+        assert {n: t.shape for n, t in training._rounds.state.tensors.items()} == {
+            name: (shard[name], *shapes[name][1:]) for name in rows
+        }
     piece = parameter_count(MLPSpec(64, (4, 3), 10, norm="none"))
     assert [sum(p.numel() for p in training.module.parameters()) for training in trainings] == [piece] * 4
 
@@ -140,7 +150,7 @@ def test_narrow_starts_from_the_weights_of_a_network_built_narrow() -> None:
 def test_the_data_parallel_gradient_is_that_of_the_big_batch() -> None:
     """One step of 4 workers with 16 samples each equals one step on the 64 samples together (no norm over a batch)."""
     setup = setup_of(strategy="data-parallel", local_steps=1, samples=64, warmup=0.0)
-    after = merged(run_rounds(setup, 1))
+    after = merged(setup, 1)
     model = setup.network.make()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True)
     batches = [first_batch(setup, worker) for worker in range(4)]
@@ -177,10 +187,7 @@ def alone(network: Network) -> Training:
     return Training(network, optimizer=lambda module: torch.optim.SGD(module.parameters(), lr=0.1))
 
 
-def test_scales_of_the_evaluation_leave_the_weights_as_they_were() -> None:
-    trainings = run_rounds(setup_of(law="block"), 1)
-    before = {name: values.clone() for name, values in merged(trainings).items()}
-    with trainings[0]._view.show(trainings[0]._rounds.state, everywhere=False, factor=2.0) as model:
-        assert model is not None
-        torch.testing.assert_close(weights(model)["output.weight"], before["output.weight"] * 0.25 * 2.0)
-    assert all(torch.equal(values, before[name]) for name, values in merged(trainings).items())
+def test_scales_of_the_evaluation_are_on_the_merged_weights() -> None:
+    plain, used = (merged(setup_of(law="block", scale=scale), 1) for scale in ("none", "expected"))
+    assert torch.equal(used["output.weight"], plain["output.weight"] * 0.25)
+    assert torch.equal(used["hidden.0.weight"], plain["hidden.0.weight"])

@@ -22,8 +22,11 @@ MODULES = [
 ]
 WITH_EXAMPLES = {
     "isthmus.nets.mlp",
+    "isthmus.trainer.checkpoint.plain",
     "isthmus.trainer.config.flags",
+    "isthmus.trainer.config.saving",
     "isthmus.trainer.local.flops",
+    "isthmus.trainer.observe.evaluate",
     "isthmus.trainer.store.homes",
     "isthmus.trainer.task.examples",
     "isthmus.trainer.task.initial",

@@ -51,6 +51,7 @@ NO_EFFECT = [
     ("--model cases.trainable:digits --norm none", "norm"),
     ("--data sbm --model cases.trainable:nodes --features standardized", "features"),
     ("--rounds 5 --samples 10000", "samples"),
+    ("--workers 1 --wire bf16", "wire"),
 ]
 ONLY_PYTHON = [
     ({"example": (1,)}, "example"),

@@ -60,6 +60,7 @@ def whole_run(changes: dict[str, Any], steps: int) -> tuple[dict[str, Tensor], t
     ("changes", "workers"),
     [
         *(({"strategy": name}, workers) for name in STRATEGIES for workers in (2, 4)),
+        ({"optimizer": adamw}, 1),
         *(({"law": law(4)}, 4) for name, law in LAW_CASES.items() if name != "block"),
         ({"law": Core(Uniform(), 0.25), "optimizer": adamw}, 2),
         ({"strategy": IST(Core(Block(), 0.3), scale="none"), "keep_state": False}, 2),

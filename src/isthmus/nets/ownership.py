@@ -17,7 +17,7 @@ from torch import Tensor
 from isthmus.errors import InvalidInput
 from isthmus.partitions import Indices
 
-Held = tuple[Indices | None, ...]
+Held = tuple[Indices | Tensor | None, ...]  # tensors on the CPU: the same sets, converted already
 IndexMap = Mapping[str, Held]
 _PIECE = 1 << 16
 _ROWS_AT_ONCE = 1 << 22  # bytes of a tensor that are merged at once, where copies are made
@@ -136,19 +136,25 @@ def _merge_tensor(whole: Tensor, holders: Sequence[tuple[Tensor, Held]]) -> Tens
 
 
 def _write(target: Tensor, held: Held, values: Tensor) -> None:
-    """Put ``values`` at the held indices of ``target``, in place; one index_copy a dimension."""
+    """Put ``values`` at the held indices of ``target``, in place."""
     cut = [dim for dim, indices in enumerate(held) if indices is not None]
     if not cut:
         target.copy_(values)
-        return
-    dim = cut[0]
-    indices = _as_tensor(held[dim], target.device)
-    if len(cut) > 1:
-        rest = tuple(None if d == dim else other for d, other in enumerate(held))
-        rows = target.index_select(dim, indices)
-        _write(rows, rest, values)
-        values = rows
-    target.index_copy_(dim, indices, values)
+    elif len(cut) == 1:
+        target.index_copy_(cut[0], _as_tensor(held[cut[0]], target.device), values)
+    else:
+        target[_mesh(target, held, cut[0], cut[-1])] = values
+
+
+def _mesh(target: Tensor, held: Held, first: int, last: int) -> tuple[Tensor | slice, ...]:
+    """Return what indexes a product of index sets; between two cut dimensions there may be no slice."""
+    sets = [
+        torch.arange(target.shape[dim], device=target.device) if held[dim] is None else
+        _as_tensor(held[dim], target.device)
+        for dim in range(first, last + 1)
+    ]  # fmt: skip
+    spread = [each.view([-1 if d == dim else 1 for d in range(len(sets))]) for dim, each in enumerate(sets)]
+    return (*[slice(None)] * first, *spread)
 
 
 def _is_exact(tensor: Tensor) -> bool:
@@ -162,7 +168,8 @@ def _disjoint(maps: Sequence[Held], shape: Sequence[int]) -> bool:
         sets = [held[dim] for held in maps]
         if any(indices is None for indices in sets):
             continue
-        if np.bincount(np.concatenate([s for s in sets if s is not None]), minlength=size).max(initial=0) <= 1:
+        together = np.concatenate([np.asarray(s) for s in sets if s is not None])
+        if np.bincount(together, minlength=size).max(initial=0) <= 1:
             return True
     return False
 
@@ -174,5 +181,7 @@ def _check_fits(whole: Tensor, part: Tensor, held: Held) -> None:
         raise InvalidInput(f"a part must have shape {expected}, got {tuple(part.shape)}")
 
 
-def _as_tensor(indices: Indices | None, device: torch.device) -> Tensor:
+def _as_tensor(indices: Indices | Tensor | None, device: torch.device) -> Tensor:
+    if isinstance(indices, Tensor):
+        return indices.to(device)
     return torch.tensor(indices, dtype=torch.int64, device=device)

@@ -223,13 +223,13 @@ def _embedding(
     return found.reshape(*input.shape, *weight.shape[1:])
 
 
-def _product(func: Any, left: Any, right: Any, **named: Any) -> Tensor | None:
-    return None if named else _times(left, right)
+def _product(func: Any, *args: Any, **named: Any) -> Tensor | None:
+    return None if named or len(args) != 2 else _times(*args)
 
 
-def _sum_and_product(func: Any, input: Any, left: Any, right: Any, **named: Any) -> Tensor | None:
-    product = None if named else _times(left, right)
-    return None if product is None else torch.add(_real(input), product)
+def _sum_and_product(func: Any, *args: Any, **named: Any) -> Tensor | None:
+    product = None if named or len(args) != 3 else _times(*args[1:])
+    return None if product is None else torch.add(_real(args[0]), product)
 
 
 def _times(left: Any, right: Any) -> Tensor | None:

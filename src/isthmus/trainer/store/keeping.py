@@ -28,6 +28,7 @@ class Deal:
         self.coupling = coupling
         self.units = units
         self._maps: dict[int, IndexMap] = {}
+        self._boxes: dict[int, dict[str, Box]] = {}
 
     @property
     def full(self) -> bool:
@@ -43,8 +44,11 @@ class Deal:
 
     def boxes(self, worker: int, names: Sequence[str]) -> list[Box]:
         """Return all that a worker holds of the named tensors."""
-        mine = self.map(worker)
-        return [Box(name, mine[name]) for name in names if name in mine]
+        if worker not in self._boxes:
+            entries, mine = self.coupling.entries, self.map(worker)
+            self._boxes[worker] = {name: Box(name, held, entries[name].shape) for name, held in mine.items()}
+        found = self._boxes[worker]
+        return [found[name] for name in names if name in found]
 
     def equals(self, other: Deal) -> bool:
         """Whether every worker holds the same units."""
@@ -88,13 +92,17 @@ class Step:
             if name in names:
                 whole = self.before.map(worker)[name]
                 shape = self.before.coupling.entries[name].shape
-                found += [Box(name, part) for part in rest_of(whole, moved, shape)]
+                found += [Box(name, part, shape) for part in rest_of(whole, moved, shape)]
         return found
 
     def _boxes(self, deal: Deal, worker: int, names: Sequence[str]) -> list[Box]:
-        mine, moved = deal.map(worker), self.moved[worker]
-        pairs = ((name, moved[name] if name in moved else mine[name]) for name in names if name in mine)
-        return [Box(name, held) for name, held in pairs if held is not None]
+        moved, found = self.moved[worker], []
+        for box in deal.boxes(worker, names):
+            if box.name not in moved:
+                found.append(box)
+            elif (part := moved[box.name]) is not None:
+                found.append(Box(box.name, part, box.whole))
+        return found
 
 
 def step_between(before: Deal, after: Deal, trained: Sequence[str]) -> Step:

@@ -72,8 +72,8 @@ class Pieces:
             reference: is given what came rounded, by tensor, in the type it came in; None to bring all values in their
                 own type.
         """
-        boxes, homes = routes.boxes, routes.homes
-        values = [torch.empty(b.shape(homes), dtype=self._types[b.name], device=self._device) for b in boxes]
+        boxes = routes.boxes
+        values = [torch.empty(box.shape, dtype=self._types[box.name], device=self._device) for box in boxes]
         for group in routes.groups:
             kind = group.dtype if reference is None else self._travelling(group.dtype)
             send = tuple(self._pack(legs, partial(_of_shard, shards), kind) for legs in group.outgoing)
@@ -116,8 +116,10 @@ class Pieces:
                 merge_into(shards[name], parts)
 
     def _pack(self, legs: Sequence[Leg], read: partial[Tensor], kind: torch.dtype) -> Tensor:
-        parts = [read(leg).reshape(-1).to(kind) for leg in legs]
-        return torch.cat(parts) if parts else torch.empty(0, dtype=kind, device=self._device)
+        if not legs:
+            return torch.empty(0, dtype=kind, device=self._device)
+        parts = [read(leg).reshape(-1) for leg in legs]
+        return torch.cat(parts if parts[0].dtype == kind else [part.to(kind) for part in parts])
 
     def _travelling(self, dtype: torch.dtype) -> torch.dtype:
         return self._wire if self._wire is not None and self._is_short(dtype) else dtype

@@ -10,9 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from isthmus.nets.ownership import Held
 from isthmus.trainer.store.homes import Homes
@@ -27,20 +30,33 @@ class Box:
     Attributes:
         name: of the tensor.
         held: the sorted indices of every dimension, None for all of it.
+        whole: shape of the tensor.
     """
 
     name: str
     held: Held
+    whole: tuple[int, ...]
 
-    def shape(self, homes: Homes) -> tuple[int, ...]:
-        """Return its sizes."""
-        sizes = zip(homes.shapes[self.name], self.held, strict=True)
-        return tuple(size if indices is None else len(indices) for size, indices in sizes)
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Its sizes."""
+        return tuple(
+            size if indices is None else len(indices) for size, indices in zip(self.whole, self.held, strict=True)
+        )
+
+    @cached_property
+    def size(self) -> int:
+        """How many numbers."""
+        return math.prod(self.shape)
+
+    @cached_property
+    def rest(self) -> tuple[Tensor | None, ...]:
+        """The indices of all dimensions but the first, ready to select by."""
+        return tuple(None if indices is None else torch.tensor(indices) for indices in self.held[1:])
 
 
-@dataclass(frozen=True, eq=False)
-class Leg:
-    """What one home has of one box.
+class Leg(NamedTuple):
+    """What one home has of one box: plain and quickly made, as there are many.
 
     Attributes:
         box: number of the box among those of its worker.
@@ -48,6 +64,7 @@ class Leg:
         rows: of the box, from and to.
         held: the indices of every dimension in the home's shard.
         shape: of this part.
+        size: how many numbers.
     """
 
     box: int
@@ -55,11 +72,7 @@ class Leg:
     rows: tuple[int, int]
     held: Held
     shape: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        """How many numbers."""
-        return math.prod(self.shape)
+    size: int
 
 
 def legs(boxes: Sequence[Box], home: int, homes: Homes) -> list[Leg]:
@@ -67,21 +80,23 @@ def legs(boxes: Sequence[Box], home: int, homes: Homes) -> list[Leg]:
     found = []
     for number, box in enumerate(boxes):
         start, stop = homes.rows(box.name, home)
-        if start == stop:
+        if start == stop or not box.size:
             continue
         if not box.held:  # a tensor without dimensions
-            found.append(Leg(number, box.name, (0, 1), (), ()))
+            found.append(Leg(number, box.name, (0, 1), (), (), 1))
             continue
-        own, rest = box.held[0], box.held[1:]
+        own, here = box.held[0], None
         if own is None:
-            rows, here = (start, stop), None
+            first, last = start, stop
         else:
-            first, last = np.searchsorted(own, (start, stop))
-            rows = (int(first), int(last))
-            here = None if last - first == stop - start else own[first:last] - start
-        shape = (rows[1] - rows[0], *box.shape(homes)[1:])
-        if math.prod(shape):
-            found.append(Leg(number, box.name, rows, (here, *rest), shape))
+            first, last = map(int, np.searchsorted(own, (start, stop)))
+            if first == last:
+                continue
+            if last - first < stop - start:
+                here = torch.from_numpy(np.asarray(own[first:last]) - start)
+        shape = (last - first, *box.shape[1:])
+        size = box.size // box.shape[0] * (last - first)
+        found.append(Leg(number, box.name, (first, last), (here, *box.rest), shape, size))
     return found
 
 
@@ -118,7 +133,7 @@ class Routes:
         incoming = [_by_name(legs(boxes[here], home, homes)) for home in range(homes.workers)]
         self.groups = [
             Group(dtype, *(tuple(_of(found, names) for found in way) for way in (outgoing, incoming)))
-            for dtype, names in _together(homes, types, boxes)
+            for dtype, names in _together(types, boxes)
         ]
 
 
@@ -134,14 +149,14 @@ def _of(found: Mapping[str, list[Leg]], names: Sequence[str]) -> list[Leg]:
 
 
 def _together(
-    homes: Homes, types: Mapping[str, torch.dtype], boxes: Sequence[Sequence[Box]]
+    types: Mapping[str, torch.dtype], boxes: Sequence[Sequence[Box]]
 ) -> list[tuple[torch.dtype, list[str]]]:
     """Return one exchange a type of number, or several where the largest worker's part would be too much at once."""
     most: dict[str, int] = {}
     for theirs in boxes:
         own: dict[str, int] = {}
         for box in theirs:
-            own[box.name] = own.get(box.name, 0) + math.prod(box.shape(homes)) * types[box.name].itemsize
+            own[box.name] = own.get(box.name, 0) + box.size * types[box.name].itemsize
         for name, size in own.items():
             most[name] = max(size, most.get(name, 0))
     found: list[tuple[torch.dtype, list[str]]] = []

@@ -149,7 +149,7 @@ class Store:
             if found:
                 first = found[0][1]
                 stays = name in has and same_indices(indices[name], held)
-                whole = has[name] if stays else first.new_empty(Box(name, mine[name]).shape(self.homes))
+                whole = has[name] if stays else first.new_empty(Box(name, mine[name], self.homes.shapes[name]).shape)
                 for box, value in found:
                     write_slice(whole, places(mine[name], box.held), value)
                 return whole
@@ -235,7 +235,7 @@ class Store:
         mine, found = deal.map(self._worker.link.index), []
         for box in boxes:
             tensor = tensors[box.name].detach()
-            fits = tuple(tensor.shape) == box.shape(self.homes)
+            fits = tuple(tensor.shape) == box.shape
             found.append(tensor if fits else view_slice(tensor, places(mine[box.name], box.held)))
         return found
 
