@@ -39,14 +39,12 @@ class Options:
         networks: mlp (64-4096-4096-10 on digits), gpt (50 million parameters on text).
         workers: numbers of workers.
         strategies: to train by.
-        flags: further flags of `isthmus train`, as one string.
         json: print one JSON object instead of a table.
     """
 
     networks: tuple[str, ...] = ("mlp", "gpt")
     workers: tuple[int, ...] = (4, 8)
     strategies: tuple[str, ...] = ("ist",)
-    flags: str = ""
     json: bool = False
 
 
@@ -80,7 +78,7 @@ def gpt(factory: str) -> Callable[[Path], list[str]]:
     def flags(folder: Path) -> list[str]:
         text = folder / "lines.txt"
         text.write_text("".join(f"The {n}th line says that {n} times {n} is {n * n}.\n" for n in range(2000)))
-        return ["--model", f"benchmarks.memory:{factory}", "--data", f"text:{text}", "--lr", "0.01"]
+        return ["--model", f"benchmarks.memory:{factory}", "--data", f"text:{text}", "--lr", "0.01", "--batch-size", "8"]
 
     return flags
 
@@ -108,7 +106,7 @@ def main(options: Options) -> None:
     with progress("memory", len(kinds)) as advance:
         cases = []
         for kind in kinds:
-            cases.append(measure(*kind, options.flags.split()))
+            cases.append(measure(*kind))
             advance(1, f"{max(cases[-1].growth) / 1e6:.0f} MB")
     if options.json:
         print(json.dumps([asdict(case) for case in cases]))
@@ -116,12 +114,12 @@ def main(options: Options) -> None:
         Console().print(table(cases))
 
 
-def measure(network: str, strategy: str, workers: int, flags: list[str]) -> Case:
+def measure(network: str, strategy: str, workers: int) -> Case:
     """Return what one network and strategy need."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        # enough units for every worker, and two rounds: the second is opened while the first piece is still there
-        common = ["--strategy", strategy, "--workers", str(workers), "--rounds", "3", "--local-steps", "3", *flags]
+        # two rounds: the second is opened while the first piece is still there
+        common = ["--strategy", strategy, "--workers", str(workers), "--rounds", "2", "--local-steps", "3"]
         big, small = ([*common, *make(place)] for make in NETWORKS[network])
         idle, _ = peaks(small, place / "tiny")
         most, summary = peaks(big, place / "run")
