@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import astuple, dataclass
 from functools import partial
@@ -23,7 +23,14 @@ from isthmus.trainer.config.again import FOLDER
 from isthmus.trainer.config.flags import record
 from isthmus.trainer.local.loop import Loop, autocast
 from isthmus.trainer.observe.account import Account, resident_bytes
-from isthmus.trainer.observe.evaluate import CALIBRATION_MOST, Evaluation, Evaluator, best_factor, line_search_record
+from isthmus.trainer.observe.evaluate import (
+    CALIBRATION_MOST,
+    PARTS,
+    Evaluation,
+    Evaluator,
+    best_factor,
+    line_search_record,
+)
 from isthmus.trainer.observe.rows import Report, Rows
 from isthmus.trainer.plan.plan import Plan, Work, plan
 from isthmus.trainer.plan.show import show
@@ -89,13 +96,17 @@ def _intended(setup: Setup, link: Link) -> Work:
     nowhere = torch.device("meta")
     share, held_out, test = (part(nowhere) for part in (partial(shares.of, link.index), shares.held_out, shares.test))
     trained = share.batch(np.arange(step.batch_size // step.accumulate))
-    tested = test.batch(next(test.pieces()))
+    tested = test.batch(next(test.pieces(parts=PARTS)))
+    measured = share.batch(next(_calibration(share, link.workers)))
 
     def loss(module: nn.Module) -> Tensor:
         with autocast(step.autocast, device):
             return objective.training_loss(module, trained.without_values(device))
 
     def look(network: nn.Module) -> None:
+        if any(True for _ in network.buffers()):  # statistics of norms
+            batch = measured.without_values(device)
+            network(*batch.args, **batch.kwargs)
         batch = tested.without_values(device)
         with autocast(step.autocast, device):
             output = network(*batch.args, **batch.kwargs)
@@ -132,7 +143,7 @@ class _Run:
             setup.shares.test(device),
         )
         self.rows = None if writer is None else Rows(config, writer)
-        training.recalibrate(_Calls(share, list(share.pieces(-(-CALIBRATION_MOST // training.workers)))))
+        training.recalibrate(_Calls(share, list(_calibration(share, training.workers))))
         link = join()
         told = drive(tell(None if writer is None else str(writer.path), link, device), link, Meter())
         self.checkpoints = None if told[0] is None else Path(told[0]) / FOLDER
@@ -247,6 +258,11 @@ class _Run:
     def _cut_axes(self) -> dict[str, int]:
         cut = self.setup.network.coupling.cut_axes if self.config.strategy.cuts else ()
         return {axis.name: axis.size for axis in cut}
+
+
+def _calibration(share: Examples, workers: int) -> Iterator[Positions]:
+    """Return what a worker measures the statistics of norms on."""
+    return share.pieces(-(-CALIBRATION_MOST // workers))
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from isthmus.errors import WorkerError
 from isthmus.nets.norms import measure
 from isthmus.nets.pattern import Pattern
-from isthmus.trainer.local.heap import give_back
+from isthmus.trainer.local.heap import passing
 from isthmus.trainer.local.recent import Recent, call_with
 from isthmus.trainer.store.away import Away
 from isthmus.trainer.store.reader import Reader
@@ -57,7 +57,6 @@ class View:
             everywhere: whether the others look too.
             factor: for weights whose sums no norm follows.
         """
-        give_back()  # of the last steps
         self.drive(self.part.settle(state))
         merged = self.part.merged(state)
         scales = {name: scale * factor if name in merged.open else scale for name, scale in merged.scales.items()}
@@ -66,13 +65,12 @@ class View:
         else:
             assert self.part.store is not None
             shown = self._afar(self.part.store, state, scales)
-        with shown as model:
+        with passing(), shown as model:
             self.shown = True
             try:
                 yield model if everywhere or self.worker.link.index == 0 else None
             finally:
                 self.shown = False
-        give_back()
 
     def scale(self, state: State) -> float:
         """Return the mean factor on weights that no norm follows."""

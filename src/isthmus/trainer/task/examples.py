@@ -70,8 +70,9 @@ class Examples(Protocol):
         """Return the examples at some positions."""
         ...
 
-    def pieces(self, most: int | None = None) -> Iterator[Positions]:
-        """Yield positions that cover the first ``most`` examples (all), in even pieces that fit in memory.
+    def pieces(self, most: int | None = None, parts: int = 1) -> Iterator[Positions]:
+        """Yield positions that cover the first ``most`` examples (all), in even pieces that fit in memory, at least
+        ``parts`` of them where there are as many examples that can be apart.
 
         Even, because a statistic that is averaged over pieces must not hang on the few examples of a last one.
         """
@@ -113,11 +114,11 @@ class ArrayExamples:
             return Batch(*self.call.call([features]), targets, positions)
         return Batch(*self.call.call(self.graph), targets, positions, features.reshape(-1))
 
-    def pieces(self, most: int | None = None) -> Iterator[Positions]:
+    def pieces(self, most: int | None = None, parts: int = 1) -> Iterator[Positions]:
         """Yield positions in even pieces; a graph goes through the network as a whole, so its nodes are one."""
         count = self.count if most is None else min(most, self.count)
         size = count if self.graph is not None else max(1, min(_BATCH, _TARGETS // self.targets[:1].numel()))
-        yield from even_pieces(count, size)
+        yield from even_pieces(count, size if self.graph is not None else min(size, math.ceil(count / parts)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,9 +170,10 @@ class ItemExamples:
             f"{type(made).__name__}{f' of {len(made)}' if isinstance(made, (tuple, list)) else ''}"
         )
 
-    def pieces(self, most: int | None = None) -> Iterator[Positions]:
+    def pieces(self, most: int | None = None, parts: int = 1) -> Iterator[Positions]:
         """Yield positions in even pieces."""
-        yield from even_pieces(self.count if most is None else min(most, self.count), self.size)
+        count = self.count if most is None else min(most, self.count)
+        yield from even_pieces(count, min(self.size, math.ceil(count / parts)))
 
 
 def even_pieces(count: int, size: int) -> Iterator[Positions]:
