@@ -78,7 +78,8 @@ def gpt(factory: str) -> Callable[[Path], list[str]]:
     def flags(folder: Path) -> list[str]:
         text = folder / "lines.txt"
         text.write_text("".join(f"The {n}th line says that {n} times {n} is {n * n}.\n" for n in range(2000)))
-        return ["--model", f"benchmarks.memory:{factory}", "--data", f"text:{text}", "--lr", "0.01", "--batch-size", "8"]
+        data = ["--data", f"text:{text}", "--lr", "0.01", "--batch-size", "8"]
+        return ["--model", f"benchmarks.memory:{factory}", *data]
 
     return flags
 

@@ -145,7 +145,8 @@ def main(options: Options) -> Table:
             said = outcome(train, options, strategy, str(path), workers=options.workers)
             if path.exists():
                 with safe_open(path, "pt") as file:  # read tensor by tensor
-                    said += f" ({sum(file.get_tensor(name).nbytes for name in file.keys()) / 1e6:.0f} MB, readable)"
+                    size = sum(file.get_tensor(name).nbytes for name in file.keys())  # noqa: SIM118, it is no dictionary
+                said += f" ({size / 1e6:.0f} MB, readable)"
             shown.add_row(strategy, planned, limit, said)
     return shown
 

@@ -1,7 +1,6 @@
 """A network that fits nowhere, in small: its bare weights are refused, IST trains and exports it."""
 
 import pytest
-
 from examples.too_big import Options, main
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -96,7 +97,7 @@ def test_an_optimizers_temporaries_count_where_they_are_more() -> None:
 def test_a_networks_pieces_shrink_with_the_workers_and_their_plans_too() -> None:
     x = torch.ones(8, 64)
     plans = [memory_plan(lambda: deep(3, 64), (x,), MAKERS["adamw"], workers=n)[0] for n in (1, 2, 4)]
-    for fewer, more in zip(plans, plans[1:], strict=False):
+    for fewer, more in pairwise(plans):
         assert more.home == math.ceil(fewer.home / 2)
         assert more.piece < fewer.piece
         assert more.held < fewer.held

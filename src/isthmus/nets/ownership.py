@@ -69,21 +69,21 @@ def _by_rows(
     """Yield a tensor and the parts of it, or some rows at a time of one so large that copies of it would take room."""
     count = math.ceil(whole.numel() * whole.element_size() / _ROWS_AT_ONCE)
     cut = any(indices is not None for _, held in holders for indices in held)
-    if count < 2 or not cut or any(h[0] is not None and not _is_sorted(h[0]) for _, h in holders):
+    if count < 2 or not cut or any(held[0] is not None and not _is_sorted(held[0]) for _, held in holders):
         yield whole, holders
         return
     ends = [len(whole) * block // count for block in range(count + 1)]
     for start, stop in pairwise(ends):
         parts = []
         for part, (rows, *rest) in holders:
-            first, last = (start, stop) if rows is None else np.searchsorted(rows, (start, stop))
+            first, last = (start, stop) if rows is None else np.searchsorted(np.asarray(rows), (start, stop))
             if first < last:
                 parts.append((part[first:last], (None if rows is None else rows[first:last] - start, *rest)))
         if parts:
             yield whole[start:stop], parts
 
 
-def _is_sorted(indices: Indices) -> bool:
+def _is_sorted(indices: Indices | Tensor) -> bool:
     return bool((indices[1:] > indices[:-1]).all())
 
 

@@ -13,7 +13,6 @@ from isthmus.trainer.store.homes import Homes
 from isthmus.trainer.store.routes import Box, Leg, Routes
 from isthmus.trainer.wire.exchange import Exchange, Link, Program
 
-
 _MERGED = 1 << 24  # bytes of copies at most, while parts of one tensor are merged
 
 
