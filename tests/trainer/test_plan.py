@@ -19,6 +19,7 @@ from isthmus.trainer.executors.in_turn import run_in_turn
 from isthmus.trainer.plan.live import Live
 from isthmus.trainer.plan.plan import Plan
 from isthmus.trainer.plan.show import table
+from isthmus.trainer.wire import tensors
 
 INPUTS, HIDDEN, CLASSES, BATCH, STEPS = 6, 8, 3, 4, 3
 NUMBERS = HIDDEN * INPUTS + HIDDEN + CLASSES * HIDDEN + CLASSES
@@ -158,3 +159,23 @@ def test_a_run_says_what_it_plans_and_what_it_took(tmp_path: Path, capsys: pytes
     planned, held = run.summary["planned_memory_bytes"], run.summary["worker_memory_bytes"]
     assert all(0 < least < most for least, most in zip(held, planned, strict=True))
     assert run.summary["measured_peak_bytes"] == [None, None]
+
+
+@pytest.mark.parametrize("strategy", ["local-sgd", "data-parallel"])
+def test_means_are_the_same_bits_however_much_travels_at_once(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for at_once in (1 << 20, 1):
+        monkeypatch.setattr(tensors, "AT_ONCE", at_once)
+        results.append(run_in_turn(weights, [(strategy,)] * 3)[0])
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+def weights(strategy: str) -> list[Tensor]:
+    with isthmus.Training(network, (torch.ones(1, INPUTS),), MAKERS["momentum"], strategy, local_steps=2) as training:
+        x = torch.linspace(-1, 1 + training.worker, BATCH * INPUTS).view(BATCH, INPUTS)
+        for _ in range(STEPS):
+            training.module(x).square().mean().backward()
+            training.optimizer.step()
+            training.optimizer.zero_grad()
+        training.merge()
+        return [parameter.detach().clone() for parameter in training.module.parameters()]
