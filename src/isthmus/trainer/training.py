@@ -24,7 +24,7 @@ from isthmus.trainer.checkpoint.read import Checkpoint, choose
 from isthmus.trainer.checkpoint.standing import Standing
 from isthmus.trainer.checkpoint.write import write
 from isthmus.trainer.config.run import check_wire
-from isthmus.trainer.local.heap import give_back
+from isthmus.trainer.local.heap import passing
 from isthmus.trainer.local.optimizer import adopt, forget
 from isthmus.trainer.local.recent import Recent
 from isthmus.trainer.observe.account import Account, held_bytes
@@ -130,8 +130,8 @@ class Training:
         self._worker = Worker(self._link, network, seed, None if wire is None else TYPES[wire])
         self._drive(agree(self._settings(), self._link, network.device))
         self._part = part_of(self.strategy, self._worker)
-        state = self._drive(self._part.start())
-        give_back()
+        with passing():
+            state = self._drive(self._part.start())
         self.setup_bytes = (self._meter.sent, self._meter.received)
         self._rounds = Rounds(self._part, self._link, network.device, state)
         self._closed = False

@@ -10,29 +10,29 @@ from typing import Any
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of mallopt
 _AT_ONCE = 1 << 18  # bytes: what is larger goes back to the system when it is freed
+_WORTH = 1 << 22
 _USUAL = 1 << 25  # what the C library comes to by itself when large tensors come and go
 
 
 @contextmanager
-def passing() -> Iterator[None]:
+def passing(size: int = _WORTH) -> Iterator[None]:
     """Inside the block, what is freed goes back to the system; also what was freed before it.
 
     For work that comes and goes and needs other tensors than a step: where it alternates with steps, each would else
     keep what it needs at most. Steps themselves take and free the same again and again, and are faster if it is kept.
     Does nothing where the C library is not glibc.
+
+    Args:
+        size: bytes of what is worked on; of a few megabytes it is not worth the time.
     """
+    if size < _WORTH:
+        yield
+        return
     _give_back(_AT_ONCE)
     try:
         yield
     finally:
         _give_back(_USUAL)
-
-
-def give_back() -> None:
-    """Give back to the system what has been freed."""
-    library = _library()
-    if library is not None:
-        library.malloc_trim(0)
 
 
 def _give_back(threshold: int) -> None:
