@@ -30,11 +30,11 @@ class NarrowPart(LocalSGDPart):
     def __init__(self, strategy: Narrow, worker: Worker) -> None:
         super().__init__(strategy, worker)
         self._strategy = strategy
+        self._coupling = worker.network.coupling
 
     def needs(self, skeleton: nn.Module) -> Needs:
         """Return what it will hold: the narrow network, and while it is cut out the largest tensor of the whole."""
-        worker = self._worker
-        coupling = worker.network.coupling
+        worker, coupling = self._worker, self._coupling
         held = widest(coupling.partition(worker.link.workers, worker.seed, 0, self._strategy.dealt))
         module = build(*blank(coupling, worker.device), held).module
         kept, moved = self._beside(module)
@@ -43,8 +43,7 @@ class NarrowPart(LocalSGDPart):
 
     def start(self) -> Program[State]:
         """Cut the narrow network out of the whole one, which is then forgotten."""
-        worker = self._worker
-        coupling = worker.network.coupling
+        worker, coupling = self._worker, self._coupling
         held = widest(coupling.partition(worker.link.workers, worker.seed, 0, self._strategy.dealt))
         factors = fan_in_factors(coupling, held)
 
