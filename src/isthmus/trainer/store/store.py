@@ -193,8 +193,10 @@ class Store:
         for step in self._steps:
             if step.before is before and step.after is after:
                 return step
-        stays = before is after or not self._short
-        new = step_between(before, after, self.trained, self._frozen) if stays else Step(before, after, ({},) * len(before.units))
+        if before is after or not self._short:
+            new = step_between(before, after, self.trained, self._frozen)
+        else:
+            new = Step(before, after, ({},) * len(before.units))
         self._steps = [new, *self._steps[:1]]
         return new
 
