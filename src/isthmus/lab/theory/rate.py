@@ -1,0 +1,221 @@
+"""How fast a method forgets its start: the exact asymptotic rate, and the step for which it is best.
+
+The second moments of (the lifted state of) a linear method obey S+ = E[J S J'] + noise. The radius of S -> E[J S J'] is
+the factor by which E|z - z'|^2 of two runs with the same draws shrinks a round: the rate of E f - f* where the method
+ends at the minimiser, else of the distance to its stationary law.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.sparse.linalg import ArpackError, LinearOperator, eigs
+
+from isthmus.errors import check_number
+from isthmus.lab.arrays import Array
+from isthmus.lab.methods import IST, LinearMethod
+from isthmus.lab.quadratics import Quadratic
+from isthmus.lab.theory.dynamics import covariance_step, known_moments
+from isthmus.lab.theory.lifted import known_round, moving_round
+from isthmus.lab.theory.spectrum import Radius, positive_radius
+
+_DENSE_UP_TO = 7  # dimension up to which all eigenvalues are found as fast as one
+_HALVINGS = 60
+_COARSE = 0.05  # of the logarithm of a step, while the other parameter is far from its best
+
+
+@dataclass(frozen=True)
+class SecondMomentMap:
+    """S -> E[J S J'] over some rounds.
+
+    Attributes:
+        apply: the map of symmetric matrices.
+        dim: their size N.
+        rounds: how many rounds it is.
+    """
+
+    apply: Callable[[Array], Array]
+    dim: int
+    rounds: int = 1
+
+    @property
+    def radius(self) -> Radius:
+        """The factor per round."""
+        return positive_radius(self.apply, self.dim).root(self.rounds)
+
+
+@singledispatch
+def second_moment_map(method: Any, problem: Quadratic) -> SecondMomentMap:
+    """Return the map of second moments that decides the rate; other rooms register their methods.
+
+    Raises:
+        InvalidInput: the moments of a round are not known.
+    """
+    known_round(problem, method)  # says what is wrong
+    raise NotImplementedError
+
+
+@second_moment_map.register
+def _(method: LinearMethod, problem: Quadratic) -> SecondMomentMap:
+    found = moving_round(problem, method)
+    return SecondMomentMap(found.transport, found.size)
+
+
+@second_moment_map.register
+def _(method: IST, problem: Quadratic) -> SecondMomentMap:
+    moments = known_moments(problem, method)
+    return SecondMomentMap(lambda S: covariance_step(moments, S), problem.dim)
+
+
+def asymptotic_rate(problem: Quadratic, method: Any) -> Radius:
+    """Return the factor by which E f - f* shrinks a round in the long run, exact; at least 1 where it does not.
+
+    It is the spectral radius of S -> E[J S J'], S the second moments of the method's whole state. A method that does
+    not end at the minimiser (compressed gradients that disagree there, compressed models, IST) approaches its
+    stationary law at this rate; the gap that is left then is :func:`stationary`'s.
+
+    Raises:
+        InvalidInput: a method whose moments do not close: Top-K, natural compression, dithering.
+
+    >>> from isthmus.lab import GradientDescent
+    >>> asymptotic_rate(Quadratic([[[4.0, 0.0], [0.0, 1.0]]], [[0.0, 0.0]]), GradientDescent(0.25))
+    0.5625
+    """
+    return second_moment_map(method, problem).radius
+
+
+@dataclass(frozen=True)
+class BestStep:
+    """The step, and the other parameter where there is one, of the best asymptotic rate.
+
+    Attributes:
+        method: the method with them.
+        rate: its asymptotic rate; at least 1 where no step converges.
+        others: the other parameters that were chosen, by name.
+    """
+
+    method: Any
+    rate: Radius
+    others: dict[str, float]
+
+    @property
+    def stepsize(self) -> float:
+        """gamma."""
+        return float(self.method.stepsize)
+
+
+def best_stepsize(problem: Quadratic, method: Any, accuracy: float = 1e-9) -> BestStep:
+    """Return ``method`` with the step that minimises its exact asymptotic rate; and the momentum, or the shift rate.
+
+    The method's own step plays no part. From 1/lambda_max(Lbar) the step is doubled or halved as long as that helps, and
+    refined by Brent's method on its logarithm; the other parameter of ``method.tunable``, if any, is chosen around that
+    in the same way. So the minimum is one that no step near it betters; that it is the least of all was checked against
+    grids, not proved.
+
+    Args:
+        problem: the quadratic.
+        method: any whose moments close; all its other fields stay.
+        accuracy: relative, of the step.
+
+    Raises:
+        InvalidInput: a method whose moments do not close, or an accuracy outside (0, 1).
+
+    >>> from isthmus.lab import GradientDescent
+    >>> found = best_stepsize(Quadratic([[[4.0, 0.0], [0.0, 1.0]]], [[0.0, 0.0]]), GradientDescent(1.0))
+    >>> round(found.stepsize, 6), round(found.rate, 6)  # 2/(L + mu), ((L - mu)/(L + mu))^2
+    (0.4, 0.36)
+    """
+    check_number("accuracy", accuracy, above=0.0, below=1.0)
+    search = _Search(problem, method, 1.0 / float(problem.spectrum[-1]) if problem.spectrum[-1] > 0 else 1.0)
+    tunable = dict(getattr(method, "tunable", {}))
+    if not tunable:
+        best = search.over_steps(method, accuracy)
+        return BestStep(best, asymptotic_rate(problem, best), {})
+    ((name, (low, high)),) = tunable.items()
+
+    def worst(share: float, fine: float = accuracy) -> float:
+        return search.rate(search.over_steps(replace(method, **{name: low + share * (high - low)}), fine))
+
+    shares = _shares()
+    values = [worst(float(share), _COARSE) for share in shares]
+    at = int(np.argmin(values))
+    left, right = shares[max(at - 1, 0)], shares[min(at + 1, len(shares) - 1)]
+    share = _refined(worst, float(left), float(right), accuracy)
+    chosen = low + share * (high - low)
+    best = search.over_steps(replace(method, **{name: chosen}), accuracy)
+    return BestStep(best, asymptotic_rate(problem, best), {name: chosen})
+
+
+def _shares() -> Array:
+    """Places in (0, 1], closer to each other near the ends, where a best momentum or shift rate often lies."""
+    ends = np.array([0.003, 0.01, 0.03, 0.08, 0.16, 0.3, 0.45])
+    return np.concatenate([ends, [0.6], (1.0 - ends[::-1])[1:], [0.9999]])
+
+
+def _refined(function: Callable[[float], float], low: float, high: float, accuracy: float) -> float:
+    found = minimize_scalar(function, bounds=(low, high), method="bounded", options={"xatol": accuracy})
+    return float(found.x)
+
+
+class _Search:
+    """Rates of one method for many parameters; each eigenmatrix is a start for the next, which differs little."""
+
+    def __init__(self, problem: Quadratic, method: Any, step: float) -> None:
+        self.problem, self.step = problem, step
+        self.eigenmatrix: Array | None = None
+
+    def rate(self, method: Any) -> float:
+        """The asymptotic rate; infinite where a map overflows."""
+        found = second_moment_map(method, self.problem)
+        value = self._radius(found)
+        return value ** (1.0 / found.rounds) if math.isfinite(value) else math.inf
+
+    def over_steps(self, method: Any, accuracy: float) -> Any:
+        """The method with its best step."""
+
+        def rate(power: float) -> float:
+            return self.rate(replace(method, stepsize=self.step * 2.0**power))
+
+        low, high = _bracket(rate)
+        power = _refined(rate, low, high, accuracy / math.log(2.0))
+        self.step *= 2.0**power
+        return replace(method, stepsize=self.step)
+
+    def _radius(self, found: SecondMomentMap) -> float:
+        size = found.dim
+        if size > _DENSE_UP_TO:
+            start = self.eigenmatrix if self.eigenmatrix is not None and len(self.eigenmatrix) == size else np.eye(size)
+
+            def apply(flat: Array) -> Array:
+                S = flat.reshape(size, size)
+                return np.asarray(found.apply(0.5 * (S + S.T))).ravel()
+
+            if not np.isfinite(apply(start.ravel())).all():
+                return math.inf
+            operator = LinearOperator((size * size, size * size), matvec=apply, dtype=np.float64)
+            try:
+                values, vectors = eigs(operator, k=1, which="LR", v0=start.ravel(), tol=1e-12, maxiter=30)
+            except ArpackError:
+                return float(positive_radius(found.apply, size))
+            self.eigenmatrix = vectors[:, 0].real.reshape(size, size)
+            return float(np.abs(values[0]))
+        return float(positive_radius(found.apply, size))
+
+
+def _bracket(rate: Callable[[float], float]) -> tuple[float, float]:
+    """Two powers of 2 around the best step, found by walking downhill from 2^0."""
+    middle = rate(0.0)
+    direction = 1.0 if rate(1.0) < middle else -1.0
+    at = 0.0
+    for _ in range(_HALVINGS):
+        following = rate(at + direction)
+        if not following < middle and math.isfinite(middle):
+            break
+        at, middle = at + direction, following
+    return at - 1.0, at + 1.0
