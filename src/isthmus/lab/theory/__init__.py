@@ -17,6 +17,7 @@ from isthmus.lab.theory.coordinates import CoordinateCourse, coordinate_dynamics
 from isthmus.lab.theory.dynamics import Dynamics, dynamics, mean_trajectory, quadratic_forms
 from isthmus.lab.theory.fixed_points import fixed_point, relative_gap
 from isthmus.lab.theory.readouts import Readouts, first_order_fixed_point, readouts, sketched_objective
+from isthmus.lab.theory.spectrum import Radius, operator_radius, positive_radius
 from isthmus.lab.theory.stationary import StableSteps, Stationary, spectral_radius, stable_stepsizes, stationary
 from isthmus.lab.theory.stepsizes import contraction_limit, local_limit
 from isthmus.lab.theory.theorem1 import Theorem1, expected_matrix, theorem1
@@ -27,6 +28,7 @@ __all__ = [
     "CoordinateCourse",
     "Dynamics",
     "ExactBound",
+    "Radius",
     "Readouts",
     "StableSteps",
     "Stationary",
@@ -42,7 +44,9 @@ __all__ = [
     "local_limit",
     "local_map",
     "mean_trajectory",
+    "operator_radius",
     "perm_q_form",
+    "positive_radius",
     "quadratic_forms",
     "readouts",
     "relative_gap",

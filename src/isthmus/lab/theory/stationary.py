@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import linalg, optimize
-from scipy.sparse.linalg import ArpackError, LinearOperator, eigs, gmres
+from scipy.sparse.linalg import LinearOperator, gmres
 
 from isthmus.errors import InvalidInput
 from isthmus.lab.arrays import Array
@@ -18,6 +18,7 @@ from isthmus.lab.sketches import Identity
 from isthmus.lab.theory.dynamics import RoundMoments, covariance_step, known_moments
 from isthmus.lab.theory.fixed_points import fixed_point
 from isthmus.lab.theory.moments import Moments
+from isthmus.lab.theory.spectrum import Radius, positive_radius
 from isthmus.lab.theory.update import sketched_matrix_update
 
 _DENSE_UP_TO = 16
@@ -83,12 +84,12 @@ def stationary(problem: Quadratic, method: Method) -> Stationary:
     return Stationary(True, why, radius, mean, covariance, float(problem.gap(mean)), variance)
 
 
-def spectral_radius(moments: RoundMoments, dim: int) -> float:
-    """Return the spectral radius of S -> E[J S J'] on symmetric matrices; it is an eigenvalue, the map being positive.
+def spectral_radius(moments: RoundMoments, dim: int) -> Radius:
+    """Return the spectral radius of S -> E[J S J'] on symmetric matrices, with the accuracy reached.
 
     The iterates' covariance converges, whatever the start, iff it is below 1.
     """
-    return _largest_eigenvalue(lambda S: covariance_step(moments, S), dim)
+    return positive_radius(lambda S: covariance_step(moments, S), dim)
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def _largest_step(moments: Moments, dim: int) -> float:
     def forward(S: Array) -> Array:
         return np.asarray(basis.T @ moments.sandwich(basis @ S @ basis.T) @ basis / sums)
 
-    return 1.0 / _largest_eigenvalue(forward, int(kept.sum()))
+    return 1.0 / positive_radius(forward, int(kept.sum()))
 
 
 def _search(problem: Quadratic, method: IST) -> StableSteps:
@@ -193,36 +194,6 @@ def _bisect(excess: Callable[[float], float], low: float, high: float) -> float:
         middle = 0.5 * (low + high)
         low, high = (middle, high) if (excess(middle) < 0) == negative_below else (low, middle)
     return 0.5 * (low + high)
-
-
-def _largest_eigenvalue(forward: Callable[[Array], Array], dim: int) -> float:
-    """Spectral radius of a positive map of symmetric matrices: dense if small, otherwise ARPACK."""
-    if dim <= _DENSE_UP_TO:
-        return float(np.abs(np.linalg.eigvals(_on_symmetric(forward, dim))).max())
-
-    def apply(flat: Array) -> Array:
-        S = flat.reshape(dim, dim)
-        return np.asarray(forward(0.5 * (S + S.T))).ravel()
-
-    operator = LinearOperator((dim * dim, dim * dim), matvec=apply, dtype=np.float64)
-    start = np.eye(dim).ravel()
-    try:
-        found = eigs(operator, k=1, which="LM", v0=start, tol=1e-12, return_eigenvectors=False)
-        return float(np.abs(found[0]))
-    except ArpackError:
-        return _power_iteration(apply, start)
-
-
-def _power_iteration(apply: Callable[[Array], Array], start: Array, steps: int = 2000) -> float:
-    vector = start / np.linalg.norm(start)
-    size = 0.0
-    for _ in range(steps):
-        vector = apply(vector)
-        size, before = float(np.linalg.norm(vector)), size
-        if size == 0.0 or abs(size - before) <= 1e-13 * size:
-            break
-        vector = vector / size
-    return size
 
 
 def _solve_covariance(moments: RoundMoments, source: Array) -> Array:
