@@ -27,6 +27,15 @@ class LinearMethod(ABC):
     """
 
     tunable: ClassVar[dict[str, tuple[float, float]]] = {}
+    stepsize: float
+
+    @abstractmethod
+    def init(self, problem: Any, x0: Array) -> Any:
+        """Return the state before the first round."""
+
+    @abstractmethod
+    def step(self, problem: Any, state: Any, draws: Draws) -> Any:
+        """Draw, send and receive."""
 
     @property
     def chance(self) -> float:

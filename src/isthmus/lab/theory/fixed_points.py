@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from isthmus.lab.arrays import Array
-from isthmus.lab.methods import Method
+from isthmus.lab.methods import LinearMethod, Method
 from isthmus.lab.quadratics import Quadratic, solve_symmetric
-from isthmus.lab.theory.dynamics import known_moments
+from isthmus.lab.theory.dynamics import known_moments, round_moments
+from isthmus.lab.theory.lifted import known_round
 
 _CONSISTENT = 1e-8
 
@@ -30,6 +31,10 @@ def fixed_point(problem: Quadratic, method: Method) -> Array:
     >>> fixed_point(problem, IST(Permutation(2, 2), 0.1))  # n = d: [n Dbar]^{-1} bbar
     array([0.5, 1. ])
     """
+    moments = round_moments(problem, method)
+    if moments is None and isinstance(method, LinearMethod):
+        lifted = known_round(problem, method)
+        return lifted.readout @ lifted.fixed_point
     moments = known_moments(problem, method)
     with np.errstate(over="ignore", invalid="ignore"):
         matrix = -moments.mean_matrix

@@ -1,7 +1,7 @@
 """One round of a linear method on its whole state z (iterate, shifts, estimates, ...), and the moments of it.
 
-Given the draws a round is z+ = J z + j, and random in two ways only: a coin that all workers share chooses a branch, and
-multipliers c act on what is sent, u = U z + u0:
+Given the draws a round is z+ = J z + j, and random in two ways only: a coin that all workers share chooses a branch,
+and multipliers c act on what is sent, u = U z + u0:
 
     z+ = J z + j + R ((c - E c) * u)      in each branch, the product entrywise.
 
@@ -20,12 +20,17 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from scipy.linalg import solve_discrete_lyapunov
+from scipy.sparse.linalg import LinearOperator, gmres
 
 from isthmus.errors import InvalidInput
 from isthmus.lab.arrays import Array
 from isthmus.lab.methods import Draws, LinearMethod, Method
 from isthmus.lab.quadratics import Quadratic
 
+_RANK = 1e-12
+_REST = 1e-28
+_CONSISTENT = 1e-8
 MOST_NUMBERS = 1500  # of a state, and of what is sent; matrices of that size are multiplied in every round
 
 
@@ -83,10 +88,24 @@ class LiftedRound:
         """Return E[z+ | z = m], [N]."""
         return np.asarray(self.mean_matrix @ m + self.mean_vector)
 
+    @cached_property
+    def fixed_point(self) -> Array:
+        """m with E[z+ | z = m] = m, of least norm where there are many, [N]; nan where there is none."""
+        matrix = np.eye(self.size) - self.mean_matrix
+        if not np.isfinite(matrix).all():
+            return np.full(self.size, np.nan)
+        m = np.linalg.lstsq(matrix, self.mean_vector, rcond=_RANK)[0]
+        m += np.linalg.lstsq(matrix, self.mean_vector - matrix @ m, rcond=_RANK)[0]  # to the last digit
+        left = np.linalg.norm(matrix @ m - self.mean_vector)
+        return np.asarray(m) if left <= _CONSISTENT * np.linalg.norm(self.mean_vector) else np.full(self.size, np.nan)
+
     def transport(self, S: Array) -> Array:
         """Return E[J S J'] for a symmetric S, J the random matrix of the round with its multipliers, [N, N]."""
         sent = self.covariance * (self.U @ S @ self.U.T)
-        return _symmetric(sum(_moved(branch, S, sent) for branch in self.branches))
+        total = np.zeros_like(S)
+        for branch in self.branches:
+            total += _moved(branch, S, sent)
+        return _symmetric(total)
 
     def noise(self, m: Array) -> Array:
         """Return Cov[z+ | z = m], [N, N]."""
@@ -97,6 +116,34 @@ class LiftedRound:
             away = branch.J @ m + branch.j - middle
             total += branch.probability * (branch.R @ sent @ branch.R.T + np.outer(away, away))
         return _symmetric(total)
+
+    def stationary_covariance(self, m: Array) -> Array:
+        """Return S = E[J S J'] + Cov[z+ | z = m] where the round contracts in mean square, [N, N].
+
+        By GMRES, preconditioned with the same equation for E J. Noise of the size of rounding's square is none: the
+        state is at rest.
+        """
+        source, size = self.noise(m), self.size
+        scale = float(m @ m) + float(np.sum((self.U @ m + self.u0) ** 2))
+        if np.abs(source).max() <= _REST * scale:
+            return np.zeros((size, size))
+
+        def left(flat: Array) -> Array:
+            S = _symmetric(flat.reshape(size, size))
+            return (S - self.transport(S)).ravel()
+
+        def precondition(flat: Array) -> Array:
+            return np.asarray(solve_discrete_lyapunov(self.mean_matrix, flat.reshape(size, size))).ravel()
+
+        shape = (size**2, size**2)
+        operator, preconditioner = (LinearOperator(shape, matvec=map_, dtype=float) for map_ in (left, precondition))
+        flat = np.zeros(size**2)
+        for _ in range(3):  # refinement: each solve starts from the last one's residual
+            rest = source.ravel() - left(flat)
+            if np.linalg.norm(rest) <= 1e-15 * np.linalg.norm(source):
+                break
+            flat = flat + gmres(operator, rest, M=preconditioner, rtol=1e-12, atol=0.0, restart=60, maxiter=20)[0]
+        return _symmetric(flat.reshape(size, size))
 
     def course(self, start: Array, rounds: int) -> Iterator[tuple[Array, Array]]:
         """Yield (mean, covariance) of the lifted state from round 0 on, while they are finite."""
@@ -135,6 +182,7 @@ def lifted_round(problem: Quadratic, method: Method) -> LiftedRound | None:
     """Return one round of ``method`` on its lifted state; None where it is not linear or too large."""
     if not isinstance(method, LinearMethod) or not isinstance(problem, Quadratic):
         return None
+    problem, method = _in_units(problem, method)
     flat = method.flatten(method.init(problem, np.zeros((1, problem.dim))))
     if flat.shape[1] > MOST_NUMBERS or problem.workers * problem.dim > MOST_NUMBERS:
         return None
@@ -169,6 +217,19 @@ def lifted_round(problem: Quadratic, method: Method) -> LiftedRound | None:
     return LiftedRound(branches, U, u0, covariance, np.asarray(basis.x.T))
 
 
+def _in_units(problem: Quadratic, method: LinearMethod) -> tuple[Quadratic, LinearMethod]:
+    """The same with f and 1/gamma in units of Lbar's largest eigenvalue, a power of two: iterates keep every bit.
+
+    Shifts and estimates are gradients; in these units they are as large as the iterates, and nothing overflows.
+    """
+    steepest = float(problem.spectrum[-1])
+    if not steepest > 0.0:
+        return problem, method
+    unit = 2.0 ** np.round(np.log2(steepest))
+    L = np.broadcast_to(problem.L[0] / unit, problem.L.shape) if problem.homogeneous_matrices else problem.L / unit
+    return Quadratic._trusted(L, problem.b / unit), replace(method, stepsize=method.stepsize * unit)  # type: ignore[type-var]
+
+
 def known_round(problem: Quadratic, method: Method) -> LiftedRound:
     """Return one round on the lifted state.
 
@@ -186,6 +247,7 @@ def known_round(problem: Quadratic, method: Method) -> LiftedRound:
 
 def start_of(problem: Quadratic, method: LinearMethod, x0: Array) -> Array:
     """Return the lifted state of x0, [N]."""
+    problem, method = _in_units(problem, method)
     return np.asarray(method.flatten(method.init(problem, x0[None]))[0])
 
 
@@ -204,7 +266,7 @@ def moving_round(problem: Quadratic, method: LinearMethod) -> LiftedRound:
     values, vectors = np.linalg.eigh(problem.mean_matrix)
     flat = vectors[:, values <= 1e-12 * problem.dim * max(float(values[-1]), 0.0)]
     plain = Quadratic._trusted(problem.L, np.broadcast_to(0.0, problem.b.shape))
-    still = np.linalg.qr(method.flatten(method.init(plain, flat.T)).T)[0]
+    still = np.linalg.qr(np.asarray(method.flatten(method.init(plain, flat.T)).T, dtype=np.float64)).Q
     scale = 1e-9 * max(1.0, float(np.abs(found.U).max(initial=0.0)))
     stays = all(np.abs(branch.J @ still - still).max() <= 1e-9 for branch in found.branches)
     return found.without(still) if stays and np.abs(found.U @ still).max(initial=0.0) <= scale else found

@@ -26,7 +26,9 @@ from isthmus.lab.theory.lifted import known_round, moving_round
 from isthmus.lab.theory.spectrum import Radius, positive_radius
 
 _DENSE_UP_TO = 7  # dimension up to which all eigenvalues are found as fast as one
-_HALVINGS = 60
+_DOUBLINGS = 60
+_STILL = 1e-9
+_NEAR, _WINDOW = 1e-6, 3e-6
 _COARSE = 0.05  # of the logarithm of a step, while the other parameter is far from its best
 
 
@@ -110,18 +112,21 @@ class BestStep:
         return float(self.method.stepsize)
 
 
-def best_stepsize(problem: Quadratic, method: Any, accuracy: float = 1e-9) -> BestStep:
+def best_stepsize(
+    problem: Quadratic, method: Any, accuracy: float = 1e-9, step_only: bool = False
+) -> BestStep:
     """Return ``method`` with the step that minimises its exact asymptotic rate; and the momentum, or the shift rate.
 
-    The method's own step plays no part. From 1/lambda_max(Lbar) the step is doubled or halved as long as that helps, and
-    refined by Brent's method on its logarithm; the other parameter of ``method.tunable``, if any, is chosen around that
-    in the same way. So the minimum is one that no step near it betters; that it is the least of all was checked against
-    grids, not proved.
+    The method's own step plays no part. From 1/lambda_max(Lbar) the step is doubled or halved as long as that helps,
+    and refined by Brent's method on its logarithm; the other parameter of ``method.tunable``, if any, is chosen around
+    that in the same way. So no step near the one found betters it; that none at all does was checked on grids, not
+    proved.
 
     Args:
         problem: the quadratic.
         method: any whose moments close; all its other fields stay.
-        accuracy: relative, of the step.
+        accuracy: relative, of the step; absolute, of the other parameter's share of its range.
+        step_only: leave the other parameter as it is.
 
     Raises:
         InvalidInput: a method whose moments do not close, or an accuracy outside (0, 1).
@@ -132,8 +137,9 @@ def best_stepsize(problem: Quadratic, method: Any, accuracy: float = 1e-9) -> Be
     (0.4, 0.36)
     """
     check_number("accuracy", accuracy, above=0.0, below=1.0)
-    search = _Search(problem, method, 1.0 / float(problem.spectrum[-1]) if problem.spectrum[-1] > 0 else 1.0)
-    tunable = dict(getattr(method, "tunable", {}))
+    second_moment_map(method, problem)  # says what is wrong, before a step is put in
+    search = RateSearch(problem)
+    tunable = {} if step_only else dict(getattr(method, "tunable", {}))
     if not tunable:
         best = search.over_steps(method, accuracy)
         return BestStep(best, asymptotic_rate(problem, best), {})
@@ -159,15 +165,24 @@ def _shares() -> Array:
 
 
 def _refined(function: Callable[[float], float], low: float, high: float, accuracy: float) -> float:
-    found = minimize_scalar(function, bounds=(low, high), method="bounded", options={"xatol": accuracy})
-    return float(found.x)
+    """A minimum between the ends. Brent's method stops at eight digits of x: the last are those of a distance."""
+
+    def least(middle: float, reach: tuple[float, float], within: float) -> float:
+        options = {"xatol": within}
+        found = minimize_scalar(lambda x: function(middle + x), bounds=reach, method="bounded", options=options)
+        return middle + float(found.x)
+
+    near = least(0.0, (low, high), max(accuracy, _NEAR))
+    return near if accuracy >= _NEAR else least(near, (max(low - near, -_WINDOW), min(high - near, _WINDOW)), accuracy)
 
 
-class _Search:
+class RateSearch:
     """Rates of one method for many parameters; each eigenmatrix is a start for the next, which differs little."""
 
-    def __init__(self, problem: Quadratic, method: Any, step: float) -> None:
-        self.problem, self.step = problem, step
+    def __init__(self, problem: Quadratic) -> None:
+        steepest = float(problem.spectrum[-1])
+        self.problem, self.step = problem, 1.0 / steepest if steepest > 0 else 1.0
+        self.reach = 1.0  # where the next step may lie, in powers of two: twice as far as the last one did
         self.eigenmatrix: Array | None = None
 
     def rate(self, method: Any) -> float:
@@ -182,15 +197,19 @@ class _Search:
         def rate(power: float) -> float:
             return self.rate(replace(method, stepsize=self.step * 2.0**power))
 
-        low, high = _bracket(rate)
+        low, high = _bracket(rate, self.reach)
         power = _refined(rate, low, high, accuracy / math.log(2.0))
-        self.step *= 2.0**power
-        return replace(method, stepsize=self.step)
+        step = self.step * 2.0**power
+        if rate(power) < 1.0 - _STILL:  # where no step converges the walk ends anywhere: no start for the next one
+            self.step, self.reach = step, min(max(2.0 * abs(power), 10.0 * accuracy), 1.0)
+        return replace(method, stepsize=step)
 
     def _radius(self, found: SecondMomentMap) -> float:
         size = found.dim
         if size > _DENSE_UP_TO:
-            start = self.eigenmatrix if self.eigenmatrix is not None and len(self.eigenmatrix) == size else np.eye(size)
+            start = np.eye(size)
+            if self.eigenmatrix is not None and len(self.eigenmatrix) == size:
+                start = start + self.eigenmatrix  # alone it may be an eigenmatrix of a smaller eigenvalue, and stay one
 
             def apply(flat: Array) -> Array:
                 S = flat.reshape(size, size)
@@ -203,19 +222,21 @@ class _Search:
                 values, vectors = eigs(operator, k=1, which="LR", v0=start.ravel(), tol=1e-12, maxiter=30)
             except ArpackError:
                 return float(positive_radius(found.apply, size))
-            self.eigenmatrix = vectors[:, 0].real.reshape(size, size)
+            S = vectors[:, 0].real.reshape(size, size)
+            self.eigenmatrix = S * (size / np.trace(S)) if np.trace(S) else None
             return float(np.abs(values[0]))
         return float(positive_radius(found.apply, size))
 
 
-def _bracket(rate: Callable[[float], float]) -> tuple[float, float]:
-    """Two powers of 2 around the best step, found by walking downhill from 2^0."""
+def _bracket(rate: Callable[[float], float], reach: float) -> tuple[float, float]:
+    """Two powers of 2 around the best step, found by walking downhill from 2^0 in strides that grow to 1."""
     middle = rate(0.0)
-    direction = 1.0 if rate(1.0) < middle else -1.0
-    at = 0.0
-    for _ in range(_HALVINGS):
-        following = rate(at + direction)
+    stride = reach if rate(reach) < middle else -reach
+    before, at = -stride, 0.0
+    for _ in range(_DOUBLINGS):
+        following = rate(at + stride)
         if not following < middle and math.isfinite(middle):
             break
-        at, middle = at + direction, following
-    return at - 1.0, at + 1.0
+        before, at, middle = at, at + stride, following
+        stride = math.copysign(min(2.0 * abs(stride), 1.0), stride)
+    return min(before, at + stride), max(before, at + stride)

@@ -10,20 +10,23 @@ import numpy as np
 from scipy import linalg, optimize
 from scipy.sparse.linalg import LinearOperator, gmres
 
-from isthmus.errors import InvalidInput
 from isthmus.lab.arrays import Array
-from isthmus.lab.methods import IST, GradientDescent, Method
+from isthmus.lab.methods import IST, GradientDescent, LinearMethod, Method
 from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.sketches import Identity
-from isthmus.lab.theory.dynamics import RoundMoments, covariance_step, known_moments
+from isthmus.lab.theory.dynamics import RoundMoments, covariance_step, known_moments, round_moments
 from isthmus.lab.theory.fixed_points import fixed_point
+from isthmus.lab.theory.lifted import known_round
 from isthmus.lab.theory.moments import Moments
+from isthmus.lab.theory.rate import RateSearch, second_moment_map
 from isthmus.lab.theory.spectrum import Radius, positive_radius
 from isthmus.lab.theory.update import sketched_matrix_update
 
 _DENSE_UP_TO = 16
 _MARGIN = 1e-9
 _GRID = 40
+_POWERS = 2.0 ** np.arange(-10.0, 4.1, 0.5)  # steps to try, in units of 1/lambda_max(Lbar)
+_FAR = 1e6
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,16 +72,32 @@ def stationary(problem: Quadratic, method: Method) -> Stationary:
     >>> settled.mean.round(12), abs(settled.gap) < 1e-12
     (array([1.]), True)
     """
+    moments = round_moments(problem, method)
+    if moments is None and isinstance(method, LinearMethod):
+        return _lifted_stationary(problem, method)
     moments = known_moments(problem, method)
     radius = spectral_radius(moments, problem.dim)
     if not radius < 1.0 - _MARGIN:
-        flat = ": Lbar is singular, the limit depends on the start" if problem.singular else ""
-        return _none(problem, f"no stationary law: mean-square radius {radius:.6g} is not below 1{flat}", radius)
+        return _none(problem, _no_law(problem, radius), radius)
     mean = fixed_point(problem, method)
     step = moments.mean_matrix @ mean + moments.mean_vector
     drift = moments.drift(mean)
     source = moments.sandwich(np.outer(mean, mean)) + drift + drift.T + moments.noise() - np.outer(step, step)
     covariance = _solve_covariance(moments, source)
+    variance = 0.5 * float(np.vdot(problem.mean_matrix, covariance))
+    why = f"stationary: mean-square radius {radius:.6g}"
+    return Stationary(True, why, radius, mean, covariance, float(problem.gap(mean)), variance)
+
+
+def _lifted_stationary(problem: Quadratic, method: LinearMethod) -> Stationary:
+    """The same on the lifted state, S = E[J S J'] + Cov(round at the fixed point)."""
+    lifted = known_round(problem, method)
+    radius = positive_radius(lifted.transport, lifted.size)
+    if not radius < 1.0 - _MARGIN:
+        return _none(problem, _no_law(problem, radius), radius)
+    m = lifted.fixed_point
+    S = lifted.stationary_covariance(m)
+    mean, covariance = lifted.readout @ m, lifted.readout @ S @ lifted.readout.T
     variance = 0.5 * float(np.vdot(problem.mean_matrix, covariance))
     why = f"stationary: mean-square radius {radius:.6g}"
     return Stationary(True, why, radius, mean, covariance, float(problem.gap(mean)), variance)
@@ -118,8 +137,9 @@ def stable_stepsizes(problem: Quadratic, method: Method) -> StableSteps:
 
     For one local step merged by gradients the set is (0, gamma*): with T(S) = E[B] S + S E[B] and Q(S) = E[B S B],
     S -> S - gamma T(S) + gamma^2 Q(S) is stable iff gamma times the spectral radius of T^{-1} Q is below 1. Directions
-    that no worker's function sees (Lbar singular) are left out: nothing moves along them. Elsewhere the radius is
-    searched over a grid of steps and its crossings of 1 are refined.
+    that no worker's function sees (Lbar singular) are left out: nothing moves along them. Elsewhere, and for every
+    other method that :func:`asymptotic_rate` takes, the radius is searched over a grid of steps and its crossings of 1
+    are refined.
 
     Raises:
         InvalidInput: the moments of a round are not known.
@@ -135,7 +155,7 @@ def stable_stepsizes(problem: Quadratic, method: Method) -> StableSteps:
     if isinstance(method, GradientDescent):
         method = IST(Identity(problem.workers, problem.dim), method.stepsize)
     if not isinstance(method, IST):
-        raise InvalidInput(f"`method` must be IST or gradient descent, got {type(method).__name__}")
+        return _search_rates(problem, method)
     if method.local_steps == 1 and method.merge == "gradient":
         update = sketched_matrix_update(problem, method.sketch)
         if update is not None:
@@ -170,6 +190,25 @@ def _search(problem: Quadratic, method: IST) -> StableSteps:
     values = [excess(float(step)) for step in grid]
     while values[-1] < 0 and grid[-1] < 1e3 * top:
         grid = np.append(grid, 1.5 * grid[-1])
+        values.append(excess(float(grid[-1])))
+    return StableSteps(_intervals(excess, grid, values), "search")
+
+
+def _search_rates(problem: Quadratic, method: Method) -> StableSteps:
+    """Crossings of 1 by the asymptotic rate, for methods with a lifted state."""
+    steepest = float(problem.spectrum[-1])
+    if steepest <= 0.0:  # nothing moves
+        return StableSteps(((0.0, math.inf),), "search")
+    second_moment_map(method, problem)  # says what is wrong, before a step is put in
+    search = RateSearch(problem)
+
+    def excess(stepsize: float) -> float:
+        return search.rate(replace(method, stepsize=stepsize)) - 1.0  # type: ignore[type-var]
+
+    grid = _POWERS / steepest
+    values = [excess(float(step)) for step in grid]
+    while values[-1] < 0 and grid[-1] < _FAR / steepest:
+        grid = np.append(grid, 2.0 * grid[-1])
         values.append(excess(float(grid[-1])))
     return StableSteps(_intervals(excess, grid, values), "search")
 
@@ -238,6 +277,11 @@ def _on_symmetric(forward: Callable[[Array], Array], dim: int) -> Array:
         S[a, b] = S[b, a] = 1.0
         columns.append(forward(S)[upper])
     return np.stack(columns, axis=1)
+
+
+def _no_law(problem: Quadratic, radius: float) -> str:
+    flat = ": Lbar is singular, the limit depends on the start" if problem.singular else ""
+    return f"no stationary law: mean-square radius {radius:.6g} is not below 1{flat}"
 
 
 def _none(problem: Quadratic, why: str, radius: float) -> Stationary:
