@@ -78,9 +78,10 @@ def _(method: IST, problem: Quadratic) -> SecondMomentMap:
 def asymptotic_rate(problem: Quadratic, method: Any) -> Radius:
     """Return the factor by which E f - f* shrinks a round in the long run, exact; at least 1 where it does not.
 
-    It is the spectral radius of S -> E[J S J'], S the second moments of the method's whole state. A method that does
-    not end at the minimiser (compressed gradients that disagree there, compressed models, IST) approaches its
-    stationary law at this rate; the gap that is left then is :func:`stationary`'s.
+    It is the spectral radius of S -> E[J S J'], S the second moments of the method's whole state: its slowest part,
+    which a start that has none of it (workers all alike, and no noise) does not see. A method that does not end at the
+    minimiser (compressed gradients that disagree there, compressed models, IST) approaches its stationary law at this
+    rate; the gap that is left then is :func:`stationary`'s.
 
     Raises:
         InvalidInput: a method whose moments do not close: Top-K, natural compression, dithering.
