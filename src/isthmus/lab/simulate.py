@@ -92,7 +92,7 @@ def simulate(
     gap = np.full((seeds, rounds + 1), np.inf)
     mean = np.full((rounds + 1, problem.dim), np.nan)
     gap[:, 0], mean[0] = problem.gap(x), x.mean(axis=0)
-    limit = _DIVERGED * max(float(gap[:, 0].max()), 1.0)
+    limit = _DIVERGED * max(float(gap[:, 0].max()), float(problem.gap(np.zeros(problem.dim))))
     state = method.init(problem, x)
     if watch.see is not None:
         watch.see(0, state)

@@ -131,7 +131,7 @@ def _followed(problem: Quadratic, path: Iterator[tuple[Array, Array]], rounds: i
     with progress("exact dynamics", rounds) as advance:
         for k, (m, covariance) in enumerate(path):
             mean[k], bias[k] = m, problem.gap(m)
-            variance[k] = 0.5 * float(np.vdot(problem.mean_matrix, covariance))
+            variance[k] = max(0.5 * float(np.vdot(problem.mean_matrix, covariance)), 0.0)
             advance(min(k, 1))
     return Dynamics(mean, bias, variance, EXACT, how, np.zeros(rounds + 1), covariance)
 
@@ -192,8 +192,11 @@ def course(moments: RoundMoments, x0: Array, rounds: int) -> Iterator[tuple[Arra
         yield m, S
 
 
-def covariance_step(moments: RoundMoments, S: Array, m: Array | None = None) -> Array:
-    """Return keep^2 S + keep (E[H] S + S E[H]) + E[H (S + m m') H]: the part of a round that is linear in S + m m'."""
+def covariance_step(moments: RoundMoments, S: Array, m: Array | None = None, less: float = 0.0) -> Array:
+    """Return keep^2 S + keep (E[H] S + S E[H]) + E[H (S + m m') H]: the part of a round that is linear in S + m m'.
+
+    With ``less`` = 1 what it adds to S, which small steps make far smaller than S.
+    """
     if m is None:
         second = S
     else:
@@ -205,7 +208,9 @@ def covariance_step(moments: RoundMoments, S: Array, m: Array | None = None) -> 
         moved *= moments.keep
         result += moved
         result += moved.T
-        result += S if moments.keep == 1 else moments.keep**2 * S
+    share = moments.keep**2 - less
+    if share:
+        result += S if share == 1 else share * S
     return result
 
 
@@ -223,7 +228,8 @@ def _simulated(problem: Quadratic, method: Method, x0: Array, rounds: int, seeds
         bias = problem.gap(run.mean)
     gap = run.mean_gap
     bias = np.where(np.isfinite(gap), bias, np.inf)
-    variance = np.where(np.isfinite(gap), gap - np.where(np.isfinite(gap), bias, 0.0), np.inf)
+    finite = np.isfinite(gap)
+    variance = np.where(finite, np.maximum(gap - np.where(finite, bias, 0.0), 0.0), np.inf)
     return Dynamics(run.mean, bias, variance, MONTE_CARLO, f"simulation of {seeds} seeds", run.standard_error, None)
 
 

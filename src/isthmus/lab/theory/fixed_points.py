@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from isthmus.lab.arrays import Array
+from isthmus.lab.definite import is_solvable, solve
 from isthmus.lab.methods import LinearMethod, Method
-from isthmus.lab.quadratics import Quadratic, solve_symmetric
+from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.theory.dynamics import known_moments, round_moments
 from isthmus.lab.theory.lifted import known_round
-
-_CONSISTENT = 1e-8
 
 
 def fixed_point(problem: Quadratic, method: Method) -> Array:
@@ -41,11 +40,9 @@ def fixed_point(problem: Quadratic, method: Method) -> Array:
         matrix[np.diag_indices(problem.dim)] += 1.0 - moments.keep
     if not np.isfinite(matrix).all():  # the local steps diverge
         return np.full(problem.dim, np.nan)
-    x = solve_symmetric(matrix, moments.mean_vector)
-    residual = np.linalg.norm(matrix @ x - moments.mean_vector)
-    if residual > _CONSISTENT * np.linalg.norm(moments.mean_vector):
+    if not is_solvable(matrix, moments.mean_vector):
         return np.full(problem.dim, np.nan)
-    return x
+    return solve(matrix, moments.mean_vector)
 
 
 def relative_gap(problem: Quadratic, x: Array, x0: Array) -> float:

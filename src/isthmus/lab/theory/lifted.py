@@ -25,6 +25,7 @@ from scipy.sparse.linalg import LinearOperator, gmres
 
 from isthmus.errors import InvalidInput
 from isthmus.lab.arrays import Array
+from isthmus.lab.definite import null_space
 from isthmus.lab.methods import Draws, LinearMethod, Method
 from isthmus.lab.quadratics import Quadratic
 
@@ -263,8 +264,7 @@ def moving_round(problem: Quadratic, method: LinearMethod) -> LiftedRound:
     found = known_round(problem, method)
     if not problem.singular:
         return found
-    values, vectors = np.linalg.eigh(problem.mean_matrix)
-    flat = vectors[:, values <= 1e-12 * problem.dim * max(float(values[-1]), 0.0)]
+    flat = null_space(problem.mean_matrix)
     plain = Quadratic._trusted(problem.L, np.broadcast_to(0.0, problem.b.shape))
     still = np.linalg.qr(np.asarray(method.flatten(method.init(plain, flat.T)).T, dtype=np.float64)).Q
     scale = 1e-9 * max(1.0, float(np.abs(found.U).max(initial=0.0)))

@@ -11,6 +11,7 @@ from scipy import linalg, optimize
 from scipy.sparse.linalg import LinearOperator, gmres
 
 from isthmus.lab.arrays import Array
+from isthmus.lab.definite import is_definite
 from isthmus.lab.methods import IST, GradientDescent, LinearMethod, Method
 from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.sketches import Identity
@@ -23,10 +24,10 @@ from isthmus.lab.theory.spectrum import Radius, positive_radius
 from isthmus.lab.theory.update import sketched_matrix_update
 
 _DENSE_UP_TO = 16
-_MARGIN = 1e-9
 _GRID = 40
 _POWERS = 2.0 ** np.arange(-10.0, 4.1, 0.5)  # steps to try, in units of 1/lambda_max(Lbar)
 _FAR = 1e6
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,14 +78,14 @@ def stationary(problem: Quadratic, method: Method) -> Stationary:
         return _lifted_stationary(problem, method)
     moments = known_moments(problem, method)
     radius = spectral_radius(moments, problem.dim)
-    if not radius < 1.0 - _MARGIN:
+    if not _is_stable(problem, method, moments, radius):
         return _none(problem, _no_law(problem, radius), radius)
     mean = fixed_point(problem, method)
     step = moments.mean_matrix @ mean + moments.mean_vector
     drift = moments.drift(mean)
     source = moments.sandwich(np.outer(mean, mean)) + drift + drift.T + moments.noise() - np.outer(step, step)
     covariance = _solve_covariance(moments, source)
-    variance = 0.5 * float(np.vdot(problem.mean_matrix, covariance))
+    variance = max(0.5 * float(np.vdot(problem.mean_matrix, covariance)), 0.0)
     why = f"stationary: mean-square radius {radius:.6g}"
     return Stationary(True, why, radius, mean, covariance, float(problem.gap(mean)), variance)
 
@@ -93,7 +94,7 @@ def _lifted_stationary(problem: Quadratic, method: LinearMethod) -> Stationary:
     """The same on the lifted state, S = E[J S J'] + Cov(round at the fixed point)."""
     lifted = known_round(problem, method)
     radius = positive_radius(lifted.transport, lifted.size)
-    if not radius < 1.0 - _MARGIN:
+    if not radius < 1.0 - radius.error:
         return _none(problem, _no_law(problem, radius), radius)
     m = lifted.fixed_point
     S = lifted.stationary_covariance(m)
@@ -101,6 +102,16 @@ def _lifted_stationary(problem: Quadratic, method: LinearMethod) -> Stationary:
     variance = 0.5 * float(np.vdot(problem.mean_matrix, covariance))
     why = f"stationary: mean-square radius {radius:.6g}"
     return Stationary(True, why, radius, mean, covariance, float(problem.gap(mean)), variance)
+
+
+def _is_stable(problem: Quadratic, method: Method, moments: RoundMoments, radius: Radius) -> bool:
+    """Whether the radius is below 1; where rounding hides that, the closed form of the stable steps may still tell."""
+    if abs(radius - 1.0) > radius.error:
+        return radius < 1.0
+    if not (isinstance(method, IST | GradientDescent) and is_definite(-moments.mean_matrix)):
+        return False
+    steps = stable_stepsizes(problem, method)
+    return steps.how == "closed form" and method.stepsize < (1.0 - _ROUNDING) * steps.largest
 
 
 def spectral_radius(moments: RoundMoments, dim: int) -> Radius:
@@ -157,15 +168,16 @@ def stable_stepsizes(problem: Quadratic, method: Method) -> StableSteps:
     if not isinstance(method, IST):
         return _search_rates(problem, method)
     if method.local_steps == 1 and method.merge == "gradient":
-        update = sketched_matrix_update(problem, method.sketch)
+        small, c = problem.in_unit_scale
+        update = sketched_matrix_update(small, method.sketch)
         if update is not None:
-            return StableSteps(((0.0, _largest_step(Moments(update), problem.dim)),), "closed form")
+            return StableSteps(((0.0, _largest_step(Moments(update), problem.dim) / c),), "closed form")
     return _search(problem, method)
 
 
 def _largest_step(moments: Moments, dim: int) -> float:
     values, vectors = linalg.eigh(moments.mean_matrix)
-    kept = values > 1e-12 * dim * max(values[-1], 0.0)
+    kept = values > dim * np.finfo(np.float64).eps * max(values[-1], 0.0)
     if not kept.any():
         return math.inf
     basis, sums = vectors[:, kept], values[kept][:, None] + values[kept]
@@ -180,18 +192,19 @@ def _search(problem: Quadratic, method: IST) -> StableSteps:
     scale = float(np.max(method.sketch.weights)) ** 2 / problem.workers if method.merge == "gradient" else 1.0
     top = 4.0 / (scale * float(np.max(np.linalg.eigvalsh(problem.L))))
 
-    def excess(stepsize: float) -> float:
-        moments = known_moments(problem, replace(method, stepsize=stepsize))
+    def excess(share: float) -> float:
+        moments = known_moments(problem, replace(method, stepsize=share * top))
         if not np.isfinite(moments.mean_matrix).all():
             return math.inf
         return spectral_radius(moments, problem.dim) - 1.0
 
-    grid = top * np.concatenate([np.geomspace(1e-6, 0.02, 12), np.linspace(0.03, 1.0, _GRID)])
+    grid = np.concatenate([np.geomspace(1e-6, 0.02, 12), np.linspace(0.03, 1.0, _GRID)])
     values = [excess(float(step)) for step in grid]
-    while values[-1] < 0 and grid[-1] < 1e3 * top:
+    while values[-1] < 0 and grid[-1] < 1e3:
         grid = np.append(grid, 1.5 * grid[-1])
         values.append(excess(float(grid[-1])))
-    return StableSteps(_intervals(excess, grid, values), "search")
+    found = _intervals(excess, grid, values)
+    return StableSteps(tuple((low * top, high * top) for low, high in found), "search")
 
 
 def _search_rates(problem: Quadratic, method: Method) -> StableSteps:
@@ -237,20 +250,21 @@ def _bisect(excess: Callable[[float], float], low: float, high: float) -> float:
 
 def _solve_covariance(moments: RoundMoments, source: Array) -> Array:
     dim = len(source)
-    values, vectors = linalg.eigh(moments.keep * np.eye(dim) + moments.mean_matrix)
-    denominators = 1.0 - values[:, None] * values
+    moved, vectors = linalg.eigh(moments.mean_matrix)
+    k, sums = moments.keep, moved[:, None] + moved
+    denominators = 1.0 - k * k - k * sums - moved[:, None] * moved  # 1 - (k + a)(k + b), with no digit lost at k = 1
 
     def residual(flat: Array) -> Array:
         S = flat.reshape(dim, dim)
         S = 0.5 * (S + S.T)
-        return np.asarray(S - covariance_step(moments, S)).ravel()
+        return -covariance_step(moments, S, less=1.0).ravel()
 
     def precondition(flat: Array) -> Array:
         rotated = vectors.T @ flat.reshape(dim, dim) @ vectors / denominators
         return np.asarray(vectors @ rotated @ vectors.T).ravel()
 
     if dim <= _DENSE_UP_TO:
-        matrix = _on_symmetric(lambda S: S - covariance_step(moments, S), dim)
+        matrix = _on_symmetric(lambda S: -covariance_step(moments, S, less=1.0), dim)
         S = np.zeros((dim, dim))
         S[np.triu_indices(dim)] = np.linalg.solve(matrix, source[np.triu_indices(dim)])
         return S + np.triu(S, 1).T
