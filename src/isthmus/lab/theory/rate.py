@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigs
+from scipy.special import expit
+from scipy.special import logit as logit_of
 
 from isthmus.errors import check_number
 from isthmus.lab.arrays import Array
@@ -29,7 +31,8 @@ _DENSE_UP_TO = 7  # dimension up to which all eigenvalues are found as fast as o
 _DOUBLINGS = 60
 _STILL = 1e-9
 _NEAR, _WINDOW = 1e-6, 3e-6
-_COARSE = 0.05  # of the logarithm of a step, while the other parameter is far from its best
+_COARSE = 0.01  # of the logarithm of a step, while the other parameter is far from its best
+_NEAREST = 0.02  # of an end of the other parameter's range, where the walk starts
 
 
 @dataclass(frozen=True)
@@ -120,13 +123,13 @@ def best_stepsize(
 
     The method's own step plays no part. From 1/lambda_max(Lbar) the step is doubled or halved as long as that helps,
     and refined by Brent's method on its logarithm; the other parameter of ``method.tunable``, if any, is chosen around
-    that in the same way. So no step near the one found betters it; that none at all does was checked on grids, not
-    proved.
+    that in the same way, from the value the method has. So no step near the one found betters it; that none at all does
+    was checked on grids, not proved.
 
     Args:
         problem: the quadratic.
         method: any whose moments close; all its other fields stay.
-        accuracy: relative, of the step; absolute, of the other parameter's share of its range.
+        accuracy: relative, of the step and of the other parameter's odds; eigenvalues are found to a thousandth of it.
         step_only: leave the other parameter as it is.
 
     Raises:
@@ -139,30 +142,25 @@ def best_stepsize(
     """
     check_number("accuracy", accuracy, above=0.0, below=1.0)
     second_moment_map(method, problem)  # says what is wrong, before a step is put in
-    search = RateSearch(problem)
+    search = RateSearch(problem, accuracy)
     tunable = {} if step_only else dict(getattr(method, "tunable", {}))
     if not tunable:
         best = search.over_steps(method, accuracy)
         return BestStep(best, asymptotic_rate(problem, best), {})
     ((name, (low, high)),) = tunable.items()
 
-    def worst(share: float, fine: float = accuracy) -> float:
-        return search.rate(search.over_steps(replace(method, **{name: low + share * (high - low)}), fine))
+    def within(logit: float) -> float:
+        return low + (high - low) * float(expit(logit))
 
-    shares = _shares()
-    values = [worst(float(share), _COARSE) for share in shares]
-    at = int(np.argmin(values))
-    left, right = shares[max(at - 1, 0)], shares[min(at + 1, len(shares) - 1)]
-    share = _refined(worst, float(left), float(right), accuracy)
-    chosen = low + share * (high - low)
+    def least(logit: float, fine: float = accuracy) -> float:
+        return search.rate(search.over_steps(replace(method, **{name: within(logit)}), fine))
+
+    share = (getattr(method, name) - low) / (high - low)
+    middle = float(logit_of(min(max(share, _NEAREST), 1.0 - _NEAREST)))
+    left, right = _bracket(lambda away: least(middle + away, max(accuracy, _COARSE)), 1.0)
+    chosen = within(_refined(least, middle + left, middle + right, accuracy))
     best = search.over_steps(replace(method, **{name: chosen}), accuracy)
     return BestStep(best, asymptotic_rate(problem, best), {name: chosen})
-
-
-def _shares() -> Array:
-    """Places in (0, 1], closer to each other near the ends, where a best momentum or shift rate often lies."""
-    ends = np.array([0.003, 0.01, 0.03, 0.08, 0.16, 0.3, 0.45])
-    return np.concatenate([ends, [0.6], (1.0 - ends[::-1])[1:], [0.9999]])
 
 
 def _refined(function: Callable[[float], float], low: float, high: float, accuracy: float) -> float:
@@ -180,7 +178,8 @@ def _refined(function: Callable[[float], float], low: float, high: float, accura
 class RateSearch:
     """Rates of one method for many parameters; each eigenmatrix is a start for the next, which differs little."""
 
-    def __init__(self, problem: Quadratic) -> None:
+    def __init__(self, problem: Quadratic, accuracy: float = 1e-9) -> None:
+        self.tolerance = min(max(1e-3 * accuracy, 1e-12), 1e-7)
         steepest = float(problem.spectrum[-1])
         self.problem, self.step = problem, 1.0 / steepest if steepest > 0 else 1.0
         self.reach = 1.0  # where the next step may lie, in powers of two: twice as far as the last one did
@@ -220,7 +219,7 @@ class RateSearch:
                 return math.inf
             operator = LinearOperator((size * size, size * size), matvec=apply, dtype=np.float64)
             try:
-                values, vectors = eigs(operator, k=1, which="LR", v0=start.ravel(), tol=1e-12, maxiter=30)
+                values, vectors = eigs(operator, k=1, which="LR", v0=start.ravel(), tol=self.tolerance, maxiter=30)
             except ArpackError:
                 return float(positive_radius(found.apply, size))
             S = vectors[:, 0].real.reshape(size, size)
@@ -230,7 +229,7 @@ class RateSearch:
 
 
 def _bracket(rate: Callable[[float], float], reach: float) -> tuple[float, float]:
-    """Two powers of 2 around the best step, found by walking downhill from 2^0 in strides that grow to 1."""
+    """Two places around a minimum, found by walking downhill from 0 in strides that grow to 1."""
     middle = rate(0.0)
     stride = reach if rate(reach) < middle else -reach
     before, at = -stride, 0.0
