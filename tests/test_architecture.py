@@ -174,6 +174,20 @@ def test_needs_no_torch(module: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_lab_loads_no_more_than_it_uses() -> None:
+    """Half a second of CPU instead of two: scikit-learn and pandas are for data, the rest for drawings and searches."""
+    code = (
+        "import sys\n"
+        "from isthmus.lab import IST, Permutation, Quadratic, theory\n"
+        "heavy = {'sklearn', 'pandas', 'matplotlib', 'plotly', 'torch', 'tyro', 'scipy.stats', 'scipy.optimize'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "theory.stationary(Quadratic.gaussian(2, 4, 0), IST(Permutation(2, 4), 0.01))\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_no_global_randomness_and_no_pickle() -> None:
     """Every draw is keyed, and nothing that is read back can run code."""
     wrong = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from isthmus.errors import check_choice
 from isthmus.lab.accounting import Ledger, ledger
@@ -138,7 +138,7 @@ def judge(bound: Bound, measured: Measured) -> Verdict:
         mean = values.mean(axis=0)
         error = values.std(axis=0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.zeros(rounds)
     kept = np.isfinite(said) & (said > 0) & np.isfinite(mean) & np.isfinite(error) & (np.maximum(said, mean) > floor)
-    slack = error[kept] * (stats.t.isf(_MISS, len(values) - 1) if len(values) > 1 else 0.0)
+    slack = error[kept] * (-special.stdtrit(len(values) - 1, _MISS) if len(values) > 1 else 0.0)
     ratio, cleared, holds = _compare(bound.kind, said[kept], mean[kept], slack)
     failed = [one.why for one in bound.assumptions if one.holds is False]
     why = "; ".join(failed or [one.why for one in bound.assumptions])
