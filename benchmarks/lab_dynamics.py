@@ -22,7 +22,7 @@ from isthmus.lab import IST, Permutation, Quadratic, theory
 from isthmus.lab.arrays import Array
 from isthmus.lab.theory.dynamics import course, round_moments
 from isthmus.records import RunWriter, read_run
-from isthmus.report import draw_png
+from isthmus.report import draw
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def main() -> None:
         theory.coordinate_dynamics(million, million, IST(Permutation(10**6, 10**6), 5e-7), np.zeros(10**6), 100)
         found["diagonal path, d = 10^6, 100 rounds, seconds"] = time.perf_counter() - started
         writer.finish({"measured": found})
-    drawn = draw_png(read_run(options.out), options.out)
+    drawn = draw(read_run(options.out), options.out)
     for name, value in found.items():
         print(f"{name:<62} {value:.3g}")
     print(*drawn)

@@ -16,7 +16,7 @@ import pytest
 from isthmus.cli import main
 from isthmus.errors import InvalidInput, RecordError
 from isthmus.records import RunWriter, read_run
-from isthmus.report import draw_png, write_report
+from isthmus.report import draw, write_report
 
 
 class Page(HTMLParser):
@@ -159,11 +159,11 @@ def test_a_folder_that_holds_runs_stands_for_them(runs: Any, tmp_path: Path) -> 
 
 
 def test_png_figures_of_one_run(runs: Any, tmp_path: Path) -> None:
-    drawn = draw_png(read_run(runs.figure("f")), tmp_path / "gallery")
+    drawn = draw(read_run(runs.figure("f")), tmp_path / "gallery")
     assert drawn == [tmp_path / "gallery" / "bias.png"]
     assert matplotlib.image.imread(drawn[0]).shape[1] > 900  # two panels side by side
     assert drawn[0].stat().st_size < 100_000
-    assert {path.stem for path in draw_png(read_run(runs.analysis("a")), tmp_path)} == {"gap", "distance"}
+    assert {path.stem for path in draw(read_run(runs.analysis("a")), tmp_path)} == {"gap", "distance"}
 
 
 @pytest.mark.parametrize(

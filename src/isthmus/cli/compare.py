@@ -11,9 +11,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from isthmus.errors import check_choice
 from isthmus.lab.compare import Comparison, cells_of, figure_config, figure_rows, run_cells, sweep_rows
 from isthmus.records import RunWriter, fresh_folder, read_run
-from isthmus.report import draw_png
+from isthmus.report import FORMATS, draw
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,14 @@ class Options(Comparison):
     """Folder to write the run and its picture to; by default a new one under runs/."""
     replace: bool = False
     """Replace an earlier run in --out."""
+    format: str = "png"
+    """Of the picture: png; pdf or svg for a paper: as wide as a column or page, letters as letters."""
     json: bool = False
     """Print one JSON object instead of tables."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("format", self.format, FORMATS)
 
 
 def run(options: Options, command: list[str]) -> None:
@@ -48,7 +55,7 @@ def run(options: Options, command: list[str]) -> None:
         for row in sweep_rows(results, values) if options.over else figure_rows(results):
             writer.append(row)
         writer.finish({"results": [_without_curves(one) for one in results]})
-    draw_png(read_run(out), out)
+    draw(read_run(out), out, options.format)
     if options.json:
         print(json.dumps({"settings": figure_config(settings, options.over), "results": results}))
         return
