@@ -13,6 +13,7 @@ from rich.table import Table
 from isthmus.errors import check_choice
 from isthmus.lab.analyze import Analysis, analyze
 from isthmus.lab.figures import FIGURES
+from isthmus.lab.own import is_own
 from isthmus.lab.settings import Settings
 from isthmus.lab.settings import read_toml as read_toml  # for --config
 from isthmus.records import RunWriter, fresh_folder, read_run, to_json
@@ -65,6 +66,8 @@ def run(options: Options, command: list[str]) -> None:
 def _subject(options: Options) -> str:
     """What was analysed, in a word fit for a folder's name."""
     kind, _, place = options.data.partition(":")
+    if is_own(options.problem):
+        return Path(options.problem).stem.replace(":", "-")
     return options.problem if options.problem != "data" else Path(place).stem or kind
 
 

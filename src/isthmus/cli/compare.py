@@ -50,14 +50,17 @@ def run(options: Options, command: list[str]) -> None:
     cells = cells_of(settings, options.over, options.values)
     results = run_cells(cells, options.cells, options.processes)
     values = [value for value in options.values for _ in settings.methods] if options.over else []
-    out = options.out or fresh_folder(f"compare-{settings.problem}")
-    with RunWriter(out, "figure", figure_config(settings, options.over), command, options.replace) as writer:
+    out = options.out or fresh_folder(f"compare-{Path(settings.problem).stem.replace(':', '-')}")
+    config = figure_config(settings, options.over)
+    if options.over is None:  # a problem from a file or a factory has its own
+        config |= {name: results[0][name] for name in ("workers", "dim")}
+    with RunWriter(out, "figure", config, command, options.replace) as writer:
         for row in sweep_rows(results, values) if options.over else figure_rows(results):
             writer.append(row)
         writer.finish({"results": [_without_curves(one) for one in results]})
     draw(read_run(out), out, options.format)
     if options.json:
-        print(json.dumps({"settings": figure_config(settings, options.over), "results": results}))
+        print(json.dumps({"settings": config, "results": results}))
         return
     _show(settings, results, options, values)
     print(f"run and picture written to {out}; a page of it: isthmus report {out}")

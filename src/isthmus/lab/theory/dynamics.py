@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,26 +15,11 @@ from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.simulate import simulate
 from isthmus.lab.theory.enumeration import enumerate_round
 from isthmus.lab.theory.moments import Moments
-from isthmus.lab.theory.powers import pays, powered
+from isthmus.lab.theory.powers import RoundMoments, pays, powered
 from isthmus.lab.theory.update import affine_update
 from isthmus.progress import progress
 
 EXACT, MONTE_CARLO = "exact", "Monte Carlo"
-
-
-class RoundMoments(Protocol):
-    """First and second moments of one round x+ = keep x + H x + h."""
-
-    @property
-    def keep(self) -> float: ...
-    @property
-    def mean_matrix(self) -> Array: ...
-    @property
-    def mean_vector(self) -> Array: ...
-    def mean_times(self, S: Array) -> Array: ...
-    def sandwich(self, X: Array) -> Array: ...
-    def drift(self, m: Array) -> Array: ...
-    def noise(self) -> Array: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,12 +93,16 @@ def dynamics(
     if moments is None:
         return _simulated(problem, method, start, rounds, seeds, seed)
     how = "moments" if isinstance(moments, Moments) else "enumeration"
+    return _followed(problem, blocks(moments, start, rounds), rounds, how)
+
+
+def _followed(problem: Quadratic, path: Iterator[tuple[Array, Array]], rounds: int, how: str) -> Dynamics:
     mean = np.full((rounds + 1, problem.dim), np.inf)
     bias, variance = np.full(rounds + 1, np.inf), np.full(rounds + 1, np.inf)
     covariance = np.zeros((problem.dim, problem.dim))
     with progress("exact dynamics", rounds) as advance:
         k = 0
-        for means, covariances in blocks(moments, start, rounds):
+        for means, covariances in path:
             here = slice(k, k + len(means))
             mean[here], bias[here] = means, problem.gap(means)
             variance[here] = 0.5 * np.einsum("kab,ab->k", covariances, problem.mean_matrix)

@@ -8,17 +8,29 @@ blocks of rounds by one product each. The covariance S stands beside m m': E[x x
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from isthmus.lab.arrays import Array
 
-if TYPE_CHECKING:
-    from isthmus.lab.theory.dynamics import RoundMoments
-
 BLOCK = 64  # rounds at a time
 _MOST_DIM = 40  # A has 1,681 rows then, 23 MB
+
+
+class RoundMoments(Protocol):
+    """First and second moments of one round x+ = keep x + H x + h."""
+
+    @property
+    def keep(self) -> float: ...
+    @property
+    def mean_matrix(self) -> Array: ...
+    @property
+    def mean_vector(self) -> Array: ...
+    def mean_times(self, S: Array) -> Array: ...
+    def sandwich(self, X: Array) -> Array: ...
+    def drift(self, m: Array) -> Array: ...
+    def noise(self) -> Array: ...
 
 
 def pays(dim: int, rounds: int) -> bool:
