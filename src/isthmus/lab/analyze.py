@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from isthmus import frames
 from isthmus.lab.arrays import Array
 from isthmus.lab.methods import IST, Method
 from isthmus.lab.quadratics import Quadratic
@@ -21,6 +22,9 @@ from isthmus.lab.theory.readouts import readouts
 from isthmus.lab.theory.stationary import Stationary, stable_stepsizes, stationary
 from isthmus.lab.theory.stepsizes import contraction_limit
 from isthmus.lab.theory.theorem1 import Theorem1, theorem1
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _NORMAL_95 = 1.96
 _DIVERGED = 1e30
@@ -42,6 +46,10 @@ class Analysis:
     rows: list[dict[str, Any]]
     summary: dict[str, Any]
     status: str
+
+    def to_frame(self) -> DataFrame:
+        """Return the rows, a row a round, as a pandas table."""
+        return frames.of_rows(self.rows)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import special
 
+from isthmus import frames
 from isthmus.errors import check_choice
 from isthmus.lab.accounting import Ledger, ledger
 from isthmus.lab.arrays import Array
@@ -16,6 +17,9 @@ from isthmus.lab.bounds import MEASURES, Bound
 from isthmus.lab.methods import CountedMethod, Draws
 from isthmus.lab.problems import Problem, exact
 from isthmus.lab.simulate import Simulation, Watch, simulate
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _MISS = 3e-5  # one-sided chance of a false alarm in one round: four standard errors of many seeds
 _ROUNDING = 1e-12
@@ -42,6 +46,9 @@ class Budget:
     broadcast: str = "unicast"
 
 
+_COSTS = ("up", "down", "bits", "bits_total", "work", "gradients")
+
+
 @dataclass(frozen=True, eq=False)
 class Measured:
     """What a method did.
@@ -57,6 +64,13 @@ class Measured:
     distance: Array | None
     gradient: Array | None
     ledger: Ledger
+
+    def to_frame(self) -> DataFrame:
+        """Return means over seeds, a row a round, as a pandas table: what was measured, and running totals of costs."""
+        measured = {"gap": self.simulation.gap, "distance": self.distance, "gradient": self.gradient}
+        costs = {name: getattr(self.ledger, name) for name in _COSTS}
+        given = {name: values for name, values in (measured | costs).items() if values is not None}
+        return frames.by_round({name: values.mean(axis=0) for name, values in given.items()})
 
     def of(self, measure: str) -> Array:
         """Return the quantity that a bound of this ``measure`` speaks of, [seeds, K+1]; nan where it is not known.

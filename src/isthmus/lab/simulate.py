@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from isthmus import frames
 from isthmus.errors import check_integer
 from isthmus.lab.arrays import Array, check_array
 from isthmus.lab.methods import Draws, Method
 from isthmus.lab.problems import Problem
 from isthmus.progress import progress
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _DIVERGED = 1e30
 
@@ -49,6 +53,11 @@ class Simulation:
         spread = np.full(self.gap.shape[1], np.inf)
         spread[finite] = self.gap[:, finite].std(axis=0, ddof=1) / np.sqrt(seeds)
         return spread
+
+    def to_frame(self) -> DataFrame:
+        """Return mean, standard error, lowest, median and highest gap over seeds, a row a round, as a pandas table."""
+        spread = {"lowest": self.gap.min(axis=0), "median": np.median(self.gap, axis=0), "highest": self.gap.max(axis=0)}
+        return frames.by_round({"mean_gap": self.mean_gap, "standard_error": self.standard_error, **spread})
 
 
 @dataclass(frozen=True)

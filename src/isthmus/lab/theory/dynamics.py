@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from isthmus import frames
 from isthmus.errors import InvalidInput, check_integer
 from isthmus.lab.arrays import Array, check_array
 from isthmus.lab.methods import Method
@@ -18,6 +20,9 @@ from isthmus.lab.theory.moments import Moments
 from isthmus.lab.theory.powers import RoundMoments, pays, powered
 from isthmus.lab.theory.update import affine_update
 from isthmus.progress import progress
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 EXACT, MONTE_CARLO = "exact", "Monte Carlo"
 
@@ -48,6 +53,11 @@ class Dynamics:
     def gap(self) -> Array:
         """E f(x^k) - f* = bias + variance, [K+1]."""
         return self.bias + self.variance
+
+    def to_frame(self) -> DataFrame:
+        """Return gap, bias, variance and gap_error, a row a round, as a pandas table."""
+        columns = {"gap": self.gap, "bias": self.bias, "variance": self.variance, "gap_error": self.gap_error}
+        return frames.by_round(columns)
 
 
 def round_moments(problem: Quadratic, method: Method) -> RoundMoments | None:
