@@ -56,7 +56,8 @@ class Simulation:
 
     def to_frame(self) -> DataFrame:
         """Return mean, standard error, lowest, median and highest gap over seeds, a row a round, as a pandas table."""
-        spread = {"lowest": self.gap.min(axis=0), "median": np.median(self.gap, axis=0), "highest": self.gap.max(axis=0)}
+        gap = self.gap
+        spread = {"lowest": gap.min(axis=0), "median": np.median(gap, axis=0), "highest": gap.max(axis=0)}
         return frames.by_round({"mean_gap": self.mean_gap, "standard_error": self.standard_error, **spread})
 
 
