@@ -191,6 +191,7 @@ def test_what_does_not_fit_is_one_line(
         (["analyze", "--method", "mine_lab:nothing"], "must return a method, got NoneType, which has no `stepsize`"),
         (["analyze", "--method", "mine_lab:descent", "--scale", "1"], "`scale` has no effect with `method`"),
         (["compare", "--methods", "mine_lab:costless", "--processes", "1"], "got Costless, which has no `cost`"),
+        (["compare", "--format", "jpg"], "`format` must be one of png, pdf, svg"),
         (["compare", "--sketch", "mine_lab:sketch", "--scale", "unbiased"], "`scale` has no effect with a `sketch`"),
     ],
 )

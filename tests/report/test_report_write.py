@@ -158,6 +158,13 @@ def test_a_folder_that_holds_runs_stands_for_them(runs: Any, tmp_path: Path) -> 
     assert page.text.count("isthmus analyze --figure bias") == 2
 
 
+def test_the_figures_of_a_report_in_another_format(runs: Any, tmp_path: Path) -> None:
+    write_report([runs.figure("f")], tmp_path / "out", "svg")
+    assert [path.suffix for path in (tmp_path / "out" / "figures").iterdir()] == [".svg"]
+    with pytest.raises(InvalidInput, match="`format` must be one of png, pdf, svg, got 'jpg'"):
+        write_report([runs.root / "f"], tmp_path / "out", "jpg")
+
+
 def test_png_figures_of_one_run(runs: Any, tmp_path: Path) -> None:
     drawn = draw(read_run(runs.figure("f")), tmp_path / "gallery")
     assert drawn == [tmp_path / "gallery" / "bias.png"]

@@ -59,6 +59,7 @@ _TEXT = {
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
     "svg.hashsalt": "isthmus",
+    "legend.columnspacing": 3.0,  # room for the wider letters of a viewer that lacks the font
     "axes.linewidth": 0.5,
     "xtick.major.width": 0.5,
     "ytick.major.width": 0.5,
