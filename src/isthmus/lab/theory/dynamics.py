@@ -46,7 +46,8 @@ class Dynamics:
         bias: [K+1], |E x^k - x*|^2_Lbar / 2.
         variance: [K+1], tr(Lbar Cov x^k) / 2.
         method: "exact" or "Monte Carlo".
-        how: "moments" (closed form), "enumeration" (all outcomes) or "simulation of N seeds".
+        how: "moments" (closed form), "enumeration" (all outcomes) or "simulation of N seeds", which also says where
+            tails are too heavy for a mean over seeds.
         gap_error: [K+1], standard error of ``gap``; 0 where exact.
         covariance: [d, d], Cov x^K; None where simulated.
     """
@@ -213,7 +214,10 @@ def _simulated(problem: Quadratic, method: Method, x0: Array, rounds: int, seeds
     bias = np.where(np.isfinite(gap), bias, np.inf)
     finite = np.isfinite(gap)
     variance = np.where(finite, np.maximum(gap - np.where(finite, bias, 0.0), 0.0), np.inf)
-    return Dynamics(run.mean, bias, variance, MONTE_CARLO, f"simulation of {seeds} seeds", run.standard_error, None)
+    how = f"simulation of {seeds} seeds"
+    if run.heavy.any():
+        how += f", heavy tails (index {np.nanmin(run.tail_index):.2g}): its errors cover nothing"
+    return Dynamics(run.mean, bias, variance, MONTE_CARLO, how, run.standard_error, None)
 
 
 def known_moments(problem: Quadratic, method: Method) -> RoundMoments:

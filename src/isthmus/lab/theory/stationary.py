@@ -16,8 +16,9 @@ from isthmus.lab.definite import is_definite
 from isthmus.lab.methods import IST, GradientDescent, Method
 from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.sketches import Identity
-from isthmus.lab.theory.dynamics import RoundMoments, covariance_step, known_moments
-from isthmus.lab.theory.fixed_points import fixed_point
+from isthmus.lab.theory.dynamics import EXACT, RoundMoments, covariance_step, known_moments
+from isthmus.lab.theory.estimates import estimated_moments
+from isthmus.lab.theory.fixed_points import fixed_point_of
 from isthmus.lab.theory.moments import Moments
 from isthmus.lab.theory.spectrum import Radius, positive_radius
 from isthmus.lab.theory.update import sketched_matrix_update
@@ -39,6 +40,7 @@ class Stationary:
         covariance: [d, d], nan without one.
         bias: |mean - x*|^2_Lbar / 2.
         variance: tr(Lbar covariance) / 2.
+        how: "exact", or "Monte Carlo, N draws" for a sketch known by its samples only.
     """
 
     exists: bool
@@ -48,6 +50,7 @@ class Stationary:
     covariance: Array
     bias: float
     variance: float
+    how: str = EXACT
 
     @property
     def gap(self) -> float:
@@ -70,19 +73,19 @@ def stationary(problem: Quadratic, method: Method) -> Stationary:
     >>> settled.mean.round(12), abs(settled.gap) < 1e-12
     (array([1.]), True)
     """
-    moments = known_moments(problem, method)
+    moments, how = estimated_moments(problem, method)
     radius = spectral_radius(moments, problem.dim)
     if not _is_stable(problem, method, moments, radius):
         flat = ": Lbar is singular, the limit depends on the start" if problem.singular else ""
-        return _none(problem, f"no stationary law: mean-square radius {radius:.6g} is not below 1{flat}", radius)
-    mean = fixed_point(problem, method)
+        return _none(problem, f"no stationary law: mean-square radius {radius:.6g} is not below 1{flat}", radius, how)
+    mean = fixed_point_of(moments)
     step = moments.mean_matrix @ mean + moments.mean_vector
     drift = moments.drift(mean)
     source = moments.sandwich(np.outer(mean, mean)) + drift + drift.T + moments.noise() - np.outer(step, step)
     covariance = _solve_covariance(moments, source)
     variance = max(0.5 * float(np.vdot(problem.mean_matrix, covariance)), 0.0)
     why = f"stationary: mean-square radius {radius:.6g}"
-    return Stationary(True, why, radius, mean, covariance, float(problem.gap(mean)), variance)
+    return Stationary(True, why, radius, mean, covariance, float(problem.gap(mean)), variance, how)
 
 
 def _is_stable(problem: Quadratic, method: Method, moments: RoundMoments, radius: Radius) -> bool:
@@ -254,6 +257,6 @@ def _on_symmetric(forward: Callable[[Array], Array], dim: int) -> Array:
     return np.stack(columns, axis=1)
 
 
-def _none(problem: Quadratic, why: str, radius: float) -> Stationary:
+def _none(problem: Quadratic, why: str, radius: float, how: str) -> Stationary:
     d = problem.dim
-    return Stationary(False, why, radius, np.full(d, np.nan), np.full((d, d), np.nan), np.nan, np.nan)
+    return Stationary(False, why, radius, np.full(d, np.nan), np.full((d, d), np.nan), np.nan, np.nan, how)
