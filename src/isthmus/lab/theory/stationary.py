@@ -45,7 +45,7 @@ class Stationary:
 
     exists: bool
     why: str
-    radius: float
+    radius: Radius
     mean: Array
     covariance: Array
     bias: float
@@ -257,6 +257,6 @@ def _on_symmetric(forward: Callable[[Array], Array], dim: int) -> Array:
     return np.stack(columns, axis=1)
 
 
-def _none(problem: Quadratic, why: str, radius: float, how: str) -> Stationary:
+def _none(problem: Quadratic, why: str, radius: Radius, how: str) -> Stationary:
     d = problem.dim
     return Stationary(False, why, radius, np.full(d, np.nan), np.full((d, d), np.nan), np.nan, np.nan, how)
