@@ -15,7 +15,6 @@ from isthmus.lab.compressors import (
     Dithering,
     IdentityCompressor,
     Natural,
-    Participation,
     PermK,
     RandK,
     Scaled,
@@ -88,9 +87,7 @@ def test_messages_are_as_long_as_counted_and_decode_to_what_was_compressed(name,
         drawn = compressor.drawn_message(generator(key, "test/code"), 1, len(x), value_bits)
         bits, written = bits + float(np.sum(drawn.bits)) * len(x), written + sum(len(one) for one in raw)
         back = compressor.decode(data, generator(key, "test/code"), value_bits)
-        exact = value_bits == 64 and not isinstance(compressor, Participation)
-        tolerance = 0.0 if exact else 4e-16 if value_bits == 64 else 2e-7
-        np.testing.assert_allclose(back, out, rtol=tolerance, atol=0)
+        np.testing.assert_allclose(back, out, rtol=0.0 if value_bits == 64 else 2e-7, atol=0)
     assert bits == pytest.approx(written, rel=1e-12)
 
 
@@ -129,6 +126,18 @@ def test_dithering_variance_is_the_exact_one():
     p = 3 * np.abs(x[0]) / norm % 1
     squares = ((compress_many(compressor, x)[:, 0] - x[0]) ** 2).sum(axis=1)
     assert abs(squares.mean() - (norm / 3) ** 2 * (p * (1 - p)).sum()) <= SIGMAS * squares.std() / math.sqrt(SEEDS)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e-160, 1e160, 1e200, 1e300])
+def test_dithering_and_natural_go_with_the_scale_of_the_vector(scale):
+    x = vectors(Dithering(12, 4))
+    power = 2.0 ** round(math.log2(scale))
+    for compressor in (Dithering(12, 4), Dithering(12, 1), Natural(12), Composition(RandK(12, 4), Dithering(4, 3))):
+        plain, large = (compress_many(compressor, one, 3) for one in (x, x * power))
+        assert np.array_equal(large, plain * power)
+    data = Dithering(12, 4).encode(x * power, generator(1, "test/draws"))
+    assert np.array_equal(Dithering(12, 4).decode(data, generator(1, "test/draws")),
+                          Dithering(12, 4).compress((x * power)[None], generator(1, "test/draws"))[0])
 
 
 def test_natural_gives_the_two_neighbouring_powers_of_two():
@@ -199,6 +208,7 @@ def test_rand_k_counts_the_smaller_index_code(dim, data):
         (lambda: RandK(5, 2).encode(np.ones((1, 5)), generator(0, "t"), 16), "`value_bits` must be one of 32, 64"),
         (lambda: RandK(5, 2).compress(np.ones((1, 1, 4)), generator(0, "t")), "must be for 4 coordinates"),
         (lambda: Natural(1).encode(np.full((1, 1), 1e-300), generator(0, "t"), 32), "out of range"),
+        (lambda: Dithering(1, 2).encode(np.full((1, 1), 1e200), generator(0, "t"), 32), "of 32 bits, got 1e+200"),
         (lambda: IdentityCompressor(2).decode([b"123"], generator(0, "t")), "`data` must hold 128 bits, got 24"),
     ],
 )

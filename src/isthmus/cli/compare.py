@@ -13,6 +13,7 @@ from rich.table import Table
 
 from isthmus.errors import check_choice
 from isthmus.lab.compare import Comparison, cells_of, figure_config, figure_rows, run_cells, sweep_rows
+from isthmus.lab.simulate import HEAVY
 from isthmus.records import RunWriter, fresh_folder, read_run
 from isthmus.report import FORMATS, draw
 
@@ -85,13 +86,21 @@ def _show(settings: Comparison, results: list[dict[str, Any]], options: Options,
     for one in results:
         if one["above_limit"]:
             console.print(f"{one['title']}: step {one['stepsize']:.3g} is above the theory's limit {one['limit']:.3g}")
+    for one in results:
+        if one["tail_index"] is not None and one["tail_index"] <= HEAVY:
+            exact = " The dashed line is exact." if any(b["kind"] == "tight" for b in one["bounds"]) else ""
+            console.print(
+                f"{one['title']}: tails of index {one['tail_index']:.2g}, too heavy for a mean over seeds.{exact}"
+            )
     console.print(f"{settings.value_bits} bits a number; in totals a message to all workers is {settings.broadcast}")
 
 
 def _cost_row(one: dict[str, Any]) -> list[str]:
     spent = [_number(one[name]) for name in ("up", "down", "memory", "work")]
     ends = f"{one['level']:.2g}" if one["status"] == "reached" else f"{one['status']} at {one['level']:.2g}"
-    if one["stall_level"] is not None:
+    if one["end"] is not None:
+        ends += f" (exact end {one['end']:.2g})"
+    elif one["stall_level"] is not None:
         ends += f" (exact mean {one['stall_level']:.2g})"
     rounds = "-" if one["rounds"] is None else str(one["rounds"])
     return [one["name"], rounds, *spent, ends]

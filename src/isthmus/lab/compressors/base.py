@@ -49,9 +49,13 @@ class Compressor(ABC):
     def message(self, value_bits: int = 64) -> Message:
         """Return the expected bits of one worker's message."""
 
-    def drawn_message(self, random: np.random.Generator, seeds: int, workers: int, value_bits: int = 64) -> Message:
-        """Return the bits that :meth:`compress` with this generator leads to, per seed, averaged over the workers."""
+    def drawn_messages(self, random: np.random.Generator, seeds: int, workers: int, value_bits: int = 64) -> Message:
+        """Return the bits that :meth:`compress` with this generator leads to, a number or [seeds, n]."""
         return self.message(value_bits)
+
+    def drawn_message(self, random: np.random.Generator, seeds: int, workers: int, value_bits: int = 64) -> Message:
+        """Return the same per seed, averaged over the workers."""
+        return self.drawn_messages(random, seeds, workers, value_bits).mean_over_workers()
 
     @abstractmethod
     def write(self, x: Array, random: np.random.Generator, value_bits: int) -> list[Bits]:

@@ -118,9 +118,9 @@ class Scaled(Compressor):
         """The unbiased map's."""
         return self.compressor.message(value_bits)
 
-    def drawn_message(self, random: np.random.Generator, seeds: int, workers: int, value_bits: int = 64) -> Message:
+    def drawn_messages(self, random: np.random.Generator, seeds: int, workers: int, value_bits: int = 64) -> Message:
         """The unbiased map's."""
-        return self.compressor.drawn_message(random, seeds, workers, value_bits)
+        return self.compressor.drawn_messages(random, seeds, workers, value_bits)
 
     def write(self, x: Array, random: np.random.Generator, value_bits: int) -> list[Bits]:
         """The unbiased map's message."""

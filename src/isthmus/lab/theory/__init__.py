@@ -17,8 +17,10 @@ from isthmus.lab.theory.coordinates import CoordinateCourse, coordinate_dynamics
 from isthmus.lab.theory.dynamics import Dynamics, dynamics, mean_trajectory, quadratic_forms
 from isthmus.lab.theory.fixed_points import fixed_point, relative_gap
 from isthmus.lab.theory.readouts import Readouts, first_order_fixed_point, readouts, sketched_objective
+from isthmus.lab.theory.spectrum import Radius, operator_radius, positive_radius
 from isthmus.lab.theory.stationary import StableSteps, Stationary, spectral_radius, stable_stepsizes, stationary
 from isthmus.lab.theory.stepsizes import contraction_limit, local_limit
+from isthmus.lab.theory.tails import Tails, tails
 from isthmus.lab.theory.theorem1 import Theorem1, expected_matrix, theorem1
 
 __all__ = [
@@ -27,9 +29,11 @@ __all__ = [
     "CoordinateCourse",
     "Dynamics",
     "ExactBound",
+    "Radius",
     "Readouts",
     "StableSteps",
     "Stationary",
+    "Tails",
     "Theorem1",
     "contraction_limit",
     "coordinate_dynamics",
@@ -42,7 +46,9 @@ __all__ = [
     "local_limit",
     "local_map",
     "mean_trajectory",
+    "operator_radius",
     "perm_q_form",
+    "positive_radius",
     "quadratic_forms",
     "readouts",
     "relative_gap",
@@ -52,6 +58,7 @@ __all__ = [
     "spectral_radius",
     "stable_stepsizes",
     "stationary",
+    "tails",
     "theorem1",
     "theorem1_average",
     "theorem1_contraction",

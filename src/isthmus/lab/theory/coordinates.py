@@ -108,7 +108,7 @@ def _course(lbar: Array, bbar: Array, factor: Array, offset: Array, x0: Array, r
     for k in range(rounds + 1):
         bias[k], variance[k] = 0.5 * np.vdot(lbar, (m - x_star) ** 2), 0.5 * np.vdot(lbar, v)
         if k < rounds:
-            v = square * v + (var_factor * m + 2 * cross) * m + var_offset
+            v = np.maximum(square * v + (var_factor * m + 2 * cross) * m + var_offset, 0.0)
             m = mean_factor * m + mean_offset
     limit = np.divide(mean_offset, 1.0 - mean_factor, out=np.full_like(m, np.nan), where=mean_factor != 1.0)
     return CoordinateCourse(bias, variance, m, v, limit)

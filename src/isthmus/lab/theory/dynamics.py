@@ -36,7 +36,8 @@ class Dynamics:
         bias: [K+1], |E x^k - x*|^2_Lbar / 2.
         variance: [K+1], tr(Lbar Cov x^k) / 2.
         method: "exact" or "Monte Carlo".
-        how: "moments" (closed form), "enumeration" (all outcomes) or "simulation of N seeds".
+        how: "moments" (closed form), "enumeration" (all outcomes) or "simulation of N seeds", which also says where
+            tails are too heavy for a mean over seeds.
         gap_error: [K+1], standard error of ``gap``; 0 where exact.
         covariance: [d, d], Cov x^K; None where simulated.
     """
@@ -115,7 +116,8 @@ def _followed(problem: Quadratic, path: Iterator[tuple[Array, Array]], rounds: i
         for means, covariances in path:
             here = slice(k, k + len(means))
             mean[here], bias[here] = means, problem.gap(means)
-            variance[here] = 0.5 * np.einsum("kab,ab->k", covariances, problem.mean_matrix)
+            spread = 0.5 * np.einsum("kab,ab->k", covariances, problem.mean_matrix)
+            variance[here] = np.maximum(spread, 0.0)  # rounding
             covariance = covariances[-1]
             k += len(means)
             advance(len(means) - (here.start == 0))
@@ -201,8 +203,11 @@ def course(
         yield m, S
 
 
-def covariance_step(moments: RoundMoments, S: Array, m: Array | None = None) -> Array:
-    """Return keep^2 S + keep (E[H] S + S E[H]) + E[H (S + m m') H]: the part of a round that is linear in S + m m'."""
+def covariance_step(moments: RoundMoments, S: Array, m: Array | None = None, less: float = 0.0) -> Array:
+    """Return keep^2 S + keep (E[H] S + S E[H]) + E[H (S + m m') H]: the part of a round that is linear in S + m m'.
+
+    With ``less`` = 1 what it adds to S, which small steps make far smaller than S.
+    """
     if m is None:
         second = S
     else:
@@ -214,7 +219,9 @@ def covariance_step(moments: RoundMoments, S: Array, m: Array | None = None) -> 
         moved *= moments.keep
         result += moved
         result += moved.T
-        result += S if moments.keep == 1 else moments.keep**2 * S
+    share = moments.keep**2 - less
+    if share:
+        result += S if share == 1 else share * S
     return result
 
 
@@ -232,8 +239,12 @@ def _simulated(problem: Quadratic, method: Method, x0: Array, rounds: int, seeds
         bias = problem.gap(run.mean)
     gap = run.mean_gap
     bias = np.where(np.isfinite(gap), bias, np.inf)
-    variance = np.where(np.isfinite(gap), gap - np.where(np.isfinite(gap), bias, 0.0), np.inf)
-    return Dynamics(run.mean, bias, variance, MONTE_CARLO, f"simulation of {seeds} seeds", run.standard_error, None)
+    finite = np.isfinite(gap)
+    variance = np.where(finite, np.maximum(gap - np.where(finite, bias, 0.0), 0.0), np.inf)
+    how = f"simulation of {seeds} seeds"
+    if run.heavy.any():
+        how += f", heavy tails (index {np.nanmin(run.tail_index):.2g}): its errors cover nothing"
+    return Dynamics(run.mean, bias, variance, MONTE_CARLO, how, run.standard_error, None)
 
 
 def known_moments(problem: Quadratic, method: Method) -> RoundMoments:
