@@ -140,3 +140,27 @@ def test_gradient_descent_and_singular_problems() -> None:
 def test_scaled_sketch_is_stable_below_two() -> None:
     problem = random_quadratic(4, 4)
     assert theory.stable_stepsizes(problem, IST(ScaledPermutation(problem), 1.0)).largest == pytest.approx(2.0)
+
+
+class OnlySamples:
+    """A permutation sketch that nobody knows but by its draws."""
+
+    def __init__(self, workers: int, dim: int) -> None:
+        self.known = Permutation(workers, dim)
+
+    def sample(self, random: np.random.Generator) -> np.ndarray:
+        return self.known.sample(random)
+
+
+@pytest.mark.parametrize("local_steps", [1, 3])
+def test_a_sketch_that_only_samples_has_estimates_that_say_so(local_steps: int) -> None:
+    problem = random_quadratic(2, 4)
+    step = 0.3 * theory.contraction_limit(problem, Permutation(2, 4))
+    exact, sampled = (IST(sketch, step, local_steps) for sketch in (Permutation(2, 4), OnlySamples(2, 4)))
+    true, estimate = theory.stationary(problem, exact), theory.stationary(problem, sampled)
+    assert (true.how, estimate.how) == ("exact", "Monte Carlo, 2000 draws")
+    np.testing.assert_allclose(estimate.mean, theory.fixed_point(problem, sampled))
+    scale = np.abs(true.mean).max()
+    assert np.abs(estimate.mean - true.mean).max() < 0.05 * scale  # five errors of 2000 draws, 1 % each
+    assert not np.array_equal(estimate.mean, true.mean)
+    assert estimate.gap == pytest.approx(true.gap, rel=0.2)

@@ -22,6 +22,7 @@ from isthmus.lab.theory.readouts import Readouts, first_order_fixed_point, reado
 from isthmus.lab.theory.spectrum import Radius, operator_radius, positive_radius
 from isthmus.lab.theory.stationary import StableSteps, Stationary, spectral_radius, stable_stepsizes, stationary
 from isthmus.lab.theory.stepsizes import contraction_limit, local_limit
+from isthmus.lab.theory.tails import Tails, tails
 from isthmus.lab.theory.theorem1 import Theorem1, expected_matrix, theorem1
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "Readouts",
     "StableSteps",
     "Stationary",
+    "Tails",
     "Theorem1",
     "asymptotic_rate",
     "best_stepsize",
@@ -63,6 +65,7 @@ __all__ = [
     "spectral_radius",
     "stable_stepsizes",
     "stationary",
+    "tails",
     "theorem1",
     "theorem1_average",
     "theorem1_contraction",

@@ -6,9 +6,10 @@ import numpy as np
 
 from isthmus.lab.arrays import Array
 from isthmus.lab.definite import is_solvable, solve
-from isthmus.lab.methods import LinearMethod, Method
+from isthmus.lab.methods import GradientDescent, LinearMethod, Method
 from isthmus.lab.quadratics import Quadratic
-from isthmus.lab.theory.dynamics import known_moments, round_moments
+from isthmus.lab.theory.dynamics import RoundMoments
+from isthmus.lab.theory.estimates import estimated_moments
 from isthmus.lab.theory.lifted import known_round
 
 
@@ -17,7 +18,7 @@ def fixed_point(problem: Quadratic, method: Method) -> Array:
 
     For x+ = keep x + H x + h it solves ((1 - keep) I - E[H]) x = E[h]. For IST with the unbiased permutation sketch
     that is [Lbar + t (d Dbar - Lbar)]^{-1} bbar, t = (n-1)/(d-1). The solution of smallest norm where there are many;
-    nan where there is none.
+    nan where there is none. For a sketch known by its samples only a Monte Carlo estimate of 2000 draws.
 
     Raises:
         InvalidInput: the mean of a round is known neither in closed form nor by enumeration.
@@ -30,18 +31,19 @@ def fixed_point(problem: Quadratic, method: Method) -> Array:
     >>> fixed_point(problem, IST(Permutation(2, 2), 0.1))  # n = d: [n Dbar]^{-1} bbar
     array([0.5, 1. ])
     """
-    moments = round_moments(problem, method)
-    if moments is None and isinstance(method, LinearMethod):
+    if isinstance(method, LinearMethod) and not isinstance(method, GradientDescent):
         lifted = known_round(problem, method)
-        return lifted.readout @ lifted.fixed_point
-    moments = known_moments(problem, method)
+        return np.asarray(lifted.readout @ lifted.fixed_point)
+    return fixed_point_of(estimated_moments(problem, method)[0])
+
+
+def fixed_point_of(moments: RoundMoments) -> Array:
+    """Return the same from the moments of a round."""
     with np.errstate(over="ignore", invalid="ignore"):
         matrix = -moments.mean_matrix
-        matrix[np.diag_indices(problem.dim)] += 1.0 - moments.keep
-    if not np.isfinite(matrix).all():  # the local steps diverge
-        return np.full(problem.dim, np.nan)
-    if not is_solvable(matrix, moments.mean_vector):
-        return np.full(problem.dim, np.nan)
+        matrix[np.diag_indices(len(matrix))] += 1.0 - moments.keep
+    if not np.isfinite(matrix).all() or not is_solvable(matrix, moments.mean_vector):  # the local steps diverge, or f~
+        return np.full(len(matrix), np.nan)
     return solve(matrix, moments.mean_vector)
 
 

@@ -14,10 +14,7 @@ from functools import singledispatch
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigs
-from scipy.special import expit
-from scipy.special import logit as logit_of
 
 from isthmus.errors import check_number
 from isthmus.lab.arrays import Array
@@ -150,13 +147,13 @@ def best_stepsize(
     ((name, (low, high)),) = tunable.items()
 
     def within(logit: float) -> float:
-        return low + (high - low) * float(expit(logit))
+        return low + (high - low) / (1.0 + math.exp(-logit))
 
     def least(logit: float, fine: float = accuracy) -> float:
         return search.rate(search.over_steps(replace(method, **{name: within(logit)}), fine))
 
-    share = (getattr(method, name) - low) / (high - low)
-    middle = float(logit_of(min(max(share, _NEAREST), 1.0 - _NEAREST)))
+    share = min(max((getattr(method, name) - low) / (high - low), _NEAREST), 1.0 - _NEAREST)
+    middle = math.log(share / (1.0 - share))
     left, right = _bracket(lambda away: least(middle + away, max(accuracy, _COARSE)), 1.0)
     chosen = within(_refined(least, middle + left, middle + right, accuracy))
     best = search.over_steps(replace(method, **{name: chosen}), accuracy)
@@ -165,6 +162,7 @@ def best_stepsize(
 
 def _refined(function: Callable[[float], float], low: float, high: float, accuracy: float) -> float:
     """A minimum between the ends. Brent's method stops at eight digits of x: the last are those of a distance."""
+    from scipy.optimize import minimize_scalar  # slow to import, for a search that few ask for
 
     def least(middle: float, reach: tuple[float, float], within: float) -> float:
         options = {"xatol": within}
