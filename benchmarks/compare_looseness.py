@@ -1,6 +1,6 @@
 """How loose is each theorem: its step against the largest stable one, its rate against the exact and the best one.
 
-    python benchmarks/compare_looseness.py [--problems 100] [--processes 2] [--out runs/looseness]
+    python benchmarks/compare_looseness.py [--problems 100] [--processes 2] [--kept FILE] [--out runs/looseness]
 
 Quadratics with d in {3, 4}, n in {2, 3}, condition number in {2, 10, 100}, heterogeneity in {0.3, 1}, with and without
 a shared minimiser, other draws each time round. Rand-K keeps one coordinate, EF21 uses it scaled by K/d (linear, so
@@ -10,15 +10,17 @@ tenth and ninetieth percentile over the problems that a theorem applies to:
 - step: the largest stable step over the theorem's;
 - same step: rounds that the theorem's factor asks for over those that the exact one at the same step does;
 - best: rounds by the theorem's factor over those at the best step (and momentum, shift rate or mixing).
+
+With --kept every problem's result is a line of that file, and a run that was interrupted goes on behind it.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import math
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -104,7 +106,7 @@ def looseness(number: int) -> dict[str, dict[str, float]]:
                 continue
             method, factor = said
             stable = theory.stable_stepsizes(problem, method).largest
-            here, best = theory.asymptotic_rate(problem, method), theory.best_stepsize(problem, method, 1e-4).rate
+            here, best = theory.asymptotic_rate(problem, method), theory.best_stepsize(problem, method, 1e-3).rate
             rounds = 1.0 / math.log(factor)
             found[name] = {
                 "step": stable / method.stepsize,
@@ -119,15 +121,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--problems", type=int, default=100)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--kept", type=Path)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    with progress("problems", given.problems) as advance, ProcessPoolExecutor(given.processes) as pool:
-        every = []
-        for one in pool.map(looseness, range(given.problems)):
+    lines = given.kept.read_text().splitlines() if given.kept is not None and given.kept.exists() else []
+    every = [json.loads(line) for line in lines][: given.problems]
+    missing = range(len(every), given.problems)
+    with progress("problems", len(missing)) as advance, ProcessPoolExecutor(given.processes) as pool:
+        for one in pool.map(looseness, missing):
             every.append(one)
+            if given.kept is not None:
+                with given.kept.open("a") as file:
+                    file.write(json.dumps(one) + "\n")
             advance()
     print(table(every))
-    print(f"\n{given.problems} problems, {time.process_time():.0f} s of CPU in this process, the rest in its helpers")
+    print(f"\n{len(every)} problems")
     if given.out is not None:
         write(given.out, every)
 

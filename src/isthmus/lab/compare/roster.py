@@ -10,7 +10,7 @@ import numpy as np
 
 from isthmus.errors import InvalidInput, check_choice
 from isthmus.lab.compare.settings import Comparison
-from isthmus.lab.compressors import Dithering, Natural, PermK, RandK, TopK
+from isthmus.lab.compressors import Dithering, Natural, PermK, RandK, Scaled, TopK
 from isthmus.lab.methods import (
     DCGD,
     DIANA,
@@ -82,6 +82,7 @@ ROSTER: dict[str, Entry] = {
     "marina": Entry("MARINA, Rand-K", lambda p, s: MARINA(RandK(p.dim, _kept(p, s)), _ANY, _kept(p, s) / p.dim)),
     "marina-perm-k": Entry("MARINA, Perm-K", lambda p, s: MARINA(PermK(p.workers, p.dim), _ANY, 1.0 / p.workers)),
     "ef21": Entry("EF21, Top-K", lambda p, s: EF21(TopK(p.dim, _kept(p, s)), _ANY)),
+    "ef21-rand-k": Entry("EF21, scaled Rand-K", lambda p, s: EF21(Scaled(RandK(p.dim, _kept(p, s))), _ANY)),
     "gdci": Entry("GDCI, natural", lambda p, s: GDCI(Natural(p.dim), _ANY)),
     "gdci-distributed": Entry("distributed GDCI, Perm-K", lambda p, s: DistributedGDCI(PermK(p.workers, p.dim), _ANY)),
     "local-gd": Entry("local gradient descent", lambda p, s: LocalGradientDescent(_ANY, max(s.local_steps, 2))),

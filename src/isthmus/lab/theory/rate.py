@@ -126,7 +126,7 @@ def best_stepsize(
     Args:
         problem: the quadratic.
         method: any whose moments close; all its other fields stay.
-        accuracy: relative, of the step and of the other parameter's odds; eigenvalues are found to a thousandth of it.
+        accuracy: relative, of the step and of the other parameter's odds.
         step_only: leave the other parameter as it is.
 
     Raises:
@@ -177,7 +177,7 @@ class RateSearch:
     """Rates of one method for many parameters; each eigenmatrix is a start for the next, which differs little."""
 
     def __init__(self, problem: Quadratic, accuracy: float = 1e-9) -> None:
-        self.tolerance = min(max(1e-3 * accuracy, 1e-12), 1e-7)
+        self.tolerance = min(max(1e-6 * accuracy, 1e-12), 1e-9)  # what counts is the distance of a rate to 1
         steepest = float(problem.spectrum[-1])
         self.problem, self.step = problem, 1.0 / steepest if steepest > 0 else 1.0
         self.reach = 1.0  # where the next step may lie, in powers of two: twice as far as the last one did
