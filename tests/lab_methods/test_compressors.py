@@ -217,3 +217,21 @@ def test_bad_input_is_one_line(make, said):
         make()
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_multipliers_are_the_moments_of_what_a_linear_compressor_multiplies_by(name):
+    compressor = ALL[name]
+    n, d = workers_of(compressor), compressor.dim
+    law = compressor.multipliers(n)
+    linear = not any(word in name for word in ("top-k", "dithering", "natural"))
+    assert (law is not None) == linear
+    if law is None:
+        return
+    seeds = 20_000
+    c = compressor.compress(np.ones((seeds, n, d)), np.random.default_rng(0)).reshape(seeds, n * d)
+    mean, second = c.mean(axis=0), c.T @ c / seeds
+    deviations = np.sqrt(np.maximum((c**2).T @ c**2 / seeds - second**2, 0.0) / seeds)
+    np.testing.assert_allclose(mean, law.mean.ravel(), atol=5 * c.std() / np.sqrt(seeds) + 1e-12)
+    assert (np.abs(second - law.second.reshape(n * d, n * d)) <= 5.5 * deviations + 1e-9).all()
+    assert np.linalg.eigvalsh(law.covariance)[0] >= -1e-9
