@@ -1,6 +1,6 @@
 """Every method at its true optimum: does the comparison of docs/anchored.md rank the methods as it did?
 
-    python benchmarks/compare_optimum.py [--problems diabetes,wine] [--cells runs/cells] [--processes 2]
+    python benchmarks/compare_optimum.py [--problems diabetes wine] [--cells runs/cells] [--processes 2]
 
 Three ways to choose a step: the theorem's; the cheapest of 1, 2, 4, 8, 16 times it, as docs/anchored.md does; and the
 step (and momentum, shift rate) of the best exact asymptotic rate, `compare --step best`. EF21 with Top-K is not linear:
@@ -37,15 +37,14 @@ Results = dict[str, dict[str, dict[str, Any]]]  # way -> method -> result
 def main() -> None:
     """Print a table and the changes of every problem."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--problems", default="", help="names of problems, or their beginnings, with commas between")
+    parser.add_argument("--problems", nargs="*", default=[""], help="names of problems, or their beginnings; all")
     parser.add_argument("--cells", type=Path)
     parser.add_argument("--processes", type=int, default=2)
     given = parser.parse_args()
     folder = Path(tempfile.gettempdir()) / "isthmus-compare"
     folder.mkdir(exist_ok=True)
-    wanted = tuple(given.problems.split(","))
     for name, settings in every_problem(folder).items():
-        if not name.startswith(wanted):
+        if not name.startswith(tuple(given.problems)):
             continue
         started = time.process_time()
         results = by_way(settings, given.cells, given.processes)

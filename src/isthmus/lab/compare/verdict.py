@@ -10,13 +10,14 @@ import numpy as np
 
 from isthmus.errors import InvalidInput
 from isthmus.lab.arrays import Array
-from isthmus.lab.methods import AnchoredIST
+from isthmus.lab.methods import AnchoredIST, LinearMethod
 from isthmus.lab.problems import Minibatch, exact
 from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.rates import Setting, asymptotic_factor, bounds
 from isthmus.lab.theory import stationary
 
-_EXACT_UP_TO = 100  # coordinates for which the spectrum of second moments is a matter of seconds
+_EXACT_UP_TO = 100  # coordinates for which the spectrum of second moments is a matter of seconds ...
+_STATE_UP_TO = 150  # ... and numbers of a state, where a method keeps more than its iterate
 _FAR = 1e9
 _FALLING = 0.8
 
@@ -54,6 +55,8 @@ def exact_end(setting: Setting, method: Any) -> float | None:
     """Return the relative gap E f - f* at which a method ends, inf where it diverges, None where it is not known."""
     problem = exact(setting.problem)
     if not isinstance(problem, Quadratic) or isinstance(setting.problem, Minibatch) or problem.dim > _EXACT_UP_TO:
+        return None
+    if isinstance(method, LinearMethod) and method.state_size(problem) > max(_STATE_UP_TO, problem.dim):
         return None
     try:
         if isinstance(method, AnchoredIST):  # x* is its fixed point, whatever is drawn

@@ -54,6 +54,10 @@ class LinearMethod(ABC):
     def receive(self, problem: Problem, state: Any, sent: Array, kept: Any, heads: Array) -> Any:
         """Return the state after the round, of the compressed vectors and the coins [seeds]."""
 
+    def state_size(self, problem: Problem) -> int:
+        """Return how many numbers make up a state, N."""
+        return int(self.flatten(self.init(problem, np.zeros((1, problem.dim)))).shape[1])
+
     def flatten(self, state: Any) -> Array:
         """Return the numbers that make up a state, [seeds, N]."""
         return np.asarray(state.x)

@@ -184,15 +184,15 @@ def lifted_round(problem: Quadratic, method: Method) -> LiftedRound | None:
     if not isinstance(method, LinearMethod) or not isinstance(problem, Quadratic):
         return None
     problem, method = _in_units(problem, method)
-    flat = method.flatten(method.init(problem, np.zeros((1, problem.dim))))
-    if flat.shape[1] > MOST_NUMBERS or problem.workers * problem.dim > MOST_NUMBERS:
+    size = method.state_size(problem)
+    if max(size, problem.workers * problem.dim) > MOST_NUMBERS:
         return None
     law = method.multipliers(problem)
     if law is None:
         return None
     # the linear parts from b = 0, where no difference of large numbers is taken
     plain = Quadratic._trusted(problem.L, np.broadcast_to(0.0, problem.b.shape))
-    size, (m, d) = flat.shape[1], law.mean.shape
+    m, d = law.mean.shape
     draws, none = Draws(0, 0, size), np.zeros((1, size))
     basis, origin = method.restore(plain, np.eye(size)), method.restore(problem, none)
     sent, kept = method.send(plain, basis, draws)
