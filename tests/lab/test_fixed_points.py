@@ -227,3 +227,13 @@ def test_the_relative_gap_is_a_share_of_the_initial_one() -> None:
     problem = Quadratic([[[2.0]]], [[0.0]])
     assert theory.relative_gap(problem, np.array([1.0]), np.array([3.0])) == 1 / 9
     assert np.isnan(theory.relative_gap(problem, np.array([1.0]), np.array([0.0])))
+
+
+def test_theorem_1_says_no_just_above_its_step() -> None:
+    problem = random_quadratic(2, 4, seed=1, biased=False)
+    found = theory.theorem1(problem, Identity(2, 4))  # gradient descent: theta = L
+    assert found.stepsize == pytest.approx(1 / problem.spectrum[-1])
+    assert found.verdict(found.stepsize).holds
+    above = found.verdict(1.001 * found.stepsize)
+    assert above.holds is False
+    assert "is above 1/theta" in above.why

@@ -191,6 +191,14 @@ def test_rand_k_draws_without_replacement():
     assert (np.count_nonzero(out, axis=2) == 4).all()
 
 
+@pytest.mark.parametrize("size", [1, 3, 100, 399])
+def test_rand_k_of_many_sends_what_it_keeps(size):
+    compressor, x = RandK(400, size, shared_seed=False), generator(0, "test/many").standard_normal((2, 400))
+    kept = compressor.compress(x[None], generator(1, "test/draws"))[0]
+    data = compressor.encode(x, generator(1, "test/draws"))
+    assert np.array_equal(compressor.decode(data, generator(1, "test/draws")), kept)
+
+
 @settings(max_examples=30)
 @given(st.integers(1, 40), st.data())
 def test_rand_k_counts_the_smaller_index_code(dim, data):
