@@ -11,10 +11,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from isthmus.errors import check_choice
 from isthmus.lab.compare import Comparison, cells_of, figure_config, figure_rows, run_cells, sweep_rows
 from isthmus.lab.simulate import HEAVY
 from isthmus.records import RunWriter, fresh_folder, read_run
-from isthmus.report import draw_png
+from isthmus.report import FORMATS, draw
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,14 @@ class Options(Comparison):
     """Folder to write the run and its picture to; by default a new one under runs/."""
     replace: bool = False
     """Replace an earlier run in --out."""
+    format: str = "png"
+    """Of the picture: png; pdf or svg for a paper: as wide as a column or page, letters as letters."""
     json: bool = False
     """Print one JSON object instead of tables."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("format", self.format, FORMATS)
 
 
 def run(options: Options, command: list[str]) -> None:
@@ -44,14 +51,17 @@ def run(options: Options, command: list[str]) -> None:
     cells = cells_of(settings, options.over, options.values)
     results = run_cells(cells, options.cells, options.processes)
     values = [value for value in options.values for _ in settings.methods] if options.over else []
-    out = options.out or fresh_folder(f"compare-{settings.problem}")
-    with RunWriter(out, "figure", figure_config(settings, options.over), command, options.replace) as writer:
+    out = options.out or fresh_folder(f"compare-{Path(settings.problem).stem.replace(':', '-')}")
+    config = figure_config(settings, options.over)
+    if options.over is None:  # a problem from a file or a factory has its own
+        config |= {name: results[0][name] for name in ("workers", "dim")}
+    with RunWriter(out, "figure", config, command, options.replace) as writer:
         for row in sweep_rows(results, values) if options.over else figure_rows(results):
             writer.append(row)
         writer.finish({"results": [_without_curves(one) for one in results]})
-    draw_png(read_run(out), out)
+    draw(read_run(out), out, options.format)
     if options.json:
-        print(json.dumps({"settings": figure_config(settings, options.over), "results": results}))
+        print(json.dumps({"settings": config, "results": results}))
         return
     _show(settings, results, options, values)
     print(f"run and picture written to {out}; a page of it: isthmus report {out}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
+from isthmus import frames
 from isthmus.errors import check_choice
 from isthmus.lab.accounting import Ledger, ledger
 from isthmus.lab.arrays import Array
@@ -17,6 +18,9 @@ from isthmus.lab.bounds import MEASURES, Bound
 from isthmus.lab.methods import CountedMethod, Draws
 from isthmus.lab.problems import Problem, exact
 from isthmus.lab.simulate import Simulation, Watch, simulate
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _MISS = 3e-5  # one-sided chance of a false alarm in one round: four standard errors of many seeds
 _ROUNDING = 1e-12
@@ -43,6 +47,9 @@ class Budget:
     broadcast: str = "unicast"
 
 
+_COSTS = ("up", "down", "bits", "bits_total", "work", "gradients")
+
+
 @dataclass(frozen=True, eq=False)
 class Measured:
     """What a method did.
@@ -58,6 +65,13 @@ class Measured:
     distance: Array | None
     gradient: Array | None
     ledger: Ledger
+
+    def to_frame(self) -> DataFrame:
+        """Return means over seeds, a row a round, as a pandas table: what was measured, and running totals of costs."""
+        measured = {"gap": self.simulation.gap, "distance": self.distance, "gradient": self.gradient}
+        costs = {name: getattr(self.ledger, name) for name in _COSTS}
+        given = {name: values for name, values in (measured | costs).items() if values is not None}
+        return frames.by_round({name: values.mean(axis=0) for name, values in given.items()})
 
     def of(self, measure: str) -> Array:
         """Return the quantity that a bound of this ``measure`` speaks of, [seeds, K+1]; nan where it is not known.
@@ -144,7 +158,7 @@ def judge(bound: Bound, measured: Measured) -> Verdict:
     kept = np.isfinite(said) & (said > 0) & np.isfinite(mean) & np.isfinite(error) & (np.maximum(said, mean) > floor)
     heavy = Simulation(values, np.empty(0), np.empty(0), None).heavy
     judged = ~heavy[kept]
-    slack = error[kept] * (stats.t.isf(_MISS, len(values) - 1) if len(values) > 1 else 0.0)
+    slack = error[kept] * (-special.stdtrit(len(values) - 1, _MISS) if len(values) > 1 else 0.0)
     ratio, cleared, holds = _compare(bound.kind, said[kept], mean[kept], slack, judged)
     failed = [one.why for one in bound.assumptions if one.holds is False]
     said_of = failed or [one.why for one in bound.assumptions]

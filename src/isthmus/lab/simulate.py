@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from isthmus import frames
 from isthmus.errors import check_integer
 from isthmus.lab.arrays import Array, check_array
 from isthmus.lab.methods import Draws, Method
 from isthmus.lab.problems import Problem
 from isthmus.progress import progress
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 HEAVY = 2.0  # the tail index up to which the variance is infinite
 _DIVERGED = 1e30
@@ -79,6 +83,12 @@ class Simulation:
     def heavy(self) -> NDArray[np.bool_]:
         """The rounds at which the mean has no error, [K+1]: tail index at most 2."""
         return np.asarray(self.tail_index <= HEAVY, dtype=np.bool_)
+
+    def to_frame(self) -> DataFrame:
+        """Return mean, standard error, lowest, median and highest gap over seeds, a row a round, as a pandas table."""
+        gap = self.gap
+        spread = {"lowest": gap.min(axis=0), "median": np.median(gap, axis=0), "highest": gap.max(axis=0)}
+        return frames.by_round({"mean_gap": self.mean_gap, "standard_error": self.standard_error, **spread})
 
 
 @dataclass(frozen=True)

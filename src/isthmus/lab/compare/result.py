@@ -9,8 +9,8 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from isthmus.lab.arrays import Array
 from isthmus.lab.bounds import Bound
-from isthmus.lab.compare.roster import ROSTER, build_method
-from isthmus.lab.compare.settings import Comparison, build_problem, build_start
+from isthmus.lab.compare.roster import build_method, title_of
+from isthmus.lab.compare.settings import Comparison, build
 from isthmus.lab.compare.verdict import Verdict, verdict
 from isthmus.lab.measure import Budget, Measured, judge, measure
 from isthmus.lab.methods import IST
@@ -33,8 +33,8 @@ def compare_one(settings: Comparison, name: str) -> dict[str, Any]:
         InvalidInput: an unknown method, or settings that do not fit the data.
     """
     with threadpool_limits(limits=1):
-        problem = build_problem(settings)
-        setting = Setting(problem, build_start(settings, problem), settings.rounds)
+        problem, x0 = build(settings)
+        setting = Setting(problem, x0, settings.rounds)
         tried = [_try(settings, name, setting, factor) for factor in settings.step_factors]
     best = min(tried, key=_worth)
     plain = to_json({**best, "tried": [{key: one[key] for key in ("factor", "status", "bits")} for one in tried]})
@@ -68,7 +68,9 @@ def _try(settings: Comparison, name: str, setting: Setting, factor: float) -> di
     outcome = _outcome(settings, setting, method, measured, relative)
     return {
         "name": name,
-        "title": ROSTER[name].title,
+        "title": title_of(name),
+        "workers": setting.problem.workers,
+        "dim": setting.problem.dim,
         "stepsize": method.stepsize,
         "factor": factor,
         "limit": limit,

@@ -27,10 +27,11 @@ from isthmus.lab.methods import (
     LocalGradientDescent,
     ProxSkip,
 )
+from isthmus.lab.own import is_own, own_counted_method, own_sketch
 from isthmus.lab.problems import Problem, constants, exact
 from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.rates import Setting, best_momentum, best_momentum_of, largest_stepsize
-from isthmus.lab.sketches import Permutation
+from isthmus.lab.sketches import Permutation, Sketch
 
 Builder = Callable[[Problem, Comparison], Any]
 _ANY = 1.0  # a step size to be replaced by the theory's
@@ -55,13 +56,15 @@ def _proxskip(problem: Problem, settings: Comparison) -> ProxSkip:
     return ProxSkip(_ANY, float(np.sqrt(max(c.mu_min, c.mu * 1e-4, 1e-12 * c.L_max) / c.L_max)))
 
 
-def _sketch(problem: Problem, scale: str) -> Permutation:
+def _sketch(problem: Problem, settings: Comparison, scale: str = "unbiased") -> Sketch:
+    if is_own(settings.sketch):
+        return own_sketch(settings.sketch, problem)
     n, d = problem.workers, problem.dim
     return Permutation(n, d, float(np.sqrt(min(n, d))) if scale == "free" else None)
 
 
 def _anchored(problem: Problem, settings: Comparison) -> AnchoredIST:
-    return AnchoredIST(_sketch(problem, settings.scale), _ANY, settings.period, settings.local_steps)
+    return AnchoredIST(_sketch(problem, settings, settings.scale), _ANY, settings.period, settings.local_steps)
 
 
 ROSTER: dict[str, Entry] = {
@@ -81,11 +84,16 @@ ROSTER: dict[str, Entry] = {
     "local-gd": Entry("local gradient descent", lambda p, s: LocalGradientDescent(_ANY, max(s.local_steps, 2))),
     "proxskip": Entry("ProxSkip", _proxskip),
     "block-descent": Entry("block descent", lambda p, s: BlockCoordinateDescent(_kept(p, s), _ANY)),
-    "block-ist": Entry("block-gradient IST", lambda p, s: BlockGradientIST(_sketch(p, "unbiased"), _ANY)),
-    "ist": Entry("IST", lambda p, s: IST(_sketch(p, "unbiased"), _ANY, s.local_steps)),
+    "block-ist": Entry("block-gradient IST", lambda p, s: BlockGradientIST(_sketch(p, s), _ANY)),
+    "ist": Entry("IST", lambda p, s: IST(_sketch(p, s), _ANY, s.local_steps)),
     "anchored": Entry("anchored IST", _anchored),
     "anchored-momentum": Entry("anchored IST, momentum", _anchored),
 }
+
+
+def title_of(name: str) -> str:
+    """Return what a method is called in figures: the user's own by its MODULE:FACTORY."""
+    return ROSTER[name].title if name in ROSTER else name
 
 
 def _levels(problem: Problem) -> int:
@@ -96,8 +104,11 @@ def build_method(name: str, setting: Setting, settings: Comparison, factor: floa
     """Return the method with ``factor`` times the theory's step size, and that theory's limit (nan without a theory).
 
     Raises:
-        InvalidInput: an unknown name.
+        InvalidInput: an unknown name, or a method of the user's own that cannot be built.
     """
+    if is_own(name):  # with ``factor`` times its own step
+        own: Any = own_counted_method(name, setting.problem)
+        return replace(own, stepsize=factor * own.stepsize), largest_stepsize(own, setting)
     entry = ROSTER[check_choice("methods", name, ROSTER)]
     if settings.local_steps > 1 and name.startswith("anchored") and settings.problem == "logistic":
         raise InvalidInput("`local_steps` must be 1 for anchored IST with logistic regression: no step size is known")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,6 +21,9 @@ from isthmus.lab.theory.fixed_points import fixed_point
 from isthmus.lab.theory.moments import Moments
 from isthmus.lab.theory.theorem1 import theorem1
 from isthmus.lab.theory.update import sketched_matrix_update
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +52,10 @@ class ExactBound(Bound):
         said = np.isfinite(self.values) & (self.values > 0) & np.isfinite(self.exact)
         said[0] = False  # most bounds are equalities at the start
         return float((self.exact[said] / self.values[said]).max()) if said.any() else np.nan
+
+    def to_frame(self) -> DataFrame:
+        """Return the bound beside the exact quantity, a row a round, as a pandas table."""
+        return super().to_frame().assign(exact=self.exact)
 
     def holds(self, rounding: float = 1e-9) -> bool:
         """Whether the exact quantity respects the bound's kind at every round, up to ``rounding`` relative."""

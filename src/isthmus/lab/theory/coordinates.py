@@ -7,15 +7,20 @@ recursion with n equally likely outcomes. The course costs O(d) a round after on
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from isthmus import frames
 from isthmus.errors import InvalidInput, check_integer
 from isthmus.lab.arrays import Array, check_array
 from isthmus.lab.methods import IST
 from isthmus.lab.methods.local_steps import local_gains
 from isthmus.lab.sketches import Permutation
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +46,10 @@ class CoordinateCourse:
     def gap(self) -> Array:
         """Bias + variance, [K+1]."""
         return self.bias + self.variance
+
+    def to_frame(self) -> DataFrame:
+        """Return gap, bias and variance, a row a round, as a pandas table."""
+        return frames.by_round({"gap": self.gap, "bias": self.bias, "variance": self.variance})
 
 
 def coordinate_dynamics(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import linalg, optimize
+from scipy import linalg
 from scipy.sparse.linalg import LinearOperator, gmres
 
 from isthmus.errors import InvalidInput
@@ -24,6 +24,8 @@ from isthmus.lab.theory.spectrum import Radius, positive_radius
 from isthmus.lab.theory.update import sketched_matrix_update
 
 _DENSE_UP_TO = 16
+_SOLVED, _POOR = 1e-14, 1e-9  # relative residuals of the covariance: as good as rounding allows; to be told
+_REFINEMENTS = 6
 _GRID = 40
 _ROUNDING = 1e-12
 
@@ -82,9 +84,11 @@ def stationary(problem: Quadratic, method: Method) -> Stationary:
     step = moments.mean_matrix @ mean + moments.mean_vector
     drift = moments.drift(mean)
     source = moments.sandwich(np.outer(mean, mean)) + drift + drift.T + moments.noise() - np.outer(step, step)
-    covariance = _solve_covariance(moments, source)
+    covariance, left = _solve_covariance(moments, source)
     variance = max(0.5 * float(np.vdot(problem.mean_matrix, covariance)), 0.0)
     why = f"stationary: mean-square radius {radius:.6g}"
+    if left > _POOR:
+        why += f"; its equation is solved only to a relative residual of {left:.1g}"
     return Stationary(True, why, radius, mean, covariance, float(problem.gap(mean)), variance, how)
 
 
@@ -191,6 +195,8 @@ def _search(problem: Quadratic, method: IST) -> StableSteps:
 
 
 def _intervals(excess: Callable[[float], float], grid: Array, values: list[float]) -> tuple[tuple[float, float], ...]:
+    from scipy import optimize  # a fifth of the time that importing the lab takes, for a search that few ask for
+
     ends: list[float] = [0.0] if values[0] < 0 else []
     for low, high, before, after in zip(grid[:-1], grid[1:], values[:-1], values[1:], strict=True):
         if (before < 0) != (after < 0):
@@ -212,8 +218,11 @@ def _bisect(excess: Callable[[float], float], low: float, high: float) -> float:
     return 0.5 * (low + high)
 
 
-def _solve_covariance(moments: RoundMoments, source: Array) -> Array:
-    dim = len(source)
+def _solve_covariance(moments: RoundMoments, source: Array) -> tuple[Array, float]:
+    """The solution and its residual relative to ``source``."""
+    unit = float(np.abs(source).max(initial=0.0)) or 1.0  # norms of very small and very large numbers overflow
+    source = 0.5 * (source / unit + source.T / unit)  # a skew part is rounding, and no symmetric answer has it
+    dim, size = len(source), float(np.linalg.norm(source))
     moved, vectors = linalg.eigh(moments.mean_matrix)
     k, sums = moments.keep, moved[:, None] + moved
     denominators = 1.0 - k * k - k * sums - moved[:, None] * moved  # 1 - (k + a)(k + b), with no digit lost at k = 1
@@ -231,19 +240,25 @@ def _solve_covariance(moments: RoundMoments, source: Array) -> Array:
         matrix = _on_symmetric(lambda S: -covariance_step(moments, S, less=1.0), dim)
         S = np.zeros((dim, dim))
         S[np.triu_indices(dim)] = np.linalg.solve(matrix, source[np.triu_indices(dim)])
-        return S + np.triu(S, 1).T
+        S += np.triu(S, 1).T
+        return unit * S, _share(source.ravel() - residual(S), size)
     shape = (dim * dim, dim * dim)
     operator = LinearOperator(shape, matvec=residual, dtype=np.float64)
     preconditioner = LinearOperator(shape, matvec=precondition, dtype=np.float64)
-    flat = np.zeros(dim * dim)
-    for _ in range(3):  # refinement: each solve starts from the last one's residual
-        left = source.ravel() - residual(flat)
-        if np.linalg.norm(left) <= 1e-15 * np.linalg.norm(source):
+    S, left = np.zeros((dim, dim)), np.inf
+    for _ in range(_REFINEMENTS):  # each solve starts from the last one's residual
+        rest = source.ravel() - residual(S)
+        left, before = _share(rest, size), left
+        if left <= _SOLVED or left > 0.5 * before:
             break
-        change, _ = gmres(operator, left, M=preconditioner, rtol=1e-12, atol=0.0, restart=60, maxiter=20)
-        flat = flat + change
-    S = flat.reshape(dim, dim)
-    return np.asarray(0.5 * (S + S.T))
+        # no solve is asked for more than rounding leaves: it would go on for a thousand rounds
+        change, _ = gmres(operator, rest, M=preconditioner, rtol=1e-8, atol=_SOLVED * size, restart=60, maxiter=20)
+        S = S + 0.5 * (change.reshape(dim, dim) + change.reshape(dim, dim).T)
+    return unit * S, _share(source.ravel() - residual(S), size)
+
+
+def _share(rest: Array, size: float) -> float:
+    return float(np.linalg.norm(rest)) / size if size > 0 else 0.0
 
 
 def _on_symmetric(forward: Callable[[Array], Array], dim: int) -> Array:
