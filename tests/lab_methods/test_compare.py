@@ -136,6 +136,21 @@ def test_a_broken_cell_is_named(tmp_path):
         run_cells([cell], tmp_path)
 
 
+def test_the_best_step_is_the_exact_one_and_those_without_say_so(capsys, tmp_path):
+    settings = replace(SMALL, methods=("gd", "diana", "anchored", "ef21"), step="best", rounds=900)
+    gd, diana, anchored, ef21 = run_cells(cells_of(settings))
+    problem = build_problem(settings)
+    mu, L = problem.spectrum[[0, -1]]
+    assert gd["stepsize"] == pytest.approx(2 / (L + mu), rel=1e-3)
+    assert [one["step_from"] for one in (gd, diana, anchored, ef21)] == ["best", "best", "best", "theory"]
+    assert diana["stepsize"] > 2 * diana["limit"]  # far beyond its theorem's
+    (plain,) = run_cells(cells_of(replace(settings, methods=("diana",), step="theory")))
+    assert diana["rounds"] < plain["rounds"]
+    flags = ["--dim", "6", "--workers", "2", "--rows", "12", "--rounds", "50", "--seeds", "2", "--processes", "1"]
+    main(["compare", *flags, "--methods", "gd", "ef21", "--step", "best", "--out", str(tmp_path / "run")])
+    assert "at the theory's step, having no exact best one: EF21, Top-K" in " ".join(capsys.readouterr().out.split())
+
+
 def test_data_is_split_by_target_as_much_as_asked_for():
     spread = []
     for heterogeneity in (0.0, 0.5, 1.0):
@@ -202,6 +217,7 @@ def test_ctrl_c_ends_the_command_at_once_and_keeps_what_is_done(tmp_path):
     ("flags", "said"),
     [
         (["--methods", "dianna"], "did you mean 'diana'?"),
+        (["--step", "bset"], "`step` must be one of theory, best, got 'bset'; did you mean 'best'?"),
         (["--target", "0"], "`target` must be greater than 0.0, got 0.0"),
         (["--keep", "1.5"], "`keep` must be at most 1.0, got 1.5"),
         (["--problem", "logistic", "--data", "breast-cancer"], "`ridge` must be greater than 0.0, got 0.0"),

@@ -83,6 +83,9 @@ def _show(settings: Comparison, results: list[dict[str, Any]], options: Options,
     console.print(table)
     if options.over is None:
         console.print(_theory_table(results))
+    without = [one["title"] for one in results if settings.step != one["step_from"]]
+    if without:
+        console.print(f"at the theory's step, having no exact best one: {', '.join(dict.fromkeys(without))}")
     for one in results:
         if one["above_limit"]:
             console.print(f"{one['title']}: step {one['stepsize']:.3g} is above the theory's limit {one['limit']:.3g}")

@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from isthmus.lab.arrays import Array
 from isthmus.lab.bounds import Bound
-from isthmus.lab.compare.roster import build_method, title_of
+from isthmus.lab.compare.roster import at_best, build_method, title_of
 from isthmus.lab.compare.settings import Comparison, build
 from isthmus.lab.compare.verdict import Verdict, verdict
 from isthmus.lab.measure import Budget, Measured, judge, measure
@@ -51,6 +51,8 @@ def _worth(one: dict[str, Any]) -> tuple[int, float]:
 
 def _try(settings: Comparison, name: str, setting: Setting, factor: float) -> dict[str, Any]:
     method, limit = build_method(name, setting, settings, factor)
+    best = at_best(name, method, setting, factor) if settings.step == "best" else None
+    method = method if best is None else best
     found = bounds(method, setting)
     initial = setting.gap
     run = Budget(
@@ -73,6 +75,7 @@ def _try(settings: Comparison, name: str, setting: Setting, factor: float) -> di
         "dim": setting.problem.dim,
         "stepsize": method.stepsize,
         "factor": factor,
+        "step_from": "theory" if best is None else "best",
         "limit": limit,
         "above_limit": bool(np.isfinite(limit) and method.stepsize > limit * (1 + 1e-9)),
         "status": outcome.status,

@@ -15,6 +15,7 @@ from isthmus.lab.problems import LeastSquares, Logistic, Minibatch, Problem, Sam
 
 PROBLEMS = ("gaussian", "random", "data", "logistic")
 DEFAULT_METHODS = ("gd", "dcgd", "diana", "marina-perm-k", "ef21", "proxskip", "ist", "anchored")
+STEPS = ("theory", "best")
 AXES = ("rounds", "bits", "bits_total", "up", "down", "up_total", "down_total", "work", "gradients")
 
 
@@ -59,8 +60,12 @@ class Comparison:
     """Simulated seeds."""
     seed: int = 0
     """Of the problem and the simulation."""
+    step: str = "theory"
+    """theory: the step that the method's theorem admits; best: the step, and momentum or shift rate, of the best exact
+    asymptotic rate, for quadratics and methods that are linear given their draws (theory's for the others, which the
+    table names; minutes for DIANA and ProxSkip at d (n + 1) of several hundred)."""
     step_factors: tuple[float, ...] = (1.0,)
-    """Multiples of the theory's step size to try; of several the one that is cheapest to the target is shown."""
+    """Multiples of that step size to try; of several the one that is cheapest to the target is shown."""
     keep: float | None = None
     """Share of the coordinates that Rand-K, Top-K and block descent keep; 1/n by default, as Perm-K does."""
     period: int = 5
@@ -86,6 +91,7 @@ class Comparison:
         if is_own(self.sketch) and self.scale != "free":
             raise InvalidInput("`scale` has no effect with a `sketch` of your own")
         check_choice("scale", self.scale, ("free", "unbiased"))
+        check_choice("step", self.step, STEPS)
         check_choice("broadcast", self.broadcast, BROADCASTS)
         check_choice("x_axis", self.x_axis, AXES)
         check_choice("value_bits", str(self.value_bits), ("32", "64"))

@@ -10,6 +10,7 @@ from isthmus.errors import InvalidInput
 from isthmus.lab.accounting import Message
 from isthmus.lab.arrays import Array
 from isthmus.lab.compressors.coding import Bits, Reader, check_value_bits, pack
+from isthmus.lab.multipliers import Multipliers
 
 
 class Compressor(ABC):
@@ -40,6 +41,10 @@ class Compressor(ABC):
             InvalidInput: a biased map.
         """
         return require_unbiased(self) / workers, 0.0
+
+    def multipliers(self, workers: int) -> Multipliers | None:
+        """Return the law of c where C_i(x) = c_i * x entrywise; None where the map is not linear given its draws."""
+        return None
 
     @abstractmethod
     def compress(self, x: Array, random: np.random.Generator) -> Array:

@@ -12,6 +12,7 @@ from isthmus.lab.arrays import Array
 from isthmus.lab.compressors.base import Compressor, branch, require_unbiased
 from isthmus.lab.compressors.coding import Bits, Reader
 from isthmus.lab.compressors.identity import IdentityCompressor
+from isthmus.lab.multipliers import Multipliers
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class Participation(Compressor):
         """Compress, and drop the messages of those who do not take part."""
         inner, here = branch(random), self._here(random, len(x), x.shape[1])
         return self.compressor.compress(x / self.probability, inner) * here[:, :, None]
+
+    def multipliers(self, workers: int) -> Multipliers | None:
+        """Those of the compressor, over p or 0."""
+        inner = self.compressor.multipliers(workers)
+        return None if inner is None else inner.sent_by_chance(self.probability)
 
     def message(self, value_bits: int = 64) -> Message:
         """The flag, and with probability p the message."""

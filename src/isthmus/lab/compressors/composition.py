@@ -12,6 +12,7 @@ from isthmus.lab.arrays import Array
 from isthmus.lab.compressors.base import Compressor, branch, require_unbiased, require_vectors
 from isthmus.lab.compressors.coding import Bits, Reader
 from isthmus.lab.compressors.sparsifiers import RandK
+from isthmus.lab.multipliers import Multipliers
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,11 @@ class Scaled(Compressor):
     def compress(self, x: Array, random: np.random.Generator) -> Array:
         """Compress, then shrink."""
         return self.alpha * self.compressor.compress(x, random)
+
+    def multipliers(self, workers: int) -> Multipliers | None:
+        """Those of the unbiased map, shrunk."""
+        inner = self.compressor.multipliers(workers)
+        return None if inner is None else inner.scaled(self.alpha)
 
     def message(self, value_bits: int = 64) -> Message:
         """The unbiased map's."""

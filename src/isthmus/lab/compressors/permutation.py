@@ -11,6 +11,7 @@ from isthmus.lab.accounting import Count, Message, index_bits
 from isthmus.lab.arrays import Array
 from isthmus.lab.compressors.base import Compressor, require_vectors
 from isthmus.lab.compressors.coding import Bits, Reader, float_bits, integer_bits
+from isthmus.lab.multipliers import Multipliers
 from isthmus.lab.sketches import Permutation
 
 
@@ -74,6 +75,11 @@ class PermK(Compressor):
         held = np.take_along_axis(x, np.minimum(blocks.members, self.dim - 1), axis=2)
         np.put_along_axis(result, blocks.members, blocks.values * held, axis=2)
         return result[:, :, : self.dim]
+
+    def multipliers(self, workers: int) -> Multipliers | None:
+        """Those of the sketch."""
+        self._check_workers(workers)
+        return self.sketch.multipliers()
 
     def message(self, value_bits: int = 64) -> Message:
         """max(d/n, 1) numbers on average over the workers, and their indices unless the seed is shared."""

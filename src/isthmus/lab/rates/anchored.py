@@ -20,7 +20,8 @@ from isthmus.lab.rates.base import Setting, bounds, largest_stepsize
 from isthmus.lab.rates.gradients import best_momentum_of
 from isthmus.lab.sketches import Permutation, Sketch
 from isthmus.lab.theory.moments import Moments
-from isthmus.lab.theory.spectrum import Radius, positive_radius
+from isthmus.lab.theory.rate import SecondMomentMap, second_moment_map
+from isthmus.lab.theory.spectrum import Radius
 from isthmus.lab.theory.stepsizes import contraction_limit
 from isthmus.lab.theory.update import sketched_matrix_update
 
@@ -147,17 +148,22 @@ def asymptotic_factor(problem: Quadratic, method: AnchoredIST) -> Radius:
     >>> round(asymptotic_factor(problem, AnchoredIST(Permutation(1, 1), 0.1, 1, momentum=0.8)), 9)
     0.72
     """
+    return second_moment_map(method, problem).radius
+
+
+@second_moment_map.register
+def _(method: AnchoredIST, problem: Quadratic) -> SecondMomentMap:
     step, d = lifted_round(problem, method), problem.dim
     rounds = method.period if isinstance(method.period, int) else 1
 
     def period(S: Array) -> Array:
         M = S.reshape(3, d, 3, d).transpose(0, 2, 1, 3)
-        for k in range(1, rounds + 1):
-            _, M = renewed(method, k, np.zeros((3, d)), step.second(M))
+        with np.errstate(over="ignore", invalid="ignore"):
+            for k in range(1, rounds + 1):
+                _, M = renewed(method, k, np.zeros((3, d)), step.second(M))
         return M.transpose(0, 2, 1, 3).reshape(3 * d, 3 * d)
 
-    with np.errstate(over="ignore", invalid="ignore"):
-        return positive_radius(period, 3 * d).root(rounds)
+    return SecondMomentMap(period, 3 * d, rounds)
 
 
 @largest_stepsize.register

@@ -16,6 +16,8 @@ from isthmus.lab.theory.bounds import (
 from isthmus.lab.theory.coordinates import CoordinateCourse, coordinate_dynamics
 from isthmus.lab.theory.dynamics import Dynamics, dynamics, mean_trajectory, quadratic_forms
 from isthmus.lab.theory.fixed_points import fixed_point, relative_gap
+from isthmus.lab.theory.lifted import LiftedRound, lifted_round
+from isthmus.lab.theory.rate import BestStep, asymptotic_rate, best_stepsize
 from isthmus.lab.theory.readouts import Readouts, first_order_fixed_point, readouts, sketched_objective
 from isthmus.lab.theory.spectrum import Radius, operator_radius, positive_radius
 from isthmus.lab.theory.stationary import StableSteps, Stationary, spectral_radius, stable_stepsizes, stationary
@@ -25,16 +27,20 @@ from isthmus.lab.theory.theorem1 import Theorem1, expected_matrix, theorem1
 
 __all__ = [
     "Assumption",
+    "BestStep",
     "Bound",
     "CoordinateCourse",
     "Dynamics",
     "ExactBound",
+    "LiftedRound",
     "Radius",
     "Readouts",
     "StableSteps",
     "Stationary",
     "Tails",
     "Theorem1",
+    "asymptotic_rate",
+    "best_stepsize",
     "contraction_limit",
     "coordinate_dynamics",
     "dynamics",
@@ -43,6 +49,7 @@ __all__ = [
     "first_order_fixed_point",
     "fixed_point",
     "gradient_descent_rate",
+    "lifted_round",
     "local_limit",
     "local_map",
     "mean_trajectory",

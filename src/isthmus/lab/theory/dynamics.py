@@ -12,10 +12,11 @@ from numpy.typing import ArrayLike
 from isthmus import frames
 from isthmus.errors import InvalidInput, check_integer
 from isthmus.lab.arrays import Array, check_array
-from isthmus.lab.methods import Method
+from isthmus.lab.methods import LinearMethod, Method
 from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.simulate import simulate
 from isthmus.lab.theory.enumeration import enumerate_round
+from isthmus.lab.theory.lifted import LiftedRound, lifted_round, start_of
 from isthmus.lab.theory.moments import Moments
 from isthmus.lab.theory.powers import RoundMoments, pays, powered
 from isthmus.lab.theory.update import affine_update
@@ -36,8 +37,8 @@ class Dynamics:
         bias: [K+1], |E x^k - x*|^2_Lbar / 2.
         variance: [K+1], tr(Lbar Cov x^k) / 2.
         method: "exact" or "Monte Carlo".
-        how: "moments" (closed form), "enumeration" (all outcomes) or "simulation of N seeds", which also says where
-            tails are too heavy for a mean over seeds.
+        how: "moments" (closed form), "enumeration" (all outcomes), "lifted moments" (of the method's whole state) or
+            "simulation of N seeds", which also says where tails are too heavy for a mean over seeds.
         gap_error: [K+1], standard error of ``gap``; 0 where exact.
         covariance: [d, d], Cov x^K; None where simulated.
     """
@@ -79,12 +80,13 @@ def dynamics(
         u = v - keep m.
 
     Exact for one local step with every sketch of the lab, for several (or infinitely many) where a worker never holds
-    two units, and by enumeration of all outcomes for any local steps where those are few. A diverging course is a
-    result: the gap grows without bound (inf).
+    two units, and by enumeration of all outcomes for any local steps where those are few. For the other methods that
+    are linear given their draws the same is done for their whole state (:mod:`isthmus.lab.theory.lifted`). A diverging
+    course is a result: the gap grows without bound (inf).
 
     Args:
         problem: the quadratic.
-        method: IST, gradient descent; others are simulated.
+        method: any; those that are not linear given their draws (Top-K, natural compression, dithering) are simulated.
         x0: [d].
         rounds: K >= 0.
         seeds: of the Monte Carlo fallback.
@@ -101,10 +103,20 @@ def dynamics(
     check_integer("rounds", rounds, at_least=0)
     start = check_array("x0", x0, problem.dim)
     moments = round_moments(problem, method)
-    if moments is None:
-        return _simulated(problem, method, start, rounds, seeds, seed)
-    how = "moments" if isinstance(moments, Moments) else "enumeration"
-    return _followed(problem, blocks(moments, start, rounds), rounds, how)
+    if moments is not None:
+        how = "moments" if isinstance(moments, Moments) else "enumeration"
+        return _followed(problem, blocks(moments, start, rounds), rounds, how)
+    if isinstance(method, LinearMethod):
+        lifted = lifted_round(problem, method)
+        if lifted is not None:
+            path = _iterates(lifted, start_of(problem, method, start), rounds)
+            return _followed(problem, path, rounds, "lifted moments")
+    return _simulated(problem, method, start, rounds, seeds, seed)
+
+
+def _iterates(lifted: LiftedRound, start: Array, rounds: int) -> Iterator[tuple[Array, Array]]:
+    for m, S in lifted.course(start, rounds):
+        yield (lifted.readout @ m)[None], (lifted.readout @ S @ lifted.readout.T)[None]
 
 
 def _followed(problem: Quadratic, path: Iterator[tuple[Array, Array]], rounds: int, how: str) -> Dynamics:

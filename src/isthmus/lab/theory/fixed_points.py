@@ -6,10 +6,11 @@ import numpy as np
 
 from isthmus.lab.arrays import Array
 from isthmus.lab.definite import is_solvable, solve
-from isthmus.lab.methods import Method
+from isthmus.lab.methods import GradientDescent, LinearMethod, Method
 from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.theory.dynamics import RoundMoments
 from isthmus.lab.theory.estimates import estimated_moments
+from isthmus.lab.theory.lifted import known_round
 
 
 def fixed_point(problem: Quadratic, method: Method) -> Array:
@@ -30,6 +31,9 @@ def fixed_point(problem: Quadratic, method: Method) -> Array:
     >>> fixed_point(problem, IST(Permutation(2, 2), 0.1))  # n = d: [n Dbar]^{-1} bbar
     array([0.5, 1. ])
     """
+    if isinstance(method, LinearMethod) and not isinstance(method, GradientDescent):
+        lifted = known_round(problem, method)
+        return np.asarray(lifted.readout @ lifted.fixed_point)
     return fixed_point_of(estimated_moments(problem, method)[0])
 
 

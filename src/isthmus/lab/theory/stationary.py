@@ -10,16 +10,17 @@ import numpy as np
 from scipy import linalg
 from scipy.sparse.linalg import LinearOperator, gmres
 
-from isthmus.errors import InvalidInput
 from isthmus.lab.arrays import Array
 from isthmus.lab.definite import is_definite
-from isthmus.lab.methods import IST, GradientDescent, Method
+from isthmus.lab.methods import IST, GradientDescent, LinearMethod, Method
 from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.sketches import Identity
 from isthmus.lab.theory.dynamics import EXACT, RoundMoments, covariance_step, known_moments
 from isthmus.lab.theory.estimates import estimated_moments
 from isthmus.lab.theory.fixed_points import fixed_point_of
+from isthmus.lab.theory.lifted import known_round
 from isthmus.lab.theory.moments import Moments
+from isthmus.lab.theory.rate import RateSearch, second_moment_map
 from isthmus.lab.theory.spectrum import Radius, positive_radius
 from isthmus.lab.theory.update import sketched_matrix_update
 
@@ -27,6 +28,8 @@ _DENSE_UP_TO = 16
 _SOLVED, _POOR = 1e-14, 1e-9  # relative residuals of the covariance: as good as rounding allows; to be told
 _REFINEMENTS = 6
 _GRID = 40
+_POWERS = 2.0 ** np.arange(-10.0, 4.1, 0.5)  # steps to try, in units of 1/lambda_max(Lbar)
+_FAR = 1e6
 _ROUNDING = 1e-12
 
 
@@ -75,11 +78,12 @@ def stationary(problem: Quadratic, method: Method) -> Stationary:
     >>> settled.mean.round(12), abs(settled.gap) < 1e-12
     (array([1.]), True)
     """
+    if isinstance(method, LinearMethod) and not isinstance(method, GradientDescent):
+        return _lifted_stationary(problem, method)
     moments, how = estimated_moments(problem, method)
     radius = spectral_radius(moments, problem.dim)
     if not _is_stable(problem, method, moments, radius):
-        flat = ": Lbar is singular, the limit depends on the start" if problem.singular else ""
-        return _none(problem, f"no stationary law: mean-square radius {radius:.6g} is not below 1{flat}", radius, how)
+        return _none(problem, _no_law(problem, radius), radius, how)
     mean = fixed_point_of(moments)
     step = moments.mean_matrix @ mean + moments.mean_vector
     drift = moments.drift(mean)
@@ -90,6 +94,20 @@ def stationary(problem: Quadratic, method: Method) -> Stationary:
     if left > _POOR:
         why += f"; its equation is solved only to a relative residual of {left:.1g}"
     return Stationary(True, why, radius, mean, covariance, float(problem.gap(mean)), variance, how)
+
+
+def _lifted_stationary(problem: Quadratic, method: LinearMethod) -> Stationary:
+    """The same on the lifted state, S = E[J S J'] + Cov(round at the fixed point)."""
+    lifted = known_round(problem, method)
+    radius = positive_radius(lifted.transport, lifted.size)
+    if not radius < 1.0 - radius.error:
+        return _none(problem, _no_law(problem, radius), radius, EXACT)
+    m = lifted.fixed_point
+    S = lifted.stationary_covariance(m)
+    mean, covariance = lifted.readout @ m, lifted.readout @ S @ lifted.readout.T
+    variance = max(0.5 * float(np.vdot(problem.mean_matrix, covariance)), 0.0)
+    why = f"stationary: mean-square radius {radius:.6g}"
+    return Stationary(True, why, radius, mean, covariance, float(problem.gap(mean)), variance, EXACT)
 
 
 def _is_stable(problem: Quadratic, method: Method, moments: RoundMoments, radius: Radius) -> bool:
@@ -136,8 +154,9 @@ def stable_stepsizes(problem: Quadratic, method: Method) -> StableSteps:
 
     For one local step merged by gradients the set is (0, gamma*): with T(S) = E[B] S + S E[B] and Q(S) = E[B S B],
     S -> S - gamma T(S) + gamma^2 Q(S) is stable iff gamma times the spectral radius of T^{-1} Q is below 1. Directions
-    that no worker's function sees (Lbar singular) are left out: nothing moves along them. Elsewhere the radius is
-    searched over a grid of steps and its crossings of 1 are refined.
+    that no worker's function sees (Lbar singular) are left out: nothing moves along them. Elsewhere, and for every
+    other method that :func:`asymptotic_rate` takes, the radius is searched over a grid of steps and its crossings of 1
+    are refined.
 
     Raises:
         InvalidInput: the moments of a round are not known.
@@ -153,7 +172,7 @@ def stable_stepsizes(problem: Quadratic, method: Method) -> StableSteps:
     if isinstance(method, GradientDescent):
         method = IST(Identity(problem.workers, problem.dim), method.stepsize)
     if not isinstance(method, IST):
-        raise InvalidInput(f"`method` must be IST or gradient descent, got {type(method).__name__}")
+        return _search_rates(problem, method)
     if method.local_steps == 1 and method.merge == "gradient":
         small, c = problem.in_unit_scale
         update = sketched_matrix_update(small, method.sketch)
@@ -192,6 +211,25 @@ def _search(problem: Quadratic, method: IST) -> StableSteps:
         values.append(excess(float(grid[-1])))
     found = _intervals(excess, grid, values)
     return StableSteps(tuple((low * top, high * top) for low, high in found), "search")
+
+
+def _search_rates(problem: Quadratic, method: Method) -> StableSteps:
+    """Crossings of 1 by the asymptotic rate, for methods with a lifted state."""
+    steepest = float(problem.spectrum[-1])
+    if steepest <= 0.0:  # nothing moves
+        return StableSteps(((0.0, math.inf),), "search")
+    second_moment_map(method, problem)  # says what is wrong, before a step is put in
+    search = RateSearch(problem)
+
+    def excess(stepsize: float) -> float:
+        return search.rate(replace(method, stepsize=stepsize)) - 1.0  # type: ignore[type-var]
+
+    grid = _POWERS / steepest
+    values = [excess(float(step)) for step in grid]
+    while values[-1] < 0 and grid[-1] < _FAR / steepest:
+        grid = np.append(grid, 2.0 * grid[-1])
+        values.append(excess(float(grid[-1])))
+    return StableSteps(_intervals(excess, grid, values), "search")
 
 
 def _intervals(excess: Callable[[float], float], grid: Array, values: list[float]) -> tuple[tuple[float, float], ...]:
@@ -270,6 +308,11 @@ def _on_symmetric(forward: Callable[[Array], Array], dim: int) -> Array:
         S[a, b] = S[b, a] = 1.0
         columns.append(forward(S)[upper])
     return np.stack(columns, axis=1)
+
+
+def _no_law(problem: Quadratic, radius: float) -> str:
+    flat = ": Lbar is singular, the limit depends on the start" if problem.singular else ""
+    return f"no stationary law: mean-square radius {radius:.6g} is not below 1{flat}"
 
 
 def _none(problem: Quadratic, why: str, radius: Radius, how: str) -> Stationary:
