@@ -183,7 +183,7 @@ def main() -> None:
         whole, more, read = single_unit(options.single_unit)
         found[f"Perm-1, n = d = {options.single_unit}: first round / one read of L"] = whole / read
         found["Perm-1: every further round / one read of L"] = more / read
-        for d in (16, 17, 40):
+        for d in (16, 17, 24, 40):
             found[f"stationary law, d = {d}, n = 4, seconds of CPU"] = settling(d)
         powers, one_by_one = small()
         found["d = 6, n = 3, 100,000 rounds: seconds of CPU by powers"] = powers

@@ -23,6 +23,7 @@ from isthmus.lab import (
     ScaledPermutation,
     theory,
 )
+from isthmus.lab.theory.dynamics import covariance_step, known_moments
 
 
 def lifted(problem: Quadratic, method: IST) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -164,3 +165,26 @@ def test_a_sketch_that_only_samples_has_estimates_that_say_so(local_steps: int) 
     assert np.abs(estimate.mean - true.mean).max() < 0.05 * scale  # five errors of 2000 draws, 1 % each
     assert not np.array_equal(estimate.mean, true.mean)
     assert estimate.gap == pytest.approx(true.gap, rel=0.2)
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_the_edge_beside_steps_that_diverge_is_found_by_bisection(scale: float) -> None:
+    """Local steps without end are infinite from gamma = 2/(s max L) on: finite below that, for one unit a worker."""
+    problem = Quadratic([np.diag([4.0, 1.0])] * 2, [[1.0, 1.0]] * 2)
+    steps = theory.stable_stepsizes(problem, IST(Permutation(2, 2, scale), 1.0, math.inf, merge="model"))
+    if scale == 1.0:  # x+ is the mean of local minimisers in either case: nothing grows
+        assert steps.intervals == ((0.0, pytest.approx(0.5, rel=1e-9)),)
+    else:
+        assert steps.largest == pytest.approx(0.25, rel=1e-9)
+
+
+def test_the_covariance_of_many_coordinates_solves_its_equation_too() -> None:
+    """Beyond the dimensions that are solved directly."""
+    problem = random_quadratic(3, 18)
+    method = IST(Permutation(3, 18), 0.3 * theory.contraction_limit(problem, Permutation(3, 18)))
+    moments, settled = known_moments(problem, method), theory.stationary(problem, method)
+    m, S = settled.mean, settled.covariance
+    drift = moments.drift(m)
+    step = moments.mean_matrix @ m + moments.mean_vector
+    after = covariance_step(moments, S, m) + drift + drift.T + moments.noise() - np.outer(step, step)
+    assert np.abs(after - S).max() <= 1e-11 * np.abs(S).max()

@@ -159,6 +159,13 @@ def test_top_k_keeps_the_largest_and_contracts(dim, data):
     assert ((out - x) ** 2).sum() <= (1 - size / dim) * (x**2).sum() * (1 + 1e-12)
 
 
+def test_top_k_of_many_is_that_of_sorting():
+    x = generator(0, "test/many").permutation(1000.0 + np.arange(400.0))[None, None] * (-1.0) ** np.arange(400)
+    for size in (1, 7, 100, 399, 400):
+        out = TopK(400, size).compress(x, generator(0, "test"))[0, 0]
+        assert np.sort(np.abs(out[out != 0])).tolist() == (1400.0 - np.arange(size, 0, -1)).tolist()
+
+
 def test_top_k_reaches_its_worst_case():
     out = TopK(8, 3).compress(np.ones((1, 1, 8)), generator(0, "test"))
     assert ((out - 1) ** 2).sum() == 8 - 3
@@ -182,6 +189,14 @@ def test_perm_k_is_the_permutation_sketch():
 def test_rand_k_draws_without_replacement():
     out = RandK(6, 4).compress(np.ones((500, 2, 6)), generator(0, "test"))
     assert (np.count_nonzero(out, axis=2) == 4).all()
+
+
+@pytest.mark.parametrize("size", [1, 3, 100, 399])
+def test_rand_k_of_many_sends_what_it_keeps(size):
+    compressor, x = RandK(400, size, shared_seed=False), generator(0, "test/many").standard_normal((2, 400))
+    kept = compressor.compress(x[None], generator(1, "test/draws"))[0]
+    data = compressor.encode(x, generator(1, "test/draws"))
+    assert np.array_equal(compressor.decode(data, generator(1, "test/draws")), kept)
 
 
 @settings(max_examples=30)

@@ -22,7 +22,7 @@ SUFFIX = ".safetensors"
 
 
 @contextmanager
-def ready(merged: Merged, calibrate: Callable[[nn.Module], None], factor: float = 1.0) -> Iterator[nn.Module]:
+def ready(merged: Merged, calibrate: Callable[[nn.Module], None], factor: float) -> Iterator[nn.Module]:
     """Yield the network to use: weights times scales times factor, statistics measured, in evaluation mode.
 
     After the block weights, buffers and modes are as before: looking must not change what is trained next.
