@@ -21,7 +21,7 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -157,6 +157,11 @@ def _spread(values: list[float]) -> str:
     return f"{middle:.3g} ({low:.3g} to {high:.3g})"
 
 
+def drawn(names: Iterable[str]) -> list[str]:
+    """The methods that are drawn: as many as there are colours, without those whose curves hardly vary."""
+    return [name for name in names if "gradient descent" not in name and "GDCI" not in name]
+
+
 def write(path: Path, every: list[dict[str, dict[str, float]]]) -> None:
     """Write a run of kind "figure"; ``isthmus report`` draws it."""
     panels = [
@@ -168,7 +173,7 @@ def write(path: Path, every: list[dict[str, dict[str, float]]]) -> None:
     config = {"figure": "looseness", "title": "How loose is each theorem", "panels": panels,
               "caption": f"Share of {len(every)} quadratics for which the ratio is at most that; exact."}  # fmt: skip
     with RunWriter(path, "figure", config, ["python", *sys.argv], replace=True) as writer:
-        for panel, name in itertools.product(("step", "best"), METHODS):
+        for panel, name in itertools.product(("step", "best"), drawn(METHODS)):
             values = sorted(one[name][panel] for one in every if name in one)
             for place, value in enumerate(values):
                 row = {"panel": panel, "series": name, "x": value, "y": (place + 1) / len(values), "style": "line"}
