@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.errors import InvalidInput
+from isthmus.nets import ownership
 from isthmus.nets.ownership import Held, mean_of, merge_into, slice_tensor
 
 
@@ -54,9 +55,12 @@ def test_slice_and_merge_equal_the_naive_twins(case: tuple[tuple[int, ...], list
         assert np.array_equal(piece.numpy(), naive_slice(whole.numpy(), held))
         parts.append((piece + torch.from_numpy(random.standard_normal(piece.shape)), held))
     expected = naive_merge(whole.numpy(), [(part.numpy(), held) for part, held in parts])
-    merged = whole.clone()
-    merge_into(merged, parts)
-    np.testing.assert_allclose(merged.numpy(), expected, rtol=0, atol=1e-14)
+    for at_once in (1 << 22, 16):  # all of it, and two rows at a time, or one
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ownership, "_ROWS_AT_ONCE", at_once)
+            merged = whole.clone()
+            merge_into(merged, parts)
+        np.testing.assert_allclose(merged.numpy(), expected, rtol=0, atol=1e-14)
 
 
 @given(cuts())

@@ -205,7 +205,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
 class Small(ArrayExamples):
     """Seven at a time."""
 
-    def pieces(self, most: int | None = None) -> Iterator[Any]:
+    def pieces(self, most: int | None = None, parts: int = 1) -> Iterator[Any]:
         yield from np.array_split(np.arange(self.count), -(-self.count // 7))
 
 

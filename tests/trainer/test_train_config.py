@@ -245,11 +245,11 @@ def test_a_run_holds_what_readers_expect(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_memory_is_that_of_the_tensors_a_worker_holds(tmp_path: Path) -> None:
     """Values, gradients and momentum of the piece, its norm's statistics and counter, the constants of the features;
-    and a worker's shards of the network: of 16 rows 4, of 10 rows 3, 3, 3 and 1."""
+    and a worker's shards of the network: of 16 rows 4, of 10 rows 3, 3, 3 and 1; of what stays as it is, all."""
     run = trained(tmp_path / "run", rounds=2, widths=(16,))
     piece, whole = (64 * width + 2 * width + width * 10 + 10 for width in (4, 16))
     buffers, whole_buffers = (4 * 2 * width + 8 + 4 * 2 * 64 for width in (4, 16))
-    held = 3 * 4 * piece + buffers
+    held = 3 * 4 * piece + buffers + whole_buffers
     shards = [4 * (4 * 64 + 2 * 4 + rows * 16 + rows) for rows in (3, 3, 3, 1)]
     assert sum(shards) == 4 * whole
     assert run.summary["worker_memory_bytes"] == [held + shard for shard in shards]

@@ -266,11 +266,19 @@ def _lines(run: Run, summary: dict[str, Any]) -> list[tuple[str, str]]:
         *((f"{word} before the first round", _by_worker(run.rows[:1], f"{word}_bytes")) for word in first),
         ("sent a round, by worker", _by_worker(run.rows[1:], "sent_bytes")),
         ("received a round, by worker", _by_worker(run.rows[1:], "received_bytes")),
+        *_memory(summary),
         ("evaluation scale", scale),
         ("seconds", f"{summary['seconds']:.1f} (computing {max(summary['compute_seconds']):.1f}, "
                     f"communicating {max(summary['communicate_seconds']):.1f})"),
         ("run", str(run.path)),
     ]
+
+
+def _memory(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what the worker that needs most was planned to need, and has needed."""
+    planned, peaks = summary["planned_memory_bytes"], [each for each in summary["measured_peak_bytes"] if each]
+    measured = f", measured {_bytes(max(peaks))} with what libraries have loaded" if peaks else ""
+    return [("memory of a worker (most)", f"planned {_bytes(max(planned))}{measured}")]
 
 
 def _by_worker(rows: Sequence[dict[str, Any]], column: str) -> str:

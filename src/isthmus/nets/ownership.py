@@ -6,7 +6,9 @@ int64 array, or None for all of that dimension. It is the only thing that decide
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from isthmus.partitions import Indices
 Held = tuple[Indices | Tensor | None, ...]  # tensors on the CPU: the same sets, converted already
 IndexMap = Mapping[str, Held]
 _PIECE = 1 << 16
+_ROWS_AT_ONCE = 1 << 22  # bytes of a tensor that are merged at once, where copies are made
 
 
 def slice_tensor(tensor: Tensor, held: Held) -> Tensor:
@@ -56,6 +59,36 @@ def merge_into(whole: Tensor, holders: Sequence[tuple[Tensor, Held]]) -> None:
     """
     for part, held in holders:
         _check_fits(whole, part, held)
+    for rows, parts in _by_rows(whole, holders):
+        _merge(rows, parts)
+
+
+def _by_rows(
+    whole: Tensor, holders: Sequence[tuple[Tensor, Held]]
+) -> Iterator[tuple[Tensor, Sequence[tuple[Tensor, Held]]]]:
+    """Yield a tensor and the parts of it, or some rows at a time of one so large that copies of it would take room."""
+    count = math.ceil(whole.numel() * whole.element_size() / _ROWS_AT_ONCE)
+    cut = any(indices is not None for _, held in holders for indices in held)
+    if count < 2 or not cut or any(held[0] is not None and not _is_sorted(held[0]) for _, held in holders):
+        yield whole, holders
+        return
+    ends = [len(whole) * block // count for block in range(count + 1)]
+    for start, stop in pairwise(ends):
+        parts = []
+        for part, (rows, *rest) in holders:
+            first, last = (start, stop) if rows is None else np.searchsorted(np.asarray(rows), (start, stop))
+            if first < last:
+                parts.append((part[first:last], (None if rows is None else rows[first:last] - start, *rest)))
+        if parts:
+            yield whole[start:stop], parts
+
+
+def _is_sorted(indices: Indices | Tensor) -> bool:
+    return bool((indices[1:] > indices[:-1]).all())
+
+
+def _merge(whole: Tensor, holders: Sequence[tuple[Tensor, Held]]) -> None:
+    """Merge all parts at once."""
     if len(holders) < 2 or _disjoint([held for _, held in holders], whole.shape):
         for part, held in holders:
             _write(whole, held, part)

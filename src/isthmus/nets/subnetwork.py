@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +87,19 @@ def build(
     if isinstance(model, nn.Module):
         network.train(model.training)
     return Subnetwork(network, indices, worker, dict(held))
+
+
+def blank(coupling: Coupling, device: torch.device) -> tuple[Callable[[str, Held], Tensor], Coupling]:
+    """Return what :func:`build` takes to make subnetworks without values, to look at; nothing of them is kept."""
+
+    def read(name: str, held: Held) -> Tensor:
+        entry = coupling.entries[name]
+        sizes = zip(entry.shape, held, strict=True)
+        shape = [size if indices is None else len(indices) for size, indices in sizes]
+        return torch.empty(shape, dtype=entry.dtype, device=device)
+
+    constants = {n: torch.empty(t.shape, dtype=t.dtype, device=device) for n, t in coupling.constants.items()}
+    return read, replace(coupling, constants=constants, graphs={})
 
 
 def rebuild(

@@ -131,7 +131,8 @@ def _cost_figures(found: Sequence[Curve]) -> list[Figure]:
     panels = [
         _bars(found, "Bytes sent and received, per worker", "B", {"busiest worker": Curve.traffic, "mean": _both_ways}),
         _bars(found, "Memory, per worker", "B", {
-            "planned": lambda one: one.summary("worker_memory_bytes"),
+            "held": lambda one: one.summary("worker_memory_bytes"),
+            "planned": lambda one: one.summary("planned_memory_bytes"),
             "measured growth": lambda one: one.summary("measured_peak_bytes"),
         }),
         _bars(found, "Computing, per worker", "FLOP", {"operations": lambda one: one.summary("flops_per_worker")}),
@@ -139,8 +140,10 @@ def _cost_figures(found: Sequence[Curve]) -> list[Figure]:
     ]
     drawn = tuple(panel for panel in panels if panel is not None)
     caption = (
-        "What one worker has to send, hold and compute (the worst worker where they differ); shorter is better. Where "
-        "one worker keeps the whole network between rounds it is the busiest: it sends every other its piece. "
+        "What one worker has to send, hold and compute (the worst worker where they differ); shorter is better. "
+        "Memory held is that of weights, gradients and optimizer; planned is what the run said, before it began, that "
+        "it would need at most, steps and exchanges included; the measured growth counts also what the libraries load "
+        "on the way, which is most of it where the network is small. "
         "The last bars say which share of the network's parameters a worker holds at a time."
     )
     return [Figure("costs", "What a worker pays", caption, drawn)] if drawn else []

@@ -17,9 +17,10 @@ from isthmus.trainer.config.again import go_on
 if TYPE_CHECKING:
     from isthmus.trainer.executors.launcher import launch as launch
     from isthmus.trainer.observe.account import Account as Account
+    from isthmus.trainer.plan.ahead import memory_plan as memory_plan
     from isthmus.trainer.training import Training as Training
 
-__all__ = ["Account", "TrainConfig", "Training", "configure", "export_run", "launch", "train"]
+__all__ = ["Account", "TrainConfig", "Training", "configure", "export_run", "launch", "memory_plan", "train"]
 
 def train(
     config: TrainConfig | None = None,
@@ -83,5 +84,6 @@ load_lazily(
         "Account": "isthmus.trainer.observe.account",
         "Training": "isthmus.trainer.training",
         "launch": "isthmus.trainer.executors.launcher",
+        "memory_plan": "isthmus.trainer.plan.ahead",
     },
 )

@@ -24,6 +24,7 @@ from isthmus.trainer.checkpoint.read import Checkpoint, choose
 from isthmus.trainer.checkpoint.standing import Standing
 from isthmus.trainer.checkpoint.write import write
 from isthmus.trainer.config.run import check_wire
+from isthmus.trainer.local.heap import passing
 from isthmus.trainer.local.optimizer import adopt, forget
 from isthmus.trainer.local.recent import Recent
 from isthmus.trainer.observe.account import Account, held_bytes
@@ -129,7 +130,8 @@ class Training:
         self._worker = Worker(self._link, network, seed, None if wire is None else TYPES[wire])
         self._drive(agree(self._settings(), self._link, network.device))
         self._part = part_of(self.strategy, self._worker)
-        state = self._drive(self._part.start())
+        with passing():
+            state = self._drive(self._part.start())
         self.setup_bytes = (self._meter.sent, self._meter.received)
         self._rounds = Rounds(self._part, self._link, network.device, state)
         self._closed = False
@@ -541,7 +543,9 @@ class Training:
         if (held, len(self.optimizer.state)) in self._weighed:
             return
         self._weighed.add((held, len(self.optimizer.state)))
-        kept = self._rounds.state.tensors
+        state, store = self._rounds.state, self._part.store
+        fixed = {} if store is None else store.fixed
+        kept = [*state.tensors.values(), *state.reference.values(), *fixed.values()]
         size = held_bytes(self.module, self.optimizer, kept)
         most = self._standing.most
         most[:] = [max(most[0], held), max(most[1], size)]

@@ -5,50 +5,65 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
 from isthmus.progress import progress
 from isthmus.records import RunWriter
 from isthmus.trainer.config import Own, TrainConfig
 from isthmus.trainer.config.again import FOLDER
 from isthmus.trainer.config.flags import record
-from isthmus.trainer.local.loop import Loop
+from isthmus.trainer.local.loop import Loop, autocast
 from isthmus.trainer.observe.account import Account, resident_bytes
-from isthmus.trainer.observe.evaluate import CALIBRATION_MOST, Evaluation, Evaluator, best_factor, line_search_record
+from isthmus.trainer.observe.evaluate import (
+    CALIBRATION_MOST,
+    PARTS,
+    Evaluation,
+    Evaluator,
+    best_factor,
+    line_search_record,
+)
 from isthmus.trainer.observe.rows import Report, Rows
+from isthmus.trainer.plan.plan import Plan, Work, plan
+from isthmus.trainer.plan.show import show
 from isthmus.trainer.rounds.agree import agree
 from isthmus.trainer.store.whole import fingerprint
+from isthmus.trainer.strategies import Worker, part_of
 from isthmus.trainer.task.examples import Examples, Positions
 from isthmus.trainer.task.setup import Setup
 from isthmus.trainer.training import Training
-from isthmus.trainer.wire.exchange import Link, drive
+from isthmus.trainer.wire.exchange import TYPES, Link, drive
 from isthmus.trainer.wire.group import join
 from isthmus.trainer.wire.meter import Meter
 from isthmus.trainer.wire.tell import tell
 
 
-def work(setup: Setup, writer: RunWriter | None) -> dict[str, Any]:
+def work(setup: Setup, writer: RunWriter | None, start: int | None = None) -> dict[str, Any]:
     """Be one worker of a run; worker 0 writes a row a round and returns the summary, the others return {}.
 
     Args:
         setup: data and network.
         writer: of the rows, on worker 0.
+        start: bytes of this process before the data were read and the network described.
     """
-    start, link = resident_bytes(), join()
+    link = join()
     _agree(setup.config, link, setup.network.device)
+    plans = _plans(setup, link)
+    if writer is not None:
+        show(plans)
     with _training(setup) as training:
         run = _Run(setup, training, writer)
         status = run.rounds()
-        peak = math.nan if link.shared else _growth(start)
-        peaks = training.gather(peak)
         account = training.account()
-        return run.summary(status, account, [None if math.isnan(each[0]) else int(each[0]) for each in peaks])
+        return run.summary(status, account, plans, start)
 
 
 def export(setup: Setup, source: Path, target: Path) -> None:
@@ -63,6 +78,41 @@ def export(setup: Setup, source: Path, target: Path) -> None:
     with _training(setup) as training:
         training.resume(source)
         _Run(setup, training, None).export(target)
+
+
+def _plans(setup: Setup, link: Link) -> list[Plan]:
+    """Return what every worker will need in memory; each works out its own."""
+    config, network = setup.config, setup.network
+    wire = None if config.wire is None else TYPES[config.wire]
+    part = part_of(config.strategy, Worker(link, network, config.seed, wire))
+    own = plan(part, network, _intended(setup, link))
+    told = drive(tell(own.numbers(), link, network.device), link, Meter())
+    return [Plan.of(numbers) for numbers in told]
+
+
+def _intended(setup: Setup, link: Link) -> Work:
+    """Return what a worker does with its module: steps on batches of its share, evaluations on the test part."""
+    step, objective, shares, device = setup.config.step, setup.objective, setup.shares, setup.network.device
+    nowhere = torch.device("meta")
+    share, held_out, test = (part(nowhere) for part in (partial(shares.of, link.index), shares.held_out, shares.test))
+    trained = share.batch(np.arange(step.batch_size // step.accumulate))
+    tested = test.batch(next(test.pieces(parts=PARTS)))
+    measured = share.batch(next(_calibration(share, link.workers)))
+
+    def loss(module: nn.Module) -> Tensor:
+        with autocast(step.autocast, device):
+            return objective.training_loss(module, trained.without_values(device))
+
+    def look(network: nn.Module) -> None:
+        if any(True for _ in network.buffers()):  # statistics of norms
+            batch = measured.without_values(device)
+            network(*batch.args, **batch.kwargs)
+        batch = tested.without_values(device)
+        with autocast(step.autocast, device):
+            output = network(*batch.args, **batch.kwargs)
+        objective.tested(output, batch)
+
+    return Work(setup.config.optimizer.make, loss, look, sum(part.held_bytes for part in (share, held_out, test)))
 
 
 def _training(setup: Setup) -> Training:
@@ -93,7 +143,7 @@ class _Run:
             setup.shares.test(device),
         )
         self.rows = None if writer is None else Rows(config, writer)
-        training.recalibrate(_Calls(share, list(share.pieces(-(-CALIBRATION_MOST // training.workers)))))
+        training.recalibrate(_Calls(share, list(_calibration(share, training.workers))))
         link = join()
         told = drive(tell(None if writer is None else str(writer.path), link, device), link, Meter())
         self.checkpoints = None if told[0] is None else Path(told[0]) / FOLDER
@@ -155,11 +205,21 @@ class _Run:
         self.training.export(place, metadata, factor)
         return tried, factor
 
-    def summary(self, status: str, account: Account, peaks: list[int | None]) -> dict[str, Any]:
+    def _peaks(self, start: int | None) -> list[int | None]:
+        """Return by how much every worker has grown at most, with what libraries load at their first use; None where
+        nobody knows."""
+        peak = None if start is None else resident_bytes(peak=True)
+        told = self.training.gather(*([] if start is None or peak is None else [max(0, peak - start)]))
+        return [int(each[0]) if each else None for each in told]
+
+    def summary(
+        self, status: str, account: Account, plans: Sequence[Plan], start: int | None
+    ) -> dict[str, Any]:
         """Save the network and return the summary, on worker 0."""
         training, rows = self.training, self.rows
         place = Path("model.safetensors") if rows is None else rows.writer.path / "model.safetensors"
         tried, factor = self.export(place)
+        peaks = self._peaks(start)
         with training.whole(on="root", factor=factor) as model:
             if model is None or rows is None:
                 return {}
@@ -186,6 +246,7 @@ class _Run:
                 "wait_seconds": list(account.waiting_seconds),
                 "worker_memory_bytes": list(account.memory_bytes),
                 "model_bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+                "planned_memory_bytes": [each.total for each in plans],
                 "measured_peak_bytes": peaks,
                 "flops_per_worker": int(max(rows.operations)),
                 "cut_axes": self._cut_axes(),
@@ -197,6 +258,11 @@ class _Run:
     def _cut_axes(self) -> dict[str, int]:
         cut = self.setup.network.coupling.cut_axes if self.config.strategy.cuts else ()
         return {axis.name: axis.size for axis in cut}
+
+
+def _calibration(share: Examples, workers: int) -> Iterator[Positions]:
+    """Return what a worker measures the statistics of norms on."""
+    return share.pieces(-(-CALIBRATION_MOST // workers))
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,6 +294,3 @@ def _title(config: TrainConfig) -> str:
 def _nothing(steps: int = 1, note: str = "") -> None: ...
 
 
-def _growth(start: int | None) -> float:
-    peak = resident_bytes(peak=True)
-    return math.nan if start is None or peak is None else max(0, peak - start)

@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from isthmus.records import RunWriter
 from isthmus.trainer.config import TrainConfig
+from isthmus.trainer.observe.account import resident_bytes
 from isthmus.trainer.task.setup import set_up
 from isthmus.trainer.work import export, work
 
@@ -26,7 +27,8 @@ def run_worker(config: TrainConfig, folder: Path | None) -> dict[str, Any]:
     """
     torch.set_num_threads(1)
     writer = RunWriter.attach(folder) if folder is not None and dist.get_rank() == 0 else None
-    result = work(set_up(config), writer)
+    start = resident_bytes()
+    result = work(set_up(config), writer, start)
     dist.barrier()  # leave together: nobody closes a connection that another still reads from
     return result
 

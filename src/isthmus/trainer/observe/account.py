@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -20,7 +20,7 @@ class Account:
             cutting and merging; in exchanges; in meetings, until the last worker comes.
         parameters: held at once at most.
         memory_bytes: at most, of parameters, gradients, optimizer state, buffers, and of what is kept between rounds;
-            not in it are activations and the library itself.
+            not in it are activations, what is on the way, and the library itself.
         steps: made.
         viewing_bytes: sent and received, together, to look at the merged network: evaluations, ``whole()``, export.
     """
@@ -47,7 +47,7 @@ class Account:
         )
 
 
-def held_bytes(module: nn.Module, optimizer: Optimizer, kept: Mapping[str, Tensor]) -> int:
+def held_bytes(module: nn.Module, optimizer: Optimizer | None, kept: Iterable[Tensor] = ()) -> int:
     """Return the bytes of a worker's parameters, gradients, optimizer state, buffers and of what it keeps beside them.
 
     Every trained parameter counts with a gradient, whether it has one at this moment or not.
@@ -60,9 +60,9 @@ def held_bytes(module: nn.Module, optimizer: Optimizer, kept: Mapping[str, Tenso
     for buffer in module.buffers():
         seen[buffer.data_ptr()] = buffer
         total += _size(buffer)
-    for entries in optimizer.state.values():
+    for entries in () if optimizer is None else optimizer.state.values():
         total += sum(_size(value) for value in entries.values() if isinstance(value, Tensor))
-    return total + sum(_size(tensor) for tensor in kept.values() if tensor.data_ptr() not in seen)
+    return total + sum(_size(tensor) for tensor in kept if tensor.data_ptr() not in seen)
 
 
 def _size(tensor: Tensor) -> int:

@@ -19,6 +19,7 @@ from isthmus.trainer.training import Training
 Item = TypeVar("Item")
 
 CALIBRATION_MOST = 4096
+PARTS = 8  # pieces of the test part at least, so that each worker has about as many
 _NEEDED = ("outputs that are a tensor, or have `logits`", "targets that are a tensor")
 _FACTORS = tuple(2.0 ** (power / 2) for power in range(-4, 7))  # 1/4 ... 8
 
@@ -76,7 +77,7 @@ class Evaluator:
         devices = [training.device] if training.device.type == "cuda" else []
         with training.whole(factor=factor) as model, torch.no_grad(), torch.random.fork_rng(devices=devices):
             assert model is not None
-            for number, positions in enumerate(examples.pieces()):
+            for number, positions in enumerate(examples.pieces(parts=PARTS)):
                 if number % training.workers == training.worker:
                     torch.manual_seed(number)  # a network may draw numbers in evaluation too
                     tested.append(self._test(model, examples.batch(positions)))

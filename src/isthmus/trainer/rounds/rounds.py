@@ -19,6 +19,7 @@ from enum import IntEnum
 import torch
 
 from isthmus.errors import WorkerError
+from isthmus.trainer.local.heap import passing
 from isthmus.trainer.strategies import Part, Round, State
 from isthmus.trainer.wire.exchange import Link, Program, all_gather
 
@@ -130,6 +131,10 @@ class Rounds:
             return None
         return _agreed(wishes)
 
+    @property
+    def _size(self) -> int:
+        return sum(tensor.nbytes for tensor in self.state.tensors.values())
+
     def _in_round(self, wishes: list[Wish], made: list[int]) -> Program[Wish | None]:
         averaging = [w for w, other in enumerate(wishes) if other == Wish.AVERAGE]
         if averaging:
@@ -147,11 +152,13 @@ class Rounds:
         return _agreed(wishes)
 
     def _open(self, training: tuple[int, ...]) -> Program[None]:
-        yield from self.part.open(self.state, Round(self.state.number, training))
+        with passing(self._size):
+            yield from self.part.open(self.state, Round(self.state.number, training))
         self.made = 0
 
     def _close(self) -> Program[None]:
-        self.state = yield from self.part.close(self.state, self.part.module)
+        with passing(self._size):
+            self.state = yield from self.part.close(self.state, self.part.module)
         self.made = 0
 
 

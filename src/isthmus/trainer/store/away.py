@@ -173,9 +173,16 @@ def _rows_of(vector: Any, start: int, stop: int) -> Any:
 
 def _joined(weight: Away, dim: int, compute: Callable[[Tensor, int, int], Tensor]) -> Tensor:
     """Return what blocks of rows give, side by side along a dimension."""
-    parts = {start: compute(weight.source.rows(weight.called, start, stop), start, stop)
-             for start, stop in weight.source.blocks(weight.called)}  # fmt: skip
-    return torch.cat([parts[start] for start in sorted(parts)], dim)
+    joined: Tensor | None = None
+    for start, stop in weight.source.blocks(weight.called):
+        part = compute(weight.source.rows(weight.called, start, stop), start, stop)
+        if joined is None:
+            sizes = list(part.shape)
+            sizes[dim] = len(weight)
+            joined = part.new_empty(sizes)
+        joined.narrow(dim, start, stop - start).copy_(part)
+    assert joined is not None
+    return joined
 
 
 def _linear(func: Any, input: Any, weight: Any, bias: Any = None) -> Tensor | None:

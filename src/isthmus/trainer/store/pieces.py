@@ -13,6 +13,8 @@ from isthmus.trainer.store.homes import Homes
 from isthmus.trainer.store.routes import Box, Leg, Routes
 from isthmus.trainer.wire.exchange import Exchange, Link, Program
 
+_MERGED = 1 << 24  # bytes of copies at most, while parts of one tensor are merged
+
 
 class Pieces:
     """One worker's side of bringing boxes from their homes and back.
@@ -46,6 +48,17 @@ class Pieces:
     def routes(self, boxes: Sequence[Sequence[Box]]) -> Routes:
         """Return the routes of every worker's boxes."""
         return Routes(self.homes, self._types, boxes, self._link.index)
+
+    def most_bytes(self, routes: Routes) -> int:
+        """Return the most bytes that are on the way at a time: what is sent, what is received, and a part not packed
+        yet, or a block of rows that is being merged."""
+        most = 0
+        for group in routes.groups:
+            legs = [leg for way in (group.outgoing, group.incoming) for each in way for leg in each]
+            largest = max((leg.size for leg in legs), default=0)
+            size = group.dtype.itemsize * (sum(leg.size for leg in legs) + largest)
+            most = max(most, size + min(group.dtype.itemsize * largest, _MERGED))
+        return most
 
     def outward(
         self, shards: Mapping[str, Tensor], routes: Routes, reference: dict[str, Tensor] | None = None

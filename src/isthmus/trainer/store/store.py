@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -73,6 +74,20 @@ class Store:
         if first is not None:
             self._zero_unheld(shards, first)
         return shards
+
+    def kept_bytes(self) -> int:
+        """Return the bytes of what this worker will be home to, and of what every worker has whole."""
+        here, entries = self._worker.link.index, self.coupling.entries
+        total = sum(entries[n].dtype.itemsize * math.prod(entries[n].shape) for n in self._still)
+        for name in self._out:
+            first, last = self.homes.rows(name, here)
+            total += (last - first) * self.types[name].itemsize * math.prod(entries[name].shape[1:])
+        return total
+
+    def moved_bytes(self, deal: Deal) -> int:
+        """Return the most bytes on the way at a time when all of a round's pieces come or go: sent, and received."""
+        names = range(self._worker.link.workers)
+        return self._pieces.most_bytes(self._pieces.routes([deal.boxes(worker, self._out) for worker in names]))
 
     def open(
         self,
@@ -254,10 +269,10 @@ class Store:
                 shard = shards[name]
                 if any(all(indices is None for indices in part) for part in parts):
                     continue
-                left = torch.zeros_like(shard)
+                unheld = torch.ones_like(shard, dtype=torch.bool)
                 for part in parts:
-                    write_slice(left, part, view_slice(shard, part))
-                shard.copy_(left)
+                    write_slice(unheld, part, torch.zeros_like(view_slice(unheld, part)))
+                shard.masked_fill_(unheld, 0.0)
 
     def _own(self) -> dict[str, Tensor]:
         """Return this worker's shards of the initial values; keep what every worker has whole."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from isthmus.errors import WorkerError
 from isthmus.nets.norms import measure
 from isthmus.nets.pattern import Pattern
+from isthmus.trainer.local.heap import passing
 from isthmus.trainer.local.recent import Recent, call_with
 from isthmus.trainer.store.away import Away
 from isthmus.trainer.store.reader import Reader
@@ -64,7 +65,7 @@ class View:
         else:
             assert self.part.store is not None
             shown = self._afar(self.part.store, state, scales)
-        with shown as model:
+        with passing(), shown as model:
             self.shown = True
             try:
                 yield model if everywhere or self.worker.link.index == 0 else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from isthmus.trainer.strategies.interface import State
 from isthmus.trainer.strategies.local_sgd import LocalSGDPart, trained_parameters
@@ -28,10 +28,14 @@ class DataParallelPart(LocalSGDPart):
         if link.workers == 1:
             return
         own = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in parameters.items()}
-        mean = yield from mean_over_workers(own, link, self._worker.device, active, self._worker.wire)
-        if link.index in active:
-            for name, parameter in parameters.items():
-                parameter.grad = mean[name].clone()
+        here = link.index in active
+
+        def take(name: str, mean: Tensor) -> None:
+            if here:
+                own[name].copy_(mean)
+                parameters[name].grad = own[name]
+
+        yield from mean_over_workers(own, link, active, take, self._worker.wire)
         state.stale |= frozenset(range(link.workers)) - frozenset(active)
 
     def close(self, state: State, module: nn.Module) -> Program[State]:

@@ -72,6 +72,21 @@ class Merged:
 
 
 @dataclass(frozen=True, eq=False)
+class Needs:
+    """What a worker's part will hold, known before it is there.
+
+    Attributes:
+        module: what it trains in the first round, without memory.
+        kept: bytes kept between rounds beside it.
+        moved: most bytes on the way at a time, when a round opens or closes.
+    """
+
+    module: nn.Module
+    kept: int
+    moved: int
+
+
+@dataclass(frozen=True, eq=False)
 class Worker:
     """Who takes part: a link to the others, and the network that is trained.
 
@@ -103,6 +118,14 @@ class Part(Protocol):
     @property
     def module(self) -> nn.Module:
         """The network this worker trains; one object for the whole run, its parameters change."""
+        ...
+
+    def needs(self, skeleton: nn.Module) -> Needs:
+        """Return what it will hold; called before the start, where whatever is made takes no memory.
+
+        Args:
+            skeleton: of the whole network.
+        """
         ...
 
     def start(self) -> Program[State]:

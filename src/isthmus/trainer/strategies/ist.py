@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from isthmus.nets import NetPartition, Scaling, Subnetwork, scaling
 from isthmus.nets.ownership import Held
-from isthmus.nets.subnetwork import build, rebuild, refill
+from isthmus.nets.subnetwork import blank, build, rebuild, refill
 from isthmus.strategies import IST
 from isthmus.trainer.store.keeping import Deal, Units, same_indices
 from isthmus.trainer.store.store import Store
-from isthmus.trainer.strategies.interface import Merged, Round, State, Worker
+from isthmus.trainer.strategies.interface import Merged, Needs, Round, State, Worker
 from isthmus.trainer.wire.exchange import Program
 
 
@@ -42,6 +42,16 @@ class ISTPart:
         assert self._piece is not None
         return self._piece.module
 
+    def needs(self, skeleton: nn.Module) -> Needs:
+        """Return what it will hold: its rows of the network, the piece of the first round, what travels for it."""
+        deal = self._deal(self._all(0))
+        own = deal.units[self._worker.link.index]
+        assert own is not None
+        piece = build(*blank(self.store.coupling, self._worker.device), own)
+        short = 0 if self._worker.wire is None else self._worker.wire.itemsize  # what came rounded is kept
+        reference = short * sum(p.numel() for p in piece.module.parameters() if p.element_size() > short)
+        return Needs(piece.module, self.store.kept_bytes() + reference, self.store.moved_bytes(deal))
+
     def start(self) -> Program[State]:
         """Make this worker's shards of the network."""
         starts_cut = self._strategy.dealt.zero_cross_blocks
@@ -57,6 +67,8 @@ class ISTPart:
         kept = None if state.kept is None else self._deal(state.kept)
         state.reference = {}
         after = self._deal(self._all(round.number + 1)) if deal.full else None
+        if self._piece is not None:
+            self._piece.module.zero_grad()  # of what it held: gone before the new piece comes
         read = yield from self.store.open(state.tensors, deal, kept, after, self._piece, state.reference)
         own = deal.units[self._worker.link.index]
         if own is not None:

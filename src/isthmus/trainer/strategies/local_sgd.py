@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from isthmus.nets.subnetwork import named_state
 from isthmus.strategies import Strategy
-from isthmus.trainer.strategies.interface import Merged, Round, State, Worker
+from isthmus.trainer.strategies.interface import Merged, Needs, Round, State, Worker
+from isthmus.trainer.task.initial import copied, like
 from isthmus.trainer.wire.exchange import Program
 from isthmus.trainer.wire.layout import digest
-from isthmus.trainer.wire.tensors import differing, mean_over_workers, send_tensors
+from isthmus.trainer.wire.tensors import differing, mean_over_workers, send_tensors, together
 
 
 class LocalSGDPart:
@@ -29,6 +30,22 @@ class LocalSGDPart:
     def __init__(self, strategy: Strategy, worker: Worker) -> None:
         self._worker = worker
         self.module = nn.Module()  # until the start
+
+    def needs(self, skeleton: nn.Module) -> Needs:
+        """Return what it will hold: the whole network, and what is averaged of it at a time."""
+        module = copied(skeleton, lambda name, tensor: like(tensor, self._worker.device))
+        return Needs(module, *self._beside(module))
+
+    def _beside(self, module: nn.Module) -> tuple[int, int]:
+        """Return the bytes that are kept beside a module, and the most that are on the way at a time."""
+        trained, workers = trained_parameters(module), self._worker.link.workers
+        if workers == 1 or not trained:
+            return 0, 0
+        sizes = {name: parameter.numel() * parameter.element_size() for name, parameter in trained.items()}
+        changes = 0 if self._worker.wire is None or self.averages else sum(sizes.values())
+        most = max(sum(sizes[name] for name in names) for names in together(trained))
+        # packed, received of one's own share, its mean, the means of all shares, these joined
+        return changes, changes + 4 * most + most // workers
 
     def start(self) -> Program[State]:
         """Make the network; where workers start from other weights than worker 0, send them its own."""
@@ -53,10 +70,12 @@ class LocalSGDPart:
             worker, parameters = self._worker, trained_parameters(module)
             start = state.reference
             own = {name: p.detach() - start[name] for name, p in parameters.items()} if start else parameters
-            mean = yield from mean_over_workers(own, worker.link, worker.device, state.round.active, worker.wire)
-            with torch.no_grad():
-                for name, parameter in parameters.items():
-                    parameter.copy_(start[name] + mean[name] if start else mean[name])
+
+            def take(name: str, mean: Tensor) -> None:
+                with torch.no_grad():
+                    parameters[name].copy_(start[name] + mean if start else mean)
+
+            yield from mean_over_workers(own, worker.link, state.round.active, take, worker.wire)
         return State(state.tensors, state.round.number + 1)
 
     def average(self, state: State, module: nn.Module, active: Sequence[int]) -> Program[None]:

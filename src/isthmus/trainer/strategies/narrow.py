@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
 
 from isthmus.nets import Coupling, NetPartition, scaling
 from isthmus.nets.laws import given
 from isthmus.nets.ownership import Held, slice_tensor
-from isthmus.nets.subnetwork import build
+from isthmus.nets.subnetwork import blank, build
 from isthmus.partitions import Indices
 from isthmus.strategies import Narrow
 from isthmus.trainer.store.start import take
-from isthmus.trainer.strategies.interface import State, Worker
+from isthmus.trainer.strategies.interface import Needs, State, Worker
 from isthmus.trainer.strategies.local_sgd import LocalSGDPart, tensors_of
 from isthmus.trainer.wire.exchange import Program
 from isthmus.trainer.wire.layout import digest
@@ -28,6 +30,16 @@ class NarrowPart(LocalSGDPart):
     def __init__(self, strategy: Narrow, worker: Worker) -> None:
         super().__init__(strategy, worker)
         self._strategy = strategy
+
+    def needs(self, skeleton: nn.Module) -> Needs:
+        """Return what it will hold: the narrow network, and while it is cut out the largest tensor of the whole."""
+        worker = self._worker
+        coupling = worker.network.coupling
+        held = widest(coupling.partition(worker.link.workers, worker.seed, 0, self._strategy.dealt))
+        module = build(*blank(coupling, worker.device), held).module
+        kept, moved = self._beside(module)
+        largest = max(math.prod(entry.shape) * entry.dtype.itemsize for entry in coupling.entries.values())
+        return Needs(module, kept, max(moved, largest))
 
     def start(self) -> Program[State]:
         """Cut the narrow network out of the whole one, which is then forgotten."""

@@ -41,6 +41,17 @@ class Batch:
     numbers: Positions
     outputs: Tensor | None = None
 
+    def without_values(self, device: torch.device) -> Batch:
+        """Return a batch of the same sizes, whose values do not matter."""
+
+        def empty(leaf: Any) -> Any:
+            return torch.empty(leaf.shape, dtype=leaf.dtype, device=device) if isinstance(leaf, Tensor) else leaf
+
+        args, kwargs, targets, outputs = pytree.tree_map(
+            empty, (self.args, dict(self.kwargs), self.targets, self.outputs)
+        )
+        return Batch(args, kwargs, targets, self.numbers, outputs)
+
 
 class Examples(Protocol):
     """One part of the data, on a device."""
@@ -50,12 +61,18 @@ class Examples(Protocol):
         """Number of examples."""
         ...
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the examples in memory; 0 where they are somebody else's."""
+        ...
+
     def batch(self, positions: Positions) -> Batch:
         """Return the examples at some positions."""
         ...
 
-    def pieces(self, most: int | None = None) -> Iterator[Positions]:
-        """Yield positions that cover the first ``most`` examples (all), in even pieces that fit in memory.
+    def pieces(self, most: int | None = None, parts: int = 1) -> Iterator[Positions]:
+        """Yield positions that cover the first ``most`` examples (all), in even pieces that fit in memory, at least
+        ``parts`` of them where there are as many examples that can be apart.
 
         Even, because a statistic that is averaged over pieces must not hang on the few examples of a last one.
         """
@@ -84,6 +101,11 @@ class ArrayExamples:
         """Number of examples."""
         return len(self.targets)
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of features, targets and graph."""
+        return sum(tensor.nbytes for tensor in (self.features, self.targets, *(self.graph or ())))
+
     def batch(self, positions: Positions) -> Batch:
         """Return the examples at some positions."""
         index = torch.from_numpy(positions).to(self.targets.device)
@@ -92,11 +114,11 @@ class ArrayExamples:
             return Batch(*self.call.call([features]), targets, positions)
         return Batch(*self.call.call(self.graph), targets, positions, features.reshape(-1))
 
-    def pieces(self, most: int | None = None) -> Iterator[Positions]:
+    def pieces(self, most: int | None = None, parts: int = 1) -> Iterator[Positions]:
         """Yield positions in even pieces; a graph goes through the network as a whole, so its nodes are one."""
         count = self.count if most is None else min(most, self.count)
         size = count if self.graph is not None else max(1, min(_BATCH, _TARGETS // self.targets[:1].numel()))
-        yield from even_pieces(count, size)
+        yield from even_pieces(count, size if self.graph is not None else min(size, math.ceil(count / parts)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +144,11 @@ class ItemExamples:
         """Number of examples."""
         return len(self.chosen)
 
+    @property
+    def held_bytes(self) -> int:
+        """Return 0: the dataset is the user's."""
+        return 0
+
     def batch(self, positions: Positions) -> Batch:
         """Return the examples at some positions.
 
@@ -143,9 +170,10 @@ class ItemExamples:
             f"{type(made).__name__}{f' of {len(made)}' if isinstance(made, (tuple, list)) else ''}"
         )
 
-    def pieces(self, most: int | None = None) -> Iterator[Positions]:
+    def pieces(self, most: int | None = None, parts: int = 1) -> Iterator[Positions]:
         """Yield positions in even pieces."""
-        yield from even_pieces(self.count if most is None else min(most, self.count), self.size)
+        count = self.count if most is None else min(most, self.count)
+        yield from even_pieces(count, min(self.size, math.ceil(count / parts)))
 
 
 def even_pieces(count: int, size: int) -> Iterator[Positions]:

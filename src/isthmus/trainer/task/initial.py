@@ -204,6 +204,12 @@ def attributes_of(network: nn.Module) -> dict[str, Tensor]:
     return found
 
 
+def like(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Return an empty tensor of the same shape and type, a parameter for a parameter."""
+    made = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+    return nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
+
+
 def copied(network: nn.Module, value: Callable[[str, Tensor], Tensor]) -> nn.Module:
     """Return a copy of a network with other tensors in the places of its own, tied ones tied.
 

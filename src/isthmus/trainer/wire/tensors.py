@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from isthmus.trainer.wire.exchange import Link, Program, all_gather, all_mean, broadcast
 from isthmus.trainer.wire.layout import layout_of
+
+AT_ONCE = 8 << 20  # bytes
 
 
 def differing(mark: str, link: Link, device: torch.device) -> Program[list[int]]:
@@ -22,25 +24,42 @@ def differing(mark: str, link: Link, device: torch.device) -> Program[list[int]]
 def mean_over_workers(
     tensors: Mapping[str, Tensor],
     link: Link,
-    device: torch.device,
     active: Sequence[int],
+    take: Callable[[str, Tensor], None],
     wire: torch.dtype | None = None,
-) -> Program[dict[str, Tensor]]:
-    """Return the mean of every tensor over the active workers, the same bits on all.
+) -> Program[None]:
+    """Take the mean of every tensor over the active workers, the same bits on all, a few tensors at a time.
 
     Args:
         tensors: of this worker.
-        link, device: to the others, and where the tensors are.
+        link: to the others.
         active: whose tensors count.
+        take: is given the name and the mean of each.
         wire: the type in which numbers travel; None for their own.
     """
-    layout = layout_of(tensors)
-    result: dict[str, Tensor] = {}
-    for dtype in layout.sizes:
-        flat = layout.pack(tensors, dtype, device)
-        mean = yield from all_mean(flat, link, active, wire if dtype.is_floating_point else None)
-        result |= layout.unpack(mean)
-    return result
+    for names in together(tensors):
+        layout = layout_of({name: tensors[name] for name in names})
+        first = tensors[names[0]]
+        flat = layout.pack(tensors, first.dtype, first.device)
+        mean = yield from all_mean(flat, link, active, wire if first.is_floating_point() else None)
+        for name, value in layout.unpack(mean).items():
+            take(name, value)
+
+
+def together(tensors: Mapping[str, Tensor]) -> list[list[str]]:
+    """Return which tensors travel together: of one type, of at most ``AT_ONCE`` bytes, or one that alone is more."""
+    found: list[list[str]] = []
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors.values()):
+        full = AT_ONCE + 1
+        for name, tensor in tensors.items():
+            if tensor.dtype == dtype:
+                size = tensor.numel() * tensor.element_size()
+                if full + size > AT_ONCE:
+                    found.append([])
+                    full = 0
+                found[-1].append(name)
+                full += size
+    return found
 
 
 def send_tensors(
