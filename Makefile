@@ -2,6 +2,7 @@
 # make test   all tests                                                                     (installs what they need)
 # make lint   ruff and mypy
 # make fuzz   many more random programs through the cut than the tests try
+# make mutants  change one operator, comparison or constant of the lab at a time: does a test notice?
 # make clean  remove the environment and everything made here
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PYTEST ?= $(BIN)/python -m pytest -n 2
 
-.PHONY: run test lint fuzz system clean
+.PHONY: run test lint fuzz mutants system clean
 
 run: $(VENV)/installed-run
 	$(BIN)/isthmus demo --out runs/demo --replace
@@ -24,6 +25,9 @@ lint: $(VENV)/installed-dev
 
 fuzz: $(VENV)/installed-test
 	ISTHMUS_FUZZ=5000 ISTHMUS_FUZZ_SEED=1000 $(BIN)/python -m pytest tests/nets/test_fuzz.py -q -n 2 --timeout 0
+
+mutants: $(VENV)/installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python tools/mutants.py --processes 2
 
 # What the tests use beside Python packages: a browser for pages, and real data (images, tables, text). Fetched where
 # that is possible (root on Debian); a test that misses one is skipped and says so at the end.

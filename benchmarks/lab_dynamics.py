@@ -22,7 +22,7 @@ from isthmus.lab import IST, Permutation, Quadratic, theory
 from isthmus.lab.arrays import Array
 from isthmus.lab.theory.dynamics import course, round_moments
 from isthmus.records import RunWriter, read_run
-from isthmus.report import draw_png
+from isthmus.report import draw
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,29 @@ def single_unit(dim: int) -> tuple[float, float, float]:
     return whole, best(lambda: next(rounds), 5), read
 
 
+def small(workers: int = 3, dim: int = 6, rounds: int = 100_000) -> tuple[float, float]:
+    """A small problem: seconds of CPU of a course of ``rounds`` rounds by powers, and round by round."""
+    problem = Quadratic.gaussian(workers, dim, 0)
+    method = IST(Permutation(workers, dim), 0.5 * theory.contraction_limit(problem, Permutation(workers, dim)))
+    moments = round_moments(problem, method)
+    assert moments is not None
+    started = time.process_time()
+    theory.dynamics(problem, method, np.ones(dim), rounds)
+    done = time.process_time()
+    for _ in course(moments, np.ones(dim), rounds // 50):
+        pass
+    return done - started, 50 * (time.process_time() - done)
+
+
+def settling(dim: int) -> float:
+    """Seconds of CPU of a stationary law, n = 4."""
+    problem, sketch = Quadratic.gaussian(4, dim, 0), Permutation(4, dim)
+    method = IST(sketch, 0.5 * theory.contraction_limit(problem, sketch))
+    started = time.process_time()
+    theory.stationary(problem, method)
+    return time.process_time() - started
+
+
 def exponent(x: tuple[int, ...], seconds: list[float]) -> float:
     """Slope in log-log of the larger half."""
     half = len(x) // 2
@@ -160,12 +183,17 @@ def main() -> None:
         whole, more, read = single_unit(options.single_unit)
         found[f"Perm-1, n = d = {options.single_unit}: first round / one read of L"] = whole / read
         found["Perm-1: every further round / one read of L"] = more / read
+        for d in (16, 17, 24, 40):
+            found[f"stationary law, d = {d}, n = 4, seconds of CPU"] = settling(d)
+        powers, one_by_one = small()
+        found["d = 6, n = 3, 100,000 rounds: seconds of CPU by powers"] = powers
+        found["the same round by round (from 2,000 rounds)"] = one_by_one
         started = time.perf_counter()
         million = np.linspace(0.5, 1.0, 10**6)
         theory.coordinate_dynamics(million, million, IST(Permutation(10**6, 10**6), 5e-7), np.zeros(10**6), 100)
         found["diagonal path, d = 10^6, 100 rounds, seconds"] = time.perf_counter() - started
         writer.finish({"measured": found})
-    drawn = draw_png(read_run(options.out), options.out)
+    drawn = draw(read_run(options.out), options.out)
     for name, value in found.items():
         print(f"{name:<62} {value:.3g}")
     print(*drawn)

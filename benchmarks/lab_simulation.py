@@ -21,7 +21,7 @@ from isthmus.lab import IST, Permutation, Quadratic
 from isthmus.lab.arrays import Array
 from isthmus.lab.methods import Draws, Iterate
 from isthmus.records import RunWriter, read_run
-from isthmus.report import draw_png
+from isthmus.report import draw
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def main() -> None:
     least, lines = 8 * entries / speed, 64 * entries / speed
     print(f"Perm-q reads {entries:.3g} entries of L: {1e3 * least:.3g} ms at that speed if they were packed,")
     print(f"{1e3 * lines:.3g} ms at 64-byte cache lines (scattered, as they are); measured {1e3 * ours:.3g} ms")
-    print(*draw_png(read_run(options.out), options.out))
+    print(*draw(read_run(options.out), options.out))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ import isthmus
 SOURCE = Path(isthmus.__file__).parent
 # A module imports only from rooms above its own. `cli` is last: nobody imports it but `__main__`.
 ROOMS = [
-    "version", "errors", "lazy", "factories", "randomness", "partitions", "strategies", "records", "progress", "data",
-    "lab", "nets", "trainer", "plan", "report", "cli", "__main__",
+    "version", "errors", "lazy", "frames", "factories", "randomness", "partitions", "strategies", "records", "progress",
+    "data", "lab", "nets", "trainer", "plan", "report", "cli", "__main__",
 ]  # fmt: skip
 FORBIDDEN = {("nets", "lab"), ("trainer", "lab"), ("report", "lab"), ("report", "nets"), ("report", "trainer")}
 NO_TORCH = set(ROOMS) - {"nets", "trainer", "plan", "cli", "__main__"}
@@ -169,6 +169,20 @@ def test_needs_no_torch(module: str) -> None:
         "sys.meta_path.insert(0, NoTorch())\n"
         f"importlib.import_module({module!r})\n"
         "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_lab_loads_no_more_than_it_uses() -> None:
+    """Half a second of CPU instead of two: scikit-learn and pandas are for data, the rest for drawings and searches."""
+    code = (
+        "import sys\n"
+        "from isthmus.lab import IST, Permutation, Quadratic, theory\n"
+        "heavy = {'sklearn', 'pandas', 'matplotlib', 'plotly', 'torch', 'tyro', 'scipy.stats', 'scipy.optimize'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "theory.stationary(Quadratic.gaussian(2, 4, 0), IST(Permutation(2, 4), 0.01))\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

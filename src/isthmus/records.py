@@ -32,11 +32,15 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from isthmus import frames
 from isthmus.errors import RecordError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 FORMAT = 1
 _VERSIONS = ("isthmus", "numpy", "scipy", "scikit-learn", "torch")
@@ -190,6 +194,10 @@ class Run:
     def status(self) -> str:
         """How it ended: "unfinished" when there is no summary."""
         return str(self.summary.get("status", "unfinished"))
+
+    def to_frame(self) -> DataFrame:
+        """Return the rows as a pandas table."""
+        return frames.of_rows(self.rows)
 
 
 def read_run(path: str | Path) -> Run:

@@ -31,6 +31,10 @@ COMPRESSORS: dict[str, Compressor] = {
     "bernoulli": bernoulli_compressor(DIM, 0.3),
     "bernoulli, always": bernoulli_compressor(DIM, 1.0),
     "partial participation": Participation(RandK(DIM, 3, shared_seed=False), 0.6),
+    "rand-k with a mask, partial participation": Participation(RandK(DIM, 5, shared_seed=False), 0.5),
+    "dithering on masked rand-k, partial participation": Participation(
+        Composition(RandK(DIM, 5, shared_seed=False), Dithering(5, 3)), 0.5
+    ),
     "perm-k with partial participation": Participation(PermK(WORKERS, DIM), 0.5),
     "natural on rand-k": Composition(RandK(DIM, 4), Natural(4)),
     "dithering on rand-k with indices": Composition(RandK(DIM, 4, shared_seed=False), Dithering(4, 3)),
@@ -40,6 +44,8 @@ COMPRESSORS: dict[str, Compressor] = {
 UNEVEN: dict[str, Compressor] = {
     "perm-k, n does not divide d": PermK(3, 7),
     "perm-k with indices, n does not divide d": PermK(3, 7, shared_seed=False),
+    "perm-k with indices, uneven, with partial participation": Participation(PermK(5, 12, shared_seed=False), 0.6),
+    "perm-k, uneven, with partial participation": Participation(PermK(8, 12), 0.6),
     "perm-k, d divides n": PermK(6, 3),
     "perm-k, n > d": PermK(7, 3),
     "perm-k, one worker": PermK(1, 5),

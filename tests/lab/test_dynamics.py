@@ -25,7 +25,8 @@ from isthmus.lab import (
     simulate,
     theory,
 )
-from isthmus.lab.methods import Draws
+from isthmus.lab.compressors import RandK
+from isthmus.lab.methods import DCGD, Draws
 from isthmus.lab.theory.enumeration import enumerate_round
 
 
@@ -256,3 +257,24 @@ PAIRS, CROWD = IST(Permutation(2, 4), 0.1), IST(Permutation(5, 4), 0.1)
 def test_refuses(build: object, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         build(random_quadratic(2, 4))  # type: ignore[operator]
+
+
+def test_rounds_start_at_none() -> None:
+    problem = random_quadratic(2, 4)
+    method = IST(Permutation(2, 4), 0.01)
+    course = theory.dynamics(problem, method, np.ones(4), rounds=0)
+    assert course.gap.tolist() == [pytest.approx(float(problem.gap(np.ones(4))))]
+    for ask in (theory.dynamics, theory.mean_trajectory):
+        with pytest.raises(InvalidInput, match="`rounds` must be at least 0, got -1"):
+            ask(problem, method, np.ones(4), -1)
+
+
+def test_a_simulated_course_that_diverges_is_infinite_in_both_parts() -> None:
+    problem = random_quadratic(2, 4)
+    course = theory.dynamics(problem, DCGD(RandK(4, 1), 50.0), np.ones(4), 40, seeds=3)
+    gone = ~np.isfinite(course.gap)
+    assert gone[-1]
+    assert not gone[0]
+    assert (course.bias[gone] == np.inf).all()
+    assert (course.variance[gone] == np.inf).all()
+    assert np.isfinite(course.variance[~gone]).all()

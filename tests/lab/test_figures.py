@@ -59,8 +59,23 @@ def test_the_command_writes_run_and_picture(tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(
+    ("kind", "start", "letters"),
+    [("pdf", b"%PDF", b"/Type0"), ("svg", b"<?xml", b">the first rounds</text>")],
+)
+def test_pictures_for_a_paper_keep_letters_as_letters(kind: str, start: bytes, letters: bytes, tmp_path: Path) -> None:
+    files = []
+    for name in ("a", "b"):
+        main(["analyze", "--figure", "remark-1", "--format", kind, "--out", str(tmp_path / name)])
+        files.append((tmp_path / name / f"remark-1.{kind}").read_bytes())
+    assert files[0].startswith(start)
+    assert letters in files[0]  # a TrueType font, not the outlines of glyphs
+    assert files[0] == files[1]  # no date in it
+
+
+@pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (["--figure", "remark-1", "--format", "jpg", "--out", "x"], "`format` must be one of"),
         (["--figure", "remark-2", "--out", "x"], "did you mean 'remark-1'"),
     ],
 )

@@ -221,3 +221,19 @@ def test_homogeneous_preconditioning_has_theta_n() -> None:
     assert theory.theorem1(tilde, Permutation(4, 4)).theta == pytest.approx(4.0)
     scaled = ScaledPermutation(homogeneous, homogeneous=True)
     np.testing.assert_allclose(theory.expected_matrix(homogeneous, scaled), np.eye(4), atol=1e-12)
+
+
+def test_the_relative_gap_is_a_share_of_the_initial_one() -> None:
+    problem = Quadratic([[[2.0]]], [[0.0]])
+    assert theory.relative_gap(problem, np.array([1.0]), np.array([3.0])) == 1 / 9
+    assert np.isnan(theory.relative_gap(problem, np.array([1.0]), np.array([0.0])))
+
+
+def test_theorem_1_says_no_just_above_its_step() -> None:
+    problem = random_quadratic(2, 4, seed=1, biased=False)
+    found = theory.theorem1(problem, Identity(2, 4))  # gradient descent: theta = L
+    assert found.stepsize == pytest.approx(1 / problem.spectrum[-1])
+    assert found.verdict(found.stepsize).holds
+    above = found.verdict(1.001 * found.stepsize)
+    assert above.holds is False
+    assert "is above 1/theta" in above.why

@@ -96,6 +96,15 @@ def test_drawn_costs_follow_the_coins_of_the_run(method):
         state = after
 
 
+def test_proxskip_costs_a_gradient_a_round_and_two_models_by_chance():
+    cost = ProxSkip(0.05, 0.25).cost(PROBLEM, value_bits=32)
+    assert (cost.up.bits, cost.down.bits, cost.same_for_all) == (0.25 * 32 * D, 0.25 * 32 * D, True)
+    assert (cost.work, cost.gradients, cost.memory) == (2 * D * D, 1.0, 3 * D)
+    start = ProxSkip(0.05, 0.25).start_cost(PROBLEM, value_bits=32)
+    assert (start.up.bits, start.down.values, start.down.extras, start.same_for_all) == (0.0, 32 * D, 64.0, True)
+    assert (start.work, start.gradients, start.memory) == (0.0, 0.0, 0.0)
+
+
 def test_samples_and_minibatches_count_their_own_work():
     problem = LeastSquares(Samples.gaussian(N, 40, 5, seed=0))
     assert GradientDescent(0.1).cost(problem).work == 2 * 5 * 80  # cheaper through 5 samples than through the matrix

@@ -20,6 +20,7 @@ from isthmus.lab.rates import (
     anchored_factor,
     asymptotic_factor,
     best_momentum,
+    best_momentum_of,
     best_scale,
     bounds,
     largest_stepsize,
@@ -121,7 +122,7 @@ def test_theorem_holds_and_the_rule_converges(case):
         gaps = anchored_dynamics(problem, method, np.ones(dim), 24).gap[::period]
         assert (gaps[1:] <= factor * gaps[:-1] * (1 + 1e-9)).all()
     method = with_default_stepsize(AnchoredIST(sketch, 1.0, 5), setting)
-    assert asymptotic_factor(problem, method, 20) < 1.0
+    assert asymptotic_factor(problem, method) < 1.0
 
 
 @settings(max_examples=25, deadline=None)
@@ -165,7 +166,42 @@ def test_asymptotic_factor_is_the_spectral_radius_of_the_lifted_map(period):
         columns.append(M.ravel())
     radius = np.abs(np.linalg.eigvals(np.stack(columns, axis=1))).max()
     rounds = period if isinstance(period, int) else 1
-    assert asymptotic_factor(problem, method, 300) == pytest.approx(radius ** (1 / rounds), rel=1e-3)
+    assert asymptotic_factor(problem, method) == pytest.approx(radius ** (1 / rounds), rel=1e-9)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 0.7, 0.8, 0.9, 0.99])
+@pytest.mark.parametrize("copies", [1, 12], ids=["dense", "ARPACK"])
+def test_asymptotic_factor_sees_through_oscillation(beta, copies):
+    """f = x^2/2, one worker, step 0.1, an anchor a round: Nesterov's iteration, complex above beta = 0.52."""
+    problem = Quadratic([np.eye(copies)], [np.ones(copies)])
+    found = asymptotic_factor(problem, AnchoredIST(Permutation(1, copies), 0.1, 1, momentum=beta))
+    by_hand = np.abs(np.linalg.eigvals([[0.9 * (1 + beta), -0.9 * beta], [1.0, 0.0]])).max() ** 2
+    assert found == pytest.approx(by_hand, rel=1e-10)
+    assert found.error <= 1e-9
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_default_step_of_loopless_periods_moves_the_mean_no_further_than_the_minimizer(workers):
+    """f = x'x/2 in one unit each: N is the mean of 1 - (1 - g)^tau over a geometric period tau, at most 1."""
+    for seed in range(10):
+        problem = Quadratic.gaussian(workers, 4, seed, homogeneous=workers > 1)
+        method = AnchoredIST(Permutation(workers, 4, 0.7 if workers > 1 else None), 1.0, 0.3)
+        found = with_default_stepsize(method, Setting(problem, np.zeros(4), 10))
+        assert 0.0 < found.stepsize < np.inf
+        assert asymptotic_factor(problem, found) < 1.0
+    law = [0.3 * 0.7**k for k in range(400)]  # the period is k + 1 rounds
+    problem = Quadratic([np.diag([1.0, 0.2])], [[0.0, 0.0]])
+    moved = [1 - sum(p * (1 - 0.9 * v) ** (k + 1) for k, p in enumerate(law)) for v in (0.2, 1.0)]
+    beta = best_momentum(problem, AnchoredIST(Permutation(1, 2), 0.9, 0.3))
+    assert beta == pytest.approx(best_momentum_of(moved[0]), rel=1e-12)
+
+
+def test_a_worker_that_holds_nothing_stays_out_of_the_local_steps():
+    problem = Quadratic.gaussian(2, 2, seed=0)
+    method = AnchoredIST(Bernoulli(2, 2, 0.5), 0.01, 3, local_steps=2)
+    exact = anchored_dynamics(problem, method, [1.0, 1.0], 6)
+    run = simulate(problem, method, np.ones(2), 6, 4000)
+    assert (np.abs(run.mean_gap - exact.gap) <= 4 * run.standard_error + 1e-9 * exact.gap).all()
 
 
 def test_best_scale_contracts_fastest_between_far_anchors():
@@ -208,13 +244,13 @@ def test_it_converges_on_logistic_regression():
 @pytest.mark.parametrize("condition", [10.0, 100.0])
 def test_momentum_pays_where_anchors_are_ill_conditioned(condition, heterogeneity):
     """Nesterov's momentum for the mean converges in mean square too, by the exact second moments, and faster."""
-    problem = random_quadratic(4, 16, condition, heterogeneity, seed=3)
-    setting = Setting(problem, np.ones(16), 1)
-    plain = with_default_stepsize(AnchoredIST(Permutation(4, 16, 2.0), 1.0, 5), setting)
+    problem = random_quadratic(4, 8, condition, heterogeneity, seed=3)
+    setting = Setting(problem, np.ones(8), 1)
+    plain = with_default_stepsize(AnchoredIST(Permutation(4, 8, 2.0), 1.0, 5), setting)
     momentum = best_momentum(problem, plain)
     assert 0.0 < momentum < 1.0
     fast = replace(plain, momentum=momentum)
-    assert asymptotic_factor(problem, fast, 120) < asymptotic_factor(problem, plain, 120) ** 1.5
+    assert asymptotic_factor(problem, fast) < asymptotic_factor(problem, plain) ** 1.5
 
 
 def test_momentum_is_nesterovs_with_one_round_periods():

@@ -15,7 +15,6 @@ from isthmus.lab.compressors import (
     Dithering,
     IdentityCompressor,
     Natural,
-    Participation,
     PermK,
     RandK,
     Scaled,
@@ -88,9 +87,7 @@ def test_messages_are_as_long_as_counted_and_decode_to_what_was_compressed(name,
         drawn = compressor.drawn_message(generator(key, "test/code"), 1, len(x), value_bits)
         bits, written = bits + float(np.sum(drawn.bits)) * len(x), written + sum(len(one) for one in raw)
         back = compressor.decode(data, generator(key, "test/code"), value_bits)
-        exact = value_bits == 64 and not isinstance(compressor, Participation)
-        tolerance = 0.0 if exact else 4e-16 if value_bits == 64 else 2e-7
-        np.testing.assert_allclose(back, out, rtol=tolerance, atol=0)
+        np.testing.assert_allclose(back, out, rtol=0.0 if value_bits == 64 else 2e-7, atol=0)
     assert bits == pytest.approx(written, rel=1e-12)
 
 
@@ -131,6 +128,18 @@ def test_dithering_variance_is_the_exact_one():
     assert abs(squares.mean() - (norm / 3) ** 2 * (p * (1 - p)).sum()) <= SIGMAS * squares.std() / math.sqrt(SEEDS)
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e-160, 1e160, 1e200, 1e300])
+def test_dithering_and_natural_go_with_the_scale_of_the_vector(scale):
+    x = vectors(Dithering(12, 4))
+    power = 2.0 ** round(math.log2(scale))
+    for compressor in (Dithering(12, 4), Dithering(12, 1), Natural(12), Composition(RandK(12, 4), Dithering(4, 3))):
+        plain, large = (compress_many(compressor, one, 3) for one in (x, x * power))
+        assert np.array_equal(large, plain * power)
+    data = Dithering(12, 4).encode(x * power, generator(1, "test/draws"))
+    assert np.array_equal(Dithering(12, 4).decode(data, generator(1, "test/draws")),
+                          Dithering(12, 4).compress((x * power)[None], generator(1, "test/draws"))[0])
+
+
 def test_natural_gives_the_two_neighbouring_powers_of_two():
     out = compress_many(Natural(2), np.array([[3.0, -0.3]]))[:, 0]
     assert set(np.unique(out[:, 0])) == {2.0, 4.0}
@@ -148,6 +157,13 @@ def test_top_k_keeps_the_largest_and_contracts(dim, data):
     assert set(out[out != 0]) <= set(x)
     assert np.sort(np.abs(out))[::-1][:size].tolist() == np.sort(np.abs(x))[::-1][:size].tolist()
     assert ((out - x) ** 2).sum() <= (1 - size / dim) * (x**2).sum() * (1 + 1e-12)
+
+
+def test_top_k_of_many_is_that_of_sorting():
+    x = generator(0, "test/many").permutation(1000.0 + np.arange(400.0))[None, None] * (-1.0) ** np.arange(400)
+    for size in (1, 7, 100, 399, 400):
+        out = TopK(400, size).compress(x, generator(0, "test"))[0, 0]
+        assert np.sort(np.abs(out[out != 0])).tolist() == (1400.0 - np.arange(size, 0, -1)).tolist()
 
 
 def test_top_k_reaches_its_worst_case():
@@ -175,6 +191,14 @@ def test_rand_k_draws_without_replacement():
     assert (np.count_nonzero(out, axis=2) == 4).all()
 
 
+@pytest.mark.parametrize("size", [1, 3, 100, 399])
+def test_rand_k_of_many_sends_what_it_keeps(size):
+    compressor, x = RandK(400, size, shared_seed=False), generator(0, "test/many").standard_normal((2, 400))
+    kept = compressor.compress(x[None], generator(1, "test/draws"))[0]
+    data = compressor.encode(x, generator(1, "test/draws"))
+    assert np.array_equal(compressor.decode(data, generator(1, "test/draws")), kept)
+
+
 @settings(max_examples=30)
 @given(st.integers(1, 40), st.data())
 def test_rand_k_counts_the_smaller_index_code(dim, data):
@@ -199,6 +223,7 @@ def test_rand_k_counts_the_smaller_index_code(dim, data):
         (lambda: RandK(5, 2).encode(np.ones((1, 5)), generator(0, "t"), 16), "`value_bits` must be one of 32, 64"),
         (lambda: RandK(5, 2).compress(np.ones((1, 1, 4)), generator(0, "t")), "must be for 4 coordinates"),
         (lambda: Natural(1).encode(np.full((1, 1), 1e-300), generator(0, "t"), 32), "out of range"),
+        (lambda: Dithering(1, 2).encode(np.full((1, 1), 1e200), generator(0, "t"), 32), "of 32 bits, got 1e+200"),
         (lambda: IdentityCompressor(2).decode([b"123"], generator(0, "t")), "`data` must hold 128 bits, got 24"),
     ],
 )
@@ -207,3 +232,21 @@ def test_bad_input_is_one_line(make, said):
         make()
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_multipliers_are_the_moments_of_what_a_linear_compressor_multiplies_by(name):
+    compressor = ALL[name]
+    n, d = workers_of(compressor), compressor.dim
+    law = compressor.multipliers(n)
+    linear = not any(word in name for word in ("top-k", "dithering", "natural"))
+    assert (law is not None) == linear
+    if law is None:
+        return
+    seeds = 20_000
+    c = compressor.compress(np.ones((seeds, n, d)), np.random.default_rng(0)).reshape(seeds, n * d)
+    mean, second = c.mean(axis=0), c.T @ c / seeds
+    deviations = np.sqrt(np.maximum((c**2).T @ c**2 / seeds - second**2, 0.0) / seeds)
+    np.testing.assert_allclose(mean, law.mean.ravel(), atol=5 * c.std() / np.sqrt(seeds) + 1e-12)
+    assert (np.abs(second - law.second.reshape(n * d, n * d)) <= 5.5 * deviations + 1e-9).all()
+    assert np.linalg.eigvalsh(law.covariance)[0] >= -1e-9

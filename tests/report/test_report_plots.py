@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from isthmus.errors import InvalidInput
 from isthmus.records import Run
 from isthmus.report.charts import chart
+from isthmus.report.drawing import draw_figure
 from isthmus.report.page import render
 from isthmus.report.plots import (
     MOST_POINTS,
@@ -29,7 +30,6 @@ from isthmus.report.plots import (
     shade,
     slug,
 )
-from isthmus.report.png import draw_figure
 from isthmus.report.strategies import STRATEGIES
 from isthmus.report.write import sections
 

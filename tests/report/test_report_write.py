@@ -16,7 +16,7 @@ import pytest
 from isthmus.cli import main
 from isthmus.errors import InvalidInput, RecordError
 from isthmus.records import RunWriter, read_run
-from isthmus.report import draw_png, write_report
+from isthmus.report import draw, write_report
 
 
 class Page(HTMLParser):
@@ -158,12 +158,19 @@ def test_a_folder_that_holds_runs_stands_for_them(runs: Any, tmp_path: Path) -> 
     assert page.text.count("isthmus analyze --figure bias") == 2
 
 
+def test_the_figures_of_a_report_in_another_format(runs: Any, tmp_path: Path) -> None:
+    write_report([runs.figure("f")], tmp_path / "out", "svg")
+    assert [path.suffix for path in (tmp_path / "out" / "figures").iterdir()] == [".svg"]
+    with pytest.raises(InvalidInput, match="`format` must be one of png, pdf, svg, got 'jpg'"):
+        write_report([runs.root / "f"], tmp_path / "out", "jpg")
+
+
 def test_png_figures_of_one_run(runs: Any, tmp_path: Path) -> None:
-    drawn = draw_png(read_run(runs.figure("f")), tmp_path / "gallery")
+    drawn = draw(read_run(runs.figure("f")), tmp_path / "gallery")
     assert drawn == [tmp_path / "gallery" / "bias.png"]
     assert matplotlib.image.imread(drawn[0]).shape[1] > 900  # two panels side by side
     assert drawn[0].stat().st_size < 100_000
-    assert {path.stem for path in draw_png(read_run(runs.analysis("a")), tmp_path)} == {"gap", "distance"}
+    assert {path.stem for path in draw(read_run(runs.analysis("a")), tmp_path)} == {"gap", "distance"}
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,11 @@ from rich.table import Table
 from isthmus.errors import check_choice
 from isthmus.lab.analyze import Analysis, analyze
 from isthmus.lab.figures import FIGURES
+from isthmus.lab.own import is_own
 from isthmus.lab.settings import Settings
 from isthmus.lab.settings import read_toml as read_toml  # for --config
 from isthmus.records import RunWriter, fresh_folder, read_run, to_json
-from isthmus.report import draw_png
+from isthmus.report import FORMATS, draw
 
 _SHOWN_ROUNDS = 11
 
@@ -32,10 +33,17 @@ class Options(Settings):
     config: Path | None = None
     """TOML file with flags as keys (dim = 100); flags on the command line come before it."""
     figure: str | None = None
-    """Make a figure of the gallery instead: its run and PNG go to --out. Names: heterogeneous, homogeneous, remark-1,
-    algorithm-1, theorem-1, theorem-2, least-squares, bias-variance, readouts, bias-removal."""
+    """Make a figure of the gallery instead: its run and picture go to --out. Names: heterogeneous, homogeneous,
+    remark-1, algorithm-1, theorem-1, theorem-2, least-squares, bias-variance, readouts, bias-removal."""
+    format: str = "png"
+    """Of --figure: png; pdf or svg for a paper: as wide as a column or page, letters as letters."""
     json: bool = False
     """Print one JSON object instead of tables."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("format", self.format, FORMATS)
+
 
 def run(options: Options, command: list[str]) -> None:
     """Analyse, write the run, print; or make a figure."""
@@ -58,6 +66,8 @@ def run(options: Options, command: list[str]) -> None:
 def _subject(options: Options) -> str:
     """What was analysed, in a word fit for a folder's name."""
     kind, _, place = options.data.partition(":")
+    if is_own(options.problem):
+        return Path(options.problem).stem.replace(":", "-")
     return options.problem if options.problem != "data" else Path(place).stem or kind
 
 
@@ -68,7 +78,7 @@ def _make_figure(options: Options, command: list[str]) -> None:
     with RunWriter(out, "figure", figure.config | {"seed": options.seed}, command, options.replace) as writer:
         for row in figure.rows:
             writer.append(row)
-    drawn = draw_png(read_run(out), out)
+    drawn = draw(read_run(out), out, options.format)
     if options.json:
         print(json.dumps(to_json({"config": figure.config, "rows": figure.rows, "drawn": drawn})))
     else:

@@ -11,9 +11,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from isthmus.errors import check_choice
 from isthmus.lab.compare import Comparison, cells_of, figure_config, figure_rows, run_cells, sweep_rows
+from isthmus.lab.simulate import HEAVY
 from isthmus.records import RunWriter, fresh_folder, read_run
-from isthmus.report import draw_png
+from isthmus.report import FORMATS, draw
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,14 @@ class Options(Comparison):
     """Folder to write the run and its picture to; by default a new one under runs/."""
     replace: bool = False
     """Replace an earlier run in --out."""
+    format: str = "png"
+    """Of the picture: png; pdf or svg for a paper: as wide as a column or page, letters as letters."""
     json: bool = False
     """Print one JSON object instead of tables."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("format", self.format, FORMATS)
 
 
 def run(options: Options, command: list[str]) -> None:
@@ -43,14 +51,17 @@ def run(options: Options, command: list[str]) -> None:
     cells = cells_of(settings, options.over, options.values)
     results = run_cells(cells, options.cells, options.processes)
     values = [value for value in options.values for _ in settings.methods] if options.over else []
-    out = options.out or fresh_folder(f"compare-{settings.problem}")
-    with RunWriter(out, "figure", figure_config(settings, options.over), command, options.replace) as writer:
+    out = options.out or fresh_folder(f"compare-{Path(settings.problem).stem.replace(':', '-')}")
+    config = figure_config(settings, options.over)
+    if options.over is None:  # a problem from a file or a factory has its own
+        config |= {name: results[0][name] for name in ("workers", "dim")}
+    with RunWriter(out, "figure", config, command, options.replace) as writer:
         for row in sweep_rows(results, values) if options.over else figure_rows(results):
             writer.append(row)
         writer.finish({"results": [_without_curves(one) for one in results]})
-    draw_png(read_run(out), out)
+    draw(read_run(out), out, options.format)
     if options.json:
-        print(json.dumps({"settings": figure_config(settings, options.over), "results": results}))
+        print(json.dumps({"settings": config, "results": results}))
         return
     _show(settings, results, options, values)
     print(f"run and picture written to {out}; a page of it: isthmus report {out}")
@@ -72,16 +83,27 @@ def _show(settings: Comparison, results: list[dict[str, Any]], options: Options,
     console.print(table)
     if options.over is None:
         console.print(_theory_table(results))
+    without = [one["title"] for one in results if settings.step != one["step_from"]]
+    if without:
+        console.print(f"at the theory's step, having no exact best one: {', '.join(dict.fromkeys(without))}")
     for one in results:
         if one["above_limit"]:
             console.print(f"{one['title']}: step {one['stepsize']:.3g} is above the theory's limit {one['limit']:.3g}")
+    for one in results:
+        if one["tail_index"] is not None and one["tail_index"] <= HEAVY:
+            exact = " The dashed line is exact." if any(b["kind"] == "tight" for b in one["bounds"]) else ""
+            console.print(
+                f"{one['title']}: tails of index {one['tail_index']:.2g}, too heavy for a mean over seeds.{exact}"
+            )
     console.print(f"{settings.value_bits} bits a number; in totals a message to all workers is {settings.broadcast}")
 
 
 def _cost_row(one: dict[str, Any]) -> list[str]:
     spent = [_number(one[name]) for name in ("up", "down", "memory", "work")]
     ends = f"{one['level']:.2g}" if one["status"] == "reached" else f"{one['status']} at {one['level']:.2g}"
-    if one["stall_level"] is not None:
+    if one["end"] is not None:
+        ends += f" (exact end {one['end']:.2g})"
+    elif one["stall_level"] is not None:
         ends += f" (exact mean {one['stall_level']:.2g})"
     rounds = "-" if one["rounds"] is None else str(one["rounds"])
     return [one["name"], rounds, *spent, ends]

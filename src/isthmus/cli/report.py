@@ -1,4 +1,4 @@
-"""Runs to one self-contained HTML page (opens offline) and PNG figures."""
+"""Runs to one self-contained HTML page (opens offline) and figures."""
 
 from __future__ import annotations
 
@@ -18,23 +18,25 @@ from isthmus.report.write import FIGURES, find_runs
 
 @dataclass(frozen=True)
 class Options:
-    """Runs to one self-contained HTML page and PNG figures.
+    """Runs to one self-contained HTML page and figures.
 
     Attributes:
         runs: Run folders, or folders that hold some.
         out: Folder of the report; an earlier report there is replaced.
+        format: Of the figures: png; pdf or svg for a paper: as wide as a column or page, letters as letters.
         json: Print the paths and the runs as JSON.
     """
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
     out: Path = Path("runs/report")
+    format: str = "png"
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 
 
 def run(options: Options, command: list[str]) -> None:
     """Write the report and say where it is."""
-    page = write_report(options.runs, options.out)
-    figures = sorted((page.parent / FIGURES).glob("*.png"))
+    page = write_report(options.runs, options.out, options.format)
+    figures = sorted((page.parent / FIGURES).glob(f"*.{options.format}"))
     runs = [read_run(path) for path in find_runs(options.runs)]
     if options.json:
         listed = [{"path": str(one.path), "kind": one.kind, "status": one.status} for one in runs]

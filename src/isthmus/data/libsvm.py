@@ -6,7 +6,6 @@ import io
 from pathlib import Path
 
 import numpy as np
-from sklearn.datasets import load_svmlight_file
 
 from isthmus.data.dataset import Dataset
 from isthmus.data.files import read_bytes
@@ -40,6 +39,8 @@ def read_libsvm(path: str | Path) -> Dataset:
 
 
 def _parse(content: bytes) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.datasets import load_svmlight_file  # loads pandas and more: not before it is needed
+
     sparse, labels = load_svmlight_file(io.BytesIO(content), dtype=np.float64, zero_based="auto")
     return np.asarray(sparse.todense()), np.asarray(labels, dtype=np.float64)
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn import datasets
 
 from isthmus.data.dataset import Dataset
 from isthmus.data.idx import read_idx_folder
@@ -69,17 +68,23 @@ def _made(target: str) -> Dataset:
 
 
 def _digits() -> Dataset:
-    bunch = datasets.load_digits()
+    from sklearn.datasets import load_digits  # a second of CPU, for those who need it
+
+    bunch = load_digits()
     return Dataset("digits", bunch.data / 16.0, bunch.target.astype(np.int64), 10, (8, 8))
 
 
 def _diabetes() -> Dataset:
-    bunch = datasets.load_diabetes(scaled=False)
+    from sklearn.datasets import load_diabetes
+
+    bunch = load_diabetes(scaled=False)
     return Dataset("diabetes", bunch.data, bunch.target.astype(np.float64), 0, (bunch.data.shape[1],))
 
 
 def _breast_cancer() -> Dataset:
-    bunch = datasets.load_breast_cancer()
+    from sklearn.datasets import load_breast_cancer
+
+    bunch = load_breast_cancer()
     return Dataset("breast-cancer", bunch.data, bunch.target.astype(np.int64), 2, (bunch.data.shape[1],))
 
 

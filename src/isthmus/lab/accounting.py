@@ -51,6 +51,11 @@ class Message:
     def __mul__(self, times: Count) -> Message:
         return Message(self.values * times, self.indices * times, self.extras * times)
 
+    def mean_over_workers(self) -> Message:
+        """Return counts [seeds, n] averaged over their last axis; a number stays what it is."""
+        counts = (self.values, self.indices, self.extras)
+        return Message(*(count.mean(axis=-1) if isinstance(count, np.ndarray) else count for count in counts))
+
 
 @dataclass(frozen=True, eq=False)
 class Cost:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from isthmus import frames
 from isthmus.lab.arrays import Array
-from isthmus.lab.methods import IST
+from isthmus.lab.methods import IST, Method
 from isthmus.lab.quadratics import Quadratic
-from isthmus.lab.settings import Settings, build_method, build_problem, build_start
+from isthmus.lab.settings import Settings, build, build_method
 from isthmus.lab.simulate import Simulation, simulate
 from isthmus.lab.sketches import Permutation, ScaledPermutation
 from isthmus.lab.theory.bounds import sgd_rate, theorem1_average, theorem1_contraction, theorem2
@@ -21,6 +22,9 @@ from isthmus.lab.theory.readouts import readouts
 from isthmus.lab.theory.stationary import Stationary, stable_stepsizes, stationary
 from isthmus.lab.theory.stepsizes import contraction_limit
 from isthmus.lab.theory.theorem1 import Theorem1, theorem1
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _NORMAL_95 = 1.96
 _DIVERGED = 1e30
@@ -43,14 +47,18 @@ class Analysis:
     summary: dict[str, Any]
     status: str
 
+    def to_frame(self) -> DataFrame:
+        """Return the rows, a row a round, as a pandas table."""
+        return frames.of_rows(self.rows)
+
 
 @dataclass(frozen=True, eq=False)
 class _Case:
     problem: Quadratic
-    method: IST
+    method: Method
     x0: Array
     x_inf: Array | None
-    theorem: Theorem1
+    theorem: Theorem1 | None  # where there is a sketch
     settled: Stationary | None
 
 
@@ -60,13 +68,13 @@ def analyze(settings: Settings) -> Analysis:
     Raises:
         InvalidInput: the settings do not fit each other or the data.
     """
-    problem = build_problem(settings)
+    problem, x0 = build(settings)
     method = build_method(settings, problem)
-    x0 = build_start(settings, problem)
     known = round_moments(problem, method) is not None
     x_inf = fixed_point(problem, method) if known else None
     settled = stationary(problem, method) if known and problem.dim <= _STATIONARY_UP_TO else None
-    case = _Case(problem, method, x0, x_inf, theorem1(problem, method.sketch), settled)
+    theorem = theorem1(problem, method.sketch) if isinstance(method, IST) else None
+    case = _Case(problem, method, x0, x_inf, theorem, settled)
     exact = dynamics(problem, method, x0, settings.rounds, settings.seeds, settings.seed)
     run = simulate(problem, method, x0, settings.rounds, settings.seeds, settings.seed)
     rows = [_row(k, case, exact, run) for k in range(settings.rounds + 1)]
@@ -76,7 +84,7 @@ def analyze(settings: Settings) -> Analysis:
         "workers": problem.workers,
         "dim": problem.dim,
         "stepsize": method.stepsize,
-        "local_steps": "inf" if math.isinf(method.local_steps) else method.local_steps,
+        "local_steps": "inf" if math.isinf(settings.local_steps) else int(settings.local_steps),
     }
     return Analysis(config, rows, summary, "finished" if diverged_at is None else "diverged")
 
@@ -130,18 +138,14 @@ def _summary(case: _Case, exact: Dynamics, run: Simulation) -> dict[str, Any]:
 
 
 def _constants(case: _Case) -> list[dict[str, Any]]:
-    problem, theorem = case.problem, case.theorem
+    problem = case.problem
     values = [
         ("n", problem.workers, "workers"),
         ("d", problem.dim, "coordinates"),
         ("gamma", case.method.stepsize, "step size"),
         ("lambda_max(Lbar)", float(problem.spectrum[-1]), "smoothness of f"),
         ("lambda_min(Lbar)", float(problem.spectrum[0]), "strong convexity of f"),
-        ("lambda_min(W)", theorem.smallest_eigenvalue, "W = sym(Lbar E[B]); negative: no theorem 1"),
-        ("theta", theorem.theta, "smallest with E[B Lbar B] <= theta W"),
-        ("1/theta", theorem.stepsize, "largest step theorem 1 admits"),
-        ("rate", theorem.rate, "theorem 1 contracts by 1 - gamma rate a round"),
-        ("contraction limit", contraction_limit(problem, case.method.sketch), "below it every realisation contracts"),
+        *_sketch_constants(case),
     ]
     if case.settled is not None:
         steps = stable_stepsizes(problem, case.method)
@@ -151,9 +155,22 @@ def _constants(case: _Case) -> list[dict[str, Any]]:
     return [{"name": name, "value": value, "meaning": meaning} for name, value, meaning in values]
 
 
+def _sketch_constants(case: _Case) -> list[tuple[str, float, str]]:
+    theorem = case.theorem
+    if theorem is None or not isinstance(case.method, IST):
+        return []
+    return [
+        ("lambda_min(W)", theorem.smallest_eigenvalue, "W = sym(Lbar E[B]); negative: no theorem 1"),
+        ("theta", theorem.theta, "smallest with E[B Lbar B] <= theta W"),
+        ("1/theta", theorem.stepsize, "largest step theorem 1 admits"),
+        ("rate", theorem.rate, "theorem 1 contracts by 1 - gamma rate a round"),
+        ("contraction limit", contraction_limit(case.problem, case.method.sketch), "every realisation contracts below"),
+    ]
+
+
 def _readouts(case: _Case, initial: float) -> dict[str, float] | None:
     """Gaps of the three readouts of the model that plain masks train, relative to the start."""
-    sketch = case.method.sketch
+    sketch = getattr(case.method, "sketch", None)
     if not isinstance(sketch, Permutation) or case.x_inf is None or initial == 0:
         return None
     read = readouts(case.problem, float(sketch.scale or 1.0) * case.x_inf)
@@ -163,7 +180,7 @@ def _readouts(case: _Case, initial: float) -> dict[str, float] | None:
 def _bounds(case: _Case, rounds: int) -> list[dict[str, Any]]:
     """The theorems for this sketch as bounds over the exact quantity, for problems small enough to work them all."""
     problem, method = case.problem, case.method
-    if case.settled is None or method.local_steps != 1 or method.merge != "gradient":
+    if case.settled is None or not isinstance(method, IST) or method.local_steps != 1 or method.merge != "gradient":
         return []
     bounds = [bound(problem, method, case.x0, rounds) for bound in (theorem1_average, theorem1_contraction, sgd_rate)]
     scaled = isinstance(method.sketch, ScaledPermutation) and problem.workers == problem.dim
@@ -184,18 +201,21 @@ def _bounds(case: _Case, rounds: int) -> list[dict[str, Any]]:
 
 
 def _verdicts(case: _Case) -> list[dict[str, Any]]:
-    problem, method = case.problem, case.method
+    return [*_sketch_verdicts(case), _stability_verdict(case), _bias_verdict(case), _minimizer_verdict(case.problem)]
+
+
+def _sketch_verdicts(case: _Case) -> list[dict[str, Any]]:
+    method = case.method
+    if case.theorem is None or not isinstance(method, IST):
+        return []
     theorem = case.theorem.verdict(method.stepsize)
-    limit = contraction_limit(problem, method.sketch)
+    limit = contraction_limit(case.problem, method.sketch)
     contracts = method.stepsize < limit
     comparison = f"{'yes' if contracts else 'not shown'}, the step {method.stepsize:.4g}, the limit {limit:.4g}"
     return [
         _verdict("theorem 1", theorem.holds, theorem.why, theorem.number),
         _verdict("contraction", contracts or None, f"every realisation contracts: {comparison}", limit),
-        _stability_verdict(case),
         _sketch_verdict(method),
-        _bias_verdict(case),
-        _minimizer_verdict(problem),
     ]
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from isthmus import frames
 from isthmus.errors import InvalidInput, check_choice
 from isthmus.lab.arrays import Array
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 KINDS = ("tight", "upper", "lower")
 MEASURES = ("gap", "distance", "gradient")
@@ -86,3 +90,7 @@ class Bound:
         if len(ratios) == 0:
             return float("nan")
         return float(ratios.min() if self.kind == "lower" else ratios.max())
+
+    def to_frame(self) -> DataFrame:
+        """Return what is bounded and how (a column "upper bound of gap", ...), a row a round, as a pandas table."""
+        return frames.by_round({f"{self.kind} bound of {self.measure}": self.values})

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
+from numpy.typing import NDArray
+from scipy import special
 
+from isthmus import frames
 from isthmus.errors import check_choice
 from isthmus.lab.accounting import Ledger, ledger
 from isthmus.lab.arrays import Array
@@ -16,6 +18,9 @@ from isthmus.lab.bounds import MEASURES, Bound
 from isthmus.lab.methods import CountedMethod, Draws
 from isthmus.lab.problems import Problem, exact
 from isthmus.lab.simulate import Simulation, Watch, simulate
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _MISS = 3e-5  # one-sided chance of a false alarm in one round: four standard errors of many seeds
 _ROUNDING = 1e-12
@@ -42,6 +47,9 @@ class Budget:
     broadcast: str = "unicast"
 
 
+_COSTS = ("up", "down", "bits", "bits_total", "work", "gradients")
+
+
 @dataclass(frozen=True, eq=False)
 class Measured:
     """What a method did.
@@ -57,6 +65,13 @@ class Measured:
     distance: Array | None
     gradient: Array | None
     ledger: Ledger
+
+    def to_frame(self) -> DataFrame:
+        """Return means over seeds, a row a round, as a pandas table: what was measured, and running totals of costs."""
+        measured = {"gap": self.simulation.gap, "distance": self.distance, "gradient": self.gradient}
+        costs = {name: getattr(self.ledger, name) for name in _COSTS}
+        given = {name: values for name, values in (measured | costs).items() if values is not None}
+        return frames.by_round({name: values.mean(axis=0) for name, values in given.items()})
 
     def of(self, measure: str) -> Array:
         """Return the quantity that a bound of this ``measure`` speaks of, [seeds, K+1]; nan where it is not known.
@@ -129,7 +144,10 @@ def count(problem: Problem, method: CountedMethod, rounds: int, run: Budget) -> 
 
 
 def judge(bound: Bound, measured: Measured) -> Verdict:
-    """Return the verdict measured/bound from round 1 on; what lies below 1e-12 of the start is rounding."""
+    """Return the verdict measured/bound from round 1 on; what lies below 1e-12 of the start is rounding.
+
+    Rounds at which the seeds' tails are so heavy that their mean has no error are not judged, and ``why`` counts them.
+    """
     values = measured.of(bound.measure)[:, 1:]
     rounds = values.shape[1]
     said = bound.values[1 : 1 + rounds]
@@ -138,17 +156,28 @@ def judge(bound: Bound, measured: Measured) -> Verdict:
         mean = values.mean(axis=0)
         error = values.std(axis=0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.zeros(rounds)
     kept = np.isfinite(said) & (said > 0) & np.isfinite(mean) & np.isfinite(error) & (np.maximum(said, mean) > floor)
-    slack = error[kept] * (stats.t.isf(_MISS, len(values) - 1) if len(values) > 1 else 0.0)
-    ratio, cleared, holds = _compare(bound.kind, said[kept], mean[kept], slack)
+    heavy = Simulation(values, np.empty(0), np.empty(0), None).heavy
+    judged = ~heavy[kept]
+    slack = error[kept] * (-special.stdtrit(len(values) - 1, _MISS) if len(values) > 1 else 0.0)
+    ratio, cleared, holds = _compare(bound.kind, said[kept], mean[kept], slack, judged)
     failed = [one.why for one in bound.assumptions if one.holds is False]
-    why = "; ".join(failed or [one.why for one in bound.assumptions])
+    said_of = failed or [one.why for one in bound.assumptions]
+    if not judged.all():
+        unjudged = f"{(~judged).sum()} of {len(judged)} rounds"
+        said_of.append(f"{unjudged} have tails too heavy for a mean of {len(values)} seeds")
+    why = "; ".join(said_of)
     return Verdict(bound.name, bound.kind, bound.applies, ratio, cleared, holds if bound.applies else None, why)
 
 
-def _compare(kind: str, said: Array, mean: Array, slack: Array) -> tuple[float, float, bool]:
+def _compare(
+    kind: str, said: Array, mean: Array, slack: Array, judged: NDArray[np.bool_]
+) -> tuple[float, float, bool]:
     if len(said) == 0:
         return float("nan"), float("nan"), True
     above, below = float((mean / said).max()), float((mean / said).min())
+    if not judged.any():
+        return below if kind == "lower" else above, float("nan"), True
+    said, mean, slack = said[judged], mean[judged], slack[judged]
     most, least = float(((mean - slack) / said).max()), float(((mean + slack) / said).min())
     upper, lower = most <= 1 + 1e-6, least >= 1 - 1e-6
     if kind == "upper":

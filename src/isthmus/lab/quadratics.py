@@ -12,10 +12,12 @@ from scipy import linalg
 from isthmus.data import over_workers
 from isthmus.errors import InvalidInput, check_integer, check_number
 from isthmus.lab.arrays import Array, check_array, diagonals
+from isthmus.lab.definite import is_definite, is_solvable, own_units, solve
 from isthmus.randomness import generator
 
 _SYMMETRY = 1e-10
-_RANK = 1e-12
+_INDEFINITE = 1e-9
+_EXTREME = 100  # binary orders of magnitude of f beyond which products of three matrices leave the numbers' range
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,15 +149,26 @@ class Quadratic:
         """Eigenvalues of Lbar, ascending, [d]."""
         return np.asarray(linalg.eigvalsh(self.mean_matrix))
 
-    @property
+    @cached_property
     def singular(self) -> bool:
         """Whether Lbar is singular to working precision: f then has many minimisers, ``minimizer`` the shortest."""
-        return bool(self.spectrum[0] <= _RANK * self.dim * max(float(self.spectrum[-1]), 0.0))
+        return not is_definite(self.mean_matrix)
+
+    @cached_property
+    def in_unit_scale(self) -> tuple[Quadratic, float]:
+        """(f/c, c) with a power of two c: 1 for usual f, the scale of f where powers of it would over- or underflow."""
+        order = np.log2(max(float(self.diagonals.max()), np.finfo(np.float64).tiny))
+        if abs(order) < _EXTREME:
+            return self, 1.0
+        c = float(np.exp2(np.round(order)))
+        shared = self.homogeneous_matrices
+        L = np.broadcast_to(self.L[0] / c, self.L.shape) if shared else self.L / c
+        return Quadratic._trusted(L, self.b / c), c
 
     @cached_property
     def minimizer(self) -> Array:
         """x* = Lbar^{-1} bbar, [d]; the one of smallest norm where Lbar is singular."""
-        return solve_symmetric(self.mean_matrix, self.mean_vector)
+        return solve(self.mean_matrix, self.mean_vector)
 
     @cached_property
     def optimal_value(self) -> float:
@@ -186,38 +199,17 @@ class Quadratic:
         return np.asarray(0.5 * np.sum(error * (error @ self.mean_matrix), axis=-1))
 
     def _check_bounded_below(self) -> None:
-        try:
-            linalg.cholesky(self.mean_matrix, check_finite=False)
-        except linalg.LinAlgError:
-            residual = self.mean_matrix @ self.minimizer - self.mean_vector
-            if np.linalg.norm(residual) > 1e-8 * np.linalg.norm(self.mean_vector):
-                raise InvalidInput(
-                    "`b` must have its mean in the range of the mean of `L`, got a mean matrix that is singular "
-                    "along it: f is unbounded below"
-                ) from None
-
-
-def solve_symmetric(matrix: Array, vector: Array) -> Array:
-    """Return matrix^{-1} vector for a positive semi-definite matrix; the least-norm answer if it is singular."""
-    try:
-        factor = linalg.cho_factor(matrix, check_finite=False)
-    except linalg.LinAlgError:
-        return _least_norm(matrix, vector)
-    pivots = np.abs(np.diagonal(factor[0]))
-    if pivots.min() ** 2 <= _RANK * len(matrix) * pivots.max() ** 2:
-        return _least_norm(matrix, vector)
-    return np.asarray(linalg.cho_solve(factor, vector, check_finite=False))
-
-
-def _least_norm(matrix: Array, vector: Array) -> Array:
-    values, vectors = linalg.eigh(matrix, check_finite=False)
-    kept = np.abs(values) > _RANK * len(matrix) * np.abs(values).max(initial=0.0)
-    return np.asarray(vectors[:, kept] @ ((vectors[:, kept].T @ vector).T / values[kept]).T)
+        if not is_solvable(self.mean_matrix, self.mean_vector):
+            raise InvalidInput(
+                "`b` must have its mean in the range of the mean of `L`, got a mean matrix that is singular "
+                "along it: f is unbounded below"
+            )
 
 
 def _check_symmetric(worker: int, matrix: Array) -> None:
+    size = np.sqrt(np.abs(np.diagonal(matrix)))
     gap = np.abs(matrix - matrix.T)
-    if gap.max() > _SYMMETRY * max(1.0, np.abs(matrix).max()):
+    if (gap > _SYMMETRY * np.maximum(size[:, None] * size, np.abs(matrix))).any():
         a, b = np.unravel_index(int(gap.argmax()), gap.shape)
         raise InvalidInput(
             f"`L[{worker}]` must be symmetric, got {matrix[a, b]:g} at [{a}, {b}] and {matrix[b, a]:g} at [{b}, {a}]"
@@ -225,12 +217,12 @@ def _check_symmetric(worker: int, matrix: Array) -> None:
 
 
 def _check_semidefinite(worker: int, matrix: Array) -> None:
-    scale = max(float(np.abs(matrix).max()), 1e-300)
+    scaled = own_units(matrix)[0]
     try:
-        linalg.cholesky(matrix + 1e-10 * scale * np.eye(len(matrix)), check_finite=False)
+        linalg.cholesky(scaled + 0.1 * _INDEFINITE * np.eye(len(matrix)), check_finite=False)
     except linalg.LinAlgError:
-        smallest = float(linalg.eigvalsh(matrix)[0])
-        if smallest < -1e-9 * scale:
+        if float(linalg.eigvalsh(scaled)[0]) < -_INDEFINITE:
+            smallest = float(linalg.eigvalsh(matrix)[0])
             raise InvalidInput(
                 f"`L[{worker}]` must be positive semi-definite, got smallest eigenvalue {smallest:.3g}"
             ) from None

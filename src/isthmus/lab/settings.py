@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ import numpy as np
 from isthmus.data import load_standardized
 from isthmus.errors import InvalidInput, check_choice, check_integer, check_number
 from isthmus.lab.arrays import Array
-from isthmus.lab.methods import IST
+from isthmus.lab.methods import IST, Method
+from isthmus.lab.own import check_name, is_own, own_method, own_problem, own_sketch
+from isthmus.lab.problems import exact
 from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.sketches import (
     Bernoulli,
@@ -31,6 +33,7 @@ from isthmus.partitions import Block
 from isthmus.randomness import generator
 
 PROBLEMS = ("gaussian", "data")
+_OF_IST = ("sketch", "law", "scale", "size", "probability", "local_steps", "merge")
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,9 @@ class Settings:
     """
 
     problem: str = "gaussian"
-    """gaussian: L_i = A_i'A_i with standard normal A_i, b_i and start; data: least squares on --data, start 0."""
+    """gaussian: L_i = A_i'A_i with standard normal A_i, b_i and start; data: least squares on --data, start 0;
+    FILE.npz or FILE.npy: arrays L [n, d, d] and b [n, d], or A and y of least squares, and x0; MODULE:FACTORY: a
+    function of your own that returns a problem, or (problem, x0). Their start is 0 where they give none."""
     data: str = "breast-cancer"
     """For --problem data: digits, diabetes, breast-cancer, idx:FOLDER or libsvm:FILE. Features are standardised,
     targets (class numbers of a classification) centred."""
@@ -54,10 +59,12 @@ class Settings:
     """For --problem gaussian: all workers have the same L and b."""
     ridge: float = 0.0
     """For --problem data: adds (ridge/2)|x|^2 to every worker's function."""
+    method: str | None = None
+    """MODULE:FACTORY: a function that takes the problem and returns a method of your own, run instead of IST."""
     sketch: str = "permutation"
     """The law of the workers' masks: identity, permutation, scaled (n = d), scaled-homogeneous, random-sparsification
     (--size), bernoulli (--probability), importance (marginals by the diagonal of Lbar, mean --probability), dealt
-    (--law)."""
+    (--law), or MODULE:FACTORY, a function that takes the problem and returns a sketch of your own."""
     law: str | None = None
     """How coordinates are dealt under --sketch dealt, as the trainer deals units: uniform, fixed, rotated, block (the
     default), rolling, or MODULE:CLASS, a law of your own. Each outcome is a round drawn at random."""
@@ -68,7 +75,8 @@ class Settings:
     probability: float | None = None
     """Chance that a worker holds a coordinate under bernoulli and importance; by default 1/n."""
     stepsize: float | None = None
-    """gamma; by default half the step below which every realisation (and every worker's local steps) contracts."""
+    """gamma; by default half the step below which every realisation (and every worker's local steps) contracts, or the
+    step of your own --method."""
     local_steps: float = 1
     """Local steps T of every worker in a round; inf for the local minimiser."""
     merge: str = "gradient"
@@ -81,8 +89,9 @@ class Settings:
     """Of the problem, the start and the simulation."""
 
     def __post_init__(self) -> None:
-        check_choice("problem", self.problem, PROBLEMS)
-        check_choice("sketch", self.sketch, SKETCHES)
+        check_name("problem", self.problem, PROBLEMS)
+        check_name("sketch", self.sketch, list(SKETCHES))
+        self._check_method()
         check_integer("workers", self.workers, at_least=1)
         check_integer("dim", self.dim, at_least=1)
         check_integer("rounds", self.rounds, at_least=1)
@@ -98,6 +107,13 @@ class Settings:
             check_number("stepsize", self.stepsize, above=0.0)
         if not (math.isinf(self.local_steps) or float(self.local_steps).is_integer()):
             raise InvalidInput(f"`local_steps` must be a whole number or inf, got {self.local_steps}")
+
+    def _check_method(self) -> None:
+        if self.method is None:
+            return
+        for field in fields(Settings):
+            if field.name in _OF_IST and getattr(self, field.name) != field.default:
+                raise InvalidInput(f"`{field.name}` has no effect with `method`: your function makes the whole method")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -129,6 +145,26 @@ def _typed(path: Path, key: str, value: Any) -> Any:
 
 def build_problem(settings: Settings) -> Quadratic:
     """Return the problem."""
+    return build(settings)[0]
+
+
+def build(settings: Settings) -> tuple[Quadratic, Array]:
+    """Return the problem and x0, [d]: standard normal for a generated problem, 0 for data and where none is given.
+
+    Raises:
+        InvalidInput: the settings do not fit the data, or the user's own problem is no quadratic.
+    """
+    if not is_own(settings.problem):
+        problem = _bundled(settings)
+        return problem, build_start(settings, problem)
+    own, x0 = own_problem(settings.problem, settings.workers, settings.seed, settings.ridge)
+    quadratic = exact(own)
+    if not isinstance(quadratic, Quadratic):
+        raise InvalidInput(f"`problem` must be a quadratic to be analyzed, got {type(own).__name__}")
+    return quadratic, np.zeros(quadratic.dim) if x0 is None else x0
+
+
+def _bundled(settings: Settings) -> Quadratic:
     if settings.problem == "gaussian":
         return Quadratic.gaussian(settings.workers, settings.dim, settings.seed, settings.homogeneous)
     dataset = load_standardized(settings.data)
@@ -147,6 +183,8 @@ def build_start(settings: Settings, problem: Quadratic) -> Array:
 
 def build_sketch(settings: Settings, problem: Quadratic) -> Sketch:
     """Return the sketch for the problem's workers and coordinates."""
+    if is_own(settings.sketch):
+        return own_sketch(settings.sketch, problem)
     return SKETCHES[settings.sketch](settings, problem)
 
 
@@ -187,8 +225,12 @@ def _marginals(problem: Quadratic, probability: float) -> Array:
     return np.asarray(p)
 
 
-def build_method(settings: Settings, problem: Quadratic) -> IST:
-    """Return IST with the sketch; the step is half the contraction limit unless one is given."""
+def build_method(settings: Settings, problem: Quadratic) -> Method:
+    """Return IST with the sketch, the step half the contraction limit unless one is given; or the user's own method."""
+    if settings.method is not None:
+        made: Any = own_method(settings.method, problem)
+        own: Method = made if settings.stepsize is None else replace(made, stepsize=settings.stepsize)
+        return own
     sketch = build_sketch(settings, problem)
     stepsize = settings.stepsize or 0.5 * _limit(problem, sketch, settings.local_steps)
     local_steps = settings.local_steps if math.isinf(settings.local_steps) else int(settings.local_steps)

@@ -4,6 +4,6 @@
 module a kind of run; ``charts`` with ``page`` and ``png`` draw it.
 """
 
-from isthmus.report.write import draw_png, write_report
+from isthmus.report.write import FORMATS, draw, write_report
 
-__all__ = ["draw_png", "write_report"]
+__all__ = ["FORMATS", "draw", "write_report"]

@@ -1,4 +1,4 @@
-"""Run folders in, one page and PNG figures out; written whole or not at all."""
+"""Run folders in, one page and figures out; written whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from isthmus.errors import InvalidInput, RecordError
+from isthmus.errors import InvalidInput, RecordError, check_choice
 from isthmus.progress import progress
 from isthmus.records import Run, read_run
 from isthmus.report.analyze import analysis_sections
+from isthmus.report.drawing import LOOKS, draw_figure
 from isthmus.report.figure import figure_section
 from isthmus.report.other import other_section
 from isthmus.report.page import render
 from isthmus.report.plots import Section
-from isthmus.report.png import draw_figure
 from isthmus.report.train import training_sections
 
 PAGE = "index.html"
 FIGURES = "figures"
+FORMATS = tuple(LOOKS)
 
 # Kinds of runs, in the order of the page; runs of one kind share pictures.
 _KINDS: dict[str, Callable[[Sequence[Run]], list[Section]]] = {
@@ -65,8 +66,8 @@ def sections(runs: Sequence[Run]) -> list[Section]:
     ]
 
 
-def write_report(runs: Sequence[str | Path], out: str | Path) -> Path:
-    """Write the page and the PNG figures of some runs into a folder and return the page's path.
+def write_report(runs: Sequence[str | Path], out: str | Path, format: str = "png") -> Path:
+    """Write the page and the figures of some runs into a folder and return the page's path.
 
     Everything is drawn in a temporary folder beside ``out`` and moved there at the end, so that a failure leaves what
     was there before. An earlier report in ``out`` is replaced; anything else in it is left alone.
@@ -74,36 +75,48 @@ def write_report(runs: Sequence[str | Path], out: str | Path) -> Path:
     Args:
         runs: run folders, or folders that hold some.
         out: the folder; gets ``index.html`` and ``figures/*.png``.
+        format: of the figures: png, or pdf or svg, which are made for a paper.
 
     Raises:
-        InvalidInput: no run given.
+        InvalidInput: no run given, or an unknown format.
         RecordError: a run cannot be read, or ``out`` cannot be written or holds a page that isthmus did not write.
     """
     folder = Path(out)
+    check_choice("format", format, FORMATS)
     read = [read_run(path) for path in find_runs(runs)]
     _check_free(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".report-", dir=folder.parent) as scratch:
-            _draw(read, Path(scratch))
+            _draw(read, Path(scratch), format)
             return _move(Path(scratch), folder)
     except OSError as error:
         raise RecordError(f"cannot write the report to {folder}: {error.strerror or error}") from error
 
 
-def draw_png(run: Run, folder: str | Path) -> list[Path]:
-    """Draw the figures of one run as PNG files into ``folder`` and return their paths."""
+def draw(run: Run, folder: str | Path, format: str = "png") -> list[Path]:
+    """Draw the figures of one run into ``folder`` and return the files' paths.
+
+    Args:
+        run: what to draw.
+        folder: for the files; made where it is missing.
+        format: png, or pdf or svg: of the width of a paper's column or page, without a title, letters as letters.
+
+    Raises:
+        InvalidInput: an unknown format.
+    """
+    check_choice("format", format, FORMATS)
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     drawn = []
     for section in sections([run]):
         for figure in section.figures:
-            drawn.append(target / f"{figure.name}.png")
+            drawn.append(target / f"{figure.name}.{format}")
             draw_figure(figure, drawn[-1])
     return drawn
 
 
-def _draw(runs: Sequence[Run], folder: Path) -> None:
+def _draw(runs: Sequence[Run], folder: Path, format: str) -> None:
     chapters = sections(runs)
     figures = [(section, figure) for section in chapters for figure in section.figures]
     (folder / FIGURES).mkdir()
@@ -111,7 +124,7 @@ def _draw(runs: Sequence[Run], folder: Path) -> None:
         (folder / PAGE).write_text(render("isthmus report", chapters, runs), encoding="utf-8", errors="replace")
         advance(note="page")
         for section, figure in figures:
-            draw_figure(figure, folder / FIGURES / f"{section.name}-{figure.name}.png")
+            draw_figure(figure, folder / FIGURES / f"{section.name}-{figure.name}.{format}")
             advance(note=figure.name)
 
 

@@ -110,13 +110,13 @@ def random_problem(
     random: np.random.Generator, workers: int, dim: int, biased: bool = True, homogeneous: bool = False
 ) -> Quadratic:
     """Draw a heterogeneous quadratic with a spectrum spread over up to three decades."""
-    L = []
-    for _ in range(1 if homogeneous else workers):
-        basis = np.linalg.qr(random.standard_normal((dim, dim)))[0]
-        L.append(basis * 10.0 ** random.uniform(-1.5, 1.5, dim) @ basis.T)
-    matrices = np.stack([0.5 * (M + M.T) for M in L])
-    b = random.standard_normal((1 if homogeneous else workers, dim)) * float(biased)
-    return Quadratic(np.broadcast_to(matrices, (workers, dim, dim)), np.broadcast_to(b, (workers, dim)))
+    many = 1 if homogeneous else workers
+    drawn = [(random.standard_normal((dim, dim)), random.uniform(-1.5, 1.5, dim)) for _ in range(many)]
+    bases = np.linalg.qr(np.stack([normal for normal, _ in drawn]))[0]
+    matrices = bases * 10.0 ** np.stack([decades for _, decades in drawn])[:, None] @ np.swapaxes(bases, 1, 2)
+    matrices = 0.5 * (matrices + np.swapaxes(matrices, 1, 2))
+    b = random.standard_normal((many, dim)) * float(biased)
+    return Quadratic._trusted(np.broadcast_to(matrices, (workers, dim, dim)), np.broadcast_to(b, (workers, dim)))
 
 
 def sizes(random: np.random.Generator, square: bool = False) -> tuple[int, int]:

@@ -9,8 +9,9 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from isthmus.lab.arrays import Array
 from isthmus.lab.bounds import Bound
-from isthmus.lab.compare.roster import ROSTER, build_method
-from isthmus.lab.compare.settings import Comparison, build_problem, build_start
+from isthmus.lab.compare.roster import at_best, build_method, title_of
+from isthmus.lab.compare.settings import Comparison, build
+from isthmus.lab.compare.verdict import Verdict, verdict
 from isthmus.lab.measure import Budget, Measured, judge, measure
 from isthmus.lab.methods import IST
 from isthmus.lab.problems import exact
@@ -21,7 +22,6 @@ from isthmus.lab.theory.dynamics import round_moments
 from isthmus.records import to_json
 
 _POINTS = 200
-_STALLED = 0.8
 
 
 def compare_one(settings: Comparison, name: str) -> dict[str, Any]:
@@ -33,8 +33,8 @@ def compare_one(settings: Comparison, name: str) -> dict[str, Any]:
         InvalidInput: an unknown method, or settings that do not fit the data.
     """
     with threadpool_limits(limits=1):
-        problem = build_problem(settings)
-        setting = Setting(problem, build_start(settings, problem), settings.rounds)
+        problem, x0 = build(settings)
+        setting = Setting(problem, x0, settings.rounds)
         tried = [_try(settings, name, setting, factor) for factor in settings.step_factors]
     best = min(tried, key=_worth)
     plain = to_json({**best, "tried": [{key: one[key] for key in ("factor", "status", "bits")} for one in tried]})
@@ -51,6 +51,8 @@ def _worth(one: dict[str, Any]) -> tuple[int, float]:
 
 def _try(settings: Comparison, name: str, setting: Setting, factor: float) -> dict[str, Any]:
     method, limit = build_method(name, setting, settings, factor)
+    best = at_best(name, method, setting, factor) if settings.step == "best" else None
+    method = method if best is None else best
     found = bounds(method, setting)
     initial = setting.gap
     run = Budget(
@@ -65,14 +67,21 @@ def _try(settings: Comparison, name: str, setting: Setting, factor: float) -> di
     relative = measured.simulation.mean_gap / initial
     reached = np.flatnonzero(relative <= settings.target)
     verdicts = [judge(bound, measured) for bound in found]
+    outcome = _outcome(settings, setting, method, measured, relative)
     return {
         "name": name,
-        "title": ROSTER[name].title,
+        "title": title_of(name),
+        "workers": setting.problem.workers,
+        "dim": setting.problem.dim,
         "stepsize": method.stepsize,
         "factor": factor,
+        "step_from": "theory" if best is None else "best",
         "limit": limit,
         "above_limit": bool(np.isfinite(limit) and method.stepsize > limit * (1 + 1e-9)),
-        "status": _status(measured, relative, len(reached) > 0),
+        "status": outcome.status,
+        "status_from": outcome.how,
+        "end": outcome.end if outcome.end is None or np.isfinite(outcome.end) else None,
+        "tail_index": _tail_index(measured),
         "level": float(relative[np.isfinite(relative)][-1]),
         "stall_level": _stall_level(setting, method),
         **_spent(measured, int(reached[0]) if len(reached) else None),
@@ -83,14 +92,17 @@ def _try(settings: Comparison, name: str, setting: Setting, factor: float) -> di
     }
 
 
-def _status(measured: Measured, relative: Array, reached: bool) -> str:
-    if reached:
-        return "reached"
-    if measured.simulation.diverged_at is not None:
-        return "diverged"
-    quarter = max(1, len(relative) // 4)
-    late, before = relative[-quarter:].mean(), relative[-2 * quarter : -quarter].mean()
-    return "stalled" if late > _STALLED * before else "too slow"
+def _outcome(settings: Comparison, setting: Setting, method: Any, measured: Measured, relative: Array) -> Verdict:
+    if (relative <= settings.target).any():
+        return Verdict("reached", "measured")
+    return verdict(setting, method, settings.target, relative, measured.simulation.diverged_at is not None)
+
+
+def _tail_index(measured: Measured) -> float | None:
+    """The smallest over the rounds; None where there are too few seeds to tell."""
+    known = measured.simulation.tail_index[1:]
+    known = known[np.isfinite(known)]
+    return float(known.min()) if len(known) else None
 
 
 def _stall_level(setting: Setting, method: Any) -> float | None:

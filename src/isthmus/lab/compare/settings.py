@@ -10,10 +10,12 @@ from isthmus.data import load_standardized
 from isthmus.errors import InvalidInput, check_choice, check_integer, check_number
 from isthmus.lab.accounting import BROADCASTS
 from isthmus.lab.arrays import Array
+from isthmus.lab.own import check_name, is_own, own_problem
 from isthmus.lab.problems import LeastSquares, Logistic, Minibatch, Problem, Samples, random_quadratic
 
 PROBLEMS = ("gaussian", "random", "data", "logistic")
 DEFAULT_METHODS = ("gd", "dcgd", "diana", "marina-perm-k", "ef21", "proxskip", "ist", "anchored")
+STEPS = ("theory", "best")
 AXES = ("rounds", "bits", "bits_total", "up", "down", "up_total", "down_total", "work", "gradients")
 
 
@@ -26,10 +28,13 @@ class Comparison:
     """
 
     methods: tuple[str, ...] = DEFAULT_METHODS
-    """What to compare; a wrong name lists all."""
+    """What to compare; a wrong name lists all. MODULE:FACTORY is a function that takes the problem and returns a method
+    of your own, with its own step size."""
     problem: str = "gaussian"
     """gaussian: least squares on generated samples that differ between the workers; random: quadratics of a given
-    spectrum; data: least squares on --data; logistic: l2-regularised logistic regression on --data (two classes)."""
+    spectrum; data: least squares on --data; logistic: l2-regularised logistic regression on --data (two classes);
+    FILE.npz or FILE.npy: arrays L [n, d, d] and b [n, d], or A and y of least squares, and x0; MODULE:FACTORY: a
+    function of your own that returns a problem, or (problem, x0)."""
     data: str = "breast-cancer"
     """digits, diabetes, breast-cancer, idx:FOLDER or libsvm:FILE; features are standardised, targets centred."""
     workers: int = 6
@@ -55,12 +60,19 @@ class Comparison:
     """Simulated seeds."""
     seed: int = 0
     """Of the problem and the simulation."""
+    step: str = "theory"
+    """theory: the step that the method's theorem admits; best: the step, and momentum or shift rate, of the best exact
+    asymptotic rate, for quadratics and methods that are linear given their draws (theory's for the others, which the
+    table names; minutes for DIANA and ProxSkip at d (n + 1) of several hundred)."""
     step_factors: tuple[float, ...] = (1.0,)
-    """Multiples of the theory's step size to try; of several the one that is cheapest to the target is shown."""
+    """Multiples of that step size to try; of several the one that is cheapest to the target is shown."""
     keep: float | None = None
     """Share of the coordinates that Rand-K, Top-K and block descent keep; 1/n by default, as Perm-K does."""
     period: int = 5
     """Rounds between anchors of anchored IST."""
+    sketch: str = "permutation"
+    """Of IST, block-gradient IST and anchored IST: permutation, or MODULE:FACTORY, a function that takes the problem
+    and returns a sketch of your own."""
     scale: str = "free"
     """Of anchored IST's sketch: free (sqrt of n, no bias to fear) or unbiased (n)."""
     local_steps: int = 1
@@ -74,8 +86,12 @@ class Comparison:
     gradients."""
 
     def __post_init__(self) -> None:
-        check_choice("problem", self.problem, PROBLEMS)
+        check_name("problem", self.problem, PROBLEMS)
+        check_name("sketch", self.sketch, ("permutation",))
+        if is_own(self.sketch) and self.scale != "free":
+            raise InvalidInput("`scale` has no effect with a `sketch` of your own")
         check_choice("scale", self.scale, ("free", "unbiased"))
+        check_choice("step", self.step, STEPS)
         check_choice("broadcast", self.broadcast, BROADCASTS)
         check_choice("x_axis", self.x_axis, AXES)
         check_choice("value_bits", str(self.value_bits), ("32", "64"))
@@ -97,10 +113,22 @@ class Comparison:
 
 def build_problem(settings: Comparison) -> Problem:
     """Return the problem, with minibatches where they are asked for."""
-    problem = _full(settings)
-    if settings.batch_size is None:
-        return problem
-    return Minibatch(problem, settings.batch_size)  # type: ignore[arg-type]
+    return build(settings)[0]
+
+
+def build(settings: Comparison) -> tuple[Problem, Array]:
+    """Return the problem, with minibatches where they are asked for, and x0 [d]: 0 unless the problem comes with one.
+
+    Raises:
+        InvalidInput: the settings do not fit the data, or the user's own problem cannot be built.
+    """
+    if is_own(settings.problem):
+        problem, x0 = own_problem(settings.problem, settings.workers, settings.seed, settings.ridge)
+    else:
+        problem, x0 = _bundled(settings), None
+    if settings.batch_size is not None:
+        problem = Minibatch(problem, settings.batch_size)  # type: ignore[arg-type]
+    return problem, build_start(settings, problem) if x0 is None else x0
 
 
 def build_start(settings: Comparison, problem: Problem) -> Array:
@@ -108,7 +136,7 @@ def build_start(settings: Comparison, problem: Problem) -> Array:
     return np.ones(problem.dim) if settings.problem == "random" else np.zeros(problem.dim)
 
 
-def _full(settings: Comparison) -> Problem:
+def _bundled(settings: Comparison) -> Problem:
     n, seed = settings.workers, settings.seed
     if settings.problem == "random":
         return random_quadratic(n, settings.dim, settings.condition_number, settings.heterogeneity, seed)

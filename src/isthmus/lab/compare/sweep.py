@@ -16,6 +16,7 @@ from isthmus.errors import InvalidInput, RecordError, check_choice, check_intege
 from isthmus.lab.compare.result import compare_one
 from isthmus.lab.compare.roster import ROSTER
 from isthmus.lab.compare.settings import Comparison
+from isthmus.lab.own import check_name, fingerprint
 from isthmus.progress import progress, silence
 from isthmus.version import __version__
 
@@ -33,7 +34,8 @@ class Cell:
     def key(self) -> str:
         """SHA-256 of everything the result depends on."""
         alone = asdict(replace(self.settings, methods=(self.method,)))
-        whole = {"isthmus": __version__, "method": self.method, **alone}
+        own = [fingerprint(value) for value in (self.method, self.settings.problem, self.settings.sketch)]
+        whole = {"isthmus": __version__, "method": self.method, "own": own, **alone}
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
@@ -44,7 +46,7 @@ def cells_of(settings: Comparison, over: str | None = None, values: tuple[float,
         InvalidInput: an unknown method or setting, no values, or a value that breaks the setting's rule.
     """
     for name in settings.methods:
-        check_choice("methods", name, ROSTER)
+        check_name("methods", name, list(ROSTER))
     if over is None:
         return [Cell(settings, name) for name in settings.methods]
     check_choice("over", over, SWEPT)

@@ -10,6 +10,7 @@ from isthmus.errors import InvalidInput
 from isthmus.lab.accounting import Message
 from isthmus.lab.arrays import Array
 from isthmus.lab.compressors.coding import Bits, Reader, check_value_bits, pack
+from isthmus.lab.multipliers import Multipliers
 
 
 class Compressor(ABC):
@@ -41,6 +42,10 @@ class Compressor(ABC):
         """
         return require_unbiased(self) / workers, 0.0
 
+    def multipliers(self, workers: int) -> Multipliers | None:
+        """Return the law of c where C_i(x) = c_i * x entrywise; None where the map is not linear given its draws."""
+        return None
+
     @abstractmethod
     def compress(self, x: Array, random: np.random.Generator) -> Array:
         """Return C_i(x_i) for x [seeds, n, d]; the first seeds do not depend on how many there are."""
@@ -49,9 +54,13 @@ class Compressor(ABC):
     def message(self, value_bits: int = 64) -> Message:
         """Return the expected bits of one worker's message."""
 
-    def drawn_message(self, random: np.random.Generator, seeds: int, workers: int, value_bits: int = 64) -> Message:
-        """Return the bits that :meth:`compress` with this generator leads to, per seed, averaged over the workers."""
+    def drawn_messages(self, random: np.random.Generator, seeds: int, workers: int, value_bits: int = 64) -> Message:
+        """Return the bits that :meth:`compress` with this generator leads to, a number or [seeds, n]."""
         return self.message(value_bits)
+
+    def drawn_message(self, random: np.random.Generator, seeds: int, workers: int, value_bits: int = 64) -> Message:
+        """Return the same per seed, averaged over the workers."""
+        return self.drawn_messages(random, seeds, workers, value_bits).mean_over_workers()
 
     @abstractmethod
     def write(self, x: Array, random: np.random.Generator, value_bits: int) -> list[Bits]:

@@ -12,11 +12,12 @@ from isthmus.lab.arrays import Array
 from isthmus.lab.compressors.base import Compressor, branch, require_unbiased
 from isthmus.lab.compressors.coding import Bits, Reader
 from isthmus.lab.compressors.identity import IdentityCompressor
+from isthmus.lab.multipliers import Multipliers
 
 
 @dataclass(frozen=True)
 class Participation(Compressor):
-    """C(x)/p with probability p, else nothing; every worker on its own: omega = (1 + omega_C)/p - 1.
+    """C(x/p) with probability p, else nothing; every worker on its own: omega = (1 + omega_C)/p - 1.
 
     A worker that does not send need not compute either; the flag that says so is one bit.
 
@@ -56,16 +57,21 @@ class Participation(Compressor):
     def compress(self, x: Array, random: np.random.Generator) -> Array:
         """Compress, and drop the messages of those who do not take part."""
         inner, here = branch(random), self._here(random, len(x), x.shape[1])
-        return self.compressor.compress(x, inner) * (here / self.probability)[:, :, None]
+        return self.compressor.compress(x / self.probability, inner) * here[:, :, None]
+
+    def multipliers(self, workers: int) -> Multipliers | None:
+        """Those of the compressor, over p or 0."""
+        inner = self.compressor.multipliers(workers)
+        return None if inner is None else inner.sent_by_chance(self.probability)
 
     def message(self, value_bits: int = 64) -> Message:
         """The flag, and with probability p the message."""
         return self.compressor.message(value_bits) * self.probability + Message(extras=1.0)
 
-    def drawn_message(self, random: np.random.Generator, seeds: int, workers: int, value_bits: int = 64) -> Message:
+    def drawn_messages(self, random: np.random.Generator, seeds: int, workers: int, value_bits: int = 64) -> Message:
         """The flag, and the messages of those who take part."""
-        inner, share = branch(random), self._here(random, seeds, workers).mean(axis=1)
-        return self.compressor.drawn_message(inner, seeds, workers, value_bits) * share + Message(extras=1.0)
+        inner, here = branch(random), self._here(random, seeds, workers).astype(np.float64)
+        return self.compressor.drawn_messages(inner, seeds, workers, value_bits) * here + Message(extras=1.0)
 
     def write(self, x: Array, random: np.random.Generator, value_bits: int) -> list[Bits]:
         """A flag, and the message after it."""

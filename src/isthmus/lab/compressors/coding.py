@@ -33,8 +33,16 @@ def integer_bits(values: NDArray[np.integer], width: int) -> Bits:
 
 
 def float_bits(values: Array, value_bits: int) -> Bits:
-    """Return numbers as IEEE bits; with 32 they are rounded."""
-    return np.unpackbits(np.frombuffer(np.asarray(values).astype(_FLOATS[value_bits]).tobytes(), dtype=np.uint8))
+    """Return numbers as IEEE bits; with 32 they are rounded.
+
+    Raises:
+        InvalidInput: a number beyond the largest of that format.
+    """
+    with np.errstate(over="ignore"):
+        rounded = np.asarray(values).astype(_FLOATS[value_bits])
+    if not np.isfinite(rounded).all():
+        raise InvalidInput(f"`x` must have numbers of {value_bits} bits, got {np.abs(values).max():.3g}")
+    return np.unpackbits(np.frombuffer(rounded.tobytes(), dtype=np.uint8))
 
 
 def pack(bits: Bits) -> bytes:
@@ -48,6 +56,11 @@ class Reader:
     def __init__(self, data: bytes | None) -> None:
         self._bits = None if data is None else np.unpackbits(np.frombuffer(data, dtype=np.uint8))
         self._at = 0
+
+    @property
+    def silent(self) -> bool:
+        """Whether no message was sent."""
+        return self._bits is None
 
     @property
     def remaining(self) -> int:

@@ -12,6 +12,7 @@ from isthmus.lab.arrays import Array
 from isthmus.lab.compressors.base import Compressor, branch, require_unbiased, require_vectors
 from isthmus.lab.compressors.coding import Bits, Reader
 from isthmus.lab.compressors.sparsifiers import RandK
+from isthmus.lab.multipliers import Multipliers
 
 
 @dataclass(frozen=True)
@@ -114,13 +115,18 @@ class Scaled(Compressor):
         """Compress, then shrink."""
         return self.alpha * self.compressor.compress(x, random)
 
+    def multipliers(self, workers: int) -> Multipliers | None:
+        """Those of the unbiased map, shrunk."""
+        inner = self.compressor.multipliers(workers)
+        return None if inner is None else inner.scaled(self.alpha)
+
     def message(self, value_bits: int = 64) -> Message:
         """The unbiased map's."""
         return self.compressor.message(value_bits)
 
-    def drawn_message(self, random: np.random.Generator, seeds: int, workers: int, value_bits: int = 64) -> Message:
+    def drawn_messages(self, random: np.random.Generator, seeds: int, workers: int, value_bits: int = 64) -> Message:
         """The unbiased map's."""
-        return self.compressor.drawn_message(random, seeds, workers, value_bits)
+        return self.compressor.drawn_messages(random, seeds, workers, value_bits)
 
     def write(self, x: Array, random: np.random.Generator, value_bits: int) -> list[Bits]:
         """The unbiased map's message."""

@@ -11,6 +11,7 @@ from isthmus.lab.accounting import Message, numbers
 from isthmus.lab.arrays import Array
 from isthmus.lab.compressors.base import Compressor
 from isthmus.lab.compressors.coding import Bits, Reader, float_bits
+from isthmus.lab.multipliers import Multipliers
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,10 @@ class IdentityCompressor(Compressor):
     def compress(self, x: Array, random: np.random.Generator) -> Array:
         """Return x."""
         return x
+
+    def multipliers(self, workers: int) -> Multipliers:
+        """Always 1."""
+        return Multipliers.certain(workers, self.dim)
 
     def message(self, value_bits: int = 64) -> Message:
         """All d numbers."""

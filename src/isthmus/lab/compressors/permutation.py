@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from isthmus.errors import InvalidInput, check_integer
-from isthmus.lab.accounting import Message, index_bits
+from isthmus.lab.accounting import Count, Message, index_bits
 from isthmus.lab.arrays import Array
 from isthmus.lab.compressors.base import Compressor, require_vectors
 from isthmus.lab.compressors.coding import Bits, Reader, float_bits, integer_bits
+from isthmus.lab.multipliers import Multipliers
 from isthmus.lab.sketches import Permutation
 
 
@@ -75,9 +76,25 @@ class PermK(Compressor):
         np.put_along_axis(result, blocks.members, blocks.values * held, axis=2)
         return result[:, :, : self.dim]
 
+    def multipliers(self, workers: int) -> Multipliers | None:
+        """Those of the sketch."""
+        self._check_workers(workers)
+        return self.sketch.multipliers()
+
     def message(self, value_bits: int = 64) -> Message:
         """max(d/n, 1) numbers on average over the workers, and their indices unless the seed is shared."""
-        size = max(self.dim / self.workers, 1.0)
+        return self._message(max(self.dim / self.workers, 1.0), value_bits)
+
+    def drawn_messages(self, random: np.random.Generator, seeds: int, workers: int, value_bits: int = 64) -> Message:
+        """As many numbers as each worker's block has."""
+        self._check_workers(workers)
+        if self.workers >= self.dim or self.dim % self.workers == 0:
+            return self.message(value_bits)
+        members = self.sketch.sample_blocks(random, seeds).members
+        assert members is not None
+        return self._message((members < self.dim).sum(axis=2), value_bits)
+
+    def _message(self, size: Count, value_bits: int) -> Message:
         return Message(values=size * value_bits, indices=0.0 if self.shared_seed else size * index_bits(self.dim))
 
     def write(self, x: Array, random: np.random.Generator, value_bits: int) -> list[Bits]:

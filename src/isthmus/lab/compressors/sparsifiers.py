@@ -13,6 +13,7 @@ from isthmus.lab.accounting import Message, index_bits
 from isthmus.lab.arrays import Array
 from isthmus.lab.compressors.base import Compressor, require_vectors
 from isthmus.lab.compressors.coding import Bits, Reader, float_bits, integer_bits
+from isthmus.lab.multipliers import Multipliers, random_subset
 
 Indices = NDArray[np.int64]
 
@@ -62,6 +63,8 @@ class Sparsifier(Compressor):
 
     def read_indices(self, reader: Reader) -> Indices:
         """Return the kept coordinates of one message."""
+        if reader.silent:
+            return np.arange(self.size)  # of zeros, wherever they stand
         if self.size * index_bits(self.dim) <= self.dim:
             return reader.integers(self.size, index_bits(self.dim))
         return np.flatnonzero(reader.integers(self.dim, 1))
@@ -138,6 +141,10 @@ class RandK(Sparsifier):
         keys = random.random(require_vectors(x, self.dim).shape)
         largest = np.partition(keys, self.size - 1, axis=-1)[..., self.size - 1, None]
         return np.where(keys <= largest, self.factor * x, 0.0)
+
+    def multipliers(self, workers: int) -> Multipliers:
+        """d/K on the subset."""
+        return random_subset(workers, self.dim, self.size)
 
 
 @dataclass(frozen=True)

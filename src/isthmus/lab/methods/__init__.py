@@ -12,6 +12,7 @@ from isthmus.lab.methods.ef21 import EF21
 from isthmus.lab.methods.gdci import GDCI, DistributedGDCI
 from isthmus.lab.methods.gradient_descent import GradientDescent
 from isthmus.lab.methods.ist import IST
+from isthmus.lab.methods.linear import LinearMethod
 from isthmus.lab.methods.local_gradient_descent import LocalGradientDescent
 from isthmus.lab.methods.marina import MARINA
 from isthmus.lab.methods.proxskip import ProxSkip
@@ -33,6 +34,7 @@ __all__ = [
     "Draws",
     "GradientDescent",
     "Iterate",
+    "LinearMethod",
     "LocalGradientDescent",
     "Method",
     "ProxSkip",

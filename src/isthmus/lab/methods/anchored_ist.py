@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -51,6 +51,8 @@ class AnchoredIST:
     Raises:
         InvalidInput: a value breaks its rule.
     """
+
+    tunable: ClassVar[dict[str, tuple[float, float]]] = {"momentum": (0.0, 1.0)}
 
     sketch: Any
     stepsize: float

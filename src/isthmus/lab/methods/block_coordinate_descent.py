@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -10,11 +11,13 @@ from isthmus.errors import InvalidInput, check_integer, check_number
 from isthmus.lab.accounting import SEED_BITS, Cost, Message, numbers
 from isthmus.lab.arrays import Array
 from isthmus.lab.methods.base import Draws, Iterate
+from isthmus.lab.methods.linear import LinearMethod
+from isthmus.lab.multipliers import Multipliers, random_subset
 from isthmus.lab.problems import Problem, gradient_share, gradient_work, mean_gradient
 
 
 @dataclass(frozen=True)
-class BlockCoordinateDescent:
+class BlockCoordinateDescent(LinearMethod):
     """x+ = x - gamma P grad f(x), P the mask of one uniformly random K-subset for all workers.
 
     The workers keep the whole model; only the block travels, both ways. With K = d it is gradient descent.
@@ -51,10 +54,22 @@ class BlockCoordinateDescent:
         """Step in one block."""
         keys = draws.generator("block").random(state.x.shape)
         block = np.argpartition(keys, self.size - 1, axis=1)[:, : self.size]
-        moved = np.take_along_axis(mean_gradient(problem, state.x, draws), block, axis=1)
-        x = state.x.copy()
-        np.put_along_axis(x, block, np.take_along_axis(x, block, axis=1) - self.stepsize * moved, axis=1)
-        return Iterate(x)
+        gradient, _ = self.send(problem, state, draws)
+        sent = np.zeros_like(gradient)
+        np.put_along_axis(sent[:, 0], block, np.take_along_axis(gradient[:, 0], block, axis=1), axis=1)
+        return self.receive(problem, state, sent)
+
+    def multipliers(self, problem: Problem) -> Multipliers:
+        """1 on the block, 0 elsewhere, the same for all workers."""
+        return random_subset(1, problem.dim, self.size).scaled(self.size / problem.dim)
+
+    def send(self, problem: Problem, state: Iterate, draws: Draws) -> tuple[Array, None]:
+        """The gradient."""
+        return mean_gradient(problem, state.x, draws)[:, None], None
+
+    def receive(self, problem: Problem, state: Iterate, sent: Array, kept: Any = None, heads: Any = None) -> Iterate:
+        """A step in the block."""
+        return Iterate(state.x - self.stepsize * sent[:, 0])
 
     def cost(self, problem: Problem, draws: Draws | None = None, value_bits: int = 64) -> Cost:
         """A block of the gradient, the block up, the block's new values down; a model and a block held."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from isthmus.errors import check_number
 from isthmus.lab.accounting import Cost, numbers
 from isthmus.lab.arrays import Array
 from isthmus.lab.compressors import Compressor, require_unbiased
 from isthmus.lab.methods.base import Draws, Iterate
+from isthmus.lab.methods.linear import LinearMethod
 from isthmus.lab.methods.messages import SEED, gradient_round, uplink
+from isthmus.lab.multipliers import Multipliers
 from isthmus.lab.problems import Problem, worker_gradients
 
 
 @dataclass(frozen=True)
-class DCGD:
+class DCGD(LinearMethod):
     """x+ = x - gamma (1/n) sum_i C_i(grad f_i(x)).
 
     Compressed gradients: the noise at x* is that of compressing grad f_i(x*), zero where the workers agree there. With
@@ -40,8 +43,19 @@ class DCGD:
 
     def step(self, problem: Problem, state: Iterate, draws: Draws) -> Iterate:
         """Every worker compresses its gradient; the server steps along the mean."""
-        gradients = worker_gradients(problem, state.x, draws)
-        sent = self.compressor.compress(gradients, draws.generator("compressor"))
+        gradients, _ = self.send(problem, state, draws)
+        return self.receive(problem, state, self.compressor.compress(gradients, draws.generator("compressor")))
+
+    def multipliers(self, problem: Problem) -> Multipliers | None:
+        """The compressor's."""
+        return self.compressor.multipliers(problem.workers)
+
+    def send(self, problem: Problem, state: Iterate, draws: Draws) -> tuple[Array, None]:
+        """Gradients."""
+        return worker_gradients(problem, state.x, draws), None
+
+    def receive(self, problem: Problem, state: Iterate, sent: Array, kept: Any = None, heads: Any = None) -> Iterate:
+        """A step along the mean."""
         return Iterate(state.x - self.stepsize * sent.mean(axis=1))
 
     def cost(self, problem: Problem, draws: Draws | None = None, value_bits: int = 64) -> Cost:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -11,12 +12,14 @@ from isthmus.lab.accounting import Cost, numbers
 from isthmus.lab.arrays import Array
 from isthmus.lab.compressors import Compressor, require_unbiased
 from isthmus.lab.methods.base import Draws, Iterate
+from isthmus.lab.methods.linear import LinearMethod
 from isthmus.lab.methods.messages import SEED, gradient_round, uplink
+from isthmus.lab.multipliers import Multipliers
 from isthmus.lab.problems import Problem, mean_gradient, worker_gradients
 
 
 @dataclass(frozen=True)
-class GDCI:
+class GDCI(LinearMethod):
     """x+ = C(x) - gamma grad f(C(x)), one C(x) for all workers: the model is compressed on its way down.
 
     x* is not a fixed point: the method stalls at a level proportional to omega |x*|^2.
@@ -41,8 +44,21 @@ class GDCI:
 
     def step(self, problem: Problem, state: Iterate, draws: Draws) -> Iterate:
         """Compress the model, step from there."""
-        x = self.compressor.compress(state.x[:, None], draws.generator("compressor"))[:, 0]
-        return Iterate(x - self.stepsize * mean_gradient(problem, x, draws))
+        model, _ = self.send(problem, state, draws)
+        return self.receive(problem, state, self.compressor.compress(model, draws.generator("compressor")), draws)
+
+    def multipliers(self, problem: Problem) -> Multipliers | None:
+        """The compressor's, of one message for all."""
+        return self.compressor.multipliers(1)
+
+    def send(self, problem: Problem, state: Iterate, draws: Draws) -> tuple[Array, Draws]:
+        """The model, downwards; and the draws for its gradient."""
+        return state.x[:, None], draws
+
+    def receive(self, problem: Problem, state: Iterate, sent: Array, kept: Draws, heads: Any = None) -> Iterate:
+        """A step from the compressed model."""
+        x = sent[:, 0]
+        return Iterate(x - self.stepsize * mean_gradient(problem, x, kept))
 
     def cost(self, problem: Problem, draws: Draws | None = None, value_bits: int = 64) -> Cost:
         """A gradient, all of it up, the compressed model down; a model and a gradient held."""
@@ -57,7 +73,7 @@ class GDCI:
 
 
 @dataclass(frozen=True)
-class DistributedGDCI:
+class DistributedGDCI(LinearMethod):
     """x+ = (1 - eta) x + eta (1/n) sum_i C_i(x - gamma grad f_i(x)): the workers' new models are compressed.
 
     Args:
@@ -71,6 +87,8 @@ class DistributedGDCI:
     Reference:
         Chraibi et al. (arXiv 2102.07245); Shulgin, Richtarik (arXiv 2206.10452).
     """
+
+    tunable: ClassVar[dict[str, tuple[float, float]]] = {"mixing": (0.0, 1.0)}
 
     compressor: Compressor
     stepsize: float
@@ -87,8 +105,19 @@ class DistributedGDCI:
 
     def step(self, problem: Problem, state: Iterate, draws: Draws) -> Iterate:
         """Every worker steps and compresses its model; the server mixes the mean in."""
-        models = state.x[:, None] - self.stepsize * worker_gradients(problem, state.x, draws)
-        sent = self.compressor.compress(models, draws.generator("compressor"))
+        models, _ = self.send(problem, state, draws)
+        return self.receive(problem, state, self.compressor.compress(models, draws.generator("compressor")))
+
+    def multipliers(self, problem: Problem) -> Multipliers | None:
+        """The compressor's."""
+        return self.compressor.multipliers(problem.workers)
+
+    def send(self, problem: Problem, state: Iterate, draws: Draws) -> tuple[Array, None]:
+        """The workers' new models."""
+        return state.x[:, None] - self.stepsize * worker_gradients(problem, state.x, draws), None
+
+    def receive(self, problem: Problem, state: Iterate, sent: Array, kept: Any = None, heads: Any = None) -> Iterate:
+        """Their mean, mixed in."""
         return Iterate((1.0 - self.mixing) * state.x + self.mixing * np.asarray(sent.mean(axis=1)))
 
     def cost(self, problem: Problem, draws: Draws | None = None, value_bits: int = 64) -> Cost:

@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from isthmus.lab.arrays import Array
+from isthmus.lab.definite import is_definite, null_space, solve
 from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.sketches import Blocks
 
@@ -18,7 +19,7 @@ _GATHER_COST = 90  # measured: reading a scattered entry takes the time of about
 _SEEDS_OF_A_PRODUCT = 16
 _MASKED = 20_000_000  # entries of masks held for all seeds and workers
 _GATHERED = 1_000_000  # matrix entries held at a time for all seeds of a chunk
-_FLAT = 1e-12
+_TINY = 1e-300  # of gamma k, where its product with 1/k loses digits
 _TOGETHER = 100_000  # matrix entries up to which gathering all workers' blocks at once is faster than one by one
 
 
@@ -32,14 +33,15 @@ def local_gains(curvature: Array, stepsize: float, steps: float) -> tuple[Array,
     (array([0.25, 1.  ]), array([1.5, 2. ]))
     """
     k = np.asarray(curvature, dtype=np.float64)
-    flat = k <= _FLAT * max(float(k.max(initial=0.0)), 1e-300)
-    safe = np.where(flat, 1.0, k)
     if math.isinf(steps):
-        contracts = np.abs(1.0 - stepsize * safe) < 1.0
+        flat = k == 0.0
+        contracts = np.abs(1.0 - stepsize * k) < 1.0
         decay = np.where(flat, 1.0, np.where(contracts, 0.0, np.inf))
-        return decay, np.where(flat, 0.0, np.where(contracts, 1.0 / safe, np.inf))
+        return decay, np.where(flat, 0.0, np.where(contracts, 1.0 / np.where(flat, 1.0, k), np.inf))
+    flat = stepsize * k < _TINY
+    safe = np.where(flat, 1.0, k)
     with np.errstate(over="ignore"):
-        decay = (1.0 - stepsize * np.where(flat, 0.0, k)) ** int(steps)
+        decay = (1.0 - stepsize * k) ** int(steps)
     # expm1/log1p keep (1 - decay)/k accurate for small gamma k, where 1 - decay cancels
     small = stepsize * safe < 0.5
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
@@ -54,13 +56,32 @@ def local_map(matrix: Array, vector: Array, values: Array, stepsize: float, step
     g = C^{1/2} V Diag((1-(1-gamma k)^T)/k) V' C^{1/2} b.
     """
     root = np.sqrt(values)
-    curvature, vectors = np.linalg.eigh(root[..., :, None] * matrix * root[..., None, :])
+    weighted = root[..., :, None] * matrix * root[..., None, :]
+    if math.isinf(steps):
+        return _limit_map(weighted, vector, root, stepsize)
+    curvature, vectors = np.linalg.eigh(weighted)
     decay, gain = local_gains(np.maximum(curvature, 0.0), stepsize, steps)
     scaled = root[..., :, None] * vectors
     transposed = np.swapaxes(scaled, -1, -2)
     with np.errstate(invalid="ignore", over="ignore"):
         G = (scaled * decay[..., None, :]) @ transposed
         g = (scaled @ (gain[..., None] * (transposed @ vector[..., None])))[..., 0]
+    return G, g
+
+
+def _limit_map(weighted: Array, vector: Array, root: Array, stepsize: float) -> tuple[Array, Array]:
+    """T = infinity, block by block: the minimiser of each, and what lies along its flat directions stays."""
+    G, g = np.zeros(weighted.shape), np.zeros(np.broadcast_shapes(vector.shape, root.shape))
+    b, root = np.broadcast_to(vector, g.shape), np.broadcast_to(root, g.shape)
+    for place in np.ndindex(weighted.shape[:-2]):
+        block, r = weighted[place], root[place]
+        if not stepsize * np.linalg.eigvalsh(block)[-1] < 2.0:
+            G[place], g[place] = np.inf, np.inf
+            continue
+        g[place] = r * solve(block, r * b[place])
+        if not is_definite(block):
+            flat = null_space(block)
+            G[place] = r[:, None] * (flat @ flat.T) * r
     return G, g
 
 

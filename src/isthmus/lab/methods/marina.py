@@ -11,7 +11,9 @@ from isthmus.lab.accounting import Cost, numbers
 from isthmus.lab.arrays import Array
 from isthmus.lab.compressors import Compressor, require_unbiased
 from isthmus.lab.methods.base import Draws
+from isthmus.lab.methods.linear import LinearMethod, joined, parted, toss
 from isthmus.lab.methods.messages import SEED, gradient_round, uplink
+from isthmus.lab.multipliers import Multipliers
 from isthmus.lab.problems import Minibatch, Problem, worker_gradients
 
 
@@ -25,7 +27,7 @@ class Estimated:
 
 
 @dataclass(frozen=True)
-class MARINA:
+class MARINA(LinearMethod):
     """x+ = x - gamma G;  G+ = grad f(x+) by chance p, else G + (1/n) sum_i C_i(grad f_i(x+) - grad f_i(x)).
 
     One coin a round for all workers. With p = 1 it is gradient descent; with Perm-K the differences of equal workers
@@ -60,20 +62,46 @@ class MARINA:
 
     def step(self, problem: Problem, state: Estimated, draws: Draws) -> Estimated:
         """Step, then renew the estimate."""
+        differences, moved = self.send(problem, state, draws)
+        sent = self.compressor.compress(differences, draws.generator("compressor"))
+        return self.receive(problem, state, sent, moved, toss(draws, self.chance))
+
+    @property
+    def chance(self) -> float:
+        """p, of a synchronisation."""
+        return self.probability
+
+    def multipliers(self, problem: Problem) -> Multipliers | None:
+        """The compressor's."""
+        return self.compressor.multipliers(problem.workers)
+
+    def send(self, problem: Problem, state: Estimated, draws: Draws) -> tuple[Array, Estimated]:
+        """Differences of gradients at x+ and x; x+, the full gradient and the workers' gradients there."""
         x = state.x - self.stepsize * state.estimate
-        synchronise = self._coin(draws)
         gradients = worker_gradients(problem, x, draws)
         before = state.gradients
         if isinstance(problem, Minibatch):
             before = worker_gradients(problem, state.x, draws)  # the same draws: the same samples
-        sent = self.compressor.compress(gradients - before, draws.generator("compressor"))
         exact = problem.worker_gradients(x) if isinstance(problem, Minibatch) else gradients
-        estimate = np.where(synchronise[:, None], exact.mean(axis=1), state.estimate + sent.mean(axis=1))
-        return Estimated(x, estimate, gradients)
+        return gradients - before, Estimated(x, np.asarray(exact.mean(axis=1)), gradients)
+
+    def receive(self, problem: Problem, state: Estimated, sent: Array, kept: Estimated, heads: Array) -> Estimated:
+        """x+, with the full gradient there for heads and else the estimate moved by the mean difference."""
+        estimate = np.where(heads[:, None], kept.estimate, state.estimate + sent.mean(axis=1))
+        return Estimated(kept.x, estimate, kept.gradients)
+
+    def flatten(self, state: Estimated) -> Array:
+        """x and the estimate; the gradients follow from x."""
+        return joined(state.x, state.estimate)
+
+    def restore(self, problem: Problem, flat: Array) -> Estimated:
+        """From x and the estimate."""
+        x, estimate = parted(flat, (problem.dim,), (problem.dim,))
+        return Estimated(x, estimate, problem.worker_gradients(x))
 
     def cost(self, problem: Problem, draws: Draws | None = None, value_bits: int = 64) -> Cost:
         """A gradient (two minibatches), a message or all of it up, the model down; a model and two gradients held."""
-        share = self.probability if draws is None else self._coin(draws).astype(np.float64)
+        share = self.probability if draws is None else toss(draws, self.chance).astype(np.float64)
         whole = numbers(problem.dim, value_bits)
         up = uplink(self.compressor, problem, draws, value_bits) * (1.0 - share) + whole * share
         if not isinstance(problem, Minibatch):
@@ -88,6 +116,3 @@ class MARINA:
         plain = problem.problem if isinstance(problem, Minibatch) else problem
         whole = numbers(problem.dim, value_bits)
         return SEED + gradient_round(plain, whole, whole, memory=2 * problem.dim)
-
-    def _coin(self, draws: Draws) -> np.ndarray:
-        return draws.generator("coin").random(draws.seeds) < self.probability

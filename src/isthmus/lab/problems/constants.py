@@ -9,6 +9,7 @@ from scipy import linalg
 
 from isthmus.errors import InvalidInput
 from isthmus.lab.arrays import Array
+from isthmus.lab.definite import inverse
 from isthmus.lab.problems.base import Problem
 from isthmus.lab.problems.logistic import Logistic
 from isthmus.lab.problems.minibatch import exact
@@ -78,7 +79,7 @@ def _of_quadratic(problem: Quadratic) -> Constants:
     at_minimizer = problem.worker_gradients(x[None])[0]
     return Constants(
         workers=problem.workers,
-        mu=0.0 if problem.singular else float(problem.spectrum[0]),
+        mu=_convexity(problem),
         L=float(problem.spectrum[-1]),
         mu_min=max(float(spectra[:, 0].min()), 0.0),
         L_max=float(spectra[:, -1].max()),
@@ -88,6 +89,11 @@ def _of_quadratic(problem: Quadratic) -> Constants:
         zeta2=float((at_minimizer**2).sum(axis=1).mean()),
         norm2=float(x @ x),
     )
+
+
+def _convexity(problem: Quadratic) -> float:
+    """lambda_min(Lbar) as 1/lambda_max of the inverse, accurate where it is far below lambda_max(Lbar)."""
+    return 0.0 if problem.singular else 1.0 / float(linalg.eigvalsh(inverse(problem.mean_matrix))[-1])
 
 
 def _of_logistic(problem: Logistic) -> Constants:

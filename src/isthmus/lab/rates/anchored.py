@@ -10,6 +10,7 @@ from scipy import linalg
 from isthmus.errors import InvalidInput, check_integer
 from isthmus.lab.arrays import Array
 from isthmus.lab.bounds import Assumption, Bound
+from isthmus.lab.definite import inverse, is_definite
 from isthmus.lab.methods import AnchoredIST
 from isthmus.lab.methods.ist import check_fits
 from isthmus.lab.problems import exact
@@ -19,6 +20,8 @@ from isthmus.lab.rates.base import Setting, bounds, largest_stepsize
 from isthmus.lab.rates.gradients import best_momentum_of
 from isthmus.lab.sketches import Permutation, Sketch
 from isthmus.lab.theory.moments import Moments
+from isthmus.lab.theory.rate import SecondMomentMap, second_moment_map
+from isthmus.lab.theory.spectrum import Radius
 from isthmus.lab.theory.stepsizes import contraction_limit
 from isthmus.lab.theory.update import sketched_matrix_update
 
@@ -53,18 +56,21 @@ def surrogate(problem: Quadratic, sketch: Sketch) -> Surrogate:
         InvalidInput: a sketch whose masks' law is not known, or a P that is singular.
     """
     check_fits(problem, sketch)
-    update = sketched_matrix_update(problem, sketch)
+    small, c = problem.in_unit_scale  # E[B P B] has three factors of f
+    update = sketched_matrix_update(small, sketch)
     if update is None:
         raise InvalidInput("`sketch` must have masks with a known law, got one known by its samples only")
     moments = Moments(update)
     P = moments.mean_matrix
-    values, vectors = linalg.eigh(P)
-    if values[0] <= 1e-13 * values[-1]:
-        raise InvalidInput(f"`sketch` must give a positive definite E[B], got smallest eigenvalue {values[0]:.3g}")
-    inverse = (vectors / values) @ vectors.T
-    theta = linalg.eigvalsh(inverse @ moments.sandwich(P) @ inverse)[-1]
-    ratios = linalg.eigvalsh(problem.mean_matrix, P)
-    return Surrogate(P, float(theta), float(values[0]), float(values[-1]), np.asarray(ratios))
+    if not is_definite(P):
+        raise InvalidInput(
+            f"`sketch` must give a positive definite E[B], got smallest eigenvalue {c * linalg.eigvalsh(P)[0]:.3g}"
+        )
+    inverted = inverse(P)
+    theta = linalg.eigvalsh(inverted @ moments.sandwich(P) @ inverted)[-1]
+    ratios = linalg.eigvalsh(small.mean_matrix, P)
+    mu, largest = 1.0 / linalg.eigvalsh(inverted)[-1], linalg.eigvalsh(P)[-1]
+    return Surrogate(P * c, float(theta) * c, float(mu) * c, float(largest) * c, np.asarray(ratios))
 
 
 def anchored_factor(problem: Quadratic, found: Surrogate, stepsize: float, period: int) -> float:
@@ -85,10 +91,13 @@ def anchored_factor(problem: Quadratic, found: Surrogate, stepsize: float, perio
     return _mean_factor(problem, found, stepsize, period) ** 2 + noise
 
 
-def _moved(problem: Quadratic, found: Surrogate, stepsize: float, period: float) -> Array:
-    """Eigenvalues of N Lbar, ascending."""
+def _moved(problem: Quadratic, found: Surrogate, stepsize: float, period: float, local_steps: int = 1) -> Array:
+    """Eigenvalues of N Lbar, ascending; for a period that is a probability N is the mean over its length."""
     values, vectors = linalg.eigh(found.matrix)
-    N = (vectors * ((1.0 - (1.0 - stepsize * values) ** period) / values)) @ vectors.T
+    left = (1.0 - stepsize * values) ** local_steps
+    chance = period if isinstance(period, float) else None
+    gone = 1.0 - left**period if chance is None else (1.0 - left) / (1.0 - (1.0 - chance) * left)
+    N = (vectors * (gone / values)) @ vectors.T
     scale, turned = linalg.eigh(problem.mean_matrix)
     root = turned * np.sqrt(np.maximum(scale, 0.0))
     return np.asarray(linalg.eigvalsh(root.T @ N @ root))
@@ -122,38 +131,39 @@ def best_momentum(problem: Quadratic, method: AnchoredIST) -> float:
     Raises:
         InvalidInput: a sketch whose masks' law is not known, or an E[B] that is singular.
     """
-    smallest = _moved(problem, surrogate(problem, method.sketch), method.stepsize, _steps(method))[0]
+    smallest = _moved(problem, surrogate(problem, method.sketch), method.stepsize, method.period, method.local_steps)[0]
     return best_momentum_of(float(smallest))
 
 
-def _steps(method: AnchoredIST) -> float:
-    """Steps from anchor to anchor, in the mean."""
-    return (1.0 / method.period if isinstance(method.period, float) else method.period) * method.local_steps
-
-
-def asymptotic_factor(problem: Quadratic, method: AnchoredIST, periods: int = 60) -> float:
+def asymptotic_factor(problem: Quadratic, method: AnchoredIST) -> Radius:
     """Return the factor by which E f - f* shrinks a round in the long run; at least 1 where it does not converge.
 
-    Exact but for the number of iterations: power iteration on the second moments of the lifted state, a linear map that
-    keeps them positive semi-definite. For a fixed period the geometric mean over its rounds.
+    The spectral radius of a period's map of the lifted state's second moments, to the power 1/m for a fixed period m;
+    its ``error`` says how accurate it is.
 
     Raises:
         InvalidInput: moments that are known neither in closed form nor by enumeration.
+
+    >>> problem = Quadratic([[[1.0]]], [[1.0]])  # one worker that holds everything: Nesterov's iteration
+    >>> round(asymptotic_factor(problem, AnchoredIST(Permutation(1, 1), 0.1, 1, momentum=0.8)), 9)
+    0.72
     """
-    check_integer("periods", periods, at_least=2)
-    step = lifted_round(problem, method)
-    m = np.zeros((3, problem.dim))
-    M = np.einsum("ab,ij->abij", np.ones((3, 3)), np.eye(problem.dim))
+    return second_moment_map(method, problem).radius
+
+
+@second_moment_map.register
+def _(method: AnchoredIST, problem: Quadratic) -> SecondMomentMap:
+    step, d = lifted_round(problem, method), problem.dim
     rounds = method.period if isinstance(method.period, int) else 1
-    growth, last = np.nan, 1.0
-    for _ in range(periods if isinstance(method.period, int) else round(periods / method.period)):
-        for k in range(1, rounds + 1):
-            m, M = renewed(method, k, m, step.second(M))
-        size = float(np.einsum("aaii->", M))
-        if not np.isfinite(size) or size <= 0:
-            return np.inf if size > 0 or np.isnan(size) else 0.0
-        growth, last, M = (size / last) ** (1.0 / rounds), 1.0, M / size
-    return float(growth)
+
+    def period(S: Array) -> Array:
+        M = S.reshape(3, d, 3, d).transpose(0, 2, 1, 3)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for k in range(1, rounds + 1):
+                _, M = renewed(method, k, np.zeros((3, d)), step.second(M))
+        return M.transpose(0, 2, 1, 3).reshape(3 * d, 3 * d)
+
+    return SecondMomentMap(period, 3 * d, rounds)
 
 
 @largest_stepsize.register
@@ -166,13 +176,16 @@ def _(method: AnchoredIST, setting: Setting) -> float:
     if problem.singular or sketched_matrix_update(problem, method.sketch) is None:
         return limit
     found = surrogate(problem, method.sketch)
-    period = _steps(method)
-    if found.ratios[-1] <= 1.0 or _moved(problem, found, limit, period)[-1] <= 1.0:
+
+    def overshoots(step: float) -> bool:
+        return bool(_moved(problem, found, step, method.period, method.local_steps)[-1] > 1.0)
+
+    if found.ratios[-1] <= 1.0 or not overshoots(limit):
         return limit
     low, high = 0.0, limit
     for _ in range(_BISECTIONS):
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if _moved(problem, found, middle, period)[-1] <= 1.0 else (low, middle)
+        low, high = (low, middle) if overshoots(middle) else (middle, high)
     return low
 
 

@@ -161,6 +161,8 @@ def _enumerated(problem: Quadratic, method: AnchoredIST, probabilities: Array, d
     for p, outcome in enumerate(diagonals):
         for worker, diagonal in enumerate(outcome):
             held = np.flatnonzero(diagonal)
+            if len(held) == 0:
+                continue
             place = np.ix_(held, held)
             matrix, values = problem.L[worker][place], diagonal[held]
             unit = np.eye(len(held))

@@ -133,7 +133,7 @@ def _dcgd_bound(name: str, joint: tuple[float, float], stepsize: float, setting:
 
 
 def _agree(setting: Setting) -> bool:
-    return setting.constants.zeta2 <= _AGREE * setting.constants.L_max**2 * max(setting.constants.norm2, 1.0)
+    return setting.constants.zeta2 <= _AGREE * setting.constants.L_max**2 * setting.constants.norm2
 
 
 @largest_stepsize.register

@@ -10,6 +10,7 @@ from isthmus.lab.arrays import Array
 from isthmus.lab.bounds import Assumption, Bound
 from isthmus.lab.compressors import require_unbiased
 from isthmus.lab.methods import GDCI, IST, DistributedGDCI, LocalGradientDescent, ProxSkip
+from isthmus.lab.methods.local_steps import local_gains
 from isthmus.lab.problems import exact
 from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.rates.base import Setting, bounds, largest_stepsize
@@ -97,9 +98,7 @@ def local_fixed_point(problem: Quadratic, method: LocalGradientDescent) -> Array
 def _local_round(problem: Quadratic, method: LocalGradientDescent) -> tuple[Array, Array]:
     """(M, v) of one round x+ = M x + v, by the eigenvectors of every L_i."""
     values, vectors = np.linalg.eigh(problem.L)
-    decay = (1.0 - method.stepsize * values) ** method.local_steps
-    flat = np.abs(values) <= 1e-13 * np.abs(values).max()
-    gain = np.where(flat, method.stepsize * method.local_steps, (1.0 - decay) / np.where(flat, 1.0, values))
+    decay, gain = local_gains(np.maximum(values, 0.0), method.stepsize, method.local_steps)
     turned = np.swapaxes(vectors, 1, 2)
     keep = (vectors * decay[:, None, :]) @ turned
     shift = (vectors @ (gain[:, :, None] * (turned @ problem.b[:, :, None])))[:, :, 0]

@@ -9,6 +9,7 @@ import numpy as np
 
 from isthmus.errors import InvalidInput, check_integer
 from isthmus.lab.arrays import Array, check_array
+from isthmus.lab.multipliers import Multipliers
 from isthmus.lab.sketches.law import Blocks, Masks, Support
 from isthmus.randomness import generator
 
@@ -102,6 +103,25 @@ class Sketch(ABC):
         w = self.worker_weights(worker)
         weighted = M * w**2 if np.ndim(w) == 0 else np.asarray(w)[:, None] * M * w
         return self.masks.second_moment(weighted, worker)
+
+    def multipliers(self) -> Multipliers | None:
+        """Return the joint moments of all workers' diagonals; None where neither ``masks`` nor ``support`` is known."""
+        n, d = self.workers, self.dim
+        if self.masks is None:
+            support = self.enumerated()
+            if support is None:
+                return None
+            c = support.diagonals.reshape(-1, n * d)
+            return Multipliers(self.mean, ((support.probabilities * c.T) @ c).reshape(n, d, n, d))
+        mean, weights = self.mean, np.broadcast_to(self.weights, (n, d))
+        if self.masks.between is None:
+            second = np.einsum("ia,jb->iajb", mean, mean)
+        else:
+            across = np.where(np.eye(d) > 0, self.masks.shared, self.masks.between[0])
+            second = np.einsum("ia,ab,jb->iajb", weights, across, weights)
+        for worker in range(n):
+            second[worker, :, worker, :] = self.second_moment(np.ones((d, d)), worker)
+        return Multipliers(mean, second)
 
     def second_moment_estimate(
         self, matrix: Array, worker: int = 0, samples: int = MONTE_CARLO_SAMPLES, seed: int = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,14 +12,18 @@ from scipy import linalg
 from isthmus.errors import InvalidInput, check_choice, check_number
 from isthmus.lab.arrays import Array, check_array
 from isthmus.lab.bounds import Assumption, Bound
+from isthmus.lab.definite import is_definite, largest_relative, null_space
 from isthmus.lab.methods import IST, GradientDescent
 from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.sketches import ScaledPermutation
 from isthmus.lab.theory.dynamics import known_moments, quadratic_forms
 from isthmus.lab.theory.fixed_points import fixed_point
 from isthmus.lab.theory.moments import Moments
-from isthmus.lab.theory.theorem1 import largest_relative, theorem1
+from isthmus.lab.theory.theorem1 import theorem1
 from isthmus.lab.theory.update import sketched_matrix_update
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +52,10 @@ class ExactBound(Bound):
         said = np.isfinite(self.values) & (self.values > 0) & np.isfinite(self.exact)
         said[0] = False  # most bounds are equalities at the start
         return float((self.exact[said] / self.values[said]).max()) if said.any() else np.nan
+
+    def to_frame(self) -> DataFrame:
+        """Return the bound beside the exact quantity, a row a round, as a pandas table."""
+        return super().to_frame().assign(exact=self.exact)
 
     def holds(self, rounding: float = 1e-9) -> bool:
         """Whether the exact quantity respects the bound's kind at every round, up to ``rounding`` relative."""
@@ -156,8 +164,8 @@ def exact_scaled_gap(problem: Quadratic, stepsize: float, x0: ArrayLike, rounds:
 def gradient_descent_rate(problem: Quadratic, stepsize: float, x0: ArrayLike, rounds: int) -> ExactBound:
     """Gradient descent: f(x^k) - f* <= max(|1 - gamma mu|, |1 - gamma L|)^{2k} (f(x^0) - f*), gamma < 2/L."""
     exact = quadratic_forms(problem, GradientDescent(stepsize), x0, rounds, [0.5 * problem.mean_matrix])[0]
-    positive = problem.spectrum[problem.spectrum > 1e-12 * problem.dim * problem.spectrum[-1]]
-    mu, L = float(positive[0]), float(positive[-1])
+    flat = null_space(problem.mean_matrix).shape[1]
+    mu, L = float(problem.spectrum[flat]), float(problem.spectrum[-1])
     factor = max(abs(1 - stepsize * mu), abs(1 - stepsize * L)) ** 2
     step = _step_below(stepsize, 2 / L, "2/L")
     values = _powers(factor, rounds) * exact[0]
@@ -189,7 +197,7 @@ def sgd_rate(problem: Quadratic, method: IST, x0: ArrayLike, rounds: int) -> Exa
     drift = moments.drift(center)
     moved = moments.sandwich(np.outer(center, center)) + drift + drift.T + moments.noise()
     noise = float(np.trace(moved)) / gamma**2
-    convex = mu > 1e-12 * smooth
+    convex = update is not None and is_definite(B.mean_matrix)
     values = np.full(rounds + 1, np.inf)
     if convex:
         values = _powers(1 - gamma * mu, rounds) * exact[0] + 2 * gamma * noise / mu

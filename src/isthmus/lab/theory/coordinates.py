@@ -7,15 +7,20 @@ recursion with n equally likely outcomes. The course costs O(d) a round after on
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from isthmus import frames
 from isthmus.errors import InvalidInput, check_integer
 from isthmus.lab.arrays import Array, check_array
 from isthmus.lab.methods import IST
 from isthmus.lab.methods.local_steps import local_gains
 from isthmus.lab.sketches import Permutation
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +46,10 @@ class CoordinateCourse:
     def gap(self) -> Array:
         """Bias + variance, [K+1]."""
         return self.bias + self.variance
+
+    def to_frame(self) -> DataFrame:
+        """Return gap, bias and variance, a row a round, as a pandas table."""
+        return frames.by_round({"gap": self.gap, "bias": self.bias, "variance": self.variance})
 
 
 def coordinate_dynamics(
@@ -99,7 +108,7 @@ def _course(lbar: Array, bbar: Array, factor: Array, offset: Array, x0: Array, r
     for k in range(rounds + 1):
         bias[k], variance[k] = 0.5 * np.vdot(lbar, (m - x_star) ** 2), 0.5 * np.vdot(lbar, v)
         if k < rounds:
-            v = square * v + (var_factor * m + 2 * cross) * m + var_offset
+            v = np.maximum(square * v + (var_factor * m + 2 * cross) * m + var_offset, 0.0)
             m = mean_factor * m + mean_offset
     limit = np.divide(mean_offset, 1.0 - mean_factor, out=np.full_like(m, np.nan), where=mean_factor != 1.0)
     return CoordinateCourse(bias, variance, m, v, limit)

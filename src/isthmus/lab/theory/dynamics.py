@@ -4,37 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from isthmus import frames
 from isthmus.errors import InvalidInput, check_integer
 from isthmus.lab.arrays import Array, check_array
-from isthmus.lab.methods import Method
+from isthmus.lab.methods import LinearMethod, Method
 from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.simulate import simulate
 from isthmus.lab.theory.enumeration import enumerate_round
+from isthmus.lab.theory.lifted import LiftedRound, lifted_round, start_of
 from isthmus.lab.theory.moments import Moments
+from isthmus.lab.theory.powers import RoundMoments, pays, powered
 from isthmus.lab.theory.update import affine_update
 from isthmus.progress import progress
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 EXACT, MONTE_CARLO = "exact", "Monte Carlo"
-
-
-class RoundMoments(Protocol):
-    """First and second moments of one round x+ = keep x + H x + h."""
-
-    @property
-    def keep(self) -> float: ...
-    @property
-    def mean_matrix(self) -> Array: ...
-    @property
-    def mean_vector(self) -> Array: ...
-    def mean_times(self, S: Array) -> Array: ...
-    def sandwich(self, X: Array) -> Array: ...
-    def drift(self, m: Array) -> Array: ...
-    def noise(self) -> Array: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +37,8 @@ class Dynamics:
         bias: [K+1], |E x^k - x*|^2_Lbar / 2.
         variance: [K+1], tr(Lbar Cov x^k) / 2.
         method: "exact" or "Monte Carlo".
-        how: "moments" (closed form), "enumeration" (all outcomes) or "simulation of N seeds".
+        how: "moments" (closed form), "enumeration" (all outcomes), "lifted moments" (of the method's whole state) or
+            "simulation of N seeds", which also says where tails are too heavy for a mean over seeds.
         gap_error: [K+1], standard error of ``gap``; 0 where exact.
         covariance: [d, d], Cov x^K; None where simulated.
     """
@@ -63,6 +55,11 @@ class Dynamics:
     def gap(self) -> Array:
         """E f(x^k) - f* = bias + variance, [K+1]."""
         return self.bias + self.variance
+
+    def to_frame(self) -> DataFrame:
+        """Return gap, bias, variance and gap_error, a row a round, as a pandas table."""
+        columns = {"gap": self.gap, "bias": self.bias, "variance": self.variance, "gap_error": self.gap_error}
+        return frames.by_round(columns)
 
 
 def round_moments(problem: Quadratic, method: Method) -> RoundMoments | None:
@@ -83,12 +80,13 @@ def dynamics(
         u = v - keep m.
 
     Exact for one local step with every sketch of the lab, for several (or infinitely many) where a worker never holds
-    two units, and by enumeration of all outcomes for any local steps where those are few. A diverging course is a
-    result: the gap grows without bound (inf).
+    two units, and by enumeration of all outcomes for any local steps where those are few. For the other methods that
+    are linear given their draws the same is done for their whole state (:mod:`isthmus.lab.theory.lifted`). A diverging
+    course is a result: the gap grows without bound (inf).
 
     Args:
         problem: the quadratic.
-        method: IST, gradient descent; others are simulated.
+        method: any; those that are not linear given their draws (Top-K, natural compression, dithering) are simulated.
         x0: [d].
         rounds: K >= 0.
         seeds: of the Monte Carlo fallback.
@@ -105,17 +103,36 @@ def dynamics(
     check_integer("rounds", rounds, at_least=0)
     start = check_array("x0", x0, problem.dim)
     moments = round_moments(problem, method)
-    if moments is None:
-        return _simulated(problem, method, start, rounds, seeds, seed)
-    how = "moments" if isinstance(moments, Moments) else "enumeration"
+    if moments is not None:
+        how = "moments" if isinstance(moments, Moments) else "enumeration"
+        return _followed(problem, blocks(moments, start, rounds), rounds, how)
+    if isinstance(method, LinearMethod):
+        lifted = lifted_round(problem, method)
+        if lifted is not None:
+            path = _iterates(lifted, start_of(problem, method, start), rounds)
+            return _followed(problem, path, rounds, "lifted moments")
+    return _simulated(problem, method, start, rounds, seeds, seed)
+
+
+def _iterates(lifted: LiftedRound, start: Array, rounds: int) -> Iterator[tuple[Array, Array]]:
+    for m, S in lifted.course(start, rounds):
+        yield (lifted.readout @ m)[None], (lifted.readout @ S @ lifted.readout.T)[None]
+
+
+def _followed(problem: Quadratic, path: Iterator[tuple[Array, Array]], rounds: int, how: str) -> Dynamics:
     mean = np.full((rounds + 1, problem.dim), np.inf)
     bias, variance = np.full(rounds + 1, np.inf), np.full(rounds + 1, np.inf)
     covariance = np.zeros((problem.dim, problem.dim))
     with progress("exact dynamics", rounds) as advance:
-        for k, (m, covariance) in enumerate(course(moments, start, rounds)):
-            mean[k], bias[k] = m, problem.gap(m)
-            variance[k] = 0.5 * float(np.vdot(problem.mean_matrix, covariance))
-            advance(min(k, 1))
+        k = 0
+        for means, covariances in path:
+            here = slice(k, k + len(means))
+            mean[here], bias[here] = means, problem.gap(means)
+            spread = 0.5 * np.einsum("kab,ab->k", covariances, problem.mean_matrix)
+            variance[here] = np.maximum(spread, 0.0)  # rounding
+            covariance = covariances[-1]
+            k += len(means)
+            advance(len(means) - (here.start == 0))
     return Dynamics(mean, bias, variance, EXACT, how, np.zeros(rounds + 1), covariance)
 
 
@@ -146,15 +163,38 @@ def quadratic_forms(
     moments = known_moments(problem, method)
     c = problem.minimizer if center is None else center
     values = np.full((len(forms), check_integer("rounds", rounds, at_least=0) + 1), np.inf)
-    for k, (m, S) in enumerate(course(moments, check_array("x0", x0, problem.dim), rounds)):
-        second = S + np.outer(m - c, m - c)
-        values[:, k] = [float(np.vdot(A, second)) for A in forms]
+    k = 0
+    for means, covariances in blocks(moments, check_array("x0", x0, problem.dim), rounds):
+        second = covariances + (means - c)[:, :, None] * (means - c)[:, None]
+        for form, A in enumerate(forms):
+            values[form, k : k + len(means)] = np.einsum("kab,ab->k", second, A)
+        k += len(means)
     return values
 
 
-def course(moments: RoundMoments, x0: Array, rounds: int) -> Iterator[tuple[Array, Array]]:
-    """Yield (mean, covariance) of rounds 0..K; stops early once they are no longer finite."""
-    m, S = x0, np.zeros((len(x0), len(x0)))
+def blocks(moments: RoundMoments, x0: Array, rounds: int) -> Iterator[tuple[Array, Array]]:
+    """Yield (means [B, d], covariances [B, d, d]) of rounds 0..K, B rounds at a time, while they are finite.
+
+    By powers of one matrix where the problem is small and the course long, else round by round (B = 1).
+    """
+    done, covariance = 0, None
+    if pays(len(x0), rounds):
+        for means, covariances in powered(moments, x0, rounds):
+            yield means, covariances
+            done += len(means)
+            x0, covariance = means[-1], covariances[-1]
+    if done <= rounds:  # powers overflow before the course does
+        rest = course(moments, x0, rounds - max(done - 1, 0), covariance)
+        for place, (m, S) in enumerate(rest):
+            if place or not done:
+                yield m[None], S[None]
+
+
+def course(
+    moments: RoundMoments, x0: Array, rounds: int, covariance: Array | None = None
+) -> Iterator[tuple[Array, Array]]:
+    """Yield (mean, covariance) of rounds 0..K, from ``covariance`` (0) on; stops once they are no longer finite."""
+    m, S = x0, np.zeros((len(x0), len(x0))) if covariance is None else covariance
     yield m, S
     with np.errstate(over="ignore", invalid="ignore"):  # local steps without limit give infinite maps
         noise = moments.noise()
@@ -175,8 +215,11 @@ def course(moments: RoundMoments, x0: Array, rounds: int) -> Iterator[tuple[Arra
         yield m, S
 
 
-def covariance_step(moments: RoundMoments, S: Array, m: Array | None = None) -> Array:
-    """Return keep^2 S + keep (E[H] S + S E[H]) + E[H (S + m m') H]: the part of a round that is linear in S + m m'."""
+def covariance_step(moments: RoundMoments, S: Array, m: Array | None = None, less: float = 0.0) -> Array:
+    """Return keep^2 S + keep (E[H] S + S E[H]) + E[H (S + m m') H]: the part of a round that is linear in S + m m'.
+
+    With ``less`` = 1 what it adds to S, which small steps make far smaller than S.
+    """
     if m is None:
         second = S
     else:
@@ -188,7 +231,9 @@ def covariance_step(moments: RoundMoments, S: Array, m: Array | None = None) -> 
         moved *= moments.keep
         result += moved
         result += moved.T
-        result += S if moments.keep == 1 else moments.keep**2 * S
+    share = moments.keep**2 - less
+    if share:
+        result += S if share == 1 else share * S
     return result
 
 
@@ -206,8 +251,12 @@ def _simulated(problem: Quadratic, method: Method, x0: Array, rounds: int, seeds
         bias = problem.gap(run.mean)
     gap = run.mean_gap
     bias = np.where(np.isfinite(gap), bias, np.inf)
-    variance = np.where(np.isfinite(gap), gap - np.where(np.isfinite(gap), bias, 0.0), np.inf)
-    return Dynamics(run.mean, bias, variance, MONTE_CARLO, f"simulation of {seeds} seeds", run.standard_error, None)
+    finite = np.isfinite(gap)
+    variance = np.where(finite, np.maximum(gap - np.where(finite, bias, 0.0), 0.0), np.inf)
+    how = f"simulation of {seeds} seeds"
+    if run.heavy.any():
+        how += f", heavy tails (index {np.nanmin(run.tail_index):.2g}): its errors cover nothing"
+    return Dynamics(run.mean, bias, variance, MONTE_CARLO, how, run.standard_error, None)
 
 
 def known_moments(problem: Quadratic, method: Method) -> RoundMoments:

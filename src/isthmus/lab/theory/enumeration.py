@@ -82,10 +82,11 @@ def enumerate_round(problem: Quadratic, method: Method, limit: int = 20_000) -> 
         return None
     if len(support.probabilities) * problem.dim**2 > MOST_NUMBERS:
         return None
-    return _outcomes(problem, method, support)
+    return outcomes_of(problem, method, support)
 
 
-def _outcomes(problem: Quadratic, method: IST, support: Support) -> Enumeration:
+def outcomes_of(problem: Quadratic, method: IST, support: Support) -> Enumeration:
+    """Return one round of IST for every outcome of its sketch in ``support``."""
     n, d = problem.workers, problem.dim
     keep = 1.0 if method.merge == "gradient" else 0.0
     outcomes = len(support.probabilities)

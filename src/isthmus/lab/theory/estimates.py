@@ -1,4 +1,4 @@
-"""Monte Carlo moments for sketches known by their samples only, each with its standard error."""
+"""Monte Carlo moments for sketches known by their samples only: of matrices with standard errors, and of a round."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ import numpy as np
 
 from isthmus.errors import check_integer
 from isthmus.lab.arrays import Array
+from isthmus.lab.methods import IST, Method
 from isthmus.lab.methods.ist import check_fits
 from isthmus.lab.quadratics import Quadratic
-from isthmus.lab.sketches import Sketch
+from isthmus.lab.sketches import Sketch, Support
+from isthmus.lab.theory.dynamics import EXACT, RoundMoments, known_moments
+from isthmus.lab.theory.enumeration import MOST_NUMBERS, outcomes_of
 from isthmus.randomness import generator
+
+SAMPLES = 2000
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +30,7 @@ class MatrixEstimate:
     samples: int
 
 
-def sampled_matrix_moments(problem: Quadratic, sketch: Sketch, samples: int = 2000, seed: int = 0) -> MatrixEstimate:
+def sampled_matrix_moments(problem: Quadratic, sketch: Sketch, samples: int = SAMPLES, seed: int = 0) -> MatrixEstimate:
     """Estimate E[B] and E[B Lbar B], B = (1/n) sum_i C_i L_i C_i, from ``samples`` draws.
 
     Raises:
@@ -43,3 +48,20 @@ def sampled_matrix_moments(problem: Quadratic, sketch: Sketch, samples: int = 20
     sums /= samples
     errors = [np.sqrt(np.maximum(sums[k + 1] - sums[k] ** 2, 0.0) / (samples - 1)) for k in (0, 2)]
     return MatrixEstimate(sums[0], errors[0], sums[2], errors[1], samples)
+
+
+def estimated_moments(problem: Quadratic, method: Method) -> tuple[RoundMoments, str]:
+    """Return the moments of one round and how: "exact", or from draws where a sketch only samples.
+
+    Those of N draws are the exact ones of a sketch whose outcomes are these, each by chance 1/N.
+
+    Raises:
+        InvalidInput: the sketch is known better than by samples, but neither in closed form nor by few outcomes.
+    """
+    if not isinstance(method, IST) or method.sketch.masks is not None or method.sketch.enumerated() is not None:
+        return known_moments(problem, method), EXACT
+    check_fits(problem, method.sketch)
+    count = max(2, min(SAMPLES, MOST_NUMBERS // problem.dim**2))
+    diagonals = method.sketch.sample_many(generator(0, "sketch/round_moments"), count)
+    drawn = Support(np.full(count, 1.0 / count), diagonals)
+    return outcomes_of(problem, method, drawn), f"Monte Carlo, {count} draws"

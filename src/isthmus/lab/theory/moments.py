@@ -16,6 +16,8 @@ from isthmus.lab.arrays import Array, off
 from isthmus.lab.sketches import Masks
 from isthmus.lab.theory.update import AffineUpdate
 
+_AT_ONCE = 16_000  # numbers in all G_i together, up to which one pass over a stack of them is faster than n passes
+
 
 @dataclass(frozen=True)
 class Patterns:
@@ -59,21 +61,24 @@ def _between(masks: Masks) -> Patterns:
 def _chain(G: Array, X: Array, chance: Patterns, into: Array, spare: tuple[Array, Array]) -> None:
     """Add to ``into`` the matrix of sum_{b,c} G_ab X_bc G_cd times chance(pattern); two matrix products.
 
-    G and X symmetric, [d, d]; G's diagonal and both ``spare`` arrays are overwritten, and nothing else is allocated.
+    G symmetric, [d, d] or many at once [n, d, d]; X symmetric, [d, d]. G's diagonal and both ``spare`` arrays are
+    overwritten, and nothing else of that size is allocated.
     """
-    D, x, before = np.diagonal(G).copy(), np.diagonal(X).copy(), np.diagonal(into).copy()
+    each = np.arange(len(X))
+    D, x, before = G[..., each, each], np.diagonal(X).copy(), into[..., each, each]  # copies
     O, (inner, work) = G, spare
-    np.fill_diagonal(O, 0.0)
+    O[..., each, each] = 0.0
     np.matmul(O, X, out=inner)
     inner -= np.multiply(O, x, out=work)  # now sum over b of O_ab Xo_bc
-    r = np.diagonal(inner).copy()  # sum over b of O_ab X_ba
+    r = inner[..., each, each]  # sum over b of O_ab X_ba
     diagonal = chance.abcd * D * D * x + 2 * chance.abd_c * D * r
-    diagonal += chance.ad_b_c * np.einsum("ac,ac->a", inner, O) + chance.ad_bc * np.einsum("ab,ab,b->a", O, O, x)
+    diagonal += chance.ad_b_c * np.einsum("...ac,...ac->...a", inner, O)
+    diagonal += chance.ad_bc * np.einsum("...ab,...ab,b->...a", O, O, x)
 
-    into += np.multiply(inner, chance.ab_c_d * D, out=work)
-    into += work.T
-    np.multiply(X, chance.ab_cd * D, out=work)
-    work *= D[:, None]
+    into += np.multiply(inner, chance.ab_c_d * D[..., None, :], out=work)
+    into += np.swapaxes(work, -1, -2)
+    np.multiply(X, chance.ab_cd * D[..., None, :], out=work)
+    work *= D[..., None]
     into += work
     if chance.a_b_c_d or chance.a_bc_d:
         inner *= chance.a_b_c_d
@@ -82,11 +87,11 @@ def _chain(G: Array, X: Array, chance: Patterns, into: Array, spare: tuple[Array
     side = chance.abc_d * D * x + (chance.a_bd_c - chance.a_b_c_d) * r
     np.multiply(O, X, out=work)
     work *= chance.ac_bd + chance.a_b_c_d - 2 * chance.a_bd_c
-    work += side[:, None]
-    work += side
+    work += side[..., None]
+    work += side[..., None, :]
     work *= O
     into += work
-    into[np.diag_indices(len(D))] = before + diagonal
+    into[..., each, each] = before + diagonal
 
 
 def _chain_with_marginals(G: Array, X: Array, p: Array) -> Array:
@@ -156,8 +161,13 @@ class Moments:
             return self._independent(X) / u.workers**2
         within, between = _within(u.masks), _between(u.masks)
         total, buffer, *spare = (np.zeros((u.dim, u.dim)) for _ in range(4))
-        for worker in range(1 if u.equal else u.workers):
-            _chain(u.matrix(worker, out=buffer), X, within - between, total, (spare[0], spare[1]))
+        if not u.equal and u.workers * u.dim**2 <= _AT_ONCE:
+            many = [np.zeros((u.workers, u.dim, u.dim)) for _ in range(3)]
+            _chain(self._matrices.copy(), X, within - between, many[0], (many[1], many[2]))
+            total += many[0].sum(axis=0)
+        else:
+            for worker in range(1 if u.equal else u.workers):
+                _chain(u.matrix(worker, out=buffer), X, within - between, total, (spare[0], spare[1]))
         if u.equal:
             total *= u.workers
         _chain(u.total(out=buffer), X, between, total, (spare[0], spare[1]))
@@ -235,6 +245,11 @@ class Moments:
             return u.shift
         w2 = np.broadcast_to(np.square(u.weights), u.shift.shape)
         return np.asarray(u.shift + u.factor * w2 * np.diagonal(u.matrices, axis1=1, axis2=2))
+
+    @cached_property
+    def _matrices(self) -> Array:
+        """The G_i, [n, d, d]; for problems small enough to keep them."""
+        return np.stack([self.update.matrix(worker) for worker in range(self.update.workers)])
 
     def _held_vectors(self) -> Array:
         """E[P_i g_i], [n, d]."""

@@ -8,8 +8,9 @@ import numpy as np
 
 from isthmus.errors import InvalidInput
 from isthmus.lab.arrays import Array
+from isthmus.lab.definite import solve
 from isthmus.lab.methods import IST
-from isthmus.lab.quadratics import Quadratic, solve_symmetric
+from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.sketches import Sketch, as_sketch
 from isthmus.lab.theory.moments import Moments, same_worker
 from isthmus.lab.theory.update import sketched_matrix_update
@@ -86,9 +87,9 @@ def first_order_fixed_point(problem: Quadratic, method: IST) -> Array:
         raise InvalidInput("`method.sketch` must be a permutation sketch with n <= d and one scale")
     s, n = float(method.sketch.weights), problem.workers
     G = n * masks.second_moment(problem.mean_matrix, 0)
-    y = solve_symmetric(G, problem.mean_vector)
+    y = solve(G, problem.mean_vector)
     v = np.zeros(problem.dim)
     for L, b in zip(problem.L, problem.b, strict=True):
         v += same_worker(L, np.eye(problem.dim), masks) @ y - masks.second_moment(L, 0) @ b
     shift = 0.5 * s * method.stepsize * (method.local_steps - 1)
-    return (y + shift * solve_symmetric(G, v)) / s
+    return (y + shift * solve(G, v)) / s

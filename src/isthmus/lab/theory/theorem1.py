@@ -9,13 +9,12 @@ from scipy import linalg
 
 from isthmus.lab.arrays import Array
 from isthmus.lab.bounds import Assumption
+from isthmus.lab.definite import RANK, largest_relative, smallest_relative
 from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.sketches import Sketch, as_sketch
 from isthmus.lab.theory.estimates import sampled_matrix_moments
 from isthmus.lab.theory.moments import Moments
 from isthmus.lab.theory.update import sketched_matrix_update
-
-_ROUNDING = 1e-10
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,30 +84,35 @@ def expected_matrix(problem: Quadratic, sketch: Sketch) -> Array:
 
 
 def theorem1(problem: Quadratic, sketch: Sketch) -> Theorem1:
-    """Return E[B], W, the smallest theta, the rate, and which assumptions of Theorem 1 hold."""
+    """Return E[B], W, the smallest theta, the rate, and which assumptions of Theorem 1 hold.
+
+    Signs and ranks of W are those of D^{-1/2} W D^{-1/2}, D = Diag(W): they do not depend on the coordinates' units.
+    """
     sketch = as_sketch(sketch)
-    Lbar = problem.mean_matrix
-    update = sketched_matrix_update(problem, sketch)
+    small, c = problem.in_unit_scale  # E[B Lbar B] has three factors of f
+    update = sketched_matrix_update(small, sketch)
     if update is None:
-        sampled = sampled_matrix_moments(problem, sketch)
+        sampled = sampled_matrix_moments(small, sketch)
         mean, square = sampled.mean, sampled.square
     else:
         moments = Moments(update)
-        mean, square = moments.mean_matrix, moments.sandwich(Lbar)
-    product = Lbar @ mean
+        mean, square = moments.mean_matrix, moments.sandwich(small.mean_matrix)
+    product = small.mean_matrix @ mean
     W = 0.5 * (product + product.T)
-    values = linalg.eigvalsh(W)
-    scale = max(float(np.abs(values).max()), 1e-300)
-    psd = bool(values[0] >= -_ROUNDING * scale)
-    theta = largest_relative(square, W) if psd else np.inf
-    rate = _smallest_relative(W, Lbar) if psd else np.nan
+    relative = smallest_relative(W, np.einsum("ab,ab->a", np.abs(small.mean_matrix), np.abs(mean)))
+    psd = relative >= -RANK * problem.dim
+    theta = c * largest_relative(square, W) if psd else np.inf
+    slowest = largest_relative(small.mean_matrix, W) if psd else 0.0
+    rate = c / slowest if slowest > 0 else np.nan
     assumptions = (
         _interpolation(problem),
-        _semidefinite(float(values[0]), psd),
+        _semidefinite(relative, psd),
         _finite_theta(theta, psd),
         _definite(problem),
     )
-    return Theorem1(mean, square, W, float(values[0]), theta, rate, assumptions, update is not None)
+    smallest = float(linalg.eigvalsh(W)[0]) * c * c
+    with np.errstate(over="ignore"):
+        return Theorem1(mean * c, square * c * c * c, W * c * c, smallest, theta, rate, assumptions, update is not None)
 
 
 def _interpolation(problem: Quadratic) -> Assumption:
@@ -126,7 +130,8 @@ def _definite(problem: Quadratic) -> Assumption:
 
 def _semidefinite(smallest: float, holds: bool) -> Assumption:
     kind = "W is positive semi-definite" if holds else "W is indefinite"
-    return Assumption("W >= 0", holds, smallest, f"{kind}: smallest eigenvalue {smallest:.4g}")
+    why = f"{kind}: smallest eigenvalue {smallest:.4g} in units of its diagonal"
+    return Assumption("W >= 0", holds, smallest, why)
 
 
 def _finite_theta(theta: float, psd: bool) -> Assumption:
@@ -134,28 +139,3 @@ def _finite_theta(theta: float, psd: bool) -> Assumption:
         return Assumption("theta", True, theta, f"E[B Lbar B] <= theta W with theta = {theta:.4g}")
     reason = "W is singular where E[B Lbar B] is not" if psd else "W is indefinite"
     return Assumption("theta", False, theta, f"no theta has E[B Lbar B] <= theta W: {reason}")
-
-
-def largest_relative(matrix: Array, base: Array) -> float:
-    """Return the smallest theta with matrix <= theta base, both positive semi-definite; inf where there is none.
-
-    >>> largest_relative(np.diag([8.0, 0.0]), np.diag([4.0, 0.0])), largest_relative(np.eye(2), np.diag([4.0, 0.0]))
-    (2.0, inf)
-    """
-    values, vectors = linalg.eigh(base)
-    kept = values > _ROUNDING * max(values[-1], 0.0)
-    rotated = vectors.T @ matrix @ vectors
-    outside = float(np.abs(np.diagonal(rotated)[~kept]).max(initial=0.0))
-    if outside > 1e-8 * float(np.abs(rotated).max()):
-        return np.inf
-    root = 1.0 / np.sqrt(values[kept])
-    inner = root[:, None] * rotated[np.ix_(kept, kept)] * root
-    return float(linalg.eigvalsh(inner)[-1]) if kept.any() else 0.0
-
-
-def _smallest_relative(W: Array, Lbar: Array) -> float:
-    """lambda_min(Lbar^{-1/2} W Lbar^{-1/2}) on the range of Lbar."""
-    values, vectors = linalg.eigh(Lbar)
-    kept = values > 1e-12 * len(values) * values[-1]
-    root = vectors[:, kept] / np.sqrt(values[kept])
-    return float(linalg.eigvalsh(root.T @ W @ root)[0])

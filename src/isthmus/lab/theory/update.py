@@ -122,8 +122,9 @@ def _of_ist(problem: Quadratic, method: IST, masks: Masks) -> AffineUpdate:
     whole = np.broadcast_to(w, problem.b.shape)
     keep = 1.0 if method.merge == "gradient" else 0.0
     if masks.single_unit:
-        decay, gain = local_gains(whole * problem.diagonals, method.stepsize, method.local_steps)
-        shift = whole * (decay - keep)
+        curvature = whole * problem.diagonals
+        decay, gain = local_gains(curvature, method.stepsize, method.local_steps)
+        shift = whole * (-curvature * gain if keep else decay)  # decay - 1 = -k gain, without losing small steps
         return AffineUpdate(masks, keep, shift, 0.0, 1.0, problem.L, problem.mean_matrix, gain * whole * problem.b)
     shift = np.broadcast_to(0.0, whole.shape) if keep else whole
     vectors = method.stepsize * whole * problem.b

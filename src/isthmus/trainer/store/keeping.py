@@ -105,18 +105,19 @@ class Step:
         return found
 
 
-def step_between(before: Deal, after: Deal, trained: Sequence[str]) -> Step:
+def step_between(before: Deal, after: Deal, trained: Sequence[str], frozen: Sequence[str] = ()) -> Step:
     """Return what moves from a round to the next, in both of which all workers take part.
 
     Args:
         before, after: the rounds.
-        trained: tensors that change; the others stay wherever they are held alike.
+        trained: tensors that change.
+        frozen: tensors that travel and do not change: they stay wherever they are held alike.
     """
     workers = range(len(before.units))
-    shared = _shared(before, after) if any(_steady(before, after, worker) for worker in workers) else None
-    if shared is None:
-        return Step(before, after, tuple({} for _ in workers))
-    return Step(before, after, tuple(_moved(before, after, worker, trained, shared) for worker in workers))
+    if any(_steady(before, after, worker) for worker in workers):
+        shared = _shared(before, after)
+        return Step(before, after, tuple(_moved(before, after, worker, trained, frozen, shared) for worker in workers))
+    return Step(before, after, tuple(_at_rest(before, after, worker, frozen) if frozen else {} for worker in workers))
 
 
 def index_map(coupling: Coupling, held: Units) -> dict[str, Held]:
@@ -178,22 +179,33 @@ def _shared(before: Deal, after: Deal) -> dict[str, NDArray[np.bool_]]:
     return found
 
 
+def _at_rest(before: Deal, after: Deal, worker: int, names: Sequence[str]) -> dict[str, Held | None]:
+    """Return those of some tensors that do not change which a worker holds alike."""
+    mine, then = before.map(worker), after.map(worker)
+    return {n: None for n in names if n in mine and n in then and same_indices(mine[n], then[n])}
+
+
 def _moved(
-    before: Deal, after: Deal, worker: int, trained: Sequence[str], shared: Mapping[str, NDArray[np.bool_]]
+    before: Deal,
+    after: Deal,
+    worker: int,
+    trained: Sequence[str],
+    frozen: Sequence[str],
+    shared: Mapping[str, NDArray[np.bool_]],
 ) -> dict[str, Held | None]:
     units = before.units[worker]
     assert units is not None
     alone = len(before.units) == 1
     mine, then = before.map(worker), after.map(worker)
     common = index_map(before.coupling, {axis: held[shared[axis][held]] for axis, held in units.items()})
-    found: dict[str, Held | None] = {}
-    for name, held in mine.items():
-        if name not in then or not same_indices(held, then[name]):
+    found = _at_rest(before, after, worker, frozen)
+    for name in trained:
+        if name not in mine or name not in then or not same_indices(mine[name], then[name]):
             continue
-        if alone or name not in trained or name not in common:
+        if alone or name not in common:
             found[name] = None
             continue
-        part = common[name]
+        held, part = mine[name], common[name]
         if any(indices is not None and not len(indices) for indices in part):
             found[name] = None
         elif not same_indices(part, held):

@@ -91,6 +91,7 @@ class Pieces:
         values: Sequence[Tensor],
         routes: Routes,
         began: Sequence[Tensor] | None = None,
+        viewing: bool = False,
     ) -> Program[None]:
         """Merge the values of all workers' boxes into the shards, at their homes, in the workers' order.
 
@@ -99,13 +100,14 @@ class Pieces:
             values: of this worker's boxes.
             routes: of the boxes.
             began: what came rounded of each box, to send the change; None to send the values, in their own type.
+            viewing: whether that is done for somebody who looks, and counts so.
         """
         for group in routes.groups:
             short = began is not None and self._is_short(group.dtype)
             kind = self._travelling(group.dtype) if short else group.dtype
             read = partial(_change, values, began or ()) if short else partial(_of_box, values)
             send = tuple(self._pack(legs, read, kind) for legs in group.incoming)
-            reply = yield Exchange(send, tuple(map(_size, group.outgoing)))
+            reply = yield Exchange(send, tuple(map(_size, group.outgoing)), viewing=viewing)
             holders: dict[str, list[tuple[Tensor, Held]]] = {}
             for legs, flat in zip(group.outgoing, reply, strict=True):
                 for leg, part in zip(legs, _unpack(flat, legs), strict=True):

@@ -48,6 +48,7 @@ class Store:
         living = written(self.coupling) - self.statistics
         self._out = [name for name, entry in entries.items() if entry.is_parameter or name in living]
         self.trained = [name for name in self._out if entries[name].trained or name in living]
+        self._frozen = [name for name in self._out if name not in self.trained]
         self._still = [name for name in entries if name not in self._out]
         link = worker.link
         self.homes = Homes(link.workers, {name: entries[name].shape for name in self._out})
@@ -192,10 +193,12 @@ class Store:
             yield from self._bring(shards, deal, "back", deal.boxes, deal, piece, reference)
         return False
 
-    def settle(self, shards: Mapping[str, Tensor], deal: Deal, after: Deal, piece: Subnetwork) -> Program[None]:
+    def settle(
+        self, shards: Mapping[str, Tensor], deal: Deal, after: Deal, piece: Subnetwork, viewing: bool
+    ) -> Program[None]:
         """Bring home what stayed with the workers after a round; they keep it too."""
         step = self.step(deal, after)
-        yield from self._bring(shards, step, "kept", step.kept, deal, piece)
+        yield from self._bring(shards, step, "kept", step.kept, deal, piece, viewing=viewing)
 
     def step(self, before: Deal, after: Deal) -> Step:
         """Return what moves between two rounds; the last two that were asked for are kept.
@@ -205,8 +208,10 @@ class Store:
         for step in self._steps:
             if step.before is before and step.after is after:
                 return step
-        stays = before is after or not self._short
-        new = step_between(before, after, self.trained) if stays else Step(before, after, ({},) * len(before.units))
+        if before is after or not self._short:
+            new = step_between(before, after, self.trained, self._frozen)
+        else:
+            new = Step(before, after, ({},) * len(before.units))
         self._steps = [new, *self._steps[:1]]
         return new
 
@@ -219,6 +224,7 @@ class Store:
         deal: Deal,
         piece: Subnetwork | None,
         reference: Mapping[str, Tensor] | None = None,
+        viewing: bool = False,
     ) -> Program[None]:
         """Bring boxes of all workers home; changes alone of what came rounded, where a reference is given."""
         boxes = [way(worker, self.trained) for worker in range(self._worker.link.workers)]
@@ -228,7 +234,7 @@ class Store:
         began = None
         if self._short and reference is not None:
             began = self._parts({**state, **reference}, deal, routes.boxes)
-        yield from self._pieces.homeward(shards, values, routes, began)
+        yield from self._pieces.homeward(shards, values, routes, began, viewing)
 
     def _parts(self, tensors: Mapping[str, Tensor], deal: Deal, boxes: Sequence[Box]) -> list[Tensor]:
         """Return what tensors of a piece hold of some boxes, or are themselves."""

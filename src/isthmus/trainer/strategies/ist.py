@@ -62,7 +62,7 @@ class ISTPart:
         """Bring the pieces of the round's partition from their homes."""
         deal = self._deal(round)
         if state.kept is not None and round != self._all(state.kept.number + 1):
-            yield from self.settle(state)  # somebody takes no part in this round
+            yield from self._bring_home(state, viewing=False)  # somebody takes no part in this round
             state.kept = None
         kept = None if state.kept is None else self._deal(state.kept)
         state.reference = {}
@@ -90,11 +90,14 @@ class ISTPart:
         return State(state.tensors, round.number + 1, held=state.held, kept=stayed, behind=keeps)
 
     def settle(self, state: State) -> Program[None]:
-        """Bring home what stayed with the workers."""
+        """Bring home what stayed with the workers, to be looked at."""
+        yield from self._bring_home(state, viewing=True)
+
+    def _bring_home(self, state: State, viewing: bool) -> Program[None]:
         if state.kept is not None and state.behind:
             assert self._piece is not None
             before, after = self._deal(state.kept), self._deal(self._all(state.kept.number + 1))
-            yield from self.store.settle(state.tensors, before, after, self._piece)
+            yield from self.store.settle(state.tensors, before, after, self._piece, viewing)
             state.behind = False
 
     def average(self, state: State, module: nn.Module, active: object) -> Program[None]:
