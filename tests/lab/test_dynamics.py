@@ -25,7 +25,7 @@ from isthmus.lab import (
     simulate,
     theory,
 )
-from isthmus.lab.compressors import RandK
+from isthmus.lab.compressors import Natural
 from isthmus.lab.methods import DCGD, Draws
 from isthmus.lab.theory.enumeration import enumerate_round
 
@@ -271,7 +271,7 @@ def test_rounds_start_at_none() -> None:
 
 def test_a_simulated_course_that_diverges_is_infinite_in_both_parts() -> None:
     problem = random_quadratic(2, 4)
-    course = theory.dynamics(problem, DCGD(RandK(4, 1), 50.0), np.ones(4), 40, seeds=3)
+    course = theory.dynamics(problem, DCGD(Natural(4), 50.0), np.ones(4), 40, seeds=3)
     gone = ~np.isfinite(course.gap)
     assert gone[-1]
     assert not gone[0]
