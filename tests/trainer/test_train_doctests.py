@@ -27,6 +27,8 @@ WITH_EXAMPLES = {
     "isthmus.trainer.config.saving",
     "isthmus.trainer.local.flops",
     "isthmus.trainer.observe.evaluate",
+    "isthmus.trainer.plan.ahead",
+    "isthmus.trainer.plan.live",
     "isthmus.trainer.store.homes",
     "isthmus.trainer.task.examples",
     "isthmus.trainer.task.initial",
