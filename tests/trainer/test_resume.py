@@ -390,6 +390,7 @@ def test_what_contradicts_a_run_is_refused(tmp_path: Path, capsys: pytest.Captur
     cut = cut_short(run, tmp_path / "cut", 4)
     shutil.copytree(cut, tmp_path / "none")
     shutil.rmtree(tmp_path / "none" / "checkpoints")
+    capsys.readouterr()  # the plan of the run above
     for words, line in [
         (["train", "--resume", str(run.path)], f"{run.path} is finished: there is nothing to go on with"),
         (["train", "--resume", str(tmp_path / "none")], f"{tmp_path / 'none'} has no checkpoint (see --checkpoint-ev"),
