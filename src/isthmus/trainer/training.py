@@ -90,8 +90,8 @@ class Training:
         """Join the other workers, and open the first round.
 
         Args:
-            network: a module, or a function that returns one; under ``ist`` and ``narrow`` only worker 0 calls it for
-                real, if it can be called on the meta device.
+            network: a module, or a function that returns one; under ``ist`` and ``narrow`` nobody calls it for real, if
+                what it does can be recorded without memory for its weights.
             example: an example call of the network: (args) or (args, kwargs), or a dictionary of named arguments; any
                 nesting of tensors and constants.
             optimizer: returns an optimizer of a module's parameters, with groups or without.

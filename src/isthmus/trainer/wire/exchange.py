@@ -107,13 +107,6 @@ def scatter(pieces: Sequence[Tensor] | None, expected: Tensor, link: Link) -> Pr
     return reply[0]
 
 
-def gather(piece: Tensor, sizes: Sequence[int], link: Link) -> Program[list[Tensor]]:
-    """Return, on worker 0, every worker's piece (``sizes`` numbers each); elsewhere a list of empty tensors."""
-    send = (piece, *[piece.new_empty(0)] * (link.workers - 1))
-    reply = yield Exchange(send, tuple(sizes) if link.index == 0 else (0,) * link.workers)
-    return reply
-
-
 def all_gather(piece: Tensor, link: Link, counted: bool = True) -> Program[list[Tensor]]:
     """Return every worker's piece; all have the same size."""
     reply = yield Exchange((piece,) * link.workers, (piece.numel(),) * link.workers, counted)

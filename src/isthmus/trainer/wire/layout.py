@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
-
-from isthmus.nets.exported import StateEntry
-from isthmus.nets.ownership import IndexMap
 
 
 @dataclass(frozen=True)
@@ -44,27 +41,6 @@ class Layout:
 def layout_of(tensors: Mapping[str, Tensor]) -> Layout:
     """Return the layout of whole tensors."""
     return Layout(tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()))
-
-
-def layout_of_piece(entries: Mapping[str, StateEntry], names: Iterable[str], index_map: IndexMap) -> Layout:
-    """Return the layout of the slices of the named parameters and buffers that an index map holds."""
-    return Layout(
-        tuple(
-            (
-                name,
-                tuple(size if kept is None else len(kept) for size, kept in zip(e.shape, index_map[name], strict=True)),
-                e.dtype,
-            )
-            for name in names
-            if name in index_map
-            for e in (entries[name],)
-        )
-    )
-
-
-def types_of(entries: Mapping[str, StateEntry], names: Sequence[str]) -> tuple[torch.dtype, ...]:
-    """Return the types of number among the named tensors: one exchange each, on every worker alike."""
-    return tuple(dict.fromkeys(entries[name].dtype for name in names))
 
 
 def digest(
