@@ -181,6 +181,26 @@ class Running:
 
 
 @dataclass(frozen=True)
+class Trouble:
+    """When workers die, freeze or do not come.
+
+    Attributes:
+        min_workers: how many workers must be left for the run to go on; with fewer it stops, with a checkpoint.
+        deadline: seconds that the others wait for a silent worker before they go on without it.
+        join_timeout: seconds that workers wait for each other at the start.
+        copies: whether every worker keeps a copy of its neighbour's rows of the network, so that a worker's death costs
+            no more than the round it was in.
+        spare: a folder for rows and checkpoints when the run's own cannot be written.
+    """
+
+    min_workers: Annotated[int | None, _flag("half of them", "INT")] = None
+    deadline: Annotated[float | None, _flag("10 times the longest round, at least 30", "SECONDS")] = None
+    join_timeout: Annotated[float | None, _flag(f"{_RUN.faults.join_timeout:g}", "SECONDS")] = None
+    copies: Annotated[bool | None, _flag("True", "{True,False}")] = None
+    spare: Annotated[Path | None, _flag("none", "FOLDER")] = None
+
+
+@dataclass(frozen=True)
 class Options:
     """The flags of `isthmus train`."""
 
@@ -190,10 +210,11 @@ class Options:
     steps: tyro.conf.OmitArgPrefixes[Steps] = Steps()
     testing: tyro.conf.OmitArgPrefixes[Testing] = Testing()
     running: tyro.conf.OmitArgPrefixes[Running] = Running()
+    trouble: tyro.conf.OmitArgPrefixes[Trouble] = Trouble()
 
     def flags(self) -> dict[str, Any]:
         """Return what was given, and None for the rest, by the names of ``isthmus.trainer.configure``."""
-        groups = (self.data, self.network, self.dealing, self.steps, self.testing, self.running)
+        groups = (self.data, self.network, self.dealing, self.steps, self.testing, self.running, self.trouble)
         values = {field.name: getattr(group, field.name) for group in groups for field in dataclasses.fields(group)}
         return {name: value for name, value in values.items() if name not in ("json", "resume")}
 

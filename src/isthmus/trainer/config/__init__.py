@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from isthmus.trainer.config.evaluation import Evaluation
+from isthmus.trainer.config.faults import Faults
 from isthmus.trainer.config.flags import FLAGS, configure
 from isthmus.trainer.config.model import Own, Perceptron
 from isthmus.trainer.config.optimize import OPTIMIZERS, SGD, AdamW, OwnOptimizer
@@ -19,6 +20,7 @@ __all__ = [
     "Constant",
     "Cosine",
     "Evaluation",
+    "Faults",
     "Linear",
     "Own",
     "OwnOptimizer",

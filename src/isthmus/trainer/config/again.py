@@ -16,7 +16,10 @@ from isthmus.trainer.config.run import TrainConfig
 
 FOLDER = "checkpoints"  # of a run's folder
 # What may be another when a run goes on, and what follows from it.
-_FREE = ("workers", "executor", "checkpoint_every", "keep_checkpoints")
+_FREE = (
+    "workers", "executor", "checkpoint_every", "keep_checkpoints", "min_workers", "deadline", "join_timeout", "copies",
+    "spare",
+)  # fmt: skip
 _FOLLOWS = ("rounds", "samples", "out")
 
 

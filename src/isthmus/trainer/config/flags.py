@@ -13,6 +13,7 @@ from isthmus.errors import InvalidInput, check_choice
 from isthmus.partitions import LAWS, Core, Law, law_of
 from isthmus.strategies import STRATEGIES, Strategy
 from isthmus.trainer.config.evaluation import Evaluation, check_scale
+from isthmus.trainer.config.faults import Faults
 from isthmus.trainer.config.model import Own, Perceptron
 from isthmus.trainer.config.optimize import OPTIMIZERS, SGD, OptimizerChoice, OwnOptimizer
 from isthmus.trainer.config.run import TrainConfig
@@ -28,11 +29,13 @@ _RUN = (
     "executor",
 )  # fmt: skip
 _SAVING = {"checkpoint_every": "every", "keep_checkpoints": "keep"}
+_FAULTS = ("min_workers", "deadline", "join_timeout", "copies", "spare")
 _PLACE = ("out", "replace")
 FLAGS = (
     "data", "features", "model", "example", "init", "cut", *_PERCEPTRON, "strategy", *_DEALING, "scale", "optimizer",
     "lr", "momentum", "weight_decay", "keep_state", "schedule", "warmup", *_STEP, "loss", "metric", "eval_every",
-    "wire", "workers", "rounds", "samples", "local_steps", "seed", "executor", *_SAVING, *_PLACE,
+    "wire", "workers", "rounds", "samples", "local_steps", "seed", "executor", *_SAVING, *_FAULTS,
+    *_PLACE,
 )  # fmt: skip
 
 
@@ -64,6 +67,7 @@ def configure(**flags: Any) -> TrainConfig:
         step=Step(**_only(given, _STEP)),
         evaluation=_evaluation(given),
         saving=Saving(**{_SAVING[name]: value for name, value in _only(given, _SAVING).items()}),
+        faults=Faults(**_only(given, _FAULTS)),
         **_only(given, (*_RUN, *_PLACE)),
     )
 
@@ -90,6 +94,7 @@ def record(config: TrainConfig) -> dict[str, Any]:
     values |= dataclasses.asdict(step)
     values |= {"loss": _shown(evaluation.loss), "metric": _shown(evaluation.metric), "eval_every": evaluation.every}
     values |= {name: getattr(config.saving, field) for name, field in _SAVING.items()}
+    values |= dataclasses.asdict(config.faults)
     values |= {
         "rounds": -(-config.steps // config.local_steps),
         "samples": config.steps * config.workers * step.batch_size,

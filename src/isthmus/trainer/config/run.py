@@ -11,6 +11,7 @@ from typing import Any
 from isthmus.errors import InvalidInput, check_choice, check_integer
 from isthmus.strategies import IST, Strategy
 from isthmus.trainer.config.evaluation import Evaluation
+from isthmus.trainer.config.faults import Faults
 from isthmus.trainer.config.model import Own, Perceptron
 from isthmus.trainer.config.optimize import SGD, OptimizerChoice
 from isthmus.trainer.config.saving import Saving
@@ -38,6 +39,7 @@ class TrainConfig:
         strategy: how it is trained.
         optimizer, schedule, step, evaluation: with what, at which rate, in which steps, and how it is tested.
         saving: when checkpoints are written.
+        faults: what it bears, and how long workers wait for each other.
         keep_state: whether momentum or moments stay with a worker from round to round while it holds the same entries,
             or start at zero every round; by default they stay for adamw. They never travel.
         wire: bf16 or fp16: floating-point numbers travel between workers in this type, half the bytes of float32;
@@ -67,6 +69,7 @@ class TrainConfig:
     step: Step = Step()
     evaluation: Evaluation = field(default_factory=Evaluation)
     saving: Saving = Saving()
+    faults: Faults = Faults()
     keep_state: bool | None = None
     wire: str | None = None
     workers: int = 4
@@ -92,6 +95,8 @@ class TrainConfig:
         check_wire(self.wire, self.workers)
         if self.cut is not None and not self.strategy.cuts:
             raise InvalidInput(f"`cut` has no effect with strategy {self.strategy.name!r}, which cuts nothing")
+        if self.faults.min_workers is not None and self.faults.min_workers > self.workers:
+            raise InvalidInput(f"`min_workers` must be at most `workers`, {self.workers}, got {self.faults.min_workers}")
         self.strategy.check_workers(self.workers)
         if isinstance(self.model, Perceptron) and self.strategy.dealt is not None:
             self.model.check_cut(self.strategy.dealt, self.workers)
