@@ -11,15 +11,12 @@ from isthmus.errors import InvalidInput
 from isthmus.records import Run, read_run, to_json
 from isthmus.strategies import STRATEGIES
 from isthmus.trainer.checkpoint.manifest import checkpoints
-from isthmus.trainer.config.flags import FLAGS, configure, record
+from isthmus.trainer.config.flags import FLAGS, PROCESSES, configure, record
 from isthmus.trainer.config.run import TrainConfig
 
 FOLDER = "checkpoints"  # of a run's folder
 # What may be another when a run goes on, and what follows from it.
-_FREE = (
-    "workers", "executor", "checkpoint_every", "keep_checkpoints", "min_workers", "deadline", "join_timeout", "copies",
-    "spare",
-)  # fmt: skip
+_FREE = ("workers", "executor", "checkpoint_every", "keep_checkpoints", "spare", *PROCESSES)
 _FOLLOWS = ("rounds", "samples", "out")
 
 
@@ -70,6 +67,8 @@ def _configuration(run: Run, flags: Mapping[str, Any]) -> TrainConfig:
         if given.get(name):
             raise InvalidInput(f"`{name}` has no effect beside `resume`: the run goes on in its own folder")
     named = {} if run.command is None else _flags(run.config)
+    if given.get("executor") == "serial":
+        named = {name: value for name, value in named.items() if name not in PROCESSES}
     if "rounds" in given:
         named.pop("samples", None)
     if "samples" in given:

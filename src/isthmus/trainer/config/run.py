@@ -69,7 +69,7 @@ class TrainConfig:
     step: Step = Step()
     evaluation: Evaluation = field(default_factory=Evaluation)
     saving: Saving = Saving()
-    faults: Faults = Faults()
+    faults: Faults = field(default_factory=Faults)
     keep_state: bool | None = None
     wire: str | None = None
     workers: int = 4
