@@ -1,0 +1,151 @@
+"""One worker's process: it is tied to its launcher, calls a function and tells what came of it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch.distributed as dist
+
+from isthmus.trainer.executors.kin import die_with_parent, wait_for_parent
+from isthmus.trainer.wire.group import LostPeer, backend, use_loopback_interface
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker is to do.
+
+    Attributes:
+        launcher: process id of whoever it belongs to.
+        adopted: whether it is forked from a server, and becomes the launcher's child all the same.
+        elastic: whether workers come and go; then it heeds no signal that can be ignored, as its launcher tells it
+            when to stop, and finds the others itself.
+        variables: of its environment.
+        function: to call.
+        arguments: of the function.
+    """
+
+    launcher: int
+    adopted: bool
+    elastic: bool
+    variables: dict[str, str]
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Here:
+    """A process says that it is there: its id, and that of the one it was forked from."""
+
+    process: int
+    server: int
+
+
+@dataclass(frozen=True)
+class Returned:
+    """A function returned."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Raised:
+    """A function raised.
+
+    Attributes:
+        kind: name of the exception's type.
+        text: its message, on one line.
+        symptom: whether another worker's end is the cause.
+    """
+
+    kind: str
+    text: str
+    symptom: bool
+
+    @classmethod
+    def of(cls, error: BaseException) -> Raised:
+        """Return what is told of an exception."""
+        return cls(type(error).__name__, " ".join(str(error).split()), isinstance(error, LostPeer))
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}" if self.text else self.kind
+
+
+def enter(task: Task, line: Connection) -> None:
+    """Be one worker; what it has to tell goes down the line."""
+    if task.adopted:
+        _become_child(task.launcher, line)
+    else:
+        line.send(Here(os.getpid(), os.getppid()))
+    die_with_parent()
+    wait_for_parent(task.launcher)
+    threading.Thread(target=_end_with_launcher, daemon=True).start()
+    _set_signals(task.elastic)
+    os.environ.update(task.variables)
+    said = _call(task)
+    try:
+        line.send(said)
+    except OSError:  # the launcher is gone
+        return
+    except Exception as error:  # what it returned cannot be handed to another process
+        line.send(Raised.of(error))
+    with suppress(OSError, EOFError):
+        line.recv()  # until it is read: a tensor is, from this process's memory
+
+
+def _call(task: Task) -> Returned | Raised:
+    try:
+        if task.elastic:
+            return Returned(task.function(*task.arguments))
+        _join_group()
+        try:
+            return Returned(task.function(*task.arguments))
+        finally:
+            dist.destroy_process_group()
+    except BaseException as error:
+        return Raised.of(error)
+
+
+def _join_group() -> None:
+    """Join the process group of all workers."""
+    use_loopback_interface()
+    dist.init_process_group(backend())
+
+
+def _become_child(launcher: int, line: Connection) -> None:
+    """Go on as a child of the launcher rather than of the server: the server's end is none of a worker's business."""
+    server, process = os.getppid(), os.fork()
+    if process:
+        line.send(Here(process, server))
+        os._exit(0)
+    wait_for_parent(launcher)
+
+
+def _set_signals(elastic: bool) -> None:
+    """Ctrl-C goes to launcher and workers alike. End at once, without a traceback; or leave it to the launcher."""
+    for each in SIGNALS:
+        if signal.getsignal(each) is not signal.SIG_IGN:
+            signal.signal(each, _heed_nothing if elastic else signal.SIG_DFL)
+    if elastic:  # processes that the function forks may be told to end by it
+        os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+
+def _heed_nothing(*_: Any) -> None:
+    """Do nothing. A handler of Python's, unlike SIG_IGN, is not handed down to programs that a worker starts."""
+
+
+def _end_with_launcher() -> None:
+    """End this process when the launcher is gone, where the kernel does not."""
+    launcher = multiprocessing.parent_process()
+    if launcher is not None:
+        launcher.join()
+        os._exit(1)
