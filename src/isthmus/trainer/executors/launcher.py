@@ -104,9 +104,9 @@ def _start(context: BaseContext, task: Task) -> tuple[BaseProcess, Connection]:
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """Set what must be there before workers load torch: no warnings of its own, and one thread."""
+    """Set what must be there before workers load torch: no lines of its own, and one thread."""
     before = {name: os.environ.get(name) for name in ("TORCH_CPP_LOG_LEVEL", "OMP_NUM_THREADS")}
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     os.environ["OMP_NUM_THREADS"] = "1"
     try:
         yield

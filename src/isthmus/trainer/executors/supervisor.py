@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from multiprocessing.connection import wait
 from typing import Any
 
 from torch.distributed import PrefixStore, Store
@@ -27,8 +28,8 @@ GRACE = 2.0  # seconds a worker has to end by SIGTERM before it is killed
 SAME_SIGNAL = 0.3  # seconds in which a signal to a whole process group reaches all of it
 PATIENCE = 20.0  # seconds after which a worker that only lost another is the cause itself
 LOOK = 0.2  # seconds between looks into the store
-PAUSE = 0.5  # seconds before a worker is started again
-EARLY, OFTEN, REST = 20.0, 3, 20.0  # one that dies so soon, so often in a row, waits so long, and twice that next time
+PAUSE = 0.1  # seconds before a worker is started again
+EARLY, OFTEN, REST = 10.0, 3, 20.0  # one that dies so soon, so often in a row, waits so long, and twice that next time
 SILENT = 20.0  # seconds after which the server that workers are forked from does not answer
 
 _log = logging.getLogger("isthmus")
@@ -67,7 +68,8 @@ class Supervisor:
         self._results: dict[int, Any] = {}
         self._suspects: list[WorkerError] = []  # failures that may have a cause which is not known yet
         self._outcome: BaseException | None = None  # why everybody has to go
-        self._server: tuple[int, int] | None = None  # what workers are forked from: its id, and a descriptor of it
+        self._server: int | None = None  # descriptor of the process that workers are forked from
+        self._heard = 0.0  # when it last did so
 
     def run(self) -> Any:
         """Return the result of the lowest seat that has one other than None, once all have ended.
@@ -91,6 +93,8 @@ class Supervisor:
             for child in self._living.values():
                 child.kill()
             self._orders.put(None)
+            if self._server is not None:
+                os.close(self._server)
         return self._result()
 
     def signalled(self, number: int) -> None:
@@ -129,22 +133,15 @@ class Supervisor:
             del self._living[child.seat]
             self._ended(child)
         elif isinstance(message, Here):
-            self._here(message)
+            self._heard = time.monotonic()
+            if self._server is None and message.server is not None:
+                self._server = os.pidfd_open(message.server)
         else:
             child.said = message
             if isinstance(message, Returned):
                 self._results[child.seat] = message.value
             else:
                 self._raised(child, message)
-
-    def _here(self, message: Here) -> None:
-        if self._server is not None and self._server[0] == message.server:
-            return
-        if self._server is not None:
-            os.close(self._server[1])
-            _log.warning("isthmus: the process that workers are forked from had died; another took its place")
-        with suppress(OSError, AttributeError):
-            self._server = message.server, os.pidfd_open(message.server)
 
     def _raised(self, child: Child, message: Raised) -> None:
         """What a worker finds wrong with its input is raised as what it is: the fault is the input's, not its own."""
@@ -191,14 +188,24 @@ class Supervisor:
         self._clock.enter(pause, 1, self._start, (seat, child.incarnation + 1))
 
     def _look(self) -> None:
-        """Kill whom the others have declared lost, and a server that does not answer."""
+        """Kill whom the others have declared lost, and see to the process that workers are forked from."""
         self._clock.enter(LOOK, 1, self._look)
         for child in self._living.values():
             if child.process is not None and self._store.check([f"lost/{child.seat}/{child.incarnation}"]):
                 child.kill()
-            elif child.process is None and self._server and time.monotonic() - child.since > SILENT:
-                with suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(self._server[1], signal.SIGKILL)
+        if self._server is None:
+            return
+        asked = [max(child.since, self._heard) for child in self._living.values() if child.process is None]
+        if wait([self._server], 0):
+            state = "has died"
+        elif asked and time.monotonic() - min(asked) > SILENT:
+            state = "does not answer and is killed"
+            signal.pidfd_send_signal(self._server, signal.SIGKILL)
+        else:
+            return
+        _log.warning("isthmus: the process that workers are forked from %s; a new one is made when it is needed", state)
+        os.close(self._server)
+        self._server = None
 
     def _signalled(self, number: int) -> None:
         again, self._due = isinstance(self._outcome, KeyboardInterrupt), set()

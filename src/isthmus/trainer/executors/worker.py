@@ -44,10 +44,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Here:
-    """A process says that it is there: its id, and that of the one it was forked from."""
+    """A process says that it is there: its id, and that of the server it was forked from."""
 
     process: int
-    server: int
+    server: int | None
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def enter(task: Task, line: Connection) -> None:
     if task.adopted:
         _become_child(task.launcher, line)
     else:
-        line.send(Here(os.getpid(), os.getppid()))
+        line.send(Here(os.getpid(), None))
     die_with_parent()
     wait_for_parent(task.launcher)
     threading.Thread(target=_end_with_launcher, daemon=True).start()
@@ -116,9 +116,18 @@ def _call(task: Task) -> Returned | Raised:
 
 
 def _join_group() -> None:
-    """Join the process group of all workers."""
+    """Join the process group of all workers.
+
+    Raises:
+        LostPeer: one of them went away meanwhile.
+    """
     use_loopback_interface()
-    dist.init_process_group(backend())
+    try:
+        dist.init_process_group(backend())
+        if backend() == "gloo":
+            dist.barrier()  # nobody leaves while others still connect
+    except RuntimeError as error:
+        raise LostPeer(f"the workers could not join: {error}") from error
 
 
 def _become_child(launcher: int, line: Connection) -> None:
