@@ -27,6 +27,7 @@ WITH_EXAMPLES = {
     "isthmus.trainer.config.saving",
     "isthmus.trainer.local.flops",
     "isthmus.trainer.observe.evaluate",
+    "isthmus.trainer.observe.watch",
     "isthmus.trainer.plan.ahead",
     "isthmus.trainer.plan.live",
     "isthmus.trainer.store.homes",
