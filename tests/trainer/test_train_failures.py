@@ -24,8 +24,8 @@ from isthmus.errors import InvalidInput, WorkerError
 from isthmus.partitions import Rotated
 from isthmus.records import read_run
 from isthmus.strategies import STRATEGIES
+from isthmus.trainer.membership.link import join
 from isthmus.trainer.wire.exchange import all_gather, drive
-from isthmus.trainer.wire.group import join
 from isthmus.trainer.wire.meter import Meter
 
 pytestmark = pytest.mark.processes

@@ -23,17 +23,16 @@ from isthmus.trainer.config.run import under_torchrun
 
 try:
     import torch
-    import torch.distributed as dist
 
     from isthmus.trainer import work
     from isthmus.trainer.checkpoint.read import choose
     from isthmus.trainer.executors.in_turn import run_in_turn
     from isthmus.trainer.executors.launcher import launch
     from isthmus.trainer.executors.processes import export_worker, run_worker
+    from isthmus.trainer.membership.link import join
     from isthmus.trainer.store.whole import check_path
     from isthmus.trainer.task.setup import Setup, set_up
     from isthmus.trainer.wire.exchange import Alone, drive
-    from isthmus.trainer.wire.group import make_group
     from isthmus.trainer.wire.meter import Meter
 except ImportError as error:
     raise missing_dependency("training", error) from error
@@ -59,7 +58,9 @@ def run(config: TrainConfig, command: list[str] | None = None) -> Run | None:
                 summary = _serially(setup, writer)
             else:
                 del setup  # each worker loads for itself; this process only supervises
-                summary = launch(run_worker, config, writer.path, workers=config.workers)
+                elastic = config.strategy.elastic
+                told = launch(run_worker, config, writer.path, workers=config.workers, elastic=elastic)
+                summary = told or {}
         except WorkerError as error:
             rows = read_run(writer.path).rows
             when = f"in round {len(rows)}" if rows else "while starting"
@@ -85,13 +86,13 @@ def export(folder: Path, path: Path, number: int | None) -> Path:
         setup = set_up(config, torch.device("cpu"))
         run_in_turn(work.export, [(setup, source.path, target)] * config.workers)
     else:
-        launch(export_worker, config, source.path.absolute(), target, workers=config.workers)
+        launch(export_worker, config, source.path.absolute(), target, workers=config.workers, elastic=False)
     return target
 
 
 def _serially(setup: Setup, writer: RunWriter) -> dict[str, Any]:
     workers = range(setup.config.workers)
-    return run_in_turn(work.work, [(setup, writer if worker == 0 else None) for worker in workers])[0]
+    return run_in_turn(work.work, [(setup, (lambda: writer) if worker == 0 else None) for worker in workers])[0]
 
 
 def _join(config: TrainConfig, command: list[str] | None) -> Run | None:
@@ -99,19 +100,12 @@ def _join(config: TrainConfig, command: list[str] | None) -> Run | None:
     world = int(os.environ["WORLD_SIZE"])
     if world != config.workers:
         raise InvalidInput(f"`workers` must be the number of processes torchrun started, {world}, got {config.workers}")
-    made = not dist.is_initialized()
-    if made:
-        make_group()
-    try:
-        if dist.get_rank() != 0:
-            run_worker(config, None)
-            return None
-        with _writer(config, command) as writer:
-            _finish(writer, run_worker(config, writer.path))
-        return read_run(writer.path)
-    finally:
-        if made:
-            dist.destroy_process_group()
+    if join(config.faults.join_timeout).seat != 0:
+        run_worker(config, None)
+        return None
+    with _writer(config, command) as writer:
+        _finish(writer, run_worker(config, writer.path) or {})
+    return read_run(writer.path)
 
 
 def _writer(config: TrainConfig, command: list[str] | None) -> RunWriter:

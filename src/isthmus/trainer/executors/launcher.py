@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 _PRELOADED = ["isthmus.trainer.executors.server", __name__, "torch._dynamo", "networkx"]
 
 
-def launch(function: Callable[..., Result], *arguments: Any, workers: int = 4, elastic: bool = False) -> Result:
+def launch(function: Callable[..., Result], *arguments: Any, workers: int = 4, elastic: bool = True) -> Result:
     """Run ``function(*arguments)`` in as many processes of this machine, joined in a group; return worker 0's result.
 
     ::

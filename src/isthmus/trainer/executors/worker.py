@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-import torch.distributed as dist
-
 from isthmus.trainer.executors.kin import die_with_parent, wait_for_parent
-from isthmus.trainer.wire.group import LostPeer, backend, use_loopback_interface
+from isthmus.trainer.membership.link import RunOver
+from isthmus.trainer.wire.exchange import LostPeer
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
@@ -104,30 +103,11 @@ def enter(task: Task, line: Connection) -> None:
 
 def _call(task: Task) -> Returned | Raised:
     try:
-        if task.elastic:
-            return Returned(task.function(*task.arguments))
-        _join_group()
-        try:
-            return Returned(task.function(*task.arguments))
-        finally:
-            dist.destroy_process_group()
+        return Returned(task.function(*task.arguments))
+    except RunOver:  # it was started again when the others had finished
+        return Returned(None)
     except BaseException as error:
         return Raised.of(error)
-
-
-def _join_group() -> None:
-    """Join the process group of all workers.
-
-    Raises:
-        LostPeer: one of them went away meanwhile.
-    """
-    use_loopback_interface()
-    try:
-        dist.init_process_group(backend())
-        if backend() == "gloo":
-            dist.barrier()  # nobody leaves while others still connect
-    except RuntimeError as error:
-        raise LostPeer(f"the workers could not join: {error}") from error
 
 
 def _become_child(launcher: int, line: Connection) -> None:

@@ -40,8 +40,8 @@ class Loop:
     operations: int = 0
     step_flops: dict[tuple[torch.Size, ...], int] = field(default_factory=dict)
 
-    def round(self, number: int, steps: range) -> float:
-        """Make the steps of one round; return the sum of their losses.
+    def round(self, number: int, steps: range) -> tuple[float, int]:
+        """Make the steps of one round; return the sum of their losses, and how many were made: fewer on being stopped.
 
         What is random in the network (dropout) is drawn from (seed, round, worker).
         """
@@ -51,14 +51,18 @@ class Loop:
         training.module.train()
         shapes = tuple(parameter.shape for parameter in training.module.parameters())
         total = torch.zeros((), dtype=torch.float64, device=device)
+        made = 0
         for step in steps:
+            if training.stopping:
+                break
+            made += 1
             if shapes in self.step_flops:
                 total += self._step(step)
             else:
                 loss, self.step_flops[shapes] = flops(partial(self._step, step))
                 total += loss
-        self.operations = self.step_flops[shapes] * len(steps)
-        return total.item()
+        self.operations = self.step_flops.get(shapes, 0) * made
+        return total.item(), made
 
     def _step(self, step: int) -> Tensor:
         config, training = self.config, self.training

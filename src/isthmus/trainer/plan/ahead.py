@@ -28,6 +28,17 @@ class _Nobody:
     index: int
     workers: int
     shared: bool = True
+    elastic: bool = False
+
+    @property
+    def seat(self) -> int:
+        """As at the start."""
+        return self.index
+
+    @property
+    def seats(self) -> int:
+        """As at the start."""
+        return self.workers
 
     def exchange(self, request: Exchange) -> list[Tensor]:
         """Refuse: there is nobody to talk to."""
