@@ -101,7 +101,7 @@ def _join(config: TrainConfig, command: list[str] | None) -> Run | None:
         raise InvalidInput(f"`workers` must be the number of processes torchrun started, {world}, got {config.workers}")
     made = not dist.is_initialized()
     if made:
-        make_group()
+        make_group(config.faults.join_timeout)
     try:
         if dist.get_rank() != 0:
             run_worker(config, None)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import atexit
 import os
-import socket
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from isthmus.errors import InvalidInput, WorkerError
+from isthmus.errors import WorkerError
 from isthmus.trainer.wire.exchange import Alone, Exchange, Link
+from isthmus.trainer.wire.rendezvous import check_in, find_place
+from isthmus.trainer.wire.rendezvous import use_loopback_interface as use_loopback_interface
 from isthmus.trainer.wire.seats import seat
-
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class LostPeer(WorkerError):
@@ -92,60 +91,26 @@ def join() -> Link:
         return here
     if dist.is_available() and dist.is_initialized():
         return Group()
-    if not under_launcher():
-        tasks = os.environ.get("SLURM_NTASKS", "1")
-        if "SLURM_PROCID" in os.environ and tasks != "1":
-            raise InvalidInput(
-                f"Slurm started {tasks} tasks but RANK and WORLD_SIZE are not set: start one torchrun a node, or "
-                "export RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS MASTER_ADDR and MASTER_PORT"
-            )
-        return Alone()
-    if os.environ["WORLD_SIZE"] == "1":
+    if find_place() is None:
         return Alone()
     make_group()
     atexit.register(_leave)
     return Group()
 
 
-def under_launcher() -> bool:
-    """Whether torchrun, or what sets the same variables, started this process as one of its workers."""
-    return {"RANK", "WORLD_SIZE"} <= set(os.environ)
-
-
-def make_group() -> None:
-    """Make the default process group from the usual variables; on a single host nothing listens off loopback.
+def make_group(join_timeout: float = 60.0) -> None:
+    """Make the default process group of this run's workers.
 
     Raises:
-        InvalidInput: MASTER_ADDR or MASTER_PORT is missing.
+        InvalidInput, WorkerError: the workers do not find each other, see ``wire.rendezvous``.
     """
-    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
-    if missing:
-        raise InvalidInput(f"RANK and WORLD_SIZE are set but {missing[0]} is not: the workers cannot find each other")
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    world, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
-    if address in _LOOPBACK or os.environ.get("LOCAL_WORLD_SIZE") == str(world):
+    place = find_place(join_timeout)
+    if place is None:
         use_loopback_interface()
-    if address not in _LOOPBACK or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        dist.init_process_group(backend())
+        dist.init_process_group(backend(), store=dist.HashStore(), rank=0, world_size=1)
         return
-    listener = None
-    if rank == 0:  # the store takes the socket over; a port it bound itself would be open to the network
-        family = socket.AF_INET6 if address == "::1" else socket.AF_INET
-        server = socket.socket(family, socket.SOCK_STREAM)
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        server.bind((address, port))
-        server.listen()
-        listener = server.detach()
-    store = dist.TCPStore(address, port, world, is_master=rank == 0, master_listen_fd=listener)
-    dist.init_process_group(backend(), store=store, rank=rank, world_size=world)
-
-
-def use_loopback_interface() -> None:
-    """Let gloo listen on the loopback interface only, unless the user named another."""
-    names = {name for _, name in socket.if_nameindex()}
-    loopback = next((name for name in ("lo", "lo0") if name in names), None)
-    if loopback:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
+    check_in(place, join_timeout)
+    dist.init_process_group(backend(), store=place.store, rank=place.seat, world_size=place.seats)
 
 
 def worker_device() -> torch.device:
