@@ -28,7 +28,7 @@ from isthmus.trainer.local.heap import passing
 from isthmus.trainer.local.optimizer import adopt, forget
 from isthmus.trainer.local.recent import Recent
 from isthmus.trainer.observe.account import Account, held_bytes
-from isthmus.trainer.rounds.agree import agree
+from isthmus.trainer.rounds.agree import agree, named
 from isthmus.trainer.rounds.rounds import Rounds, Wish
 from isthmus.trainer.store.view import View
 from isthmus.trainer.store.whole import check_path, save
@@ -128,7 +128,7 @@ class Training:
         check_wire(wire, self.workers)
         self._wire = wire
         self._worker = Worker(self._link, network, seed, None if wire is None else TYPES[wire])
-        self._drive(agree(self._settings(), self._link, network.device))
+        self._drive(agree(self._terms(), self._link, network.device))
         self._part = part_of(self.strategy, self._worker)
         with passing():
             state = self._drive(self._part.start())
@@ -550,8 +550,17 @@ class Training:
         most = self._standing.most
         most[:] = [max(most[0], held), max(most[1], size)]
 
-    def _settings(self) -> dict[str, object]:
+    def _terms(self) -> dict[str, str]:
         """What must be the same on all workers."""
+        settings = self.strategy.record() | self._settings()
+        settings = {name: value for name, value in settings.items() if name not in ("network", "init")}
+        whole = named({"strategy": self.strategy})  # with what a law of one's own has beside its name
+        return named(settings | {"strategy": self.strategy.name}) | {
+            f"{name} (as a whole)": text for name, text in whole.items()
+        } | self._network.terms
+
+    def _settings(self) -> dict[str, object]:
+        """What a checkpoint was written with."""
         return {
             "strategy": self.strategy.record(),
             "local_steps": self.local_steps,

@@ -34,7 +34,7 @@ from isthmus.trainer.observe.evaluate import (
 from isthmus.trainer.observe.rows import Report, Rows
 from isthmus.trainer.plan.plan import Plan, Work, plan
 from isthmus.trainer.plan.show import show
-from isthmus.trainer.rounds.agree import agree
+from isthmus.trainer.rounds.agree import agree, named
 from isthmus.trainer.store.whole import fingerprint
 from isthmus.trainer.strategies import Worker, part_of
 from isthmus.trainer.task.examples import Examples, Positions
@@ -44,6 +44,8 @@ from isthmus.trainer.wire.exchange import TYPES, Link, drive
 from isthmus.trainer.wire.group import join
 from isthmus.trainer.wire.meter import Meter
 from isthmus.trainer.wire.tell import tell
+
+_OWN = ("out", "executor", "join_timeout", "spare")  # settings that are each worker's own
 
 
 def work(setup: Setup, writer: RunWriter | None, start: int | None = None) -> dict[str, Any]:
@@ -55,7 +57,7 @@ def work(setup: Setup, writer: RunWriter | None, start: int | None = None) -> di
         start: bytes of this process before the data were read and the network described.
     """
     link = join()
-    _agree(setup.config, link, setup.network.device)
+    _agree(setup, link)
     plans = _plans(setup, link)
     if writer is not None:
         show(plans)
@@ -74,7 +76,7 @@ def export(setup: Setup, source: Path, target: Path) -> None:
         source: the checkpoint, or a folder of some.
         target: the file.
     """
-    _agree(setup.config, join(), setup.network.device)
+    _agree(setup, join())
     with _training(setup) as training:
         training.resume(source)
         _Run(setup, training, None).export(target)
@@ -280,10 +282,10 @@ class _Calls(Sequence[Any]):
         return batch.args, batch.kwargs
 
 
-def _agree(config: TrainConfig, link: Link, device: torch.device) -> None:
-    """Refuse workers that were started with different flags."""
-    settings = {name: value for name, value in record(config).items() if name not in ("out", "executor")}
-    drive(agree(settings, link, device), link, Meter())
+def _agree(setup: Setup, link: Link) -> None:
+    """Refuse workers that were started with different flags or have other data."""
+    settings = {name: value for name, value in record(setup.config).items() if name not in _OWN}
+    drive(agree(named(settings) | setup.shares.terms(), link, setup.network.device), link, Meter())
 
 
 def _title(config: TrainConfig) -> str:

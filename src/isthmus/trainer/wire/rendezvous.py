@@ -12,25 +12,32 @@ import errno
 import json
 import logging
 import os
+import signal
 import socket
 import struct
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
+from types import TracebackType
 from typing import Any, NoReturn
 
+import numpy as np
+import torch
 import torch.distributed as dist
 from torch.distributed import PrefixStore, Store, TCPStore
 
-from isthmus.errors import InvalidInput, IsthmusError, WorkerError
-from isthmus.trainer.wire.odd import odd_one
+from isthmus import version
+from isthmus.errors import InvalidInput, IsthmusError, WorkerError, everywhere
+from isthmus.trainer.wire.alike import difference
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_POLL = 0.05  # seconds between two looks at the store
+_POLL = 0.02  # seconds between two looks at the store
 _SILENCE = 5.0  # seconds in which a store answers a greeting, however busy its host
 _LINGER = 2.0  # seconds that worker 0 keeps the store for others that still have to read why all of them end
 _NOTE = 5.0  # seconds after which a worker says for whom it waits
@@ -106,6 +113,7 @@ def find_place(join_timeout: float = 60.0) -> Place | None:
     elif place.by_hand:
         _use_interface_towards(address, port)
     _kept.append(place)
+    _end_in_one_line()
     if place.by_hand:
         atexit.register(leave, place)
     return place
@@ -126,7 +134,7 @@ def check_in(place: Place, join_timeout: float = 60.0) -> None:
             _check_begun(place)
             return
         number = store.add("came", 1)
-        store.set(f"came/{number}", json.dumps({"seat": place.seat, "seats": place.seats, "who": _who(), "id": _id()}))
+        store.set(f"came/{number}", json.dumps({"seat": place.seat, "terms": _terms(place)}))
         _wait_for_all(place, join_timeout)
     except dist.DistError as error:
         raise _gone(place) from error
@@ -153,6 +161,69 @@ def together(place: Place, name: str, seconds: float = _LINGER) -> None:
             _until(lambda: place.store.add(f"{name}/seen", 0) >= place.seats, seconds)
     except dist.DistError:
         return
+
+
+def shared(error: IsthmusError, wait: float = 0.0) -> IsthmusError:
+    """Return what every worker of this run is to raise, now that one of them does: what the first of them found.
+
+    Args:
+        error: of this worker.
+        wait: seconds in which another worker may say why it is gone, where this one has only lost it.
+    """
+    place = _kept[0] if _kept else None
+    if place is None or error.everywhere:
+        return error
+    try:
+        if not wait:
+            prefix = "" if str(error).startswith(("worker", "`worker")) else f"worker {place.seat}: "
+            _tell_all(place.store, error, prefix)
+        if _until(lambda: place.store.check(["fault"]), wait):
+            said = json.loads(place.store.get("fault"))
+            return everywhere((InvalidInput if said["invalid"] else WorkerError)(said["text"]))
+    except dist.DistError:
+        pass
+    return error
+
+
+def last_words(error: IsthmusError) -> None:
+    """Say in one line why this process is about to end; of an error that all workers raise, worker 0 says it.
+
+    Where a launcher ends the others as soon as one has ended, all wait for each other first, and then take no notice of
+    it: each ends by itself, with its own exit code. Workers that were started one by one have a terminal each.
+    """
+    place = _kept[0] if _kept else None
+    if place is not None and error.everywhere:
+        together(place, "end")
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _report(error)
+    if place is None or not error.everywhere or place.by_hand or place.seat == 0:
+        print(f"isthmus: {error}", file=sys.stderr, flush=True)
+
+
+def _report(error: IsthmusError) -> None:
+    """Tell torchrun, in whose last lines it then stands, without the traceback that its own way to do so adds."""
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if file:
+        more = {"py_callstack": f"isthmus: {error}", "timestamp": str(int(time.time()))}
+        said = {"message": {"message": f"{type(error).__name__}: {error}", "extraInfo": more}}
+        with suppress(OSError), open(file, "w", encoding="utf-8") as opened:
+            json.dump(said, opened)
+
+
+def _end_in_one_line() -> None:
+    """Let an error that all workers raise end a script in one line, and with 2 (1: a worker failed), as it does the
+    command line."""
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not isinstance(error, IsthmusError) or not error.everywhere:
+            before(kind, error, trace)
+            return
+        last_words(error)
+        raise SystemExit(1 if isinstance(error, WorkerError) else 2)
+
+    sys.excepthook = hook
 
 
 def use_loopback_interface() -> None:
@@ -266,7 +337,7 @@ def _reach(address: str, port: int, deadline: float, absent: Callable[[], Worker
                 raise _taken(address, port)
         if time.monotonic() > deadline:
             raise _unknown(address, unknown) if unknown else absent()
-        time.sleep(4 * _POLL)
+        time.sleep(10 * _POLL)
 
 
 def _greeted(host: str, port: int) -> bool | None:
@@ -324,12 +395,12 @@ def _wait_for_all(place: Place, join_timeout: float) -> None:
             if not store.check([f"came/{number}"]):  # about to be written
                 break
             came[number] = json.loads(store.get(f"came/{number}"))
-        fault = _fault(list(came.values()))
-        if fault is not None:
-            _end(place, fault)
+        line = difference({each["seat"]: each["terms"] for each in came.values()})
+        if line is not None:
+            _end(place, InvalidInput(line))
         missing = sorted(set(range(place.seats)) - {each["seat"] for each in came.values()})
         if not missing:
-            store.set("begun", str(place.seats))
+            store.set("begun", json.dumps({"seat": place.seat, "terms": _terms(place)}))
             return
         waited = time.monotonic() - begun
         if waited > join_timeout:
@@ -341,25 +412,23 @@ def _wait_for_all(place: Place, join_timeout: float) -> None:
         time.sleep(_POLL)
 
 
-def _fault(came: list[dict[str, Any]]) -> InvalidInput | None:
-    """Return what is wrong with those that have come, if anything."""
-    sizes = {each["seat"]: each["seats"] for each in came}
-    if len(set(sizes.values())) > 1:
-        other, usual = odd_one(sizes)
-        return InvalidInput(
-            f"`WORLD_SIZE` must be the same on all workers: worker {other} has {sizes[other]}, worker {usual} has "
-            f"{sizes[usual]}"
-        )
-    return None
+def _terms(place: Place) -> dict[str, str]:
+    """Return what must be alike before workers can even talk to each other."""
+    return {
+        "`WORLD_SIZE`": str(place.seats),
+        "the version of isthmus": version.__version__,
+        "the version of torch": torch.__version__.partition("+")[0],
+        "the version of numpy": np.__version__,
+        "the version of Python": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "the order of bytes": sys.byteorder,
+    }
 
 
 def _check_begun(place: Place) -> None:
-    seats = int(place.store.get("begun"))
-    if seats != place.seats:
-        raise InvalidInput(
-            f"`WORLD_SIZE` must be the same on all workers: worker {place.seat} has {place.seats}, those that have "
-            f"begun have {seats}"
-        )
+    other = json.loads(place.store.get("begun"))
+    line = difference({place.seat: _terms(place)} | {other["seat"]: other["terms"]})
+    if line is not None:
+        raise InvalidInput(line)
 
 
 def _end(place: Place, error: IsthmusError | None) -> NoReturn:
@@ -371,11 +440,12 @@ def _end(place: Place, error: IsthmusError | None) -> NoReturn:
     store.add("fault/seen", 1)
     if place.hosted:
         _until(lambda: store.add("fault/seen", 0) >= store.add("came", 0), _LINGER)
-    raise (InvalidInput if said["invalid"] else WorkerError)(said["text"])
+    raise everywhere((InvalidInput if said["invalid"] else WorkerError)(said["text"]))
 
 
-def _tell_all(store: Store, error: IsthmusError) -> None:
-    store.compare_set("fault", "", json.dumps({"text": str(error), "invalid": isinstance(error, InvalidInput)}))
+def _tell_all(store: Store, error: IsthmusError, prefix: str = "") -> None:
+    said = {"text": f"{prefix}{error}", "invalid": not isinstance(error, WorkerError)}
+    store.compare_set("fault", "", json.dumps(said))
 
 
 def _absent(place: Place, missing: list[int], join_timeout: float) -> str:
