@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _dispatch(argv)
         sys.stdout.flush()
     except IsthmusError as error:
-        print(f"isthmus: {error}", file=sys.stderr)
+        status.say(error)
         raise SystemExit(status.BAD_INPUT) from None
     except KeyboardInterrupt:
         print("isthmus: interrupted", file=sys.stderr)

@@ -224,7 +224,7 @@ def run(options: Options, command: list[str]) -> None:
     try:
         done = train(None, command, options.running.resume, **options.flags())
     except WorkerError as error:
-        print(f"isthmus: {error}", file=sys.stderr)
+        status.say(error)
         raise SystemExit(status.WORKER_FAILED) from None
     if done is not None:  # worker 0; other workers under torchrun have nothing to show
         _show(done, options.running.json)

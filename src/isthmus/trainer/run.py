@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from isthmus.errors import InvalidInput, WorkerError, missing_dependency
+from isthmus.errors import InvalidInput, IsthmusError, WorkerError, missing_dependency
 from isthmus.records import Run, RunWriter, fresh_folder, read_run
 from isthmus.trainer.checkpoint.manifest import checkpoints, folder_name, number_of
 from isthmus.trainer.config import TrainConfig
@@ -34,8 +33,11 @@ try:
     from isthmus.trainer.task.setup import Setup, set_up
     from isthmus.trainer.wire.exchange import Alone, drive
     from isthmus.trainer.wire.meter import Meter
+    from isthmus.trainer.wire.rendezvous import shared
 except ImportError as error:
     raise missing_dependency("training", error) from error
+
+_HEARD = 2.0  # seconds in which a worker that is gone may have said why
 
 _log = logging.getLogger("isthmus")
 
@@ -105,6 +107,18 @@ def _join(config: TrainConfig, command: list[str] | None) -> Run | None:
         return None
     with _writer(config, command) as writer:
         _finish(writer, run_worker(config, writer.path) or {})
+    return read_run(writer.path)
+
+
+def _worker_of_group(config: TrainConfig, command: list[str] | None) -> Run | None:
+    world = dist.get_world_size()
+    if world != config.workers:
+        raise InvalidInput(f"`workers` must be the number of processes torchrun started, {world}, got {config.workers}")
+    if dist.get_rank() != 0:
+        run_worker(config, None)
+        return None
+    with _writer(config, command) as writer:
+        _finish(writer, run_worker(config, writer.path))
     return read_run(writer.path)
 
 

@@ -697,8 +697,17 @@ class Training:
         most = self._standing.most
         most[:] = [max(most[0], held), max(most[1], size)]
 
-    def _settings(self) -> dict[str, object]:
+    def _terms(self) -> dict[str, str]:
         """What must be the same on all workers."""
+        settings = self.strategy.record() | self._settings()
+        settings = {name: value for name, value in settings.items() if name not in ("network", "init")}
+        whole = named({"strategy": self.strategy})  # with what a law of one's own has beside its name
+        return named(settings | {"strategy": self.strategy.name}) | {
+            f"{name} (as a whole)": text for name, text in whole.items()
+        } | self._network.terms
+
+    def _settings(self) -> dict[str, object]:
+        """What a checkpoint was written with."""
         return {
             "strategy": self.strategy.record(),
             "local_steps": self.local_steps,

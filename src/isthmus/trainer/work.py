@@ -34,7 +34,7 @@ from isthmus.trainer.observe.evaluate import (
 from isthmus.trainer.observe.rows import Report, Rows
 from isthmus.trainer.plan.plan import Plan, Work, plan
 from isthmus.trainer.plan.show import show
-from isthmus.trainer.rounds.agree import agree
+from isthmus.trainer.rounds.agree import agree, named
 from isthmus.trainer.store.whole import fingerprint
 from isthmus.trainer.strategies import Worker, part_of
 from isthmus.trainer.task.examples import Examples, Positions
@@ -42,6 +42,8 @@ from isthmus.trainer.task.setup import Setup
 from isthmus.trainer.training import Training
 from isthmus.trainer.wire.exchange import TYPES, Link, Program
 from isthmus.trainer.wire.tell import tell
+
+_OWN = ("out", "executor", "join_timeout", "spare")  # settings that are each worker's own
 
 
 def work(setup: Setup, record: Callable[[], RunWriter] | None, start: int | None = None) -> dict[str, Any]:
