@@ -28,10 +28,10 @@ try:
     from isthmus.trainer.executors.in_turn import run_in_turn
     from isthmus.trainer.executors.launcher import launch
     from isthmus.trainer.executors.processes import export_worker, run_worker
-    from isthmus.trainer.membership.link import join
+    from isthmus.trainer.membership.link import join, leave
     from isthmus.trainer.store.whole import check_path
     from isthmus.trainer.task.setup import Setup, set_up
-    from isthmus.trainer.wire.exchange import Alone, drive
+    from isthmus.trainer.wire.exchange import Alone, LostPeer, drive
     from isthmus.trainer.wire.meter import Meter
     from isthmus.trainer.wire.rendezvous import shared
 except ImportError as error:
@@ -99,27 +99,21 @@ def _serially(setup: Setup, writer: RunWriter) -> dict[str, Any]:
 
 def _join(config: TrainConfig, command: list[str] | None) -> Run | None:
     """Be the one worker that torchrun started here."""
-    world = int(os.environ["WORLD_SIZE"])
-    if world != config.workers:
-        raise InvalidInput(f"`workers` must be the number of processes torchrun started, {world}, got {config.workers}")
-    if join(config.faults.join_timeout).seat != 0:
-        run_worker(config, None)
-        return None
-    with _writer(config, command) as writer:
-        _finish(writer, run_worker(config, writer.path) or {})
-    return read_run(writer.path)
-
-
-def _worker_of_group(config: TrainConfig, command: list[str] | None) -> Run | None:
-    world = dist.get_world_size()
-    if world != config.workers:
-        raise InvalidInput(f"`workers` must be the number of processes torchrun started, {world}, got {config.workers}")
-    if dist.get_rank() != 0:
-        run_worker(config, None)
-        return None
-    with _writer(config, command) as writer:
-        _finish(writer, run_worker(config, writer.path))
-    return read_run(writer.path)
+    try:
+        link = join(config.faults.join_timeout)
+        if link.seats != config.workers:
+            raise InvalidInput(
+                f"`workers` must be the number of processes torchrun started, {link.seats}, got {config.workers}"
+            )
+        if link.seat != 0:
+            run_worker(config, None)
+            return None
+        with _writer(config, command) as writer:
+            _finish(writer, run_worker(config, writer.path) or {})
+        return read_run(writer.path)
+    except IsthmusError as error:
+        leave()  # the others notice
+        raise shared(error, wait=_HEARD if isinstance(error, LostPeer) else 0.0) from error
 
 
 def _writer(config: TrainConfig, command: list[str] | None) -> RunWriter:

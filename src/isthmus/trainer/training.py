@@ -35,7 +35,7 @@ from isthmus.trainer.local.optimizer import adopt, forget
 from isthmus.trainer.local.recent import Recent
 from isthmus.trainer.membership.link import Change, Elastic, RunOver, join
 from isthmus.trainer.observe.account import Account, held_bytes
-from isthmus.trainer.rounds.agree import agree
+from isthmus.trainer.rounds.agree import agree, named
 from isthmus.trainer.rounds.members import Members
 from isthmus.trainer.rounds.rounds import Done, Rounds, Wish
 from isthmus.trainer.store.view import View
@@ -541,7 +541,7 @@ class Training:
         else:
 
             def body() -> Program[Done[None]]:
-                yield from agree(self._settings(), link, self._network.device)
+                yield from agree(self._terms(), link, self._network.device)
                 if prelude is not None:
                     yield from prelude(link)
                 part = part_of(self.strategy, self._worker)
