@@ -168,6 +168,55 @@ def test_damaged_files_are_left_out_and_nothing_blocks(writer: RunWriter, capsys
     assert len(look(folder).events) == 2
 
 
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard reads in a folder: (step, value) by name; texts are shown as they are."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    read = accumulator.EventAccumulator(str(folder))
+    read.Reload()
+    found = {tag: [(each.step, each.value) for each in read.Scalars(tag)] for tag in read.Tags()["scalars"]}
+    texts = {tag: [(each.step, each.tensor_proto.string_val[0].decode()) for each in read.Tensors(tag)]
+             for tag in read.Tags()["tensors"]}  # fmt: skip
+    return found | texts
+
+
+def test_tensorboard_reads_the_rows_and_events_and_nothing_twice(
+    writer: RunWriter, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    monkeypatch.setattr(watch, "_EVERY", 0.02)
+    writer.append({"round": 7, "train_loss": None, "sent_bytes": [1, 2], "received_bytes": [3, 4], "seconds": 9})
+    watched(writer, capsys, "--once", "--tensorboard")
+    first = scalars(writer.path)
+    assert first["train_loss"] == [(number, 0.25) for number in range(7)]
+    assert first["test_accuracy"] == [(3, 0.75)]
+    assert (first["sent_bytes"], first["received_bytes"]) == ([(7, 3.0)], [(7, 7.0)])
+    assert first["events/lost/text_summary"] == [(5, "worker 2: was killed (signal 9)")]
+
+    def go_on() -> None:
+        time.sleep(0.1)
+        writer.append({"round": 8, "train_loss": 0.5})
+        writer.finish({})
+
+    other = threading.Thread(target=go_on)
+    other.start()
+    watched(writer, capsys, "--tensorboard")
+    other.join()
+    assert scalars(writer.path) == first | {"train_loss": [*first["train_loss"], (8, 0.5)]}
+
+
+def test_without_tensorboard_one_line_says_what_to_install(writer: RunWriter) -> None:
+    code = (
+        "import sys\n"
+        "sys.modules['tensorboard'] = None\n"
+        "from isthmus.cli import main\n"
+        f"main(['watch', {str(writer.path)!r}, '--once', '--tensorboard'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("isthmus: writing TensorBoard files needs tensorboard: pip install ")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("made", ["nothing", "no run", "another run"])
 def test_what_is_no_training_is_refused_in_one_line(
     made: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
