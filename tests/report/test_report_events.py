@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from isthmus.errors import InvalidInput
-from isthmus.records import read_run
+from isthmus.records import Run, read_run
 from isthmus.report.events import events, marks
 from isthmus.report.page import render
 from isthmus.report.plots import MOST_MARKS, Marks, Plot, curve
@@ -27,14 +26,14 @@ HAPPENED = [
 ]
 
 
-def eventful(runs: Any, name: str = "eventful") -> Path:
-    folder = runs.training(name)
-    (folder / "events.jsonl").write_text("".join(json.dumps(each) + "\n" for each in HAPPENED))
-    return folder
+def eventful(runs: Any, name: str = "eventful") -> Run:
+    run = read_run(runs.training(name))
+    object.__setattr__(run, "events", HAPPENED)
+    return run
 
 
 def test_an_event_is_at_its_round_on_every_axis_and_at_its_second_in_time(runs: Any) -> None:
-    (section,) = training_sections([read_run(eventful(runs)), read_run(runs.training("calm", "local-sgd"))])
+    (section,) = training_sections([eventful(runs), read_run(runs.training("calm", "local-sgd"))])
     accuracy, loss, train_loss, _ = section.figures
     rounds, samples, traffic, time = (
         {each.name: each.x for each in panel.marks} for panel in accuracy.panels if isinstance(panel, Plot)
@@ -42,7 +41,7 @@ def test_an_event_is_at_its_round_on_every_axis_and_at_its_second_in_time(runs: 
     assert rounds == {"worker lost": (5, 8), "worker joined": (10,), "something else": (12,)}
     assert samples == {name: tuple(2560 * at for at in places) for name, places in rounds.items()}
     assert traffic["worker lost"] == (2 * 330_000 * 5, 2 * 330_000 * 8)
-    row = read_run(eventful(runs, "again")).rows[12]["seconds"]
+    row = eventful(runs, "again").rows[12]["seconds"]
     assert time == {
         "worker lost": (0.2, 0.3), "worker joined": (0.35,), "checkpoint": (0.9,), "something else": (row,),
     }  # fmt: skip
@@ -81,7 +80,7 @@ def test_marks_that_an_axis_cannot_show_are_left_out_and_too_many_are_said() -> 
 
 
 def test_the_figure_names_every_kind_in_its_legend(runs: Any, tmp_path: Path) -> None:
-    run = read_run(eventful(runs))
+    run = eventful(runs)
     drawn = next(path for path in draw(run, tmp_path / "svg", "svg") if path.stem == "accuracy").read_text()
     for name in ("worker lost", "worker joined", "checkpoint", "something else"):
         assert f">{name}</text>" in drawn
@@ -91,7 +90,7 @@ def test_the_figure_names_every_kind_in_its_legend(runs: Any, tmp_path: Path) ->
 def test_the_page_draws_a_line_a_mark_and_lists_the_events_folded(
     runs: Any, tmp_path: Path, visit: Callable[..., Any]
 ) -> None:
-    run = read_run(eventful(runs))
+    run = eventful(runs)
     (tmp_path / "index.html").write_text(render("eventful", training_sections([run]), [run]))
     page = visit(tmp_path / "index.html")
     chart = page.locator("#training-digits-accuracy-3")  # against seconds

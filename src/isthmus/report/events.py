@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,22 +23,11 @@ MEANING = (
     "Thin vertical lines are what happened beside the rounds: workers that were lost or came back, blocks that were "
     "refused, checkpoints; the list stands with each run below."
 )
-_MOST = 1 << 24  # bytes of a file of events
 
 
 def events(run: Run) -> list[dict[str, Any]]:
     """Return what happened in a run, in order; runs of before there were events have none."""
-    known = getattr(run, "events", None)
-    if known is not None:
-        return list(known)
-    path = run.path / "events.jsonl"
-    try:
-        if not path.is_file() or path.stat().st_size > _MOST:
-            return []
-        said = [_parsed(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
-    except OSError:
-        return []
-    return [each for each in said if each]
+    return list(getattr(run, "events", ()))
 
 
 def marks(runs: Sequence[Run], positions: Callable[[Run], list[Any]], time: bool = False) -> tuple[Marks, ...]:
@@ -95,11 +83,3 @@ def _words(event: dict[str, Any]) -> str:
     parts += [plain(event[key]) for key in ("text",) if event.get(key)] or [plain(event.get("event"))]
     when = "" if event.get("round") is None else f"round {plain(event['round'])}: "
     return (when + ", ".join(parts)).replace(MISSING, "")[:200]
-
-
-def _parsed(line: str) -> dict[str, Any]:
-    try:
-        said = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return said if isinstance(said, dict) else {}
