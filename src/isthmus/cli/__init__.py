@@ -29,6 +29,7 @@ COMMANDS = {
     "inspect": "what of a network can be cut, and what each worker would hold",
     "train": "train a network by IST or a rival over real processes",
     "export": "the network of a run's checkpoint as one safetensors file",
+    "check": "compare all that runs have written with its checksums",
     "report": "runs to one HTML page and PNG figures",
     "demo": "the main job: analyze, train, report on real data",
 }

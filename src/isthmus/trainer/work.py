@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
@@ -16,8 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from isthmus.errors import InvalidInput
 from isthmus.progress import progress
-from isthmus.records import RunWriter
+from isthmus.records import RunWriter, spare_path
+from isthmus.trainer.checkpoint.manifest import checkpoints, number_of
 from isthmus.trainer.config import Own, TrainConfig
 from isthmus.trainer.config.again import FOLDER
 from isthmus.trainer.config.flags import record
@@ -43,7 +46,9 @@ from isthmus.trainer.training import Training
 from isthmus.trainer.wire.exchange import TYPES, Link, drive
 from isthmus.trainer.wire.group import join
 from isthmus.trainer.wire.meter import Meter
-from isthmus.trainer.wire.tell import tell
+from isthmus.trainer.wire.tell import NotDone, tell
+
+_log = logging.getLogger("isthmus")
 
 
 def work(setup: Setup, writer: RunWriter | None, start: int | None = None) -> dict[str, Any]:
@@ -145,8 +150,9 @@ class _Run:
         self.rows = None if writer is None else Rows(config, writer)
         training.recalibrate(_Calls(share, list(_calibration(share, training.workers))))
         link = join()
-        told = drive(tell(None if writer is None else str(writer.path), link, device), link, Meter())
-        self.checkpoints = None if told[0] is None else Path(told[0]) / FOLDER
+        folders = [] if writer is None else [str(each) for each in (writer.path, writer.spare) if each is not None]
+        told = drive(tell(folders, link, device), link, Meter())
+        self.places = [Path(each) / FOLDER for each in told[0]]  # for checkpoints: the run's own, and a spare one
         self.saved, self.saving_took = time.perf_counter(), 0.0
 
     def rounds(self) -> str:
@@ -173,37 +179,77 @@ class _Run:
                 if diverged:
                     return "diverged"
                 if reports[0].save:
-                    self._save()
+                    self._save(int(reports[0].save) - 1)
         return "finished"
 
-    def _save(self) -> None:
+    def _save(self, first: int) -> None:
+        """Write a checkpoint into the first place where that is possible; training goes on where there is none."""
         begun = time.perf_counter()
-        assert self.checkpoints is not None
-        self.training.save(self.checkpoints, None if self.rows is None else self.rows.state(), self.config.saving.keep)
+        state = None if self.rows is None else self.rows.state()
+        for place in self.places[first:]:
+            try:
+                self.training.save(place, state, self.config.saving.keep)
+            except NotDone as error:
+                self._warn(f"no checkpoint in {place}, training goes on: {error}")
+            else:
+                if place != self.places[0]:
+                    self._warn(f"checkpoint of round {self.training.round} is in {place} instead")
+                break
         self.saved = time.perf_counter()
         self.saving_took = self.saved - begun
 
+    def _warn(self, line: str) -> None:
+        if self.rows is not None:
+            _log.warning("isthmus: %s", line)
+
     def _go_on(self) -> None:
         """Be where the last checkpoint of the run was written."""
-        assert self.checkpoints is not None
-        state, training = self.training.resume(self.checkpoints), self.training
+        last = max(self.places, key=lambda place: max(map(number_of, checkpoints(place)), default=-1))
+        state, training = self.training.resume(last), self.training
         account = training.account()
         if self.rows is not None:
             self.rows.go_on(self.rows.writer.rewind(training.round), state, account)
 
     def _reports(self, loss: float) -> list[Report]:
         since = time.perf_counter() - self.saved
-        save = self.checkpoints is not None and self.config.saving.due(self.training.round, since, self.saving_took)
+        due = bool(self.places) and self.config.saving.due(self.training.round, since, self.saving_took)
+        save = self._place() if due and self.rows is not None else 0
         own = Report(loss, self.loop.operations, os.getpid(), *self.training.setup_bytes, save)
         return [Report(*numbers) for numbers in self.training.gather(*astuple(own))]
+
+    def _place(self) -> int:
+        """Return the number of the first place for a checkpoint, from 1 on; 0 where there is none.
+
+        A run's folder that somebody has removed is not made again.
+        """
+        if self.places[0].parent.is_dir():
+            return 1
+        self._warn(f"{self.places[0].parent} is gone, and training goes on without a checkpoint in it")
+        self.saved = time.perf_counter()
+        return 2 if len(self.places) > 1 else 0
 
     def export(self, place: Path) -> tuple[dict[float, Evaluation], float]:
         """Save the network to use; return which factors on its scale were tried, and the one that was taken."""
         tried = self.evaluator.search()
         factor = best_factor(tried) if self.config.evaluation.readout else 1.0
         metadata = {} if self.setup.front is None else self.setup.front.metadata()
-        self.training.export(place, metadata, factor)
+        try:
+            self.training.export(place, metadata, factor)
+        except (InvalidInput, NotDone) as error:
+            if len(self.places) < 2:
+                raise
+            self._warn(f"{error}; it goes to {self.places[1].parent}")
+            self.training.export(self._spare_for(place.name), metadata, factor)
         return tried, factor
+
+    def _spare_for(self, name: str) -> Path:
+        """Return where in the spare folder a file goes; worker 0 writes it, for the others any path will do."""
+        folder = self.places[1].parent
+        if self.rows is None:
+            return folder / name
+        with suppress(OSError):  # found again, and said, by whoever writes there
+            return spare_path(folder, name)
+        return folder / name
 
     def _peaks(self, start: int | None) -> list[int | None]:
         """Return by how much every worker has grown at most, with what libraries load at their first use; None where

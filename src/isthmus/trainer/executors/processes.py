@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,11 @@ def run_worker(config: TrainConfig, folder: Path | None) -> dict[str, Any]:
         LostPeer: another worker went away.
     """
     torch.set_num_threads(1)
-    writer = RunWriter.attach(folder) if folder is not None and dist.get_rank() == 0 else None
-    start = resident_bytes()
-    result = work(set_up(config), writer, start)
-    dist.barrier()  # leave together: nobody closes a connection that another still reads from
+    writes = folder is not None and dist.get_rank() == 0
+    with RunWriter.attach(folder, config.faults.spare) if folder is not None and writes else nullcontext() as writer:
+        start = resident_bytes()
+        result = work(set_up(config), writer, start)
+        dist.barrier()  # leave together: nobody closes a connection that another still reads from
     return result
 
 
