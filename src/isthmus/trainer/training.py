@@ -45,7 +45,7 @@ from isthmus.trainer.task.network import Network, describe
 from isthmus.trainer.wire.collect import collect
 from isthmus.trainer.wire.exchange import TYPES, Exchange, Link, Program, Result, all_gather, drive
 from isthmus.trainer.wire.meter import Meter
-from isthmus.trainer.wire.tell import tell
+from isthmus.trainer.wire.tell import NotDone, tell
 
 _log = logging.getLogger("isthmus")
 
@@ -327,7 +327,7 @@ class Training:
         if isinstance(failure, InvalidInput):
             raise failure
         if told[0][0]:
-            raise WorkerError(f"worker 0 could not write {target}: {failure or 'see there'}") from failure
+            raise NotDone(f"worker 0 could not write {target}: {failure or 'see there'}") from failure
         return target
 
     def recalibrate(self, batches: Iterable[Any] | None) -> None:
