@@ -38,11 +38,12 @@ from isthmus.trainer.observe.rows import Report, Rows
 from isthmus.trainer.plan.plan import Plan, Work, plan
 from isthmus.trainer.plan.show import show
 from isthmus.trainer.rounds.agree import agree, named
+from isthmus.trainer.rounds.rounds import TooFew
 from isthmus.trainer.store.whole import fingerprint
 from isthmus.trainer.strategies import Worker, part_of
 from isthmus.trainer.task.examples import Examples, Positions
 from isthmus.trainer.task.setup import Setup
-from isthmus.trainer.training import Training
+from isthmus.trainer.training import Stopped, Training
 from isthmus.trainer.wire.exchange import TYPES, Link, Program
 from isthmus.trainer.wire.tell import NotDone, tell
 
@@ -177,7 +178,7 @@ class _Run:
         if training.handed is not None:
             prelude.catch_up(training.handed["prelude"])
             self.rows.go_on(training.handed["rows"], training.handed["state"], None)
-        self.loop = Loop(config, training, setup.objective, setup.shares.of(training.worker, device))
+        self.loop = Loop(config, training, setup.objective, setup.shares.of(training.seat, device))
         self.evaluator = Evaluator(
             training,
             setup.objective,
@@ -186,7 +187,7 @@ class _Run:
             setup.shares.held_out(device),
             setup.shares.test(device),
         )
-        training.recalibrate(_Calls(self.loop.share, list(_calibration(self.loop.share, training.workers))))
+        training.recalibrate(_Calls(self.loop.share, list(_calibration(self.loop.share, config.workers))))
         self.places = [folder / FOLDER for folder in prelude.folders]  # for checkpoints: the run's own, a spare one
         self.saved, self.saving_took, self.told = time.perf_counter(), 0.0, 0
 
@@ -208,8 +209,14 @@ class _Run:
             advance(training.round)
             while training.round < len(steps_by_round):
                 steps = steps_by_round[training.round]
-                loss, made = self.loop.round(training.round, steps)
-                training.merge()
+                try:
+                    loss, made = self.loop.round(training.round, steps)
+                    training.merge()
+                except (Stopped, TooFew) as error:
+                    self._save(0)
+                    if isinstance(error, TooFew):
+                        raise
+                    return "interrupted"
                 number = training.round
                 account, reports = training.account(), self._reports(loss, made)
                 stopped = any(report.stop for report in reports)
