@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -82,6 +83,8 @@ class Raised:
 
 def enter(task: Task, line: Connection) -> None:
     """Be one worker; what it has to tell goes down the line."""
+    gc.freeze()  # what a launcher that was forked has left over is not ours to destroy: a store would end its threads
+    gc.enable()
     if task.adopted:
         _become_child(task.launcher, line)
     else:
