@@ -80,9 +80,10 @@ def kill_worker(index: int, how: int) -> Callable[[subprocess.Popen[str], list[i
         (kill_worker(1, signal.SIGTERM), 1, "failed", KILLED.format(1, 15)),
         (lambda command, workers: os.killpg(command.pid, signal.SIGINT), 130, "interrupted", "isthmus: interrupted"),
         (lambda command, workers: os.killpg(command.pid, signal.SIGTERM), 130, "interrupted", "isthmus: interrupted"),
+        (lambda command, workers: command.send_signal(signal.SIGHUP), 130, "interrupted", "isthmus: interrupted"),
         (lambda command, workers: command.kill(), -signal.SIGKILL, "unfinished", None),
     ],
-    ids=["kill-9-worker", "kill-9-root", "kill-worker", "ctrl-c", "sigterm", "kill-9-launcher"],
+    ids=["kill-9-worker", "kill-9-root", "kill-worker", "ctrl-c", "sigterm", "sighup-launcher", "kill-9-launcher"],
 )
 def test_a_run_that_is_cut_short(harm: Any, code: int, status: str, line: str | None, tmp_path: Path) -> None:
     out = tmp_path / "run"
