@@ -13,6 +13,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,17 @@ import torch
 from torch.distributed import PrefixStore, TCPStore
 
 from isthmus.errors import DataError, InvalidInput, WorkerError
-from isthmus.trainer.executors import supervisor
+from isthmus.trainer.executors import launcher, supervisor
 from isthmus.trainer.executors.launcher import launch
 
 pytestmark = pytest.mark.processes
 LONG = timedelta(seconds=60)  # for what must come
+
+
+@pytest.fixture(autouse=True)
+def from_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Launch as from a script, wherever the tests run; what a notebook does has a test of its own."""
+    monkeypatch.setattr(launcher, "interactive", lambda: False)
 
 
 def board() -> PrefixStore:
@@ -81,6 +88,19 @@ def watch(harm: Callable[[PrefixStore], None]) -> list[str] | None:
 def test_who_dies_or_is_declared_lost_is_told_and_comes_back(harm: Any, how: str, caplog: Any) -> None:
     assert launch(watch, harm, workers=3, elastic=True) == [how, how, "1 of 3"]
     assert caplog.messages == [f"isthmus: worker 1 {how}; starting it again"] * 2
+
+
+@pytest.mark.parametrize("change", [("interactive", lambda: True), ("adopting", lambda: nullcontext(False))])
+def test_processes_are_made_otherwise_where_they_must_be(change: tuple[str, Any], monkeypatch: Any) -> None:
+    """Forked from a notebook; and, where the kernel has no adoption, each on its own."""
+    monkeypatch.setattr(launcher, *change)
+    assert launch(back, workers=1, elastic=True) == "1 of 1"
+
+
+def back() -> str:
+    if me()[1] == 0:
+        die(board())
+    return f"{me()[1]} of 1"
 
 
 def end() -> None:

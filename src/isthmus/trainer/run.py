@@ -15,7 +15,7 @@ from isthmus.errors import InvalidInput, IsthmusError, RecordError, WorkerError,
 from isthmus.records import Run, RunWriter, fresh_folder, read_run
 from isthmus.trainer.checkpoint.manifest import checkpoints, folder_name, number_of
 from isthmus.trainer.config import TrainConfig
-from isthmus.trainer.config.again import FOLDER, of_run
+from isthmus.trainer.config.again import FOLDER, after_restart, of_run
 from isthmus.trainer.config.flags import command as command_of
 from isthmus.trainer.config.flags import record
 from isthmus.trainer.config.run import under_torchrun
@@ -99,6 +99,7 @@ def _serially(setup: Setup, writer: RunWriter) -> dict[str, Any]:
 
 def _join(config: TrainConfig, command: list[str] | None) -> Run | None:
     """Be the one worker that torchrun started here."""
+    config = after_restart(config)  # before the others are there, of which one will write to the folder
     try:
         link = join(config.faults.join_timeout)
         if link.seats != config.workers:
@@ -139,12 +140,14 @@ def _finish(writer: RunWriter, summary: dict[str, Any]) -> None:
 
 @contextmanager
 def _terminate_as_interrupt() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C inside the block, so that a run that is told to end records that it was interrupted."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Treat SIGTERM and SIGHUP as Ctrl-C inside the block, so that a run that is told to end records that it was."""
+    on_main = threading.current_thread() is threading.main_thread()
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)} if on_main else {}
+    before = {each: handler for each, handler in before.items() if handler is not signal.SIG_IGN}  # nohup
+    for each in before:
+        signal.signal(each, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,19 @@ def go_on(folder: str | Path, **flags: Any) -> TrainConfig:
     if run.status == "finished":
         raise InvalidInput(f"{folder} is finished: there is nothing to go on with")
     return _configuration(run, flags)
+
+
+def after_restart(config: TrainConfig) -> TrainConfig:
+    """Return with what to go on where torchrun has started all workers again: from the last checkpoint of this run.
+
+    The folder's run is this one if it is unfinished and its configuration the same; else nothing is changed.
+    """
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    if not again or config.resume or config.out is None or not checkpoints(config.out / FOLDER):
+        return config
+    run = read_run(config.out)
+    own = run.status != "finished" and run.config == to_json(record(config))
+    return replace(config, resume=True, replace=False) if own else config
 
 
 def of_run(folder: str | Path) -> TrainConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -94,10 +95,14 @@ def _context(adopts: bool) -> tuple[BaseContext, bool]:
 
 def _start(context: BaseContext, task: Task) -> tuple[BaseProcess, Connection]:
     ours, theirs = context.Pipe()
+    collects = gc.isenabled()
+    gc.disable()  # until a forked process has put aside what is not its own
     try:
         process = context.Process(target=enter, args=(task, theirs))  # type: ignore[attr-defined]
         process.start()
     finally:
+        if collects:
+            gc.enable()
         theirs.close()
     return process, ours
 

@@ -93,6 +93,8 @@ class Supervisor:
             for child in self._living.values():
                 child.kill()
             self._orders.put(None)
+            for event in self._clock.queue:  # or this, and the store with it, would live on in a circle
+                self._clock.cancel(event)
             if self._server is not None:
                 os.close(self._server)
         return self._result()

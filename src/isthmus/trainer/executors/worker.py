@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -81,13 +82,16 @@ class Raised:
 
 def enter(task: Task, line: Connection) -> None:
     """Be one worker; what it has to tell goes down the line."""
+    gc.freeze()  # what a launcher that was forked has left over is not ours to destroy: a store would end its threads
+    gc.enable()
     if task.adopted:
-        _become_child(task.launcher, line)
+        _fork_again(line)
     else:
         line.send(Here(os.getpid(), None))
-    die_with_parent()
-    wait_for_parent(task.launcher)
     threading.Thread(target=_end_with_launcher, daemon=True).start()
+    wait_for_parent(task.launcher)
+    die_with_parent()
+    wait_for_parent(task.launcher)  # it may have ended before the kernel was told
     _set_signals(task.elastic)
     os.environ.update(task.variables)
     said = _call(task)
@@ -110,13 +114,13 @@ def _call(task: Task) -> Returned | Raised:
         return Raised.of(error)
 
 
-def _become_child(launcher: int, line: Connection) -> None:
-    """Go on as a child of the launcher rather than of the server: the server's end is none of a worker's business."""
+def _fork_again(line: Connection) -> None:
+    """Go on in a grandchild of the server, which the launcher adopts: the server's end is then not the worker's."""
     server, process = os.getppid(), os.fork()
     if process:
-        line.send(Here(process, server))
+        with suppress(OSError):  # the launcher is gone
+            line.send(Here(process, server))
         os._exit(0)
-    wait_for_parent(launcher)
 
 
 def _set_signals(elastic: bool) -> None:
