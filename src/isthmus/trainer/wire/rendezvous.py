@@ -198,7 +198,8 @@ def last_words(error: IsthmusError) -> None:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         _report(error)
     if place is None or not error.everywhere or place.by_hand or place.seat == 0:
-        print(f"isthmus: {error}", file=sys.stderr, flush=True)
+        # torch keeps what is written to sys.stderr while an exception is reported
+        print(f"isthmus: {error}", file=sys.__stderr__ or sys.stderr, flush=True)
 
 
 def _report(error: IsthmusError) -> None:
