@@ -35,8 +35,8 @@ def beat(seat: int, phase: str = "computing", **more: Any) -> Beat:
 KNOWN = [
     Heard(0, True, beat(0), 0.0),
     Heard(1, True, beat(1, "waiting"), 0.4),
-    Heard(2, False, beat(2), 12.0),
-    Heard(3, True, None, 65.0),
+    Heard(2, False, beat(2), 720.0),
+    Heard(3, True, None, 3900.0),
 ]
 
 
@@ -75,8 +75,8 @@ def test_one_table_says_what_every_worker_does_and_what_has_happened(
     assert [row.split() for row in rest[:4]] == [
         ["0", "computing", "6", "4.0", "MB", "5.0", "MB", "0.25", "now"],
         ["1", "waiting", "6", "4.0", "MB", "5.0", "MB", "0.25", "now"],
-        ["2", "out", "6", "4.0", "MB", "5.0", "MB", "0.25", "12", "s", "ago"],
-        ["3", "starting", "0", "0", "bytes", "0", "bytes", "65", "s", "ago"],
+        ["2", "out", "6", "4.0", "MB", "5.0", "MB", "0.25", "12", "min", "ago"],
+        ["3", "starting", "0", "0", "bytes", "0", "bytes", "65", "min", "ago"],
     ]
     assert rest[4:] == ["round 5, 8 s: worker 2 lost: was killed (signal 9)"]
 
@@ -86,21 +86,21 @@ def test_json_gives_the_same_as_one_object(writer: RunWriter, capsys: pytest.Cap
     assert (said["status"], said["round"], said["rounds"], said["test_accuracy"]) == ("running", 6, 10, 0.75)
     assert [worker["phase"] for worker in said["workers"]] == ["computing", "waiting", "computing", "starting"]
     assert said["events"] == [LOST]
-    assert 12 <= said["workers"][2]["silence"] < 20
+    assert 720 <= said["workers"][2]["silence"] < 780
 
 
 def test_a_run_that_nobody_writes_to_is_said_to_be_quiet_and_its_silence_counts_on(
     writer: RunWriter, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for path in writer.path.iterdir():
-        os.utime(path, (time.time() - 100,) * 2)
+        os.utime(path, (time.time() - 600,) * 2)
     said = watched(writer, capsys, "--once")
-    assert "nothing heard for 100 s: stopped or killed?" in " ".join(said.split())
-    assert "3 min ago" in said.splitlines()[-2]  # 65 s and 100 s
+    assert "nothing heard for 10 min: stopped or killed?" in " ".join(said.split())
+    assert "75 min ago" in said.splitlines()[-2]  # 65 and 10
     (writer.path / LIVE).unlink()  # as a run with one worker: its rows are a second and a half apart
     assert look(writer.path).status == "quiet"
     writer.append({"round": 7, "seconds": 700.0})
-    os.utime(writer.path / "rows.jsonl", (time.time() - 100,) * 2)
+    os.utime(writer.path / "rows.jsonl", (time.time() - 600,) * 2)
     assert look(writer.path).status == "running"  # and here a round takes 100 s
 
 
@@ -129,7 +129,7 @@ def test_without_a_terminal_there_are_lines_until_the_end(
     shown = watched(writer, capsys).splitlines()
     other.join()
     first = "run: round 6/10, loss 0.25, accuracy 75.0%, 9 s, about 6 s left"
-    assert shown[0].startswith(f"{first}; worker 2 out, heard 12 s ago; worker 3 starting, heard 65 s ago")
+    assert shown[0].startswith(f"{first}; worker 2 out, heard 12 min ago; worker 3 starting, heard 65 min ago")
     assert shown[1:] == [
         "round 8: worker 2 joined",
         "run: finished, round 6/10, loss 0.25, accuracy 75.0%, 9 s",
@@ -166,6 +166,55 @@ def test_damaged_files_are_left_out_and_nothing_blocks(writer: RunWriter, capsys
     (folder / "rows.jsonl").symlink_to("/dev/zero")
     assert "round 0/10" in watched(writer, capsys, "--once")
     assert len(look(folder).events) == 2
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard reads in a folder: (step, value) by name; texts are shown as they are."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    read = accumulator.EventAccumulator(str(folder))
+    read.Reload()
+    found = {tag: [(each.step, each.value) for each in read.Scalars(tag)] for tag in read.Tags()["scalars"]}
+    texts = {tag: [(each.step, each.tensor_proto.string_val[0].decode()) for each in read.Tensors(tag)]
+             for tag in read.Tags()["tensors"]}  # fmt: skip
+    return found | texts
+
+
+def test_tensorboard_reads_the_rows_and_events_and_nothing_twice(
+    writer: RunWriter, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    monkeypatch.setattr(watch, "_EVERY", 0.02)
+    writer.append({"round": 7, "train_loss": None, "sent_bytes": [1, 2], "received_bytes": [3, 4], "seconds": 9})
+    watched(writer, capsys, "--once", "--tensorboard")
+    first = scalars(writer.path)
+    assert first["train_loss"] == [(number, 0.25) for number in range(7)]
+    assert first["test_accuracy"] == [(3, 0.75)]
+    assert (first["sent_bytes"], first["received_bytes"]) == ([(7, 3.0)], [(7, 7.0)])
+    assert first["events/lost/text_summary"] == [(5, "worker 2: was killed (signal 9)")]
+
+    def go_on() -> None:
+        time.sleep(0.1)
+        writer.append({"round": 8, "train_loss": 0.5})
+        writer.finish({})
+
+    other = threading.Thread(target=go_on)
+    other.start()
+    watched(writer, capsys, "--tensorboard")
+    other.join()
+    assert scalars(writer.path) == first | {"train_loss": [*first["train_loss"], (8, 0.5)]}
+
+
+def test_without_tensorboard_one_line_says_what_to_install(writer: RunWriter) -> None:
+    code = (
+        "import sys\n"
+        "sys.modules['tensorboard'] = None\n"
+        "from isthmus.cli import main\n"
+        f"main(['watch', {str(writer.path)!r}, '--once', '--tensorboard'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("isthmus: writing TensorBoard files needs tensorboard: pip install ")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("made", ["nothing", "no run", "another run"])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +20,7 @@ from rich.text import Text
 
 from isthmus.errors import InvalidInput
 from isthmus.progress import duration
-from isthmus.trainer.observe.watch import View, amount, count, look, printable
+from isthmus.trainer.observe.watch import EVENTS, View, amount, count, look, printable, read_from
 
 _EVERY = 0.5  # seconds between two looks
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 5.0, 60.0, 1.25  # seconds between plain lines; a factor
@@ -37,11 +37,13 @@ class Options:
         run: Folder of the run.
         once: Print one table and leave.
         json: Print one JSON object and leave.
+        tensorboard: Also write what the rows and events say to event files in the folder, for `tensorboard --logdir`.
     """
 
     run: Annotated[Path, tyro.conf.Positional] = Path()
     once: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    tensorboard: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 
     def __post_init__(self) -> None:
         if self.run == Path():
@@ -52,39 +54,57 @@ def run(options: Options, command: list[str]) -> None:
     """Look once, or follow until the run has ended or the user leaves, which is no failure."""
     first = look(options.run)
     console = Console()
-    if options.json:
-        print(json.dumps(first.to_json()))
-    elif options.once:
-        console.print(shown(first))
-    else:
-        try:
-            _follow(first, console) if console.is_terminal else _lines(first)
-        except KeyboardInterrupt:
-            print(file=sys.stderr)
+    with _also_for_tensorboard(options) as update:
+        if options.json:
+            print(json.dumps(first.to_json()))
+        elif options.once:
+            console.print(shown(first))
+        else:
+            views = _views(first, update)
+            with suppress(KeyboardInterrupt):
+                _follow(views, console) if console.is_terminal else _lines(views)
 
 
-def _follow(view: View, console: Console) -> None:
-    with Live(shown(view), console=console, auto_refresh=False) as living:
-        while not view.ended:
-            time.sleep(_EVERY)
-            view = look(view.folder)
+@contextmanager
+def _also_for_tensorboard(options: Options) -> Iterator[Callable[[], None]]:
+    """Give what is to be called after every look."""
+    if not options.tensorboard:
+        yield lambda: None
+        return
+    from isthmus.trainer.observe.tensorboard import EventFiles  # PyTorch is loaded here
+
+    with closing(EventFiles(options.run)) as files:
+        files.update()
+        yield files.update
+
+
+def _views(view: View, update: Callable[[], None]) -> Iterator[View]:
+    """Look again and again until the run has ended."""
+    yield view
+    while not view.ended:
+        time.sleep(_EVERY)
+        view = look(view.folder)
+        update()
+        yield view
+
+
+def _follow(views: Iterator[View], console: Console) -> None:
+    with Live(console=console, auto_refresh=False) as living:
+        for view in views:
             living.update(shown(view), refresh=True)
 
 
-def _lines(view: View) -> None:
+def _lines(views: Iterator[View]) -> None:
     """Write a line now and then, each event when it happens, and how it ended."""
-    due, pause, told = 0.0, _FIRST_PAUSE, len(view.events)
-    while True:
-        for event in view.events[told:]:
-            print(event_line(event), flush=True)
-        told = len(view.events)
+    due, pause, place = 0.0, _FIRST_PAUSE, None
+    for view in views:
+        happened, place_now = read_from(view.folder / EVENTS, place or 0)
+        if place is not None:  # what had happened before it began is no news
+            print("".join(f"{event_line(event)}\n" for event in happened), end="", flush=True)
+        place = place_now
         if view.ended or time.monotonic() >= due:
             print(line(view), flush=True)
             due, pause = time.monotonic() + pause, min(_LONGEST_PAUSE, _GROWTH * pause)
-        if view.ended:
-            return
-        time.sleep(_EVERY)
-        view = look(view.folder)
 
 
 def line(view: View) -> str:

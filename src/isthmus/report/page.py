@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from isthmus.records import Run
 from isthmus.report.charts import chart
+from isthmus.report.events import event_rows
 from isthmus.report.plots import Figure, Panel, Plot, Section, Table
 from isthmus.report.wording import plain
 
@@ -28,6 +29,7 @@ _CONFIG = {
     "modeBarButtons": [_BUTTONS],
     "plotlyServerURL": "",
 }
+_MOST_EVENTS = 1000  # listed of one run
 _UNFINISHED = {
     "unfinished": "no end: still going on, or killed",
     "interrupted": "interrupted",
@@ -36,16 +38,17 @@ _UNFINISHED = {
 }
 
 
-def render(title: str, sections: Sequence[Section], runs: Sequence[Run]) -> str:
+def render(title: str, sections: Sequence[Section], runs: Sequence[Run], left_out: Sequence[str] = ()) -> str:
     """Return the page as text.
 
     Args:
         title: of the page.
         sections: in order.
         runs: listed at the end, each with its status and the command that reproduces it.
+        left_out: what is wrong with each run that is not shown.
     """
     charts: list[str] = []
-    body = [_flags(runs), *(_section(section, charts) for section in sections), _runs(runs)]
+    body = [_flags(runs), _left_out(left_out), *(_section(section, charts) for section in sections), _runs(runs)]
     links = [(section.name, section.title) for section in sections] + [("runs", "The runs")]
     template = Template(resources.files("isthmus.report").joinpath("page.html").read_text(encoding="utf-8"))
     return template.substitute(
@@ -69,6 +72,11 @@ def _flags(runs: Sequence[Run]) -> str:
     named = "; ".join(f"{run.path.name} ({_UNFINISHED.get(run.status, run.status)})" for run in bad)
     said = f"{len(bad)} of {len(runs)} runs did not finish as planned, so what they show is partial: {named}."
     return f'<p class="warning">{_text(said)}</p>'
+
+
+def _left_out(lines: Sequence[str]) -> str:
+    """Runs that were damaged, and so are not shown."""
+    return "".join(f'<p class="warning">{_text(f"Left out: {line}.")}</p>' for line in lines)
 
 
 def _section(section: Section, charts: list[str]) -> str:
@@ -151,8 +159,23 @@ def _run(run: Run) -> str:
         + (f'<p class="warning">{_text(plain(error))}</p>' if error is not None else "")
         + _origin(run)
         + f'<p class="soft">{_text(" · ".join(facts))}</p>'
-        f'<details><summary>Configuration</summary><div class="table"><table><tbody>{flags}</tbody></table></div>'
+        + _events(run)
+        + f'<details><summary>Configuration</summary><div class="table"><table><tbody>{flags}</tbody></table></div>'
         "</details></article>"
+    )
+
+
+def _events(run: Run) -> str:
+    """What happened beside the rounds, folded; nothing where nothing did."""
+    rows = event_rows(run)
+    if not rows:
+        return ""
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("round", "time", "worker", "event", ""))
+    body = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows[:_MOST_EVENTS])
+    more = f", the first {_MOST_EVENTS} of which follow" if len(rows) > _MOST_EVENTS else ""
+    return (
+        f"<details><summary>What happened beside the rounds ({len(rows)}{more})</summary>"
+        f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></details>'
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from isthmus.errors import InvalidInput, IsthmusError, WorkerError, missing_dependency
+from isthmus.errors import InvalidInput, IsthmusError, RecordError, WorkerError, missing_dependency
 from isthmus.records import Run, RunWriter, fresh_folder, read_run
 from isthmus.trainer.checkpoint.manifest import checkpoints, folder_name, number_of
 from isthmus.trainer.config import TrainConfig
@@ -28,10 +28,10 @@ try:
     from isthmus.trainer.executors.in_turn import run_in_turn
     from isthmus.trainer.executors.launcher import launch
     from isthmus.trainer.executors.processes import export_worker, run_worker
-    from isthmus.trainer.membership.link import join
+    from isthmus.trainer.membership.link import join, leave
     from isthmus.trainer.store.whole import check_path
     from isthmus.trainer.task.setup import Setup, set_up
-    from isthmus.trainer.wire.exchange import Alone, drive
+    from isthmus.trainer.wire.exchange import Alone, LostPeer, drive
     from isthmus.trainer.wire.meter import Meter
     from isthmus.trainer.wire.rendezvous import shared
 except ImportError as error:
@@ -64,8 +64,8 @@ def run(config: TrainConfig, command: list[str] | None = None) -> Run | None:
                 told = launch(run_worker, config, writer.path, workers=config.workers, elastic=elastic)
                 summary = told or {}
         except WorkerError as error:
-            rows = read_run(writer.path).rows
-            when = f"in round {len(rows)}" if rows else "while starting"
+            rows = _rows_of(writer.path)
+            when = f"in round {rows}" if rows else "while starting"
             raise WorkerError(f"{error} {when}; rows so far are in {writer.path}") from error
         _finish(writer, summary)
     return read_run(writer.path)
@@ -99,36 +99,38 @@ def _serially(setup: Setup, writer: RunWriter) -> dict[str, Any]:
 
 def _join(config: TrainConfig, command: list[str] | None) -> Run | None:
     """Be the one worker that torchrun started here."""
-    world = int(os.environ["WORLD_SIZE"])
-    if world != config.workers:
-        raise InvalidInput(f"`workers` must be the number of processes torchrun started, {world}, got {config.workers}")
-    if join(config.faults.join_timeout).seat != 0:
-        run_worker(config, None)
-        return None
-    with _writer(config, command) as writer:
-        _finish(writer, run_worker(config, writer.path) or {})
-    return read_run(writer.path)
-
-
-def _worker_of_group(config: TrainConfig, command: list[str] | None) -> Run | None:
-    world = dist.get_world_size()
-    if world != config.workers:
-        raise InvalidInput(f"`workers` must be the number of processes torchrun started, {world}, got {config.workers}")
-    if dist.get_rank() != 0:
-        run_worker(config, None)
-        return None
-    with _writer(config, command) as writer:
-        _finish(writer, run_worker(config, writer.path))
-    return read_run(writer.path)
+    try:
+        link = join(config.faults.join_timeout)
+        if link.seats != config.workers:
+            raise InvalidInput(
+                f"`workers` must be the number of processes torchrun started, {link.seats}, got {config.workers}"
+            )
+        if link.seat != 0:
+            run_worker(config, None)
+            return None
+        with _writer(config, command) as writer:
+            _finish(writer, run_worker(config, writer.path) or {})
+        return read_run(writer.path)
+    except IsthmusError as error:
+        leave()  # the others notice
+        raise shared(error, wait=_HEARD if isinstance(error, LostPeer) else 0.0) from error
 
 
 def _writer(config: TrainConfig, command: list[str] | None) -> RunWriter:
     if config.resume:
         assert config.out is not None
-        return RunWriter.again(config.out, record(config), command)
+        return RunWriter.again(config.out, record(config), command, config.faults.spare)
     folder = config.out or fresh_folder(config.name)
     made = command_of(config) if command is None else command
-    return RunWriter(folder, "train", {**record(config), "out": folder}, made, config.replace)
+    return RunWriter(folder, "train", {**record(config), "out": folder}, made, config.replace, config.faults.spare)
+
+
+def _rows_of(folder: Path) -> int:
+    """Return how many rows a run that failed has; 0 also where its folder is gone."""
+    try:
+        return len(read_run(folder).rows)
+    except RecordError:
+        return 0
 
 
 def _finish(writer: RunWriter, summary: dict[str, Any]) -> None:

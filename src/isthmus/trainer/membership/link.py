@@ -244,6 +244,12 @@ class Elastic:
         if len(members) > 1:
             self._group = Gloo(self.register.group(number), self.index, len(members))
 
+    def quit(self) -> None:
+        """Take part no more."""
+        self._broken.set()
+        self._leave()
+        self._monitor.stop()
+
     def _leave(self) -> None:
         if self._group is not None:
             self._group.shut()
@@ -282,3 +288,12 @@ def join(join_timeout: float = 60.0) -> Link:
         else:
             _links.append(Elastic(place, join_timeout))
     return _links[0]
+
+
+def leave() -> None:
+    """Leave the others, who notice: this process goes no further with them."""
+    for link in _links:
+        if isinstance(link, Elastic):
+            link.quit()
+        elif dist.is_initialized():
+            dist.destroy_process_group()

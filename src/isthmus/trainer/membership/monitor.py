@@ -128,7 +128,7 @@ class Monitor:
         self._store: Store = store.clone()  # type: ignore[attr-defined]  # torch's stubs do not know it
         self._ears = _Ears(self._store, seat)
         self._ends = _Ends(self._store)
-        self._speech = _Speech(patience.say_after)
+        self._speech = _Speech(3 * patience.say_after)
         self._clock = _Clock(patience.interval)
         self._wait = _Wait()
         self._declared: set[int] = set()
@@ -202,9 +202,16 @@ class Monitor:
         known = self._ears.known(own, members, now)
         if self._publish is not None:
             self._publish(known)
-        if waited is not None:
-            for line in self._speech.lines(self._others(known), waited, now):
-                self._log(line)
+        if waited is not None and waited > self.patience.say_after:
+            self._say_whom(self._others(known), now)
+
+    def _say_whom(self, others: Sequence[Heard], now: float) -> None:
+        """Name the silent workers that this one waits for, or else those that have not come."""
+        silent = [each for each in others if each.silence > self.patience.say_after]
+        named = silent or [each for each in others if each.beat is not None and not each.beat.arrived]
+        if named and self._speech.is_due((bool(silent), *(each.seat for each in named)), now):
+            for each in named:
+                self._log(f"waiting for worker {each.seat} ({_why(each, bool(silent))})")
 
     def _declare(self, own: Beat, members: Sequence[int], waited: float, now: float) -> None:
         """Declare the silent ones lost; where all live, those late that have not come."""
@@ -221,6 +228,9 @@ class Monitor:
         for seat in sorted(blamed.keys() - self._declared):
             self._declared.add(seat)
             self._lose(seat, blamed[seat])
+        stuck = all(each.silence < lately and each.beat is not None and each.beat.arrived for each in others)
+        if stuck and self.seat == min(members, default=self.seat) and self._speech.is_due("stuck", now):
+            self._log(f"all workers live and have waited for each other for {waited:.0f} s: is a network cut?")
 
     def _others(self, known: Sequence[Heard]) -> list[Heard]:
         return [each for each in known if each.member and each.seat != self.seat]
@@ -303,26 +313,18 @@ class _Ears:
 
 
 class _Speech:
-    """Lines about whom this worker waits for: the same again only after ever longer pauses."""
+    """What has been said, so that the same is said again only after ever longer pauses."""
 
-    def __init__(self, after: float) -> None:
-        self._after = after
-        self._due: dict[tuple[bool, tuple[int, ...]], tuple[float, float]] = {}
+    def __init__(self, pause: float) -> None:
+        self._pause = pause
+        self._due: dict[object, tuple[float, float]] = {}
 
-    def lines(self, others: Sequence[Heard], waited: float, now: float) -> list[str]:
-        """Return what is due after some seconds of waiting: the silent workers are named, or else those that have not
-        come."""
-        if waited <= self._after:
-            return []
-        named = [each for each in others if each.silence > self._after]
-        silent = bool(named)
-        named = named or [each for each in others if each.beat is not None and not each.beat.arrived]
-        about = (silent, tuple(each.seat for each in named))
-        due, pause = self._due.get(about, (now, 3 * self._after))
-        if now < due or not named:
-            return []
-        self._due[about] = (now + pause, min(2 * pause, _LONGEST_PAUSE))
-        return [f"waiting for worker {each.seat} ({_why(each, silent)})" for each in named]
+    def is_due(self, about: object, now: float) -> bool:
+        """Whether this is to be said now; then it is taken to be said."""
+        due, pause = self._due.get(about, (now, self._pause))
+        if now >= due:
+            self._due[about] = (now + pause, min(2 * pause, _LONGEST_PAUSE))
+        return now >= due
 
 
 def _why(worker: Heard, silent: bool) -> str:

@@ -6,6 +6,7 @@ shape is left out, and what is no plain file (a pipe would block for ever) is no
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -13,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from isthmus.errors import InvalidInput, RecordError
 from isthmus.trainer.membership.live import LIVE
@@ -110,14 +111,14 @@ def look(folder: Path) -> View:
         RecordError: the folder is no run of isthmus.
         InvalidInput: a run that is no training.
     """
-    said = _object(folder / "config.json")
+    said = read_object(folder / "config.json")
     config, kind = said.get("config"), said.get("kind")
     if not isinstance(config, dict) or not isinstance(kind, str):
         raise RecordError(f"{folder} is not a run of isthmus: cannot read config.json")
     if kind != "train":
         raise InvalidInput(f"`run` must be a training, {folder} is a run of `isthmus {printable(kind)}`")
-    summary = _object(folder / "summary.json")
-    live = {} if summary else _object(folder / LIVE)
+    summary = read_object(folder / "summary.json")
+    live = {} if summary else read_object(folder / LIVE)
     quiet, rows = _quiet(folder), tuple(lines(folder / "rows.jsonl"))
     status = printable(summary.get("status", "ended")) if summary else _running(quiet, live, rows)
     return View(folder, status, quiet, config, live, rows, tuple(lines(folder / EVENTS)), summary)
@@ -153,7 +154,23 @@ def amount(value: object) -> float | None:
     return float(value) if fine else None  # type: ignore[arg-type]
 
 
-def _object(path: Path) -> dict[str, Any]:
+def read_from(path: Path, place: int) -> tuple[list[dict[str, Any]], int]:
+    """Return the objects on the whole lines of a file after a place, and the place after them; 0 if it has shrunk."""
+    found: list[dict[str, Any]] = []
+    with contextlib.suppress(OSError), _plain(path) as file:
+        if os.fstat(file.fileno()).st_size < place:
+            return [], 0
+        file.seek(place)
+        for line in iter(lambda: file.readline(_TAIL), b""):
+            if not line.endswith(b"\n"):  # it is being written, or is no line of ours
+                break
+            place += len(line)
+            found.append(_parsed(line))
+    return [each for each in found if each], place
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the object that a small file holds, {} where there is none."""
     text, whole = _end(path, _MOST)
     return _parsed(text) if whole else {}
 
@@ -168,15 +185,20 @@ def _parsed(text: bytes) -> dict[str, Any]:
 
 def _end(path: Path, most: int) -> tuple[bytes, bool]:
     """The last bytes of a plain file, and whether that is all of it; nothing of anything else."""
-    try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            about = os.fstat(file.fileno())
-            if not stat.S_ISREG(about.st_mode):
-                return b"", False
-            file.seek(max(0, about.st_size - most))
-            return file.read(most), about.st_size <= most
-    except OSError:
-        return b"", False
+    with contextlib.suppress(OSError), _plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        file.seek(max(0, size - most))
+        return file.read(most), size <= most
+    return b"", False
+
+
+def _plain(path: Path) -> BinaryIO:
+    """Open a plain file; OSError for what is none."""
+    file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(f"{path} is no plain file")
+    return file
 
 
 def _running(quiet: float, live: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
