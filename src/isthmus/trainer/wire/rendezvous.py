@@ -174,15 +174,23 @@ def shared(error: IsthmusError, wait: float = 0.0) -> IsthmusError:
     if place is None or error.everywhere:
         return error
     try:
-        if not wait:
+        if not wait and isinstance(error, InvalidInput):
             prefix = "" if str(error).startswith(("worker", "`worker")) else f"worker {place.seat}: "
             _tell_all(place.store, error, prefix)
-        if _until(lambda: place.store.check(["fault"]), wait):
-            said = json.loads(place.store.get("fault"))
-            return everywhere((InvalidInput if said["invalid"] else WorkerError)(said["text"]))
+        _until(lambda: place.store.check(["fault"]), wait)
+        heed(place.store)
     except dist.DistError:
-        pass
+        return error
+    except IsthmusError as said:
+        return said
     return error
+
+
+def heed(store: Store) -> None:
+    """Raise what another worker has found wrong with how the run was started, if one has."""
+    if store.check(["fault"]):
+        said = json.loads(store.get("fault"))
+        raise everywhere((InvalidInput if said["invalid"] else WorkerError)(said["text"]))
 
 
 def last_words(error: IsthmusError) -> None:
@@ -437,11 +445,13 @@ def _end(place: Place, error: IsthmusError | None) -> NoReturn:
     store = place.store
     if error is not None:
         _tell_all(store, error)
-    said = json.loads(store.get("fault"))
-    store.add("fault/seen", 1)
-    if place.hosted:
-        _until(lambda: store.add("fault/seen", 0) >= store.add("came", 0), _LINGER)
-    raise everywhere((InvalidInput if said["invalid"] else WorkerError)(said["text"]))
+    try:
+        heed(store)
+    finally:
+        store.add("fault/seen", 1)
+        if place.hosted:
+            _until(lambda: store.add("fault/seen", 0) >= store.add("came", 0), _LINGER)
+    raise AssertionError("somebody has found a fault")
 
 
 def _tell_all(store: Store, error: IsthmusError, prefix: str = "") -> None:
