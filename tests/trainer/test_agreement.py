@@ -61,7 +61,8 @@ def test_all_alike_is_no_difference_in_any_order() -> None:
 
 def test_long_values_are_shown_where_they_begin_to_differ() -> None:
     line = difference({0: {"`law`": "x" * 500 + "one" + "y" * 500}, 1: {"`law`": "x" * 500 + "two" + "y" * 500}})
-    assert line is not None and len(line) < 250
+    assert line is not None
+    assert len(line) < 250
     assert "xxxtwo" in line
     assert "xxxone" in line
 
@@ -140,7 +141,7 @@ SCRIPTS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "law of one's own": (
         {"law": Fixed()},
         {"law": type("Fixed", (Fixed,), {"__repr__": lambda self: "Fixed(2)"})()},
-        r"`strategy` \(as a whole\) .*",
+        "`law` must be .* worker {odd} has .*:Fixed', worker {other} has 'fixed'; `strategy` .as a whole. differs too",
     ),
 }
 
@@ -203,11 +204,10 @@ RUNS: dict[str, tuple[dict[str, Any], str]] = {
     "lr": ({"lr": 0.2}, "`lr` must be the same on all workers: worker 1 has 0.2, worker 0 has 0.3"),
     "batch_size": ({"batch_size": 8}, "`batch_size` must be .* worker 1 has 8, worker 0 has 16.*"),
     "rounds": ({"rounds": 3}, "`rounds` must be .* worker 1 has 3, worker 0 has 2.*"),
-    "optimizer": ({"optimizer": "adamw", "lr": 0.3}, "`optimizer` must be .* worker 1 has 'adamw', .* has 'sgd'.*"),
+    "optimizer": ({"optimizer": "adamw"}, "`optimizer` must be .* worker 1 has 'adamw', .* has 'sgd'.*"),
     "schedule": ({"schedule": "constant"}, "`schedule` must be .* worker 1 has 'constant', worker 0 has 'cosine'.*"),
-    "autocast": ({"autocast": "bf16"}, "`autocast` must be .* worker 1 has 'bf16', worker 0 has None.*"),
+    "autocast": ({"autocast": "bfloat16"}, "`autocast` must be .* worker 1 has 'bfloat16', worker 0 has None.*"),
     "widths": ({"widths": (16, 12)}, r"`widths` must be .* worker 1 has \(16, 12\), worker 0 has \(16, 16\).*"),
-    "min_workers": ({"min_workers": 1}, "`min_workers` must be .* worker 1 has 1, worker 0 has None.*"),
 }
 SMALL = {"workers": 3, "rounds": 2, "local_steps": 2, "batch_size": 16, "widths": (16, 16), "executor": "serial"}
 
@@ -314,7 +314,7 @@ def by_hand(workers: list[dict[str, Any]], job: Callable[..., None], *arguments:
     found = []
     for process, place in zip(processes, places, strict=True):
         *lines, seconds = place.read_text().splitlines()
-        own = [line for line in lines if line.startswith(("isthmus:", "["))]  # torch was loaded before it could be hushed
+        own = [line for line in lines if line.startswith(("isthmus:", "["))]  # torch was loaded: it cannot be hushed
         found.append((int(process.exitcode or 0), "\n".join(own), float(seconds)))
     return found
 
@@ -341,6 +341,7 @@ def _enter(variables: dict[str, Any], place: Path, job: Callable[..., None], arg
 
 
 def meet(join_timeout: float = SECONDS) -> None:
+    time.sleep(float(os.environ.get("LATE", "0")))
     place = find_place(join_timeout)
     assert place is not None
     if os.environ.get("OTHER_VERSION"):
@@ -355,7 +356,7 @@ def ranks(count: int, **changes: dict[str, Any]) -> list[dict[str, Any]]:
 
 MEETINGS: dict[str, tuple[list[dict[str, Any]], str]] = {
     "same rank": (
-        [*ranks(3), {"RANK": 2, "WORLD_SIZE": 3}],
+        [*ranks(3, rank_1={"LATE": 2}), {"RANK": 2}],
         r"RANK=2 was given twice, to process \d+ on \S+ and to process \d+ on \S+: give every worker one of its own",
     ),
     "other worlds": (
@@ -388,14 +389,14 @@ def test_all_that_have_not_come_are_named_on_time() -> None:
             r"MASTER_ADDR=127.0.0.1 MASTER_PORT=\d+, or wait longer with --join-timeout",
             said,
         )
-        assert 1.0 <= seconds < 5.0
+        assert 1.0 <= seconds < SECONDS
 
 
 def test_nobody_keeps_the_store() -> None:
     [(code, said, seconds)] = by_hand([{"RANK": 1, "WORLD_SIZE": 2}], meet, 1.0)
     assert code == status.WORKER_FAILED
     assert said.startswith("isthmus: worker 0 has not come within 1 s, nobody listens at 127.0.0.1:")
-    assert seconds < 5.0
+    assert seconds < SECONDS
 
 
 @contextmanager
