@@ -558,9 +558,9 @@ class Training:
         else:
 
             def body() -> Program[Done[None]]:
-                yield from agree(self._terms(), link, self._network.device)
                 if prelude is not None:
                     yield from prelude(link)
+                yield from agree(self._terms(), link, self._network.device)
                 part = part_of(self.strategy, self._worker)
                 state = yield from part.start()
 
@@ -720,13 +720,12 @@ class Training:
         most[:] = [max(most[0], held), max(most[1], size)]
 
     def _terms(self) -> dict[str, str]:
-        """What must be the same on all workers."""
-        settings = self.strategy.record() | self._settings()
-        settings = {name: value for name, value in settings.items() if name not in ("network", "init")}
-        whole = named({"strategy": self.strategy})  # with what a law of one's own has beside its name
-        return named(settings | {"strategy": self.strategy.name}) | {
-            f"{name} (as a whole)": text for name, text in whole.items()
-        } | self._network.terms
+        """What must be the same on all workers; last the strategy as a whole, with what a law has beside its record."""
+        settings = ({"core": 0.0} if self.strategy.cuts else {}) | self.strategy.record() | self._settings()
+        plain = {name: value for name, value in settings.items() if name not in ("network", "init")}
+        (whole,) = named({"": self.strategy}).values()
+        terms = named(plain | {"strategy": self.strategy.name}) | self._network.terms
+        return terms | {"`strategy` (as a whole)": whole}
 
     def _settings(self) -> dict[str, object]:
         """What a checkpoint was written with."""

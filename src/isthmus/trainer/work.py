@@ -102,7 +102,8 @@ class _Prelude:
         """Tell and be told."""
         config, network = self.setup.config, self.setup.network
         settings = {name: value for name, value in record(config).items() if name not in _OWN}
-        yield from agree(named(settings) | self.setup.shares.terms(), link, network.device)
+        terms = named(settings) | network.terms | self.setup.shares.terms()
+        yield from agree(terms, link, network.device)
         wire = None if config.wire is None else TYPES[config.wire]
         copies = config.faults.copies and link.elastic
         part = part_of(config.strategy, Worker(link, network, config.seed, wire, copies))

@@ -19,7 +19,7 @@ from isthmus.trainer.membership.register import Member, Register
 from isthmus.trainer.wire.exchange import Alone, Exchange, Link, LostPeer
 from isthmus.trainer.wire.group import Default, Gloo, backend
 from isthmus.trainer.wire.meter import Meter
-from isthmus.trainer.wire.rendezvous import Place, check_in, find_place
+from isthmus.trainer.wire.rendezvous import Place, check_in, find_place, heed
 from isthmus.trainer.wire.seats import seat
 
 _POLL = 0.05  # seconds
@@ -256,7 +256,8 @@ class Elastic:
         self._group = None
 
     def _look(self) -> None:
-        """Notice that the others have finished meanwhile."""
+        """Notice that the others have finished meanwhile, or that one of them says why nobody can go on."""
+        heed(self.register.store)
         if self.register.over(max(1, self.training)):
             raise RunOver(f"worker {self.seat} was away when the others finished")
 

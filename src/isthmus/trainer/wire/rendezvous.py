@@ -36,10 +36,10 @@ from isthmus import version
 from isthmus.errors import InvalidInput, IsthmusError, WorkerError, everywhere
 from isthmus.trainer.wire.alike import difference
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_LOOPBACK = ("127.", "localhost", "::1")  # how an address begins that no other host can reach
 _POLL = 0.02  # seconds between two looks at the store
 _SILENCE = 5.0  # seconds in which a store answers a greeting, however busy its host
-_LINGER = 2.0  # seconds that worker 0 keeps the store for others that still have to read why all of them end
+_LINGER = 3.0  # seconds that worker 0 keeps the store for others that still have to read why all of them end
 _NOTE = 5.0  # seconds after which a worker says for whom it waits
 
 _log = logging.getLogger("isthmus")
@@ -108,7 +108,7 @@ def find_place(join_timeout: float = 60.0) -> Place | None:
         place = _of_launcher(address, port, seat, seats, join_timeout, deadline)
     else:
         place = _by_hand(address, port, seat, seats, join_timeout, deadline)
-    if address in _LOOPBACK or os.environ.get("LOCAL_WORLD_SIZE") == str(seats):
+    if address.startswith(_LOOPBACK) or os.environ.get("LOCAL_WORLD_SIZE") == str(seats):
         use_loopback_interface()
     elif place.by_hand:
         _use_interface_towards(address, port)
@@ -174,15 +174,23 @@ def shared(error: IsthmusError, wait: float = 0.0) -> IsthmusError:
     if place is None or error.everywhere:
         return error
     try:
-        if not wait:
+        if not wait and isinstance(error, InvalidInput):
             prefix = "" if str(error).startswith(("worker", "`worker")) else f"worker {place.seat}: "
             _tell_all(place.store, error, prefix)
-        if _until(lambda: place.store.check(["fault"]), wait):
-            said = json.loads(place.store.get("fault"))
-            return everywhere((InvalidInput if said["invalid"] else WorkerError)(said["text"]))
+        _until(lambda: place.store.check(["fault"]), wait)
+        heed(place.store)
     except dist.DistError:
-        pass
+        return error
+    except IsthmusError as said:
+        return said
     return error
+
+
+def heed(store: Store) -> None:
+    """Raise what another worker has found wrong with how the run was started, if one has."""
+    if store.check(["fault"]):
+        said = json.loads(store.get("fault"))
+        raise everywhere((InvalidInput if said["invalid"] else WorkerError)(said["text"]))
 
 
 def last_words(error: IsthmusError) -> None:
@@ -198,7 +206,8 @@ def last_words(error: IsthmusError) -> None:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         _report(error)
     if place is None or not error.everywhere or place.by_hand or place.seat == 0:
-        print(f"isthmus: {error}", file=sys.stderr, flush=True)
+        # torch keeps what is written to sys.stderr while an exception is reported
+        print(f"isthmus: {error}", file=sys.__stderr__ or sys.stderr, flush=True)
 
 
 def _report(error: IsthmusError) -> None:
@@ -262,7 +271,11 @@ def _by_hand(address: str, port: int, seat: int, seats: int, join_timeout: float
                 f"with {_variables(0, seats)}, or wait longer with --join-timeout"
             )
 
-        store = PrefixStore("isthmus", _client(_reach(address, port, deadline, absent), port, join_timeout))
+        host = _reach(address, port, deadline, absent)
+        try:
+            store = PrefixStore("isthmus", _client(host, port, join_timeout))
+        except dist.DistError as error:
+            raise absent() from error
     try:
         incarnation = _claim(store, seat, deadline)
     except dist.DistError as error:
@@ -271,7 +284,9 @@ def _by_hand(address: str, port: int, seat: int, seats: int, join_timeout: float
 
 
 def _client(host: str, port: int, join_timeout: float) -> TCPStore:
-    return TCPStore(host, port, None, False, timedelta(seconds=join_timeout), wait_for_workers=False)
+    store = TCPStore(host, port, None, False, timedelta(seconds=_SILENCE), wait_for_workers=False)
+    store.set_timeout(timedelta(seconds=join_timeout))
+    return store
 
 
 def _hosted(address: str, port: int, join_timeout: float) -> TCPStore:
@@ -280,6 +295,8 @@ def _hosted(address: str, port: int, join_timeout: float) -> TCPStore:
         family, host = _own_address(address, port)
     except socket.gaierror as error:
         raise _unknown(address, error) from error
+    except OSError as error:
+        raise InvalidInput(f"worker 0 cannot listen at {address}:{port}: {error.strerror}") from error
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -307,14 +324,15 @@ def _hosted(address: str, port: int, join_timeout: float) -> TCPStore:
 
 
 def _own_address(address: str, port: int) -> tuple[int, str]:
-    """Return the family and the number of this host's address on the way to another address, or that itself."""
-    if address == "localhost":
-        return socket.AF_INET, "127.0.0.1"
+    """Return the family and the number of an address of this host; of one that is not, where the way there begins."""
     found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)
     family, *_, target = min(found, key=lambda one: one[0] != socket.AF_INET)
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        with suppress(OSError):
+            probe.bind((target[0], 0))
+            return family, str(target[0])
         probe.connect(target)  # nothing is sent
-        return family, probe.getsockname()[0]
+        return family, str(probe.getsockname()[0])
 
 
 def _reach(address: str, port: int, deadline: float, absent: Callable[[], WorkerError]) -> str:
@@ -436,11 +454,14 @@ def _end(place: Place, error: IsthmusError | None) -> NoReturn:
     store = place.store
     if error is not None:
         _tell_all(store, error)
-    said = json.loads(store.get("fault"))
-    store.add("fault/seen", 1)
-    if place.hosted:
-        _until(lambda: store.add("fault/seen", 0) >= store.add("came", 0), _LINGER)
-    raise everywhere((InvalidInput if said["invalid"] else WorkerError)(said["text"]))
+    try:
+        heed(store)
+    finally:
+        store.add("fault/seen", 1)
+        if place.hosted:  # for those that are still to come, too, unless nobody is
+            awaited = store.add("came", 0) if isinstance(error, WorkerError) else place.seats
+            _until(lambda: store.add("fault/seen", 0) >= awaited, _LINGER)
+    raise AssertionError("somebody has found a fault")
 
 
 def _tell_all(store: Store, error: IsthmusError, prefix: str = "") -> None:
