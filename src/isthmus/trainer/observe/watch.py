@@ -23,6 +23,7 @@ EVENTS = "events.jsonl"
 QUIET = 10.0  # seconds without a change in the folder after which a run may no longer live
 _TAIL = 1 << 18  # bytes that are read from the end of a file of rows
 _MOST = 1 << 20  # bytes of a file of one object
+_EVENT = ("event", "round", "seconds", "worker", "text")
 _LARGEST = 1e300  # of a number
 _RUNNING = ("running", "quiet")
 
@@ -100,7 +101,7 @@ class View:
             "train_loss": self.last("train_loss"),
             "test_accuracy": self.last("test_accuracy"),
             "workers": self.workers,
-            "events": list(self.events),
+            "events": [{name: each.get(name) for name in _EVENT} for each in self.events],
         }
 
 
