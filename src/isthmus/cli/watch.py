@@ -117,10 +117,11 @@ def shown(view: View) -> RenderableType:
     """Return the whole view for a terminal."""
     total, title = view.rounds, Text(f"{view.folder}  ", style="bold")
     title.append(_what(view.config), style="dim not bold")
-    whole = Table.grid(padding=(0, 2), pad_edge=False)
-    bar = [ProgressBar(total=total, completed=min(view.round, total), width=20)] if total and not view.ended else []
-    whole.add_row(*bar, Text(_progress(view), style=_style(view)))
-    parts: list[RenderableType] = [title, whole]
+    parts: list[RenderableType] = [title, Text(_progress(view), style=_style(view))]
+    if total and not view.ended:
+        bar = Table.grid()  # a bar alone does not end its line
+        bar.add_row(ProgressBar(total=total, completed=min(view.round, total), width=62))
+        parts.append(bar)
     if view.workers:
         parts.append(_table(view.workers))
     elif not view.ended:

@@ -98,8 +98,8 @@ class Monitor:
             others have declared it lost (this worker itself may be the one), as "silent for 12 s" after the deadline
             where it is silent, as "late: ..." after the deadline where it lives and nobody is silent. Called again
             about once an interval for as long as that is so and it is a member.
-        log: called with lines for people, on the root only.
-        publish: called about once an interval with what is known of all workers, on the root only.
+        log: called with lines for people, on the root only, or where that is silent on the next of the members.
+        publish: called about once an interval with what is known of all workers, on the same one.
         stop: called once with the reason when the run is to stop.
         broken: called once with the reason if the thread ends because of an error.
         patience: how long it waits for what.
@@ -203,9 +203,9 @@ class Monitor:
         if not self._stopped and self._store.check(["stop"]):
             self._stopped = True
             self._stop(self._store.get("stop").decode(errors="replace"))
-        if not self._is_root(members):
-            return
         known = self._ears.known(own, members, now)
+        if not self._speaks(members, known):
+            return
         if self._publish is not None:
             self._publish(known)
         if waited is not None and waited > self.patience.say_after:
@@ -221,7 +221,8 @@ class Monitor:
 
     def _declare(self, own: Beat, members: Sequence[int], waited: float, now: float) -> None:
         """Declare the silent ones lost; where all live, those late that have not come."""
-        others = self._others(self._ears.known(own, members, now))
+        known = self._ears.known(own, members, now)
+        others = self._others(known)
         lately = _LATELY * self.patience.interval
         limit = max(lately, min(self._deadline(), self.patience.silent))
         blamed = {each.seat: f"silent for {each.silence:.0f} s" for each in others if each.silence >= limit}
@@ -236,11 +237,13 @@ class Monitor:
                 self._declared[seat] = now + self.patience.interval
                 self._lose(seat, why)
         stuck = all(each.silence < lately and each.beat is not None and each.beat.arrived for each in others)
-        if stuck and self._is_root(members) and self._speech.is_due("stuck", now):
+        if stuck and self._speaks(members, known) and self._speech.is_due("stuck", now):
             self._log(f"all workers live and have waited for each other for {waited:.0f} s: is a network cut?")
 
-    def _is_root(self, members: Sequence[int]) -> bool:
-        return next(iter(members), None) == self.seat
+    def _speaks(self, members: Sequence[int], known: Sequence[Heard]) -> bool:
+        """Whether this is the worker that speaks for all: the first of the members that is not silent."""
+        silent = {each.seat for each in known if each.silence > self.patience.say_after}
+        return next((seat for seat in members if seat not in silent), None) == self.seat
 
     def _others(self, known: Sequence[Heard]) -> list[Heard]:
         return [each for each in known if each.member and each.seat != self.seat]
