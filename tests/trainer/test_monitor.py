@@ -257,8 +257,10 @@ def test_who_lives_but_has_not_come_is_late_and_who_waits_is_not(port: int) -> N
         soon(lambda: root.lost)
         slow.beat = replace(slow.beat, phase="waiting")
         time.sleep(0.3)
-    assert {seat for seat, _ in root.lost} == {2}
-    assert root.lost[0][1].startswith("late: computing in round 5 while others have waited ")
+        assert {seat for seat, _ in root.lost} == {2}
+        assert root.lost[0][1].startswith("late: computing in round 5 while others have waited ")
+        waits.monitor.stop()
+        soon(lambda: root.lost[-1] == (1, "has left"))
     assert root.said[:2] == ["waiting for worker 2 (computing, round 5)", "waiting for worker 3 (computing, round 6)"]
 
 

@@ -96,8 +96,8 @@ class Monitor:
         deadline: returns the seconds of waiting after which others may be declared lost.
         lose: called with (seat, why) of a member that is to be declared lost: at once if its process has ended or
             others have declared it lost (this worker itself may be the one), as "silent for 12 s" after the deadline
-            where it is silent, as "late: ..." after the deadline where it lives and nobody is silent. Called again
-            about once an interval for as long as that is so and it is a member.
+            where it is silent, as "late: ..." after the deadline where it lives and nobody is silent ("has left" if it
+            has said that it ends). Called again about once an interval for as long as that is so and it is a member.
         log: called with lines for people, on the root only, or where that is silent on the next of the members.
         publish: called about once an interval with what is known of all workers, on the same one.
         stop: called once with the reason when the run is to stop.
@@ -227,11 +227,7 @@ class Monitor:
         limit = max(lately, min(self._deadline(), self.patience.silent))
         blamed = {each.seat: f"silent for {each.silence:.0f} s" for each in others if each.silence >= limit}
         if not blamed and all(each.silence < lately for each in others):
-            blamed = {
-                each.seat: f"late: {each.beat.phase} in round {each.round} while others have waited {waited:.0f} s"
-                for each in others
-                if each.beat is not None and not each.beat.arrived and each.round <= own.round
-            }
+            blamed = {each.seat: _blame(each.beat, waited) for each in others if each.beat and each.beat.awaited(own)}
         for seat, why in blamed.items():
             if now >= self._declared.get(seat, now):
                 self._declared[seat] = now + self.patience.interval
@@ -332,6 +328,12 @@ class _Speech:
         if now >= due:
             self._due[about] = (now + pause, min(2 * pause, _LONGEST_PAUSE))
         return now >= due
+
+
+def _blame(beat: Beat, waited: float) -> str:
+    if beat.phase == "ended":
+        return "has left"
+    return f"late: {beat.phase} in round {beat.round} while others have waited {waited:.0f} s"
 
 
 def _why(worker: Heard, silent: bool) -> str:
