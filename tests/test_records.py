@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cases.records import without_end
 from isthmus.errors import RecordError
-from isthmus.records import RunWriter, fresh_folder, read_run, to_json
+from isthmus.records import RunWriter, check_run, fresh_folder, read_run, to_json
 
 
 def write(path: Path, **options: object) -> None:
@@ -33,7 +34,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert run.summary["accuracy"] == 0.5
     assert {"python", "numpy", "isthmus"} <= set(run.environment["versions"])
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
-        "config.json", "environment.json", "rows.jsonl", "summary.json",
+        "config.json", "environment.json", "manifest.json", "rows.jsonl", "summary.json",
     ]  # fmt: skip
 
 
@@ -65,6 +66,31 @@ def test_a_run_written_before_scripts_were_recorded_is_still_read(tmp_path: Path
     config = json.loads(path.read_text())
     assert set(config) == {"format", "kind", "command", "config"}  # as it was then, where there is a command
     assert read_run(tmp_path / "run").script is None
+
+
+def write_as_before_checksums(path: Path) -> None:
+    """A run of format 1, as the version before checksums wrote it; its last line is cut short."""
+    path.mkdir()
+    said = {"format": 1, "kind": "train", "command": "isthmus train", "config": {"workers": 2}}
+    (path / "config.json").write_text(json.dumps(said))
+    (path / "environment.json").write_text("{}")
+    (path / "rows.jsonl").write_text('{"round": 0}\n{"round": 1, "checksum": "own"}\n{"round": 2')
+
+
+def test_a_run_from_before_checksums_is_read_and_gets_them_when_it_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    write_as_before_checksums(path)
+    assert read_run(path).rows == [{"round": 0}, {"round": 1, "checksum": "own"}]
+    found = check_run(path)
+    assert (found.faults, found.status) == ((), "unfinished")
+    assert "no checksums" in found.notes[0]
+    with RunWriter.again(path, {"workers": 3}, ["isthmus", "train", "--resume"]) as writer:
+        assert writer.rewind(0) == [{"round": 0}]
+        writer.append({"round": 1})
+    assert read_run(path).rows == [{"round": 0}, {"round": 1}]
+    assert "no checksums" not in str(check_run(path))
+    (path / "rows.jsonl").write_text((path / "rows.jsonl").read_text().replace('"round": 0', '"round": 7'))
+    assert check_run(path).faults
 
 
 def test_pandas_reads_the_rows(tmp_path: Path) -> None:
@@ -145,11 +171,14 @@ def test_a_killed_run_keeps_its_rows(tmp_path: Path) -> None:
     assert len(run.rows) >= 19
 
 
-def test_a_cut_last_row_is_left_out_and_a_broken_one_named(tmp_path: Path) -> None:
+def test_a_cut_last_row_is_left_out_of_a_run_that_was_killed_and_named_if_it_has_ended(tmp_path: Path) -> None:
     write(tmp_path / "run")
     rows = tmp_path / "run" / "rows.jsonl"
     whole = rows.read_text()
     rows.write_text(whole[:-10])
+    with pytest.raises(RecordError, match=r"rows\.jsonl was changed: it has .* bytes.*; its last line is cut short"):
+        read_run(tmp_path / "run")
+    without_end(tmp_path / "run")
     assert len(read_run(tmp_path / "run").rows) == 2
     rows.write_text(whole.replace('{"round": 1', "{round: 1"))
     with pytest.raises(RecordError, match=r"rows\.jsonl, line 2: not JSON"):

@@ -52,7 +52,7 @@ class Runs:
                 "compute_seconds": work, "communicate_seconds": links, "seconds": clock, "lr": 0.1,
             })  # fmt: skip
         if status is None:  # killed: no summary
-            writer._rows.close()
+            writer.close()
             return writer.path
         writer.finish({
             "test_accuracy": accuracy, "test_loss": -math.log(accuracy) + 0.2, "rounds": rounds,

@@ -1,6 +1,5 @@
 """Training runs to curves, bars, tables and headlines: the numbers on the page are the runs' numbers."""
 
-import json
 import math
 import statistics
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from cases.records import rewrite, rewrite_rows
 from isthmus.records import Run, RunWriter, read_run
 from isthmus.report.curves import averaged, curves, traffic
 from isthmus.report.noise import _seed_error
@@ -128,8 +128,7 @@ def test_bars_name_bytes_and_memory_and_a_missing_number_is_no_bar(runs: Any) ->
 def test_headlines_compare_ist_with_its_rivals(runs: Any) -> None:
     paths = {name: runs.training(name, name) for name in STRATEGIES}
     for name, accuracy in (("ist", 0.861), ("narrow", 0.886), ("local-sgd", 0.85), ("data-parallel", 0.8998)):
-        summary = json.loads((paths[name] / "summary.json").read_text())
-        (paths[name] / "summary.json").write_text(json.dumps(summary | {"test_accuracy": accuracy}))
+        rewrite(paths[name], "summary.json", test_accuracy=accuracy)
     (section,) = training_sections(read(*paths.values()))
     assert section.headlines == (
         ("86.1 %", "test accuracy of IST, fixed pieces"),
@@ -140,18 +139,11 @@ def test_headlines_compare_ist_with_its_rivals(runs: Any) -> None:
     )
 
 
-def amend(path: Path, **summary: Any) -> Path:
-    """Change some numbers of a run's summary."""
-    file = path / "summary.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | summary))
-    return path
-
-
 def against_narrow(runs: Any, ist: list[float], narrow: list[float], targets: int | None) -> tuple[str, str]:
     """The headline about the narrow network, for these accuracies by seed."""
     known = {} if targets is None else {"test_targets": targets}
     paths = [
-        amend(runs.training(f"{name}-{seed}", name, seed=seed), test_accuracy=score, **known)
+        rewrite(runs.training(f"{name}-{seed}", name, seed=seed), "summary.json", test_accuracy=score, **known)
         for name, scores in (("ist", ist), ("narrow", narrow))
         for seed, score in enumerate(scores)
     ]
@@ -201,12 +193,11 @@ def test_the_error_over_seeds_is_welchs_and_covers() -> None:
 def test_headlines_count_the_bytes_of_the_busiest_worker(runs: Any) -> None:
     """The first worker sends the others their pieces: its bytes are what a link must carry, not the mean."""
     paths = [runs.training("ist"), runs.training("narrow", "narrow")]
-    rows = paths[0] / "rows.jsonl"
-    changed = [json.loads(line) for line in rows.read_text().splitlines()]
+    changed = read_run(paths[0]).rows
     for row in changed:
         sent = row["sent_bytes"][0]
         row["sent_bytes"] = [4 * sent, 0, 0, 0]  # the same mean
-    rows.write_text("".join(json.dumps(row) + "\n" for row in changed))
+    rewrite_rows(paths[0], changed)
     (section,) = training_sections(read(*paths))
     assert any("for 2.5 × more bytes at the busiest worker" in words for _, words in section.headlines)
 

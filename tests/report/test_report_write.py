@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib.image
 import pytest
 
+from cases.records import rewrite
 from isthmus.cli import main
 from isthmus.errors import InvalidInput, RecordError
 from isthmus.records import RunWriter, read_run
@@ -112,9 +113,8 @@ def test_a_run_made_from_python_says_that_no_command_repeats_it(runs: Any, tmp_p
     """The script's name stands there as text, and nothing stands in the place of a command."""
     with RunWriter(runs.root / "own", "claims", {}) as writer:
         writer.append({"round": 0})
-    record = json.loads((writer.path / "config.json").read_text())
     for script, said in (("sweep.py", "by sweep.py"), (HOSTILE, f"by {HOSTILE}"), (None, "in a notebook")):
-        (writer.path / "config.json").write_text(json.dumps(record | {"script": script}))
+        rewrite(writer.path, "config.json", script=script)
         page = write_report([writer.path], tmp_path / "out")
         assert f"Made from Python {said}" in Page(page).text
         assert "cannot be repeated by one command" in Page(page).text
@@ -142,7 +142,7 @@ def test_hostile_words_are_shown_as_words(runs: Any, tmp_path: Path) -> None:
 
 def test_runs_without_rows_numbers_or_a_summary_still_give_a_page(runs: Any, tmp_path: Path) -> None:
     for kind in ("train", "analyze", "figure", "claims"):
-        RunWriter(runs.root / f"{kind}-empty", kind, {})._rows.close()
+        RunWriter(runs.root / f"{kind}-empty", kind, {}).close()
         with RunWriter(runs.root / f"{kind}-null", kind, {"data": None, "strategy": None}) as writer:
             writer.append({"round": None, "test_accuracy": None, "gap": None, "sent_bytes": None, "panel": None})
             writer.append({})
@@ -176,32 +176,39 @@ def test_png_figures_of_one_run(runs: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda run: (run / "config.json").write_text("{"), "config.json is not JSON"),
-        (lambda run: (run / "config.json").write_text('{"format": 1, "kind": [], "command": ""}'), "not written by"),
+        (lambda run: (run / "config.json").write_text("{"), "config.json was changed: it has 1 bytes"),
+        (lambda run: rewrite(run, "config.json", kind=[]), "not written by"),
         (lambda run: (run / "environment.json").unlink(), "cannot read environment.json"),
-        (lambda run: (run / "summary.json").write_bytes(b"\xff\xfe"), "summary.json is not JSON"),
+        (lambda run: (run / "summary.json").write_bytes(b"\xff\xfe"), "summary.json was changed: it has 2 bytes"),
         (lambda run: (run / "rows.jsonl").write_text('{"round": 0}\nnonsense\n{"round": 2}\n'), "line 2: not JSON"),
         (lambda run: (run / "rows.jsonl").write_text("[1]\n"), "line 1: must hold a JSON object"),
         (lambda run: (run / "rows.jsonl").write_bytes(b"\xff\n"), "is not text"),
         (lambda run: (run / "rows.jsonl").unlink(), "cannot read"),
     ],
 )  # fmt: skip
-def test_a_corrupt_run_ends_with_one_line_and_leaves_the_earlier_report(
-    runs: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil: Any, message: str
-) -> None:
+def test_a_damaged_run_is_left_out_with_one_line_and_where_there_is_no_other_the_earlier_report_stays(
+    runs: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, spoil: Any,
+    message: str,
+) -> None:  # fmt: skip
     out = tmp_path / "out"
     before = write_report([runs.analysis("good")], out).read_bytes()
     bad = runs.analysis("bad")
     spoil(bad)
+    main(["report", str(runs.root / "good"), str(bad), "--out", str(tmp_path / "new")])
+    (line,) = caplog.messages
+    assert line.startswith(f"isthmus: left out of the report: {bad}")
+    assert message in line
+    said = line.removeprefix("isthmus: left out of the report: ")
+    assert f"Left out: {said}." in Page(tmp_path / "new/index.html").text
+    capsys.readouterr()
     with pytest.raises(SystemExit) as caught:
-        main(["report", str(runs.root / "good"), str(bad), "--out", str(out)])
+        main(["report", str(bad), "--out", str(out)])
     printed = capsys.readouterr()
     assert caught.value.code == 2
     assert message in printed.err
     assert printed.err.count("\n") == 1
     assert str(bad) in printed.err
     assert (out / "index.html").read_bytes() == before
-    assert not (tmp_path / "new").exists()
 
 
 def test_what_cannot_be_written_or_found_is_said(runs: Any, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from cases.laws import LAW_CASES, OWN_CASES
 from cases.loops import WAYS, adamw, batch, in_turn, normed, perceptron, same, sgd, state_of
+from cases.records import without_end
 from cases.runs import trained, without_times
 from isthmus import Training
 from isthmus.cli import main
@@ -313,8 +314,7 @@ RUNS = [
 def cut_short(run: Run, folder: Path, last: int) -> Path:
     """The folder of a run as a kill would have left it: no summary, checkpoints to one, a torn row."""
     shutil.copytree(run.path, folder)
-    for name in ("summary.json", "model.safetensors"):
-        (folder / name).unlink()
+    without_end(folder)
     for path in (folder / "checkpoints").iterdir():
         if int(path.name[-6:]) > last:
             shutil.rmtree(path)

@@ -30,6 +30,7 @@ COMMANDS = {
     "train": "train a network by IST or a rival over real processes",
     "watch": "follow a training that goes on: each worker, the whole, what has happened",
     "export": "the network of a run's checkpoint as one safetensors file",
+    "check": "compare all that runs have written with its checksums",
     "report": "runs to one HTML page and PNG figures",
     "demo": "the main job: analyze, train, report on real data",
 }

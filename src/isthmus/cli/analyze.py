@@ -78,7 +78,8 @@ def _make_figure(options: Options, command: list[str]) -> None:
     with RunWriter(out, "figure", figure.config | {"seed": options.seed}, command, options.replace) as writer:
         for row in figure.rows:
             writer.append(row)
-    drawn = draw(read_run(out), out, options.format)
+        drawn = draw(read_run(out), out, options.format)
+        writer.finish({}, files=drawn)
     if options.json:
         print(json.dumps(to_json({"config": figure.config, "rows": figure.rows, "drawn": drawn})))
     else:

@@ -58,8 +58,8 @@ def run(options: Options, command: list[str]) -> None:
     with RunWriter(out, "figure", config, command, options.replace) as writer:
         for row in sweep_rows(results, values) if options.over else figure_rows(results):
             writer.append(row)
-        writer.finish({"results": [_without_curves(one) for one in results]})
-    draw(read_run(out), out, options.format)
+        drawn = draw(read_run(out), out, options.format)
+        writer.finish({"results": [_without_curves(one) for one in results]}, files=drawn)
     if options.json:
         print(json.dumps({"settings": config, "results": results}))
         return

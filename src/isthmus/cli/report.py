@@ -11,9 +11,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from isthmus.records import read_run
 from isthmus.report import write_report
-from isthmus.report.write import FIGURES, find_runs
+from isthmus.report.write import FIGURES, read_runs
 
 
 @dataclass(frozen=True)
@@ -37,10 +36,11 @@ def run(options: Options, command: list[str]) -> None:
     """Write the report and say where it is."""
     page = write_report(options.runs, options.out, options.format)
     figures = sorted((page.parent / FIGURES).glob(f"*.{options.format}"))
-    runs = [read_run(path) for path in find_runs(options.runs)]
+    runs, left_out = read_runs(options.runs)
     if options.json:
         listed = [{"path": str(one.path), "kind": one.kind, "status": one.status} for one in runs]
-        print(json.dumps({"page": str(page), "figures": [str(figure) for figure in figures], "runs": listed}))
+        drawn = {"page": str(page), "figures": [str(figure) for figure in figures]}
+        print(json.dumps({**drawn, "runs": listed, "left_out": left_out}))
         return
     table = Table("run", "kind", "rows", "status")
     for one in runs:

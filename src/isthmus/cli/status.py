@@ -6,10 +6,10 @@ import sys
 
 from isthmus.errors import IsthmusError
 
-FINE, WORKER_FAILED, BAD_INPUT, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
+FINE, WORKER_FAILED, DAMAGED, BAD_INPUT, DIVERGED, INTERRUPTED = 0, 1, 1, 2, 3, 130
 MEANINGS = {
     FINE: "fine",
-    WORKER_FAILED: "a worker failed",
+    WORKER_FAILED: "a worker failed, or a record is damaged",
     BAD_INPUT: "bad input",
     DIVERGED: "a training diverged",
     INTERRUPTED: "interrupted",

@@ -38,16 +38,17 @@ _UNFINISHED = {
 }
 
 
-def render(title: str, sections: Sequence[Section], runs: Sequence[Run]) -> str:
+def render(title: str, sections: Sequence[Section], runs: Sequence[Run], left_out: Sequence[str] = ()) -> str:
     """Return the page as text.
 
     Args:
         title: of the page.
         sections: in order.
         runs: listed at the end, each with its status and the command that reproduces it.
+        left_out: what is wrong with each run that is not shown.
     """
     charts: list[str] = []
-    body = [_flags(runs), *(_section(section, charts) for section in sections), _runs(runs)]
+    body = [_flags(runs), _left_out(left_out), *(_section(section, charts) for section in sections), _runs(runs)]
     links = [(section.name, section.title) for section in sections] + [("runs", "The runs")]
     template = Template(resources.files("isthmus.report").joinpath("page.html").read_text(encoding="utf-8"))
     return template.substitute(
@@ -71,6 +72,11 @@ def _flags(runs: Sequence[Run]) -> str:
     named = "; ".join(f"{run.path.name} ({_UNFINISHED.get(run.status, run.status)})" for run in bad)
     said = f"{len(bad)} of {len(runs)} runs did not finish as planned, so what they show is partial: {named}."
     return f'<p class="warning">{_text(said)}</p>'
+
+
+def _left_out(lines: Sequence[str]) -> str:
+    """Runs that were damaged, and so are not shown."""
+    return "".join(f'<p class="warning">{_text(f"Left out: {line}.")}</p>' for line in lines)
 
 
 def _section(section: Section, charts: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -9,9 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from isthmus.errors import InvalidInput, RecordError, check_choice
+from isthmus.errors import RecordError, check_choice
 from isthmus.progress import progress
-from isthmus.records import Run, read_run
+from isthmus.records import Run, find_runs, read_run
+from isthmus.records.check import made_faults
 from isthmus.report.analyze import analysis_sections
 from isthmus.report.drawing import LOOKS, draw_figure
 from isthmus.report.figure import figure_section
@@ -23,6 +25,7 @@ from isthmus.report.train import training_sections
 PAGE = "index.html"
 FIGURES = "figures"
 FORMATS = tuple(LOOKS)
+_log = logging.getLogger("isthmus")
 
 # Kinds of runs, in the order of the page; runs of one kind share pictures.
 _KINDS: dict[str, Callable[[Sequence[Run]], list[Section]]] = {
@@ -32,22 +35,22 @@ _KINDS: dict[str, Callable[[Sequence[Run]], list[Section]]] = {
 }
 
 
-def find_runs(paths: Sequence[str | Path]) -> list[Path]:
-    """Return the run folders among ``paths``; a folder that is no run stands for all runs below it.
+def read_runs(paths: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
+    """Return the runs among ``paths`` (:func:`isthmus.records.find_runs`), and what is wrong with those left out.
 
     Raises:
         InvalidInput: no path at all.
-        RecordError: a path that is neither a run nor holds one.
+        RecordError: no run, or none that is sound; all are named.
     """
-    if not paths:
-        raise InvalidInput("no runs given: name one or more run folders, such as `isthmus report runs/first`")
-    found: list[Path] = []
-    for path in map(Path, paths):
-        below = [path] if (path / "config.json").exists() else sorted(rows.parent for rows in path.rglob("rows.jsonl"))
-        if not below:
-            raise RecordError(f"{path} is not a run of isthmus and holds none (no config.json in it)")
-        found += below
-    return list({path.resolve(): path for path in found}.values())
+    runs, left_out = [], []
+    for path in find_runs(paths):
+        try:
+            runs.append(read_run(path))
+        except RecordError as error:
+            left_out.append(str(error))
+    if not runs:
+        raise RecordError("; ".join(left_out))
+    return runs, left_out
 
 
 def sections(runs: Sequence[Run]) -> list[Section]:
@@ -69,6 +72,8 @@ def sections(runs: Sequence[Run]) -> list[Section]:
 def write_report(runs: Sequence[str | Path], out: str | Path, format: str = "png") -> Path:
     """Write the page and the figures of some runs into a folder and return the page's path.
 
+    A run that is damaged is left out: one line on the log ``isthmus`` and on the page names it and the fault.
+
     Everything is drawn in a temporary folder beside ``out`` and moved there at the end, so that a failure leaves what
     was there before. An earlier report in ``out`` is replaced; anything else in it is left alone.
 
@@ -79,16 +84,21 @@ def write_report(runs: Sequence[str | Path], out: str | Path, format: str = "png
 
     Raises:
         InvalidInput: no run given, or an unknown format.
-        RecordError: a run cannot be read, or ``out`` cannot be written or holds a page that isthmus did not write.
+        RecordError: no run that is sound, or ``out`` cannot be written or holds a page that isthmus did not write.
     """
     folder = Path(out)
     check_choice("format", format, FORMATS)
-    read = [read_run(path) for path in find_runs(runs)]
+    read, left_out = read_runs(runs)
     _check_free(folder)
+    for line in left_out:
+        _log.warning("isthmus: left out of the report: %s", line)
+    for run in read:
+        for fault in made_faults(run.path):
+            _log.warning("isthmus: %s is damaged, which the report does not show: %s", run.path, fault)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".report-", dir=folder.parent) as scratch:
-            _draw(read, Path(scratch), format)
+            _draw(read, left_out, Path(scratch), format)
             return _move(Path(scratch), folder)
     except OSError as error:
         raise RecordError(f"cannot write the report to {folder}: {error.strerror or error}") from error
@@ -116,12 +126,13 @@ def draw(run: Run, folder: str | Path, format: str = "png") -> list[Path]:
     return drawn
 
 
-def _draw(runs: Sequence[Run], folder: Path, format: str) -> None:
+def _draw(runs: Sequence[Run], left_out: Sequence[str], folder: Path, format: str) -> None:
     chapters = sections(runs)
     figures = [(section, figure) for section in chapters for figure in section.figures]
     (folder / FIGURES).mkdir()
     with progress("drawing the report", len(figures) + 1) as advance:
-        (folder / PAGE).write_text(render("isthmus report", chapters, runs), encoding="utf-8", errors="replace")
+        page = render("isthmus report", chapters, runs, left_out)
+        (folder / PAGE).write_text(page, encoding="utf-8", errors="replace")
         advance(note="page")
         for section, figure in figures:
             draw_figure(figure, folder / FIGURES / f"{section.name}-{figure.name}.{format}")

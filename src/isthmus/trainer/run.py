@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from isthmus.errors import InvalidInput, IsthmusError, WorkerError, missing_dependency
+from isthmus.errors import InvalidInput, IsthmusError, RecordError, WorkerError, missing_dependency
 from isthmus.records import Run, RunWriter, fresh_folder, read_run
 from isthmus.trainer.checkpoint.manifest import checkpoints, folder_name, number_of
 from isthmus.trainer.config import TrainConfig
@@ -64,8 +64,8 @@ def run(config: TrainConfig, command: list[str] | None = None) -> Run | None:
                 told = launch(run_worker, config, writer.path, workers=config.workers, elastic=elastic)
                 summary = told or {}
         except WorkerError as error:
-            rows = read_run(writer.path).rows
-            when = f"in round {len(rows)}" if rows else "while starting"
+            rows = _rows_of(writer.path)
+            when = f"in round {rows}" if rows else "while starting"
             raise WorkerError(f"{error} {when}; rows so far are in {writer.path}") from error
         _finish(writer, summary)
     return read_run(writer.path)
@@ -119,10 +119,18 @@ def _join(config: TrainConfig, command: list[str] | None) -> Run | None:
 def _writer(config: TrainConfig, command: list[str] | None) -> RunWriter:
     if config.resume:
         assert config.out is not None
-        return RunWriter.again(config.out, record(config), command)
+        return RunWriter.again(config.out, record(config), command, config.faults.spare)
     folder = config.out or fresh_folder(config.name)
     made = command_of(config) if command is None else command
-    return RunWriter(folder, "train", {**record(config), "out": folder}, made, config.replace)
+    return RunWriter(folder, "train", {**record(config), "out": folder}, made, config.replace, config.faults.spare)
+
+
+def _rows_of(folder: Path) -> int:
+    """Return how many rows a run that failed has; 0 also where its folder is gone."""
+    try:
+        return len(read_run(folder).rows)
+    except RecordError:
+        return 0
 
 
 def _finish(writer: RunWriter, summary: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ from isthmus.trainer.membership.link import Change, Elastic, RunOver, join
 from isthmus.trainer.observe.account import Account, held_bytes
 from isthmus.trainer.rounds.agree import agree, named
 from isthmus.trainer.rounds.members import Members
-from isthmus.trainer.rounds.rounds import Done, Rounds, Wish
+from isthmus.trainer.rounds.rounds import Done, Rounds, Stop, TooFew, Wish
 from isthmus.trainer.store.view import View
 from isthmus.trainer.store.whole import check_path, save
 from isthmus.trainer.strategies import Worker, part_of
@@ -45,9 +45,13 @@ from isthmus.trainer.task.network import Network, describe
 from isthmus.trainer.wire.collect import collect
 from isthmus.trainer.wire.exchange import TYPES, Exchange, Link, Program, Result, all_gather, drive
 from isthmus.trainer.wire.meter import Meter
-from isthmus.trainer.wire.tell import tell
+from isthmus.trainer.wire.tell import NotDone, tell
 
 _log = logging.getLogger("isthmus")
+
+
+class Stopped(KeyboardInterrupt):
+    """The run was told to stop, and has done so between two rounds."""
 
 
 @dataclass(frozen=True)
@@ -165,10 +169,13 @@ class Training:
         self._worker = Worker(self._link, network, seed, None if wire is None else TYPES[wire], copies)
         self._closed, self._folder = False, Path()
         self.events: list[Event] = []
+        self._kept: tuple[str | Path, Any, int] | None = None
         self._stop = threading.Event()
         self._weighed: set[tuple[int, int]] = set()
         self._synchronized = True
         self._members = Members(self._link, network.device, self.strategy.elastic, self._saved, self._noticed)
+        self._members.least, self._members.patience = self.faults.least(link.seats), self.faults.join_timeout
+        self._members.stopping = self._stop.is_set
         self._begin(prelude)
         self._rounds = Rounds(self._members)
         self._drive(self._rounds.train())
@@ -249,13 +256,22 @@ class Training:
 
         Raises:
             InvalidInput: training is closed.
+            Stopped: the run was told to stop; if it has been saved before, it is saved again.
+            WorkerError: too few workers are left; likewise.
         """
         self._check_not_shown("open()")
         if self._rounds.training:
             return
         if self._closed:
             raise InvalidInput("training is closed: what is trained after close() would be lost")
-        self._drive(self._rounds.train())
+        try:
+            self._drive(self._rounds.train())
+        except Stop as stop:
+            self._save_again()
+            raise Stopped("the run was told to stop") from stop
+        except TooFew:
+            self._save_again()
+            raise
         self._opened = time.monotonic()
         kept = self._keep_state or self._members.part.averages
         forget(self.module, self.optimizer, self._members.part.changed if kept else None)
@@ -327,7 +343,7 @@ class Training:
         if isinstance(failure, InvalidInput):
             raise failure
         if told[0][0]:
-            raise WorkerError(f"worker 0 could not write {target}: {failure or 'see there'}") from failure
+            raise NotDone(f"worker 0 could not write {target}: {failure or 'see there'}") from failure
         return target
 
     def recalibrate(self, batches: Iterable[Any] | None) -> None:
@@ -424,6 +440,7 @@ class Training:
             WorkerError: a worker could not write.
         """
         check_integer("keep", keep, at_least=1)
+        self._kept = folder, extra, keep
         self._together(Wish.SAVE, self._settle)
         return self._save([str(folder), keep], extra)
 
@@ -555,6 +572,11 @@ class Training:
             with passing():
                 self._drive(members.act(body))
         self.setup_bytes = (self._meter.sent, self._meter.received)
+
+    def _save_again(self) -> None:
+        """Save where the user has saved before."""
+        if self._kept is not None:
+            self.save(*self._kept)
 
     def _noticed(self, change: Change, number: int) -> None:
         """Say who is gone and who has come."""
@@ -691,8 +713,8 @@ class Training:
             return
         self._weighed.add((held, len(self.optimizer.state)))
         state, store = self._rounds.state, self._members.part.store
-        fixed = {} if store is None else store.fixed
-        kept = [*state.tensors.values(), *state.reference.values(), *fixed.values()]
+        beside = [] if store is None else store.beside()
+        kept = [*state.tensors.values(), *state.reference.values(), *beside]
         size = held_bytes(self.module, self.optimizer, kept)
         most = self._standing.most
         most[:] = [max(most[0], held), max(most[1], size)]

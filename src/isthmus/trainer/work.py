@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import astuple, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,8 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from isthmus.errors import InvalidInput
 from isthmus.progress import progress
-from isthmus.records import RunWriter
+from isthmus.records import RunWriter, spare_path
+from isthmus.trainer.checkpoint.manifest import checkpoints, number_of
 from isthmus.trainer.config import Own, TrainConfig
 from isthmus.trainer.config.again import FOLDER
 from isthmus.trainer.config.flags import record
@@ -35,13 +38,16 @@ from isthmus.trainer.observe.rows import Report, Rows
 from isthmus.trainer.plan.plan import Plan, Work, plan
 from isthmus.trainer.plan.show import show
 from isthmus.trainer.rounds.agree import agree, named
+from isthmus.trainer.rounds.rounds import TooFew
 from isthmus.trainer.store.whole import fingerprint
 from isthmus.trainer.strategies import Worker, part_of
 from isthmus.trainer.task.examples import Examples, Positions
 from isthmus.trainer.task.setup import Setup
-from isthmus.trainer.training import Training
+from isthmus.trainer.training import Stopped, Training
 from isthmus.trainer.wire.exchange import TYPES, Link, Program
-from isthmus.trainer.wire.tell import tell
+from isthmus.trainer.wire.tell import NotDone, tell
+
+_log = logging.getLogger("isthmus")
 
 _OWN = ("out", "executor", "join_timeout", "spare")  # settings that are each worker's own
 
@@ -84,13 +90,13 @@ class _Prelude:
         setup: data and network.
         record: returns the writer of the rows, on those who can write.
         plans: of all workers.
-        folder: of the run.
+        folders: of the run, and a spare one.
     """
 
     setup: Setup
     record: Callable[[], RunWriter] | None
     plans: list[Plan] = field(default_factory=list)
-    folder: Path | None = None
+    folders: list[Path] = field(default_factory=list)
 
     def __call__(self, link: Link) -> Program[None]:
         """Tell and be told."""
@@ -105,19 +111,19 @@ class _Prelude:
         self.plans = [Plan.of(numbers) for numbers in told]
         if link.index == 0 and self.record is not None:
             show(self.plans)
-        place = str(self.record().path) if link.index == 0 and self.record is not None else None
-        told = yield from tell(place, link, network.device)
-        self.folder = None if told[0] is None else Path(told[0])
+        writer = self.record() if link.index == 0 and self.record is not None else None
+        folders = [] if writer is None else [str(each) for each in (writer.path, writer.spare) if each is not None]
+        self.folders = list(map(Path, (yield from tell(folders, link, network.device))[0]))
 
     def state(self) -> dict[str, Any]:
         """Return what a worker that comes later has missed."""
         plans = [each.numbers() for each in self.plans]
-        return {"plans": plans, "folder": None if self.folder is None else str(self.folder)}
+        return {"plans": plans, "folders": self.folders}
 
     def catch_up(self, state: dict[str, Any]) -> None:
         """Know what one has missed."""
         self.plans = [Plan.of(numbers) for numbers in state["plans"]]
-        self.folder = None if state["folder"] is None else Path(state["folder"])
+        self.folders = list(map(Path, state["folders"]))
 
 
 def _intended(setup: Setup, link: Link) -> Work:
@@ -172,7 +178,7 @@ class _Run:
         if training.handed is not None:
             prelude.catch_up(training.handed["prelude"])
             self.rows.go_on(training.handed["rows"], training.handed["state"], None)
-        self.loop = Loop(config, training, setup.objective, setup.shares.of(training.worker, device))
+        self.loop = Loop(config, training, setup.objective, setup.shares.of(training.seat, device))
         self.evaluator = Evaluator(
             training,
             setup.objective,
@@ -181,8 +187,8 @@ class _Run:
             setup.shares.held_out(device),
             setup.shares.test(device),
         )
-        training.recalibrate(_Calls(self.loop.share, list(_calibration(self.loop.share, training.workers))))
-        self.checkpoints = None if prelude.folder is None else prelude.folder / FOLDER
+        training.recalibrate(_Calls(self.loop.share, list(_calibration(self.loop.share, config.workers))))
+        self.places = [folder / FOLDER for folder in prelude.folders]  # for checkpoints: the run's own, a spare one
         self.saved, self.saving_took, self.told = time.perf_counter(), 0.0, 0
 
     @property
@@ -203,8 +209,14 @@ class _Run:
             advance(training.round)
             while training.round < len(steps_by_round):
                 steps = steps_by_round[training.round]
-                loss, made = self.loop.round(training.round, steps)
-                training.merge()
+                try:
+                    loss, made = self.loop.round(training.round, steps)
+                    training.merge()
+                except (Stopped, TooFew) as error:
+                    self._save(0)
+                    if isinstance(error, TooFew):
+                        raise
+                    return "interrupted"
                 number = training.round
                 account, reports = training.account(), self._reports(loss, made)
                 stopped = any(report.stop for report in reports)
@@ -216,8 +228,8 @@ class _Run:
                 advance(1, note)
                 if diverged:
                     return "diverged"
-                if reports[0].save or stopped:
-                    self._save()
+                if reports[0].save or (stopped and self.places):
+                    self._save(max(0, int(reports[0].save) - 1))
                 if stopped:
                     return "interrupted"
         return "finished"
@@ -226,42 +238,81 @@ class _Run:
         """Write what happened to workers since the last round."""
         new = self.training.events[self.told :]
         self.told += len(new)
-        for event in new if self.writes and hasattr(self.rows.writer, "event") else ():
-            self.rows.writer.event(event.what, event.round, self.rows.seconds, event.seat, event.text)
+        for event in new if self.writes else ():
+            self.rows.writer.event(event.what, event.text, event.round, event.seat, self.rows.seconds)
 
     def _state(self) -> dict[str, Any]:
         return {"rows": self.rows.rows, "state": self.rows.state(), "prelude": self.prelude.state()}
 
-    def _save(self) -> None:
+    def _save(self, first: int) -> None:
+        """Write a checkpoint into the first place where that is possible; training goes on where there is none."""
         begun = time.perf_counter()
-        assert self.checkpoints is not None
-        self.training.save(self.checkpoints, self.rows.state(), self.config.saving.keep)
+        for place in self.places[first:]:
+            try:
+                self.training.save(place, self.rows.state(), self.config.saving.keep)
+            except NotDone as error:
+                self._warn(f"no checkpoint in {place}, training goes on: {error}")
+            else:
+                if place != self.places[0]:
+                    self._warn(f"checkpoint of round {self.training.round} is in {place} instead")
+                break
         self.saved = time.perf_counter()
         self.saving_took = self.saved - begun
 
+    def _warn(self, line: str) -> None:
+        if self.writes:
+            _log.warning("isthmus: %s", line)
+
     def _go_on(self) -> None:
         """Be where the last checkpoint of the run was written."""
-        assert self.checkpoints is not None
-        state, training = self.training.resume(self.checkpoints), self.training
+        last = max(self.places, key=lambda place: max(map(number_of, checkpoints(place)), default=-1))
+        state, training = self.training.resume(last), self.training
         account = training.account()
         rows = self.rows.writer.rewind(training.round) if self.writes else []
         self.rows.go_on(training.tell(rows), state, account)
 
     def _reports(self, loss: float, made: int) -> list[Report]:
         since, training = time.perf_counter() - self.saved, self.training
-        save = self.checkpoints is not None and self.config.saving.due(training.round, since, self.saving_took)
+        due = bool(self.places) and self.config.saving.due(training.round, since, self.saving_took)
+        save = self._place() if due and self.writes else 0
         own = Report(
             loss, made, self.loop.operations, training.seat, os.getpid(), *training.setup_bytes, save, training.stopping
         )
         return [Report(*numbers) for numbers in training.gather(*astuple(own))]
+
+    def _place(self) -> int:
+        """Return the number of the first place for a checkpoint, from 1 on; 0 where there is none.
+
+        A run's folder that somebody has removed is not made again.
+        """
+        if self.places[0].parent.is_dir():
+            return 1
+        self._warn(f"{self.places[0].parent} is gone, and training goes on without a checkpoint in it")
+        self.saved = time.perf_counter()
+        return 2 if len(self.places) > 1 else 0
 
     def export(self, place: Path) -> tuple[dict[float, Evaluation], float]:
         """Save the network to use; return which factors on its scale were tried, and the one that was taken."""
         tried = self.evaluator.search()
         factor = best_factor(tried) if self.config.evaluation.readout else 1.0
         metadata = {} if self.setup.front is None else self.setup.front.metadata()
-        self.training.export(place, metadata, factor)
+        try:
+            self.training.export(place, metadata, factor)
+        except (InvalidInput, NotDone) as error:
+            if len(self.places) < 2:
+                raise
+            self._warn(f"{error}; it goes to {self.places[1].parent}")
+            self.training.export(self._spare_for(place.name), metadata, factor)
         return tried, factor
+
+    def _spare_for(self, name: str) -> Path:
+        """Return where in the spare folder a file goes; worker 0 writes it, for the others any path will do."""
+        folder = self.places[1].parent
+        if not self.writes:
+            return folder / name
+        with suppress(OSError):  # found again, and said, by whoever writes there
+            return spare_path(folder, name)
+        return folder / name
 
     def _peaks(self, start: int | None) -> list[int | None]:
         """Return by how much every worker has grown at most, with what libraries load at their first use; None where
@@ -272,10 +323,10 @@ class _Run:
 
     def summary(self, status: str, account: Account, start: int | None) -> dict[str, Any]:
         """Save the network and return the summary, on worker 0."""
-        training, rows, folder = self.training, self.rows, self.prelude.folder
+        training, rows, folders = self.training, self.rows, self.prelude.folders
         if status == "interrupted":
             return {"status": status, "error": "interrupted"} if self.writes else {}
-        place = Path("model.safetensors") if folder is None else folder / "model.safetensors"
+        place = (folders[0] if folders else Path()) / "model.safetensors"
         tried, factor = self.export(place)
         peaks = self._peaks(start)
         seats = account.seats

@@ -13,19 +13,18 @@ its ``HuggingFaceStorageReader`` reads the folder, for any number of readers.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from isthmus.errors import DataError
+from isthmus.records.files import BLANK, LINES_MOST, hash_file, read_file, stamped
 
 MANIFEST = "checkpoint.json"
 FORMAT = 1
-_BLANK = "0" * 64
 _FOLDER = re.compile(r"checkpoint-(\d{6,})(\.old)?")
 
 
@@ -67,7 +66,7 @@ class Manifest:
     def text(self) -> str:
         """Return the file's content; the first thing in it is the SHA-256 of all the rest."""
         said = {
-            "sha256": _BLANK,
+            "sha256": BLANK,
             "format": FORMAT,
             "number": self.number,
             "workers": len(self.files),
@@ -80,7 +79,7 @@ class Manifest:
             },
             "kept": self.kept,
         }
-        return _stamped(_laid_out(said), _BLANK)
+        return stamped(_laid_out(said))
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -91,9 +90,9 @@ class Manifest:
         """
         path = folder / MANIFEST
         try:
-            text = path.read_bytes().decode()
+            text = read_file(path, LINES_MOST).decode()
             said = json.loads(text)
-            sound = _stamped(text, said["sha256"]) == text
+            sound = stamped(text, said["sha256"]) == text
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}") from error
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -113,6 +112,50 @@ class Manifest:
             ],
             kept=said["kept"],
         )
+
+    def check_parts(self, folder: Path) -> None:
+        """Refuse a folder in which a shard is missing, or one lies that is none of this checkpoint's.
+
+        Raises:
+            DataError: either; it is named.
+        """
+        known = {shard_name(worker, len(self.files)) for worker in range(len(self.files))}
+        there = {file.name for file in folder.glob("*.safetensors")}
+        if there - known:
+            raise DataError(f"{folder / min(there - known)} is no part of this checkpoint")
+        if known - there:
+            raise DataError(f"{folder / min(known - there)} is missing")
+
+    def check(self, folder: Path, workers: Iterable[int]) -> None:
+        """Compare the files of some workers, byte for byte, with what was written.
+
+        Raises:
+            DataError: one is cut short, too long, or changed; it is named.
+            OSError: one cannot be read.
+        """
+        for worker in workers:
+            file, path = self.files[worker], folder / shard_name(worker, len(self.files))
+            size, sha256 = hash_file(path)
+            if size != file.size:
+                raise DataError(f"{path} is torn: it has {size} bytes of {file.size}")
+            if sha256 != file.sha256:
+                raise DataError(f"{path} was changed: its SHA-256 is not that of what was written")
+
+
+def fault(folder: Path, reader: int = 0, readers: int = 1) -> str | None:
+    """Return what is wrong with a checkpoint, in one line; None if nothing is.
+
+    Args:
+        folder: its own.
+        reader, readers: which share of the files to look at, of how many.
+    """
+    try:
+        manifest = Manifest.read(folder)
+        manifest.check_parts(folder)
+        manifest.check(folder, range(reader, len(manifest.files), readers))
+    except (DataError, OSError) as error:
+        return " ".join(str(error).split())
+    return None
 
 
 def shard_name(worker: int, workers: int) -> str:
@@ -153,9 +196,3 @@ def _laid_out(said: Mapping[str, Any]) -> str:
         return lines(inner, "  ") if inner else said
 
     return lines({key: text(value) for key, value in said.items()}, " ") + "\n"
-
-
-def _stamped(text: str, mark: str) -> str:
-    """Return the text with its own SHA-256, that of the text with zeros in its place, where the mark stands first."""
-    blank = text.replace(mark, _BLANK, 1)
-    return blank.replace(_BLANK, hashlib.sha256(blank.encode()).hexdigest(), 1)

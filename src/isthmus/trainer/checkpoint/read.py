@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -13,13 +12,11 @@ from torch import Tensor
 
 from isthmus.errors import DataError
 from isthmus.nets.ownership import Held, slice_tensor
-from isthmus.trainer.checkpoint.manifest import MANIFEST, Manifest, checkpoints, shard_name
+from isthmus.trainer.checkpoint.manifest import MANIFEST, Manifest, checkpoints, fault, shard_name
 from isthmus.trainer.checkpoint.plain import put_together
 from isthmus.trainer.store.tensorfile import TensorReader
 from isthmus.trainer.wire.exchange import Link, Program
 from isthmus.trainer.wire.tell import tell
-
-_AT_ONCE = 1 << 20
 
 
 class Checkpoint:
@@ -38,12 +35,7 @@ class Checkpoint:
         """
         self.path = path
         self.manifest = Manifest.read(path)
-        known = {shard_name(worker, self.workers) for worker in range(self.workers)}
-        there = {file.name for file in path.glob("*.safetensors")}
-        if there - known:
-            raise DataError(f"{path / min(there - known)} is no part of this checkpoint")
-        if known - there:
-            raise DataError(f"{path / min(known - there)} is missing")
+        self.manifest.check_parts(path)
 
     @property
     def workers(self) -> int:
@@ -56,13 +48,7 @@ class Checkpoint:
         Raises:
             DataError: one is cut short, too long, or changed; it is named.
         """
-        for worker in workers:
-            file, path = self.manifest.files[worker], self._file(worker)
-            size = path.stat().st_size
-            if size != file.size:
-                raise DataError(f"{path} is torn: it has {size} bytes of {file.size}")
-            if _digest(path) != file.sha256:
-                raise DataError(f"{path} was changed: its SHA-256 is not that of what was written")
+        self.manifest.check(self.path, workers)
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """Return rows start .. stop - 1 of a tensor that is cut into shards, of whichever workers' shards."""
@@ -114,27 +100,9 @@ def choose(folder: Path, link: Link, device: torch.device) -> Program[tuple[Chec
     wrong: list[str] = []
     for name in names[0]:
         path = folder if name == folder.name else folder / name
-        found = yield from tell(_fault(path, link), link, device)
-        faults = [fault for fault in found if fault is not None]
+        found = yield from tell(fault(path, link.index, link.workers), link, device)
+        faults = [each for each in found if each is not None]
         if not faults:
             return Checkpoint(path), wrong
         wrong.append(faults[0])
     raise DataError("; ".join(wrong) if wrong else f"{folder} holds no checkpoint")
-
-
-def _fault(path: Path, link: Link) -> str | None:
-    """Return what is wrong with this worker's share of a checkpoint."""
-    try:
-        checkpoint = Checkpoint(path)
-        checkpoint.check(range(link.index, checkpoint.workers, link.workers))
-    except (DataError, OSError) as error:
-        return " ".join(str(error).split())
-    return None
-
-
-def _digest(path: Path) -> str:
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_AT_ONCE):
-            found.update(block)
-    return found.hexdigest()

@@ -75,8 +75,11 @@ class Standing:
         shards = {name: state.tensors[name] for name in shared if name in state.tensors}
         if self.rounds.part.store is None:  # every worker has all of every tensor: each saves its share
             shards = {name: _rows(tensor, *homes.rows(name, here)) for name, tensor in shards.items()}
+        plain = self._plain()
+        if state.held is None and self.rounds.part.store is not None:  # what the module holds is nobody's units now
+            plain["optimizer"] = {**plain["optimizer"], "state": {}}
         kept = {
-            **self._plain(),
+            **plain,
             "module": self._own(shared),
             "noise": _noise(self.rounds.device),
             "meter": _counts(self.meter),

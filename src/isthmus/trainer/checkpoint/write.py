@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from isthmus.errors import IsthmusError
 from isthmus.trainer.checkpoint.manifest import (
     MANIFEST,
     Manifest,
@@ -68,10 +69,21 @@ def write(snapshot: Snapshot, folder: Path, keep: int, link: Link, device: torch
 
     Raises:
         InvalidInput: something that cannot be saved.
-        WorkerError: a worker could not write.
+        NotDone: a worker could not write; nothing is left of it, and the checkpoints before are as they were.
     """
+    aside = folder / f"{folder_name(snapshot.number)}.partial"
+    try:
+        return (yield from _write(snapshot, folder, aside, keep, link, device))
+    except IsthmusError:
+        if link.index == 0:
+            shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def _write(
+    snapshot: Snapshot, folder: Path, aside: Path, keep: int, link: Link, device: torch.device
+) -> Program[Path]:
     final = folder / folder_name(snapshot.number)
-    aside = final.with_name(f"{final.name}.partial")
     first = link.index == 0
     yield from together("save", lambda: _prepare(folder, aside) if first else None, link, device)
     kept: list[Any] = []

@@ -46,14 +46,14 @@ def of_run(folder: str | Path) -> TrainConfig:
         InvalidInput: a run without checkpoints, or one that was made from Python of objects without names.
         RecordError: not a run's folder.
     """
-    run = _training(folder)
+    run = _training(folder, rows=False)  # whatever is wrong with them, the network can be had
     if run.command is None:
         raise InvalidInput(f"{folder} was made from Python of objects without names: export it there")
     return _configuration(run, {})
 
 
-def _training(folder: str | Path) -> Run:
-    run = read_run(folder)
+def _training(folder: str | Path, rows: bool = True) -> Run:
+    run = read_run(folder, rows)
     if run.kind != "train":
         raise InvalidInput(f"{folder} must be a run of `isthmus train`, got one of `isthmus {run.kind}`")
     if not checkpoints(run.path / FOLDER):

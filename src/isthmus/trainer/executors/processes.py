@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,14 @@ def run_worker(config: TrainConfig, folder: Path | None) -> dict[str, Any] | Non
     """
     torch.set_num_threads(1)
     start = resident_bytes()
-    return work(set_up(config), None if folder is None else partial(RunWriter.attach, folder), start) or None
+    with ExitStack() as stack:
+
+        @cache
+        def record() -> RunWriter:
+            assert folder is not None
+            return stack.enter_context(RunWriter.attach(folder, config.faults.spare))
+
+        return work(set_up(config), None if folder is None else record, start) or None
 
 
 def export_worker(config: TrainConfig, source: Path, target: Path) -> None:

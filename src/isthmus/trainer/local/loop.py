@@ -43,10 +43,10 @@ class Loop:
     def round(self, number: int, steps: range) -> tuple[float, int]:
         """Make the steps of one round; return the sum of their losses, and how many were made: fewer on being stopped.
 
-        What is random in the network (dropout) is drawn from (seed, round, worker).
+        What is random in the network (dropout) is drawn from (seed, round, seat).
         """
         training, device = self.training, self.training.device
-        torch.manual_seed(derived_seed(self.config.seed, "train/noise", number, training.worker))
+        torch.manual_seed(derived_seed(self.config.seed, "train/noise", number, training.seat))
         training.open()
         training.module.train()
         shapes = tuple(parameter.shape for parameter in training.module.parameters())
@@ -66,7 +66,7 @@ class Loop:
 
     def _step(self, step: int) -> Tensor:
         config, training = self.config, self.training
-        positions = batch_at(config.seed, config.step.batch_size, training.worker, self.share.count, step)
+        positions = batch_at(config.seed, config.step.batch_size, training.seat, self.share.count, step)
         parts = np.split(positions, config.step.accumulate)
         loss = torch.zeros((), dtype=torch.float64, device=training.device)
         for number, part in enumerate(parts, start=1):

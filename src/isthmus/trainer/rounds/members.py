@@ -32,6 +32,9 @@ class Members:
         steady: whether all can go on when one is lost.
         saved: returns rows of a tensor that nobody has any more.
         noticed: called when workers are lost or have come, with the number of the round.
+        least: how many workers must be left to go on.
+        patience: seconds to wait for more.
+        stopping: whether this worker was told to stop.
         hand: returns what a newcomer is told beside it, as plain data, on worker 0.
         handed: what this worker was told when it came.
         part, state: what this worker does and keeps, from the first act on.
@@ -46,6 +49,9 @@ class Members:
     steady: bool
     saved: Saved
     noticed: Callable[[Change, int], None]
+    least: int = 1
+    patience: float = 0.0
+    stopping: Callable[[], bool] = lambda: False
     hand: Callable[[], Any] | None = None
     handed: Any = None
     part: Part = field(init=False)
@@ -59,6 +65,11 @@ class Members:
 
     def __post_init__(self) -> None:
         self.seats = self._seats()
+
+    @property
+    def few(self) -> bool:
+        """Whether there are too few workers to go on."""
+        return self.link.workers < self.least
 
     @property
     def wished(self) -> bool:

@@ -18,6 +18,7 @@ was home to to others, and do the act again if it was not done.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from enum import IntEnum
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from isthmus.errors import WorkerError
 from isthmus.trainer.local.heap import passing
@@ -35,7 +37,17 @@ from isthmus.trainer.wire.exchange import Link, Program, all_gather
 
 Result = TypeVar("Result")
 Done = tuple[Commit, Result]  # what is to be done once all have come as far, and what comes of it
-_LET_IN: Any = object()
+_LET_IN, _WAIT, _STOP = object(), object(), object()  # what may come of a meeting instead of a round
+_ASKS_IN, _ASKS_OUT = 1, 2  # somebody wants to be let in; somebody was told to stop
+_PAUSE = 0.1  # seconds
+
+
+class TooFew(WorkerError):
+    """Fewer workers are left than are needed to go on."""
+
+
+class Stop(Exception):
+    """All workers have agreed to stop, as one of them was told to."""
 
 
 class Wish(IntEnum):
@@ -160,21 +172,54 @@ class Rounds:
         with ExitStack() as stack:
             found = yield from self.members.act(lambda: self._meeting(wish, does, stack))
         if found is _LET_IN:
-            if self.members.overtaken:
-                return None
-            yield from self.members.change(admitting=True)
+            if not self.members.overtaken:
+                yield from self.members.change(admitting=True)
             return None
+        if found is _WAIT:
+            yield from self._wait_for_more()
+            return None
+        if found is _STOP:
+            raise Stop
         return found
 
+    def _wait_for_more(self) -> Program[None]:
+        """Wait until another worker comes, but not for ever.
+
+        Raises:
+            TooFew: none has come.
+        """
+        until = time.monotonic() + self.members.patience
+
+        def ask() -> Program[list[Tensor]]:
+            flags = [self.members.wished, time.monotonic() > until]
+            return (yield from all_gather(torch.tensor(flags).long().to(self.device), self.link, counted=False))
+
+        while True:
+            time.sleep(_PAUSE)
+            told = yield from self.members.again(ask)
+            if any(bool(each[0]) for each in told):
+                yield from self.members.change(admitting=True)
+            if not self.members.few:
+                return
+            if bool(told[0][1]):
+                link, least = self.link, self.members.least
+                raise TooFew(f"{link.workers} of {link.seats} workers are left, and --min-workers is {least}")
+
     def _meeting(self, wish: Wish, does: Does | None, stack: ExitStack) -> Program[Done[Any]]:
-        told = torch.tensor([wish, self.made, self.members.wished], dtype=torch.int64, device=self.device)
+        asks = _ASKS_IN * self.members.wished + _ASKS_OUT * self.members.stopping()
+        told = torch.tensor([wish, self.made, asks], dtype=torch.int64, device=self.device)
         replies = yield from all_gather(told, self.link, counted=False)
         wishes = [Wish(int(reply[0])) for reply in replies]
         if self.state.round is not None:
             return (yield from self._in_round(wishes, [int(reply[1]) for reply in replies], does, stack))
         training = tuple(w for w, other in enumerate(wishes) if other.trains)
-        if training and any(int(reply[2]) for reply in replies):
+        asked = max(int(reply[2]) for reply in replies) if training else 0
+        if asked >= _ASKS_OUT:
+            return _nothing, _STOP
+        if asked:
             return (yield from self.part.settle(self.state, viewing=False)), _LET_IN
+        if training and self.members.few:
+            return _nothing, _WAIT
         if training:
             stack.enter_context(passing(self._size))
             return (yield from self.part.open(self.state, Round(self.state.number, training))), None

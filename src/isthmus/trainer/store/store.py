@@ -122,6 +122,11 @@ class Store:
         direct, copies = not self._worker.link.elastic, {} if self.copies is None else self.copies.shards
         return Drafts(self.copies, Draft(shards, direct), Draft(copies, direct))
 
+    def beside(self) -> list[Tensor]:
+        """Return what is kept between rounds beside this worker's shards."""
+        copies = [] if self.copies is None else [*self.copies.shards.values(), *self.copies.kept]
+        return [*self.fixed.values(), *copies]
+
     def copy(self, shards: Mapping[str, Tensor]) -> Program[Commit]:
         """Make the copies anew."""
         copies = self.copies
@@ -135,18 +140,30 @@ class Store:
         return commit
 
     def kept_bytes(self) -> int:
-        """Return the bytes of what this worker will be home to, and of what every worker has whole."""
+        """Return the bytes of what this worker will be home to or copy, and of what every worker has whole."""
         here, entries = self._worker.link.index, self.coupling.entries
         total = sum(entries[n].dtype.itemsize * math.prod(entries[n].shape) for n in self._still)
         for name in self._out:
-            first, last = self.homes.rows(name, here)
-            total += (last - first) * self.types[name].itemsize * math.prod(entries[name].shape[1:])
+            total += self._home_bytes(name, here)
+            if self.copies is not None and self.copies.needed:
+                total += self._home_bytes(name, self.copies.before)
         return total
 
+    def _home_bytes(self, name: str, worker: int) -> int:
+        shape = self.homes.shard(name, worker)
+        return 0 if shape is None else self.types[name].itemsize * math.prod(shape)
+
     def moved_bytes(self, deal: Deal) -> int:
-        """Return the most bytes on the way at a time when all of a round's pieces come or go: sent, and received."""
-        names = range(self._worker.link.workers)
-        return self._pieces.most_bytes(self._pieces.routes([deal.boxes(worker, self._out) for worker in names]))
+        """Return the most bytes on the way at a time when all of a round's pieces come or go: sent, received, and what
+        shards are to become, and copies, before all workers have come as far."""
+        link = self._worker.link
+        routes = self._pieces.routes([deal.boxes(worker, self._out) for worker in range(link.workers)])
+        drafts = 0
+        if link.elastic and link.workers > 1:
+            drafts = sum(self._home_bytes(name, link.index) for name in self.trained)
+            if self.copies is not None:
+                drafts += sum(self._home_bytes(name, self.copies.before) for name in self.trained)
+        return drafts + self._pieces.most_bytes(routes)
 
     def open(
         self,

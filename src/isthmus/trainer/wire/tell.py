@@ -12,6 +12,10 @@ from isthmus.errors import InvalidInput, IsthmusError, WorkerError
 from isthmus.trainer.wire.exchange import Exchange, Link, Program
 
 
+class NotDone(WorkerError):
+    """What must succeed on all workers has failed on one; all of them know, and can go on."""
+
+
 def together(what: str, action: Callable[[], Any], link: Link, device: torch.device) -> Program[list[Any]]:
     """Do something on every worker and return what it returned on each; where it fails on one, it fails on all.
 
@@ -22,7 +26,7 @@ def together(what: str, action: Callable[[], Any], link: Link, device: torch.dev
 
     Raises:
         InvalidInput: a worker raised it.
-        WorkerError: a worker could not do it.
+        NotDone: a worker could not do it.
     """
     try:
         said = {"done": action()}
@@ -33,7 +37,7 @@ def together(what: str, action: Callable[[], Any], link: Link, device: torch.dev
         if "failed" in each:
             if each["invalid"]:
                 raise InvalidInput(each["failed"])
-            raise WorkerError(f"worker {worker} could not {what}: {each['failed']}")
+            raise NotDone(f"worker {worker} could not {what}: {each['failed']}")
     return [each["done"] for each in told]
 
 
