@@ -19,11 +19,12 @@ import pytest
 from isthmus import progress
 from isthmus.cli import main, watch
 from isthmus.records import RunWriter
+from isthmus.records.reader import EVENTS
 from isthmus.trainer.membership.beat import Beat
 from isthmus.trainer.membership.live import LIVE, LiveFile
 from isthmus.trainer.membership.monitor import Heard
 from isthmus.trainer.observe import watch as observe
-from isthmus.trainer.observe.watch import EVENTS, look
+from isthmus.trainer.observe.watch import look
 
 LOST = {"event": "lost", "round": 5, "seconds": 7.5, "worker": 2, "text": "was killed (signal 9)"}
 
@@ -95,13 +96,15 @@ def test_a_run_that_nobody_writes_to_is_said_to_be_quiet_and_its_silence_counts_
     for path in writer.path.iterdir():
         os.utime(path, (time.time() - 600,) * 2)
     said = watched(writer, capsys, "--once")
-    assert "nothing heard for 10 min: stopped or killed?" in " ".join(said.split())
+    assert "nothing heard for 10 min: is it stopped?" in " ".join(said.split())
     assert "75 min ago" in said.splitlines()[-2]  # 65 and 10
     (writer.path / LIVE).unlink()  # as a run with one worker: its rows are a second and a half apart
     assert look(writer.path).status == "quiet"
     writer.append({"round": 7, "seconds": 700.0})
     os.utime(writer.path / "rows.jsonl", (time.time() - 600,) * 2)
     assert look(writer.path).status == "running"  # and here a round takes 100 s
+    writer.close()
+    assert watched(writer, capsys).startswith("run: killed, round 7/10")  # nobody holds it: there is nothing to follow
 
 
 def test_a_run_that_has_ended_says_how_and_is_not_followed(
