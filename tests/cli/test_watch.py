@@ -19,11 +19,12 @@ import pytest
 from isthmus import progress
 from isthmus.cli import main, watch
 from isthmus.records import RunWriter
+from isthmus.records.reader import EVENTS
 from isthmus.trainer.membership.beat import Beat
 from isthmus.trainer.membership.live import LIVE, LiveFile
 from isthmus.trainer.membership.monitor import Heard
 from isthmus.trainer.observe import watch as observe
-from isthmus.trainer.observe.watch import EVENTS, look
+from isthmus.trainer.observe.watch import look
 
 LOST = {"event": "lost", "round": 5, "seconds": 7.5, "worker": 2, "text": "was killed (signal 9)"}
 
@@ -68,9 +69,9 @@ def test_one_table_says_what_every_worker_does_and_what_has_happened(
     writer: RunWriter, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")
-    first, whole, heading, *rest = watched(writer, capsys, "--once").splitlines()
+    first, whole, _, heading, *rest = watched(writer, capsys, "--once").splitlines()
     assert first.endswith("digits, ist, block")
-    assert whole.endswith("round 6/10, loss 0.25, accuracy 75.0%, 9 s, about 6 s left")
+    assert whole.startswith("round 6/10, loss 0.25, accuracy 75.0%, 9 s, about 6 s left")
     assert heading.split() == ["worker", "state", "round", "sent", "received", "loss", "last", "heard"]
     assert [row.split() for row in rest[:4]] == [
         ["0", "computing", "6", "4.0", "MB", "5.0", "MB", "0.25", "now"],
@@ -95,13 +96,15 @@ def test_a_run_that_nobody_writes_to_is_said_to_be_quiet_and_its_silence_counts_
     for path in writer.path.iterdir():
         os.utime(path, (time.time() - 600,) * 2)
     said = watched(writer, capsys, "--once")
-    assert "nothing heard for 10 min: stopped or killed?" in " ".join(said.split())
+    assert "nothing heard for 10 min: is it stopped?" in " ".join(said.split())
     assert "75 min ago" in said.splitlines()[-2]  # 65 and 10
     (writer.path / LIVE).unlink()  # as a run with one worker: its rows are a second and a half apart
     assert look(writer.path).status == "quiet"
     writer.append({"round": 7, "seconds": 700.0})
     os.utime(writer.path / "rows.jsonl", (time.time() - 600,) * 2)
     assert look(writer.path).status == "running"  # and here a round takes 100 s
+    writer.close()
+    assert watched(writer, capsys).startswith("run: killed, round 7/10")  # nobody holds it: there is nothing to follow
 
 
 def test_a_run_that_has_ended_says_how_and_is_not_followed(

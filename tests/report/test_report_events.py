@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from isthmus.errors import InvalidInput
 from isthmus.records import Run, read_run
-from isthmus.report.events import events, marks
+from isthmus.report.events import marks
 from isthmus.report.page import render
 from isthmus.report.plots import MOST_MARKS, Marks, Plot, curve
 from isthmus.report.train import training_sections
@@ -27,9 +28,7 @@ HAPPENED = [
 
 
 def eventful(runs: Any, name: str = "eventful") -> Run:
-    run = read_run(runs.training(name))
-    object.__setattr__(run, "events", HAPPENED)
-    return run
+    return replace(read_run(runs.training(name)), events=HAPPENED)
 
 
 def test_an_event_is_at_its_round_on_every_axis_and_at_its_second_in_time(runs: Any) -> None:
@@ -59,7 +58,6 @@ def test_an_event_is_at_its_round_on_every_axis_and_at_its_second_in_time(runs: 
 
 def test_a_run_without_events_has_no_marks_and_no_list(runs: Any) -> None:
     run = read_run(runs.training("calm"))
-    assert events(run) == []
     assert marks([run], lambda run: [row["round"] for row in run.rows]) == ()
     page = render("calm", training_sections([run]), [run])
     assert "What happened" not in page

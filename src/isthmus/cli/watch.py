@@ -20,7 +20,8 @@ from rich.text import Text
 
 from isthmus.errors import InvalidInput
 from isthmus.progress import duration
-from isthmus.trainer.observe.watch import EVENTS, View, amount, count, look, printable, read_from
+from isthmus.records.reader import EVENTS
+from isthmus.trainer.observe.watch import View, amount, count, look, printable, read_from
 
 _EVERY = 0.5  # seconds between two looks
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 5.0, 60.0, 1.25  # seconds between plain lines; a factor
@@ -117,10 +118,11 @@ def shown(view: View) -> RenderableType:
     """Return the whole view for a terminal."""
     total, title = view.rounds, Text(f"{view.folder}  ", style="bold")
     title.append(_what(view.config), style="dim not bold")
-    whole = Table.grid(padding=(0, 2), pad_edge=False)
-    bar = [ProgressBar(total=total, completed=min(view.round, total), width=20)] if total and not view.ended else []
-    whole.add_row(*bar, Text(_progress(view), style=_style(view)))
-    parts: list[RenderableType] = [title, whole]
+    parts: list[RenderableType] = [title, Text(_progress(view), style=_style(view))]
+    if total and not view.ended:
+        bar = Table.grid()  # a bar alone does not end its line
+        bar.add_row(ProgressBar(total=total, completed=min(view.round, total), width=62))
+        parts.append(bar)
     if view.workers:
         parts.append(_table(view.workers))
     elif not view.ended:
@@ -175,7 +177,7 @@ def _progress(view: View) -> str:
         *([] if spent is None else [duration(spent)]),
     ]
     if view.status == "quiet":
-        said.append(f"nothing heard for {duration(view.quiet)}: stopped or killed?")
+        said.append(f"nothing heard for {duration(view.quiet)}: is it stopped?")
     elif not view.ended and spent and done and total and done < total:
         said.append(f"about {duration(spent * (total - done) / done)} left")
     return ", ".join(said)

@@ -25,11 +25,6 @@ MEANING = (
 )
 
 
-def events(run: Run) -> list[dict[str, Any]]:
-    """Return what happened in a run, in order; runs of before there were events have none."""
-    return list(getattr(run, "events", ()))
-
-
 def marks(runs: Sequence[Run], positions: Callable[[Run], list[Any]], time: bool = False) -> tuple[Marks, ...]:
     """Return the events of some runs on an axis, one set a kind.
 
@@ -41,7 +36,7 @@ def marks(runs: Sequence[Run], positions: Callable[[Run], list[Any]], time: bool
     found: dict[tuple[str, str, str], list[tuple[float, str]]] = {}
     for run in runs:
         rounds, places = _steps(run, positions(run))
-        for event in events(run):
+        for event in run.events:
             own, at = number(event.get("seconds")) if time else None, number(event.get("round"))
             before = bisect_right(rounds, at) - 1 if at is not None else -1
             place = own if own is not None else places[before] if before >= 0 else None
@@ -66,7 +61,7 @@ def event_rows(run: Run) -> list[tuple[str, ...]]:
             plain(event.get("event")),
             plain(event.get("text")) if event.get("text") else "",
         )
-        for event in events(run)
+        for event in run.events
     ]
 
 

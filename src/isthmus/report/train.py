@@ -9,7 +9,7 @@ from typing import Any
 
 from isthmus.records import Run
 from isthmus.report.curves import Curve, averaged, curves, traffic
-from isthmus.report.events import MEANING, events, marks
+from isthmus.report.events import MEANING, marks
 from isthmus.report.noise import is_noise
 from isthmus.report.plots import Bars, Figure, Marks, Plot, Section, Series, Table, slug
 from isthmus.report.strategies import RIVALS, STRATEGIES, law_words
@@ -50,7 +50,7 @@ def _section(subject: str, runs: Sequence[Run]) -> Section:
     found = curves(runs)
     seeds = max((len(one.runs) for one in found), default=1)
     spans = f" Lines are means over up to {seeds} seeds, bands reach from the lowest to the highest." * (seeds > 1)
-    spans += f" {MEANING}" * any(events(run) for run in runs)
+    spans += f" {MEANING}" * any(run.events for run in runs)
     figures = [
         _figure(found, "accuracy", "Test accuracy against what it costs", _ACCURACY_CAPTION + spans),
         _figure(found, "loss", "Test loss against what it costs", _LOSS_CAPTION + spans),

@@ -62,6 +62,10 @@ class Beat:
         """Whether the worker is in an exchange, so that nobody waits for it."""
         return self.phase in ARRIVED
 
+    def awaited(self, other: Beat) -> bool:
+        """Whether another worker, which waits, waits for this one."""
+        return not self.arrived and self.round <= other.round
+
     def to_text(self) -> str:
         """Return it as JSON."""
         return json.dumps(asdict(self), allow_nan=False)

@@ -90,15 +90,16 @@ class Monitor:
         store: of the run; the thread uses a clone of it.
         seat: of this worker.
         status: returns this worker's beat as it is now; its number is set here.
-        members: returns the seats that take part.
+        members: returns the seats that take part, the root's first.
         incarnations: returns the incarnation of each seat that takes part; 0 where a seat is missing.
         waiting: returns the seconds that this worker has been in its present exchange, None outside of one.
         deadline: returns the seconds of waiting after which others may be declared lost.
         lose: called with (seat, why) of a member that is to be declared lost: at once if its process has ended or
             others have declared it lost (this worker itself may be the one), as "silent for 12 s" after the deadline
-            where it is silent, as "late: ..." after the deadline where it lives and nobody is silent.
-        log: called with lines for people, on the worker with the lowest seat only.
-        publish: called about once an interval with what is known of all workers, on the worker with the lowest seat.
+            where it is silent, as "late: ..." after the deadline where it lives and nobody is silent ("has left" if it
+            has said that it ends). Called again about once an interval for as long as that is so and it is a member.
+        log: called with lines for people, on the root only, or where that is silent on the next of the members.
+        publish: called about once an interval with what is known of all workers, on the same one.
         stop: called once with the reason when the run is to stop.
         broken: called once with the reason if the thread ends because of an error.
         patience: how long it waits for what.
@@ -131,7 +132,7 @@ class Monitor:
         self._speech = _Speech(3 * patience.say_after)
         self._clock = _Clock(patience.interval)
         self._wait = _Wait()
-        self._declared: set[int] = set()
+        self._declared: dict[int, float] = {}  # seat -> when it is to be declared lost again
         self._posted, self._post_due, self._hear_due = "", 0.0, 0.0
         self._number = 0
         self._stopped = False
@@ -162,13 +163,13 @@ class Monitor:
 
     def _look(self, now: float) -> None:
         """Make one pass: beat, hear the ends of processes, hear the others' beats, judge."""
-        own = self._status()
-        self._beat(own, now)
         members, incarnations = self._members(), self._incarnations()
         waited = self._wait.seconds(self._waiting(), now)
+        own = self._own(waited is not None)
+        self._beat(own, now)
         overdue = waited is not None and waited > self._deadline()
         hear = overdue or now >= self._hear_due
-        for seat, why in self._ends.new({seat: incarnations.get(seat, 0) for seat in members}, thorough=hear):
+        for seat, why in self._ends.told({seat: incarnations.get(seat, 0) for seat in members}, thorough=hear):
             self._lose(seat, why)
         if hear:
             self._hear_due = now + self.patience.interval
@@ -178,6 +179,11 @@ class Monitor:
             self._declare(own, members, waited, now)
         elif waited is None:
             self._declared.clear()
+
+    def _own(self, waiting: bool) -> Beat:
+        """Return this worker's beat; one that waits for others says so, whatever it is about to do."""
+        own = self._status()
+        return replace(own, phase="waiting") if waiting and not own.arrived else own
 
     def _beat(self, own: Beat, now: float) -> None:
         """Say that this worker lives: once an interval, and sooner where its phase has changed."""
@@ -197,9 +203,9 @@ class Monitor:
         if not self._stopped and self._store.check(["stop"]):
             self._stopped = True
             self._stop(self._store.get("stop").decode(errors="replace"))
-        if self.seat != min(members, default=self.seat):
-            return
         known = self._ears.known(own, members, now)
+        if not self._speaks(members, known):
+            return
         if self._publish is not None:
             self._publish(known)
         if waited is not None and waited > self.patience.say_after:
@@ -215,22 +221,25 @@ class Monitor:
 
     def _declare(self, own: Beat, members: Sequence[int], waited: float, now: float) -> None:
         """Declare the silent ones lost; where all live, those late that have not come."""
-        others = self._others(self._ears.known(own, members, now))
+        known = self._ears.known(own, members, now)
+        others = self._others(known)
         lately = _LATELY * self.patience.interval
         limit = max(lately, min(self._deadline(), self.patience.silent))
         blamed = {each.seat: f"silent for {each.silence:.0f} s" for each in others if each.silence >= limit}
         if not blamed and all(each.silence < lately for each in others):
-            blamed = {
-                each.seat: f"late: {each.beat.phase} in round {each.round} while others have waited {waited:.0f} s"
-                for each in others
-                if each.beat is not None and not each.beat.arrived and each.round <= own.round
-            }
-        for seat in sorted(blamed.keys() - self._declared):
-            self._declared.add(seat)
-            self._lose(seat, blamed[seat])
+            blamed = {each.seat: _blame(each.beat, waited) for each in others if each.beat and each.beat.awaited(own)}
+        for seat, why in blamed.items():
+            if now >= self._declared.get(seat, now):
+                self._declared[seat] = now + self.patience.interval
+                self._lose(seat, why)
         stuck = all(each.silence < lately and each.beat is not None and each.beat.arrived for each in others)
-        if stuck and self.seat == min(members, default=self.seat) and self._speech.is_due("stuck", now):
+        if stuck and self._speaks(members, known) and self._speech.is_due("stuck", now):
             self._log(f"all workers live and have waited for each other for {waited:.0f} s: is a network cut?")
+
+    def _speaks(self, members: Sequence[int], known: Sequence[Heard]) -> bool:
+        """Whether this is the worker that speaks for all: the first of the members that is not silent."""
+        silent = {each.seat for each in known if each.silence > self.patience.say_after}
+        return next((seat for seat in members if seat not in silent), None) == self.seat
 
     def _others(self, known: Sequence[Heard]) -> list[Heard]:
         return [each for each in known if each.member and each.seat != self.seat]
@@ -269,21 +278,15 @@ class _Ends:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._keys = -1
-        self._told: set[tuple[int, int]] = set()
 
-    def new(self, incarnations: Mapping[int, int], thorough: bool) -> list[tuple[int, str]]:
-        """Return (seat, why) of those that have ended and were not told of; asks about each if the store has grown."""
+    def told(self, incarnations: Mapping[int, int], thorough: bool) -> list[tuple[int, str]]:
+        """Return (seat, why) of those that are out; looks for each only if the store has changed, or thoroughly."""
         keys, before = self._store.num_keys(), self._keys  # one question, however many workers
         self._keys = keys
         if keys == before and not thorough:
             return []
-        found = []
-        for which in set(incarnations.items()) - self._told:
-            key = "out/{}/{}".format(*which)
-            if self._store.check([key]):
-                self._told.add(which)
-                found.append((which[0], self._store.get(key).decode(errors="replace")))
-        return sorted(found)
+        outs = [(seat, f"out/{seat}/{incarnation}") for seat, incarnation in incarnations.items()]
+        return [(seat, self._store.get(key).decode(errors="replace")) for seat, key in outs if self._store.check([key])]
 
 
 @dataclass
@@ -325,6 +328,12 @@ class _Speech:
         if now >= due:
             self._due[about] = (now + pause, min(2 * pause, _LONGEST_PAUSE))
         return now >= due
+
+
+def _blame(beat: Beat, waited: float) -> str:
+    if beat.phase == "ended":
+        return "has left"
+    return f"late: {beat.phase} in round {beat.round} while others have waited {waited:.0f} s"
 
 
 def _why(worker: Heard, silent: bool) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.errors import RecordError, missing_dependency
-from isthmus.trainer.observe.watch import EVENTS, amount, count, printable, read_from, read_object
+from isthmus.records.reader import EVENTS
+from isthmus.trainer.observe.watch import amount, count, printable, read_from, read_object
 
 try:
     from torch.utils.tensorboard import SummaryWriter

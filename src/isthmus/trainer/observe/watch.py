@@ -9,20 +9,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import stat
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from isthmus.errors import InvalidInput, RecordError
+from isthmus.records import is_locked
+from isthmus.records.files import open_file
+from isthmus.records.reader import EVENTS
 from isthmus.trainer.membership.live import LIVE
 
-EVENTS = "events.jsonl"
 QUIET = 10.0  # seconds without a change in the folder after which a run may no longer live
 _TAIL = 1 << 18  # bytes that are read from the end of a file of rows
 _MOST = 1 << 20  # bytes of a file of one object
+_EVENT = ("event", "round", "seconds", "worker", "text")
 _LARGEST = 1e300  # of a number
 _RUNNING = ("running", "quiet")
 
@@ -33,7 +35,8 @@ class View:
 
     Attributes:
         folder: of the run.
-        status: running; quiet (nothing was written for a while); or as its summary says: finished, diverged, ...
+        status: running; quiet (nothing was written for a while); killed (and no process holds it); or as its summary
+            says: finished, diverged, ...
         quiet: seconds since something changed in the folder, by the clock of its files.
         config: of the run.
         live: what its root last said of all workers, {} where it says nothing.
@@ -53,7 +56,7 @@ class View:
 
     @property
     def ended(self) -> bool:
-        """Whether the run has said how it ended."""
+        """Whether the run goes on no more."""
         return self.status not in _RUNNING
 
     @property
@@ -100,7 +103,7 @@ class View:
             "train_loss": self.last("train_loss"),
             "test_accuracy": self.last("test_accuracy"),
             "workers": self.workers,
-            "events": list(self.events),
+            "events": [{name: each.get(name) for name in _EVENT} for each in self.events],
         }
 
 
@@ -120,7 +123,7 @@ def look(folder: Path) -> View:
     summary = read_object(folder / "summary.json")
     live = {} if summary else read_object(folder / LIVE)
     quiet, rows = _quiet(folder), tuple(lines(folder / "rows.jsonl"))
-    status = printable(summary.get("status", "ended")) if summary else _running(quiet, live, rows)
+    status = printable(summary.get("status", "ended")) if summary else _running(folder, quiet, live, rows)
     return View(folder, status, quiet, config, live, rows, tuple(lines(folder / EVENTS)), summary)
 
 
@@ -157,8 +160,8 @@ def amount(value: object) -> float | None:
 def read_from(path: Path, place: int) -> tuple[list[dict[str, Any]], int]:
     """Return the objects on the whole lines of a file after a place, and the place after them; 0 if it has shrunk."""
     found: list[dict[str, Any]] = []
-    with contextlib.suppress(OSError), _plain(path) as file:
-        if os.fstat(file.fileno()).st_size < place:
+    with contextlib.suppress(OSError), open_file(path) as number, os.fdopen(os.dup(number), "rb") as file:
+        if os.fstat(number).st_size < place:
             return [], 0
         file.seek(place)
         for line in iter(lambda: file.readline(_TAIL), b""):
@@ -185,27 +188,20 @@ def _parsed(text: bytes) -> dict[str, Any]:
 
 def _end(path: Path, most: int) -> tuple[bytes, bool]:
     """The last bytes of a plain file, and whether that is all of it; nothing of anything else."""
-    with contextlib.suppress(OSError), _plain(path) as file:
-        size = os.fstat(file.fileno()).st_size
+    with contextlib.suppress(OSError), open_file(path) as number, os.fdopen(os.dup(number), "rb") as file:
+        size = os.fstat(number).st_size
         file.seek(max(0, size - most))
         return file.read(most), size <= most
     return b"", False
 
 
-def _plain(path: Path) -> BinaryIO:
-    """Open a plain file; OSError for what is none."""
-    file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(f"{path} is no plain file")
-    return file
-
-
-def _running(quiet: float, live: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """Whether a run that has not ended has been quiet for too long: without a live file, for ten of its rounds."""
+def _running(folder: Path, quiet: float, live: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """How a run is that has no end: without a live file it may be quiet for as long as ten of its rounds."""
     spent, done = (amount(rows[-1].get(name)) if rows else None for name in ("seconds", "round"))
     usual = 0.0 if live else (spent or 0.0) / max(done or 0.0, 1.0)
-    return "quiet" if quiet > max(QUIET, 10 * usual) else "running"
+    if quiet <= QUIET or (quiet <= 10 * usual and is_locked(folder)):
+        return "running"
+    return "quiet" if is_locked(folder) else "killed"  # a lock alone says little: other hosts may not see it
 
 
 def _quiet(folder: Path) -> float:
