@@ -179,20 +179,24 @@ class _Run:
                 if diverged:
                     return "diverged"
                 if reports[0].save:
-                    self._save(int(reports[0].save) - 1)
+                    self._save()
         return "finished"
 
-    def _save(self, first: int) -> None:
-        """Write a checkpoint into the first place where that is possible; training goes on where there is none."""
+    def _save(self) -> None:
+        """Write a checkpoint into the first place where that is possible; training goes on where there is none.
+
+        A run's folder that somebody has removed is not made again.
+        """
         begun = time.perf_counter()
         state = None if self.rows is None else self.rows.state()
-        for place in self.places[first:]:
+        for place in self.places:
+            own = place == self.places[0]
             try:
-                self.training.save(place, state, self.config.saving.keep)
+                self.training.save(place, state, self.config.saving.keep, parents=not own)
             except NotDone as error:
                 self._warn(f"no checkpoint in {place}, training goes on: {error}")
             else:
-                if place != self.places[0]:
+                if not own:
                     self._warn(f"checkpoint of round {self.training.round} is in {place} instead")
                 break
         self.saved = time.perf_counter()
@@ -212,21 +216,9 @@ class _Run:
 
     def _reports(self, loss: float) -> list[Report]:
         since = time.perf_counter() - self.saved
-        due = bool(self.places) and self.config.saving.due(self.training.round, since, self.saving_took)
-        save = self._place() if due and self.rows is not None else 0
+        save = bool(self.places) and self.config.saving.due(self.training.round, since, self.saving_took)
         own = Report(loss, self.loop.operations, os.getpid(), *self.training.setup_bytes, save)
         return [Report(*numbers) for numbers in self.training.gather(*astuple(own))]
-
-    def _place(self) -> int:
-        """Return the number of the first place for a checkpoint, from 1 on; 0 where there is none.
-
-        A run's folder that somebody has removed is not made again.
-        """
-        if self.places[0].parent.is_dir():
-            return 1
-        self._warn(f"{self.places[0].parent} is gone, and training goes on without a checkpoint in it")
-        self.saved = time.perf_counter()
-        return 2 if len(self.places) > 1 else 0
 
     def export(self, place: Path) -> tuple[dict[float, Evaluation], float]:
         """Save the network to use; return which factors on its scale were tried, and the one that was taken."""

@@ -22,7 +22,7 @@ class Report:
         operations: of the round.
         process: its number on its host.
         setup_sent, setup_received: bytes before the first round.
-        save: of worker 0, from which of the places for checkpoints on to write one after it, from 1; 0 for none.
+        save: of worker 0, whether to write a checkpoint after it.
     """
 
     loss: float
