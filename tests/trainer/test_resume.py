@@ -240,7 +240,7 @@ def test_misuse_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(InvalidInput, match="`keep` must be at least 1, got 0"):
         in_turn(save, 2, "one", 0)
-    with pytest.raises(InvalidInput, match="`folder` and `keep` must be the same on all workers"):
+    with pytest.raises(InvalidInput, match="`folder`, `keep` and `parents` must be the same on all workers"):
         in_turn(save, 2, "two")
 
     def resume() -> None:

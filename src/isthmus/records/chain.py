@@ -90,6 +90,8 @@ def read_lines(data: bytes, before: str | None, checksums: bool = True) -> Lines
             found.ends.append((at, found.checksum))
         elif checksums or line is not rest:
             found.faults.append((number, wrong))
+    if checksums and rest and not rest.startswith(b"{"):
+        found.faults.append((len(lines) + 1, "is no beginning of a line either"))
     return found
 
 

@@ -36,26 +36,28 @@ class Finding:
 def check_run(path: str | Path) -> Finding:
     """Compare all that a run has written, but checkpoints, with its checksums; nothing is raised for what is wrong."""
     folder = Path(path)
-    look = Look(folder)
+    look, status = Look(folder), None
     try:
-        run = look.run()
+        status = look.run().status
     except RecordError as error:
-        said = str(error)
-        return Finding(folder, None, (*look.faults, *([] if any(each in said for each in look.faults) else [said])))
+        if not any(each in str(error) for each in look.faults):
+            look.faults.append(str(error))
     faults = [*look.faults, *made_faults(folder)]
     ended = look.manifest is None or look.ended
     strays = [SUMMARY, *([EVENTS] if look.ended else [])]
     vouched = () if look.manifest is None else look.manifest.files
     if look.manifest is not None:
         faults += [f"{name} is not in {MANIFEST}: the run did not write it" for name in strays
-                   if name not in vouched and (folder / name).exists()]  # fmt: skip
+                   if name not in vouched and os.path.lexists(folder / name)]  # fmt: skip
     notes = []
     if not look.has_checksums:
         notes.append("no checksums, as it was written before there were any: only whether it can be read was looked at")
     if not ended:
         writes = "it is being written" if is_locked(folder) else "no process writes it"
         notes.append(f"unfinished ({writes}): that its last rows are all there cannot be told")
-    return Finding(folder, run.status, tuple(faults), tuple(notes))
+    if look.manifest is not None and all(any(name in fault for fault in faults) for name in look.manifest.files):
+        faults.append(f"{MANIFEST} vouches for none of the files that are there: it is another run's")
+    return Finding(folder, status, tuple(faults), tuple(notes))
 
 
 def made_faults(folder: Path) -> list[str]:

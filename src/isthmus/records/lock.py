@@ -9,12 +9,14 @@ import os
 import socket
 import time
 import weakref
+from contextlib import suppress
 from pathlib import Path
 
 from isthmus.errors import RecordError
+from isthmus.records.files import read_file
 
 NAME = "lock"
-_TRIES, _PAUSE = 8, 0.025  # another process may look for a moment whether the lock is free
+_TRIES, _PAUSE = 4, 0.01  # another process may look for a moment whether the lock is free
 _TAKEN = (errno.EWOULDBLOCK, errno.EACCES)
 _log = logging.getLogger("isthmus")
 
@@ -35,8 +37,9 @@ class Lock:
         """
         self._path = folder / NAME
         place = self._take(folder)
-        os.ftruncate(place, 0)
-        os.pwrite(place, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        with suppress(OSError):  # on a full disk it holds all the same
+            os.ftruncate(place, 0)
+            os.pwrite(place, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         self._place: int | None = place
         self._close = weakref.finalize(self, os.close, place)
         _held.add(self)
@@ -60,9 +63,17 @@ class Lock:
             if _flock(place, fcntl.LOCK_EX, folder) and _still_there(self._path, place):
                 return place
             os.close(place)
-        raise RecordError(
-            f"{folder} is being written by {_holder(self._path)}: choose another folder, or end that first"
-        )
+        raise RecordError(_taken(folder))
+
+
+def check_unlocked(folder: Path) -> None:
+    """Refuse a folder that a process writes now.
+
+    Raises:
+        RecordError: who does.
+    """
+    if is_locked(folder):
+        raise RecordError(_taken(folder))
 
 
 def is_locked(folder: Path) -> bool:
@@ -96,12 +107,13 @@ def _still_there(path: Path, place: int) -> bool:
         return False
 
 
-def _holder(path: Path) -> str:
+def _taken(folder: Path) -> str:
     try:
-        said = path.read_bytes()[:200].decode(errors="replace").strip()
+        said = read_file(folder / NAME, most=200).decode(errors="replace").strip()
     except OSError:
         said = ""
-    return said if said.isprintable() and said else "another process"
+    holder = said if said.isprintable() and said else "another process"
+    return f"{folder} is being written by {holder}: choose another folder, or end that first"
 
 
 _held: weakref.WeakSet[Lock] = weakref.WeakSet()

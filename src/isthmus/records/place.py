@@ -38,7 +38,11 @@ def claim(path: Path, replace: bool) -> Lock:
         RecordError: it is taken, or another process writes it, or it cannot be written.
     """
     try:
-        _check_free(path, replace)
+        try:
+            _check_free(path, replace)
+        except RecordError:
+            lock.check_unlocked(path)  # another run may be on its way in
+            raise
         path.mkdir(parents=True, exist_ok=True)
         held = Lock(path)
         try:

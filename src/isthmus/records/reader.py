@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -114,7 +115,7 @@ class Look:
     @property
     def has_checksums(self) -> bool:
         """Whether the run is of a version that writes checksums."""
-        return self.manifest is not None or self.said.get("format") != _WITHOUT_CHECKSUMS
+        return self.manifest is not None or self.said.get("format") == FORMAT
 
     @property
     def ended(self) -> bool:
@@ -129,10 +130,9 @@ class Look:
         Raises:
             RecordError: it is not that of a run, or of a newer isthmus.
         """
-        before = len(self.faults)
         said = self.said
-        if not said and len(self.faults) > before:
-            fault = self.faults[-1]
+        fault = next((each for each in self.faults if CONFIG in each), None)
+        if fault is not None:
             missing = fault.startswith("cannot read") and self.manifest is None
             what = f"{self.folder} is not a run of isthmus" if missing else f"{self.folder} is damaged"
             raise RecordError(f"{what}: {fault}")
@@ -149,19 +149,24 @@ class Look:
         Raises:
             RecordError: it is none.
         """
-        said = self.run_header()
+        said = self.said
         if self.manifest is None and self.has_checksums and not self.faults:
             self.faults.append(f"{MANIFEST} is missing")
+        environment = self._object(ENVIRONMENT)
+        found = self.lines(ROWS).rows if rows else []
+        events = self.lines(EVENTS).rows if rows and self._has_events() else []
+        summary = self._object(SUMMARY) if self.ended else {}
+        self.run_header()  # last, so that all that is wrong has been found
         return Run(
             path=self.folder,
             kind=said["kind"],
             command=said["command"],
             config=said["config"],
-            environment=self._object(ENVIRONMENT),
-            rows=self.lines(ROWS).rows if rows else [],
-            summary=self._object(SUMMARY) if self.ended else {},
+            environment=environment,
+            rows=found,
+            summary=summary,
             script=said.get("script"),
-            events=self.lines(EVENTS).rows if rows and self._has_events() else [],
+            events=events,
         )
 
     def lines(self, name: str) -> Lines:
@@ -185,7 +190,7 @@ class Look:
 
     def _has_events(self) -> bool:
         vouched = self.manifest is not None and EVENTS in self.manifest.files
-        return vouched or (not self.ended and (self.folder / EVENTS).exists())
+        return vouched or (not self.ended and os.path.lexists(self.folder / EVENTS))
 
     def _object(self, name: str) -> dict[str, Any]:
         """Return the JSON object in a file, {} where there is none."""

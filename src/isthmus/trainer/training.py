@@ -422,7 +422,7 @@ class Training:
         """
         self._standing.load_state_dict(state)
 
-    def save(self, folder: str | Path, extra: Any = None, keep: int = 2) -> Path:
+    def save(self, folder: str | Path, extra: Any = None, keep: int = 2, parents: bool = True) -> Path:
         """Write a checkpoint that :meth:`resume` goes on from; every worker enters. Return its own folder.
 
         Steps that are not merged yet are merged first. Every worker writes its share into ``FOLDER/checkpoint-ROUND``,
@@ -434,6 +434,7 @@ class Training:
             extra: of this worker: numbers, text, tensors, lists and dictionaries of them, and objects that have
                 ``state_dict`` (a schedule, a gradient scaler, a sampler).
             keep: how many checkpoints to leave there.
+            parents: whether to make the folders above it too.
 
         Raises:
             InvalidInput: an ``extra`` that is something else, or a folder that is not the same on all workers.
@@ -442,7 +443,7 @@ class Training:
         check_integer("keep", keep, at_least=1)
         self._kept = folder, extra, keep
         self._together(Wish.SAVE, self._settle)
-        return self._save([str(folder), keep], extra)
+        return self._save([str(folder), keep, parents], extra)
 
     def resume(self, folder: str | Path) -> Any:
         """Go on from the last checkpoint in a folder that is sound; every worker enters. Return ``extra``.
@@ -674,12 +675,13 @@ class Training:
         def program() -> Program[Path]:
             told = [each for each in (yield from tell(wanted, self._link, self.device)) if each is not None]
             if any(each != told[0] for each in told):
-                raise InvalidInput("`folder` and `keep` must be the same on all workers")
-            folder, keep = told[0]
+                raise InvalidInput("`folder`, `keep` and `parents` must be the same on all workers")
+            folder, keep, parents = told[0]
             state = self._rounds.state
             state.round, state.reference = None, {}  # one that nobody has made a step in
             self._folder = Path(folder)
-            return (yield from write(self._standing.snapshot(extra), Path(folder), keep, self._link, self.device))
+            snapshot = self._standing.snapshot(extra)
+            return (yield from write(snapshot, Path(folder), keep, self._link, self.device, parents))
 
         return self._act(program, Meter())
 

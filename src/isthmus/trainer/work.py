@@ -214,7 +214,7 @@ class _Run:
                     loss, made = self.loop.round(training.round, steps)
                     training.merge()
                 except (Stopped, TooFew) as error:
-                    self._save(0)
+                    self._save()
                     if isinstance(error, TooFew):
                         raise
                     return "interrupted"
@@ -229,8 +229,8 @@ class _Run:
                 advance(1, note)
                 if diverged:
                     return "diverged"
-                if reports[0].save or (stopped and self.places):
-                    self._save(max(0, int(reports[0].save) - 1))
+                if reports[0].save or stopped:
+                    self._save()
                 if stopped:
                     return "interrupted"
         return "finished"
@@ -245,16 +245,20 @@ class _Run:
     def _state(self) -> dict[str, Any]:
         return {"rows": self.rows.rows, "state": self.rows.state(), "prelude": self.prelude.state()}
 
-    def _save(self, first: int) -> None:
-        """Write a checkpoint into the first place where that is possible; training goes on where there is none."""
+    def _save(self) -> None:
+        """Write a checkpoint into the first place where that is possible; training goes on where there is none.
+
+        A run's folder that somebody has removed is not made again.
+        """
         begun = time.perf_counter()
-        for place in self.places[first:]:
+        for place in self.places:
+            own = place == self.places[0]
             try:
-                self.training.save(place, self.rows.state(), self.config.saving.keep)
+                self.training.save(place, self.rows.state(), self.config.saving.keep, parents=not own)
             except NotDone as error:
                 self._warn(f"no checkpoint in {place}, training goes on: {error}")
             else:
-                if place != self.places[0]:
+                if not own:
                     self._warn(f"checkpoint of round {self.training.round} is in {place} instead")
                 break
         self.saved = time.perf_counter()
@@ -274,23 +278,10 @@ class _Run:
 
     def _reports(self, loss: float, made: int) -> list[Report]:
         since, training = time.perf_counter() - self.saved, self.training
-        due = bool(self.places) and self.config.saving.due(training.round, since, self.saving_took)
-        save = self._place() if due and self.writes else 0
-        own = Report(
-            loss, made, self.loop.operations, training.seat, os.getpid(), *training.setup_bytes, save, training.stopping
-        )
+        save = bool(self.places) and self.config.saving.due(training.round, since, self.saving_took)
+        setup = training.setup_bytes
+        own = Report(loss, made, self.loop.operations, training.seat, os.getpid(), *setup, save, training.stopping)
         return [Report(*numbers) for numbers in training.gather(*astuple(own))]
-
-    def _place(self) -> int:
-        """Return the number of the first place for a checkpoint, from 1 on; 0 where there is none.
-
-        A run's folder that somebody has removed is not made again.
-        """
-        if self.places[0].parent.is_dir():
-            return 1
-        self._warn(f"{self.places[0].parent} is gone, and training goes on without a checkpoint in it")
-        self.saved = time.perf_counter()
-        return 2 if len(self.places) > 1 else 0
 
     def export(self, place: Path) -> tuple[dict[float, Evaluation], float]:
         """Save the network to use; return which factors on its scale were tried, and the one that was taken."""

@@ -56,7 +56,9 @@ class Snapshot:
     kept: Any
 
 
-def write(snapshot: Snapshot, folder: Path, keep: int, link: Link, device: torch.device) -> Program[Path]:
+def write(
+    snapshot: Snapshot, folder: Path, keep: int, link: Link, device: torch.device, parents: bool = True
+) -> Program[Path]:
     """Write a checkpoint into a folder of checkpoints; every worker enters. Return its own folder.
 
     Checkpoints of later rounds are of a course that was given up, and are removed; of earlier ones, all but the last.
@@ -66,26 +68,26 @@ def write(snapshot: Snapshot, folder: Path, keep: int, link: Link, device: torch
         folder: where; made if it is not there.
         keep: how many to leave there, this one included.
         link, device: to the others, and where the numbers that travel are.
+        parents: whether to make the folders above it too.
 
     Raises:
         InvalidInput: something that cannot be saved.
         NotDone: a worker could not write; nothing is left of it, and the checkpoints before are as they were.
     """
     aside = folder / f"{folder_name(snapshot.number)}.partial"
+    first = link.index == 0
     try:
-        return (yield from _write(snapshot, folder, aside, keep, link, device))
+        yield from together("save", lambda: _prepare(folder, aside, parents) if first else None, link, device)
+        return (yield from _write(snapshot, aside, keep, link, device))
     except IsthmusError:
-        if link.index == 0:
+        if first:
             shutil.rmtree(aside, ignore_errors=True)
         raise
 
 
-def _write(
-    snapshot: Snapshot, folder: Path, aside: Path, keep: int, link: Link, device: torch.device
-) -> Program[Path]:
-    final = folder / folder_name(snapshot.number)
+def _write(snapshot: Snapshot, aside: Path, keep: int, link: Link, device: torch.device) -> Program[Path]:
+    final = aside.with_name(folder_name(snapshot.number))
     first = link.index == 0
-    yield from together("save", lambda: _prepare(folder, aside) if first else None, link, device)
     kept: list[Any] = []
 
     def shard() -> Any:
@@ -112,8 +114,8 @@ def plain_outline(tensors: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) ->
     return {name: (tuple(shape), str(dtype).removeprefix("torch.")) for name, (shape, dtype) in tensors.items()}
 
 
-def _prepare(folder: Path, aside: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def _prepare(folder: Path, aside: Path, parents: bool) -> None:
+    folder.mkdir(parents=parents, exist_ok=True)
     for left in folder.glob("checkpoint-*.partial"):  # by a run that was killed while it wrote
         shutil.rmtree(left)
     aside.mkdir()

@@ -25,7 +25,7 @@ class Report:
         seat: number that the worker was started with.
         process: its number on its host.
         setup_sent, setup_received: bytes before the first round.
-        save: of worker 0, from which of the places for checkpoints on to write one after it, from 1; 0 for none.
+        save: of worker 0, whether to write a checkpoint after it.
         stop: whether the worker was told to stop.
     """
 

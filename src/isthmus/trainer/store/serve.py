@@ -6,14 +6,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from isthmus.trainer.store.homes import Homes
 from isthmus.trainer.store.reader import Span
-from isthmus.trainer.store.store import Store
 from isthmus.trainer.wire.exchange import Exchange, Link, Program, all_gather
+
+if TYPE_CHECKING:
+    from isthmus.trainer.store.store import Store
 
 _DONE = Span(0, 0, 0, 0)
 
