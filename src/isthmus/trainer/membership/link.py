@@ -121,6 +121,11 @@ class Elastic:
         return len(self.members)
 
     @property
+    def present(self) -> tuple[int, ...]:
+        """The seats of the members, by index."""
+        return tuple(member.seat for member in self.members)
+
+    @property
     def waited(self) -> float | None:
         """Seconds for which this worker has been waiting for others; None if it is not."""
         since = self._since

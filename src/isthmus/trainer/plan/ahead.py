@@ -40,6 +40,11 @@ class _Nobody:
         """As at the start."""
         return self.workers
 
+    @property
+    def present(self) -> tuple[int, ...]:
+        """All that were started."""
+        return tuple(range(self.workers))
+
     def exchange(self, request: Exchange) -> list[Tensor]:
         """Refuse: there is nobody to talk to."""
         raise AssertionError("a plan sends nothing")

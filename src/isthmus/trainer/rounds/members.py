@@ -166,7 +166,7 @@ class Members:
         self.acts += 1
 
     def _seats(self) -> list[int]:
-        return [member.seat for member in self.link.members] if isinstance(self.link, Elastic) else []
+        return list(self.link.present)
 
     def _move(self, link: Elastic) -> Program[bool]:
         """Find out how far all have come, and bring everything to where it belongs with the workers that are there."""

@@ -38,7 +38,7 @@ class ISTPart:
         self._scaled: tuple[int, Scaling] | None = None
         self._moved = False  # whether the open round was opened with workers that are gone
         self._stayed: Step | None = None  # what stayed with workers after the last round, and is not home
-        self._dealt_to: int | None = None  # how many workers there were in the last round
+        self._dealt_to: tuple[int, ...] | None = None  # the seats of the workers in the last round
         self.changed: frozenset[str] = frozenset()
 
     @property
@@ -70,7 +70,7 @@ class ISTPart:
     def open(self, state: State, round: Round) -> Program[Commit]:
         """Bring the pieces of the round's partition from their homes."""
         deal, draft, link = self._deal(round), self.store.draft(state.tensors), self._worker.link
-        own, workers = deal.units[link.index], link.workers
+        own, present = deal.units[link.index], link.present
         stays = state.kept is not None and round == self._all(state.kept.number + 1)
         if state.kept is not None and not stays:
             yield from self._bring_home(draft, state, viewing=False)  # somebody takes no part in this round
@@ -93,7 +93,7 @@ class ISTPart:
             if own is not None:
                 self._take(read, own)
                 state.held = round
-            state.round, state.made, self._dealt_to = round, 0, workers
+            state.round, state.made, self._dealt_to = round, 0, present
 
         return commit
 
@@ -226,9 +226,10 @@ class ISTPart:
         """Return a round in which every worker trains."""
         return Round(number, tuple(range(self._worker.link.workers)))
 
-    def _partition(self, number: int, workers: int | None = None) -> NetPartition:
-        count = self._worker.link.workers if workers is None else workers
-        return self.store.coupling.partition(count, self._worker.seed, number, self._strategy.dealt)
+    def _partition(self, number: int, to: tuple[int, ...] | None = None) -> NetPartition:
+        seats = self._worker.link.present if to is None else to
+        dealt = self._strategy.dealt if len(seats) == self._worker.link.seats else self._strategy.dealt.among(seats)
+        return self.store.coupling.partition(len(seats), self._worker.seed, number, dealt)
 
     def _deal(self, round: Round) -> Deal:
         """Return what each worker holds in a round; the same object as before where it is the same."""

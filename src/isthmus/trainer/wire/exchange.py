@@ -77,6 +77,11 @@ class Link(Protocol):
         ...
 
     @property
+    def present(self) -> tuple[int, ...]:
+        """The seat of every worker."""
+        ...
+
+    @property
     def elastic(self) -> bool:
         """Whether the others can go on when a worker is lost."""
         ...
@@ -98,7 +103,7 @@ class Link(Protocol):
 class Alone:
     """The link of a run with one worker."""
 
-    index, workers, seat, seats = 0, 1, 0, 1
+    index, workers, seat, seats, present = 0, 1, 0, 1, (0,)
     shared = elastic = False
 
     def exchange(self, request: Exchange) -> list[Tensor]:

@@ -94,7 +94,7 @@ class Default:
 
     def __init__(self) -> None:
         self.index, self.workers = dist.get_rank(), dist.get_world_size()
-        self.seat, self.seats = self.index, self.workers
+        self.seat, self.seats, self.present = self.index, self.workers, tuple(range(self.workers))
 
     def exchange(self, request: Exchange) -> list[Tensor]:
         """Perform one ragged all-to-all, as bytes, on the device."""

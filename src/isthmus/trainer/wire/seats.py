@@ -36,6 +36,7 @@ class Seat:
     def __init__(self, table: Table, index: int) -> None:
         self.index = self.seat = index
         self.workers = self.seats = table.workers
+        self.present = tuple(range(table.workers))
         self._table = table
         self._noise = torch.Generator().get_state()  # as that of a process that has drawn nothing
 
