@@ -34,6 +34,7 @@ from isthmus.trainer.local.heap import passing
 from isthmus.trainer.local.optimizer import adopt, forget
 from isthmus.trainer.local.recent import Recent
 from isthmus.trainer.membership.link import Change, Elastic, RunOver, join
+from isthmus.trainer.membership.monitor import Heard
 from isthmus.trainer.observe.account import Account, held_bytes
 from isthmus.trainer.rounds.agree import agree, named
 from isthmus.trainer.rounds.members import Members
@@ -203,6 +204,20 @@ class Training:
     def handed(self) -> Any:
         """What this worker was told by :meth:`hand_over` when it came; None if it was there from the start."""
         return self._members.handed
+
+    def watch(self, publish: Callable[[Sequence[Heard]], None]) -> None:
+        """Have a function called about once a second on worker 0, on a thread beside, with what is known of all."""
+        if isinstance(self._link, Elastic):
+            self._link.publish = publish
+
+    def say(self, loss: float) -> None:
+        """Say in this worker's heartbeats how it is doing.
+
+        Args:
+            loss: mean of its last round.
+        """
+        if isinstance(self._link, Elastic):
+            self._link.own.loss = loss
 
     def hand_over(self, state: Callable[[], Any]) -> None:
         """Say what worker 0 is to tell a worker that comes later.

@@ -25,6 +25,7 @@ from isthmus.trainer.config import Own, TrainConfig
 from isthmus.trainer.config.again import FOLDER
 from isthmus.trainer.config.flags import record
 from isthmus.trainer.local.loop import Loop, autocast
+from isthmus.trainer.membership.live import LiveFile
 from isthmus.trainer.observe.account import Account, resident_bytes
 from isthmus.trainer.observe.evaluate import (
     CALIBRATION_MOST,
@@ -65,7 +66,11 @@ def work(setup: Setup, record: Callable[[], RunWriter] | None, start: int | None
         run = _Run(setup, training, record, prelude)
         status = run.rounds()
         account = training.account()
-        return run.summary(status, account, start)
+        summary = run.summary(status, account, start)
+        training.watch(_unwatched)
+        if run.writes:
+            run.live.remove()
+        return summary
 
 
 def export(setup: Setup, source: Path, target: Path) -> None:
@@ -191,6 +196,8 @@ class _Run:
         training.recalibrate(_Calls(self.loop.share, list(_calibration(self.loop.share, config.workers))))
         self.places = [folder / FOLDER for folder in prelude.folders]  # for checkpoints: the run's own, a spare one
         self.saved, self.saving_took, self.told = time.perf_counter(), 0.0, 0
+        self.live = LiveFile(lambda: next(iter(prelude.folders), None), len(config.steps_by_round))
+        training.watch(self.live.write)
 
     @property
     def writes(self) -> bool:
@@ -219,6 +226,7 @@ class _Run:
                         raise
                     return "interrupted"
                 number = training.round
+                training.say(loss / max(1, made))
                 account, reports = training.account(), self._reports(loss, made)
                 stopped = any(report.stop for report in reports)
                 diverged = not all(math.isfinite(report.loss) for report in reports)
@@ -390,6 +398,9 @@ def _title(config: TrainConfig) -> str:
 
 def _nowhere() -> RunWriter:
     raise AssertionError("this worker has no record to write")
+
+
+def _unwatched(known: object) -> None: ...
 
 
 def _nothing(steps: int = 1, note: str = "") -> None: ...

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch.distributed as dist
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from isthmus.errors import WorkerError
 from isthmus.trainer.membership.beat import Beat
-from isthmus.trainer.membership.monitor import Monitor
+from isthmus.trainer.membership.monitor import Heard, Monitor
 from isthmus.trainer.membership.register import Member, Register
 from isthmus.trainer.wire.exchange import Alone, Exchange, Link, LostPeer
 from isthmus.trainer.wire.group import Default, Gloo, backend
@@ -71,6 +71,10 @@ class Elastic:
         register: where it is written who takes part.
         members: of the present epoch, by index.
         epoch: its number; -1 before the first.
+        own: what this worker tells of itself beside its exchanges.
+        deadline: seconds that others are waited for; by default they follow from the rounds so far.
+        stop: called, on another thread, when the run is to stop.
+        publish: called about once a second, on another thread of worker 0, with what is known of all workers.
         fresh: whether this worker has nothing of what the others have in common.
         training: how many trainings this process has begun.
     """
@@ -82,6 +86,7 @@ class Elastic:
         self.deadline: float | None = None
         self._join_timeout = join_timeout
         self.stop: Callable[[str], None] = lambda why: None
+        self.publish: Callable[[Sequence[Heard]], None] = lambda known: None
         self.seat, self.seats = place.seat, place.seats
         self.me = Member(place.seat, place.incarnation)
         self.register = Register(place.store, self.me)
@@ -101,6 +106,7 @@ class Elastic:
             deadline=self._patience,
             lose=lambda seat, why: self.lose(seat, why, late=why.startswith("late")),
             log=lambda line: _log.warning("isthmus: %s", line),
+            publish=lambda known: self.publish(known),
             stop=lambda why: self.stop(why),
         )
         self._monitor.start()
