@@ -33,6 +33,11 @@ WITH_EXAMPLES = {
     "isthmus.trainer.store.homes",
     "isthmus.trainer.task.examples",
     "isthmus.trainer.task.initial",
+    "isthmus.trainer.config.faults",
+    "isthmus.trainer.rounds.agree",
+    "isthmus.trainer.task.terms",
+    "isthmus.trainer.wire.alike",
+    "isthmus.trainer.wire.rendezvous",
 }
 
 
