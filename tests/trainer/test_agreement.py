@@ -477,7 +477,7 @@ def test_flags_that_disagree_end_every_process_with_one_line() -> None:
 
 
 def test_data_that_one_worker_lacks_are_told_to_all(tmp_path: Path) -> None:
-    place = table_file(tmp_path / "here")
+    place = table_file(tmp_path / "here", rows=300)
     for code, said, seconds in by_hand(ranks(3), train_apart, ["--data", place], ["--data", f"{place}x"]):
         assert code == status.BAD_INPUT
         assert said.startswith(f"isthmus: worker 2: {place.partition(':')[2]}x: ")
@@ -588,6 +588,7 @@ def test_launched_nothing_listens_off_loopback() -> None:
     assert set(found) == {"127.0.0.1"}
 
 
+@on_linux
 def test_in_turn_nothing_listens() -> None:
-    before = listens(os.getpid()) if sys.platform == "linux" else []
-    assert in_turn(shown, 2) == [before, before]
+    before = set(listens(os.getpid()))
+    assert all(set(found) <= before for found in in_turn(shown, 2))
