@@ -295,6 +295,15 @@ def test_the_word_to_stop_is_passed_on_once(port: int) -> None:
     assert worker.told_to_stop == ["signal 15"]
 
 
+def test_a_view_that_fails_ends_alone(port: int, caplog: pytest.LogCaptureFixture) -> None:
+    with Worker(port, 0, [0, 1]) as root:
+        root.monitor._publish = lambda known: [][0]
+        soon(lambda: root.monitor._publish is None)
+        client(port).set("out/1/0", "was killed (signal 9)")
+        soon(lambda: root.lost)
+    assert caplog.messages == ["isthmus: no live view any more (IndexError: list index out of range)"]
+
+
 def test_a_broken_store_or_a_callback_that_fails_ends_the_thread_with_one_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

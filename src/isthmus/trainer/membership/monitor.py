@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,11 @@ SILENT = 10.0  # seconds without a beat after which a worker may be declared los
 _LOOKS = 10  # times in an interval that a worker's end is looked for
 _LATELY = 3  # intervals: who was heard from within them lives
 _LONGEST_PAUSE = 300.0  # seconds, between two lines that say the same
+_log = logging.getLogger("isthmus")
+
+
+def _warn(why: str) -> None:
+    _log.warning("isthmus: nobody watches over the other workers any more: %s", why)
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ class Monitor:
     """One worker's thread of heartbeats.
 
     All callables are called on that thread; none may wait for others. What one of them raises ends the thread, as a
-    broken store does, with one call of ``broken``.
+    broken store does, with one call of ``broken``; only a view that fails (``publish``) ends alone.
 
     Args:
         store: of the run; the thread uses a clone of it.
@@ -101,7 +107,7 @@ class Monitor:
         log: called with lines for people, on the root only, or where that is silent on the next of the members.
         publish: called about once an interval with what is known of all workers, on the same one.
         stop: called once with the reason when the run is to stop.
-        broken: called once with the reason if the thread ends because of an error.
+        broken: called once with the reason if the thread ends because of an error; by default it is logged.
         patience: how long it waits for what.
     """
 
@@ -119,7 +125,7 @@ class Monitor:
         log: Callable[[str], None] = lambda line: None,
         publish: Callable[[Sequence[Heard]], None] | None = None,
         stop: Callable[[str], None] = lambda why: None,
-        broken: Callable[[str], None] = lambda why: None,
+        broken: Callable[[str], None] = _warn,
         patience: Patience = Patience(),
     ) -> None:
         self.seat, self.patience = seat, patience
@@ -206,10 +212,17 @@ class Monitor:
         known = self._ears.known(own, members, now)
         if not self._speaks(members, known):
             return
-        if self._publish is not None:
-            self._publish(known)
+        self._show(known)
         if waited is not None and waited > self.patience.say_after:
             self._say_whom(self._others(known), now)
+
+    def _show(self, known: Sequence[Heard]) -> None:
+        if self._publish is not None:
+            try:
+                self._publish(known)
+            except Exception as error:  # a view is not worth a run
+                self._publish = None
+                _log.warning("isthmus: no live view any more (%s: %s)", type(error).__name__, error)
 
     def _say_whom(self, others: Sequence[Heard], now: float) -> None:
         """Name the silent workers that this one waits for, or else those that have not come."""
