@@ -38,10 +38,13 @@ class Child:
 
     def start(self, start: Start, told: Told, tell: Tell) -> None:
         """Start the process; may stand still. ``told(child, message)`` is called for each message, the last is None."""
+        line: Connection | None = None
         try:
             started, line = start(self.seat, self.incarnation)
             here: Here = line.recv()
         except (OSError, EOFError):
+            if line is not None:
+                line.close()
             tell(partial(told, self, None))
             return
         self._started, self.process = started, here.process
@@ -49,6 +52,8 @@ class Child:
             self.kill()
         if here.process != started.pid:
             started.join()  # whoever forked it; from then on it is our own child
+        with suppress(OSError):
+            line.send(None)
         tell(partial(told, self, here))
         threading.Thread(target=self._listen, args=(started, line, told, tell), daemon=True).start()
 

@@ -100,6 +100,9 @@ def _start(context: BaseContext, task: Task) -> tuple[BaseProcess, Connection]:
     try:
         process = context.Process(target=enter, args=(task, theirs))  # type: ignore[attr-defined]
         process.start()
+    except BaseException:
+        ours.close()
+        raise
     finally:
         if collects:
             gc.enable()

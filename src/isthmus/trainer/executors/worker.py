@@ -92,6 +92,10 @@ def enter(task: Task, line: Connection) -> None:
     wait_for_parent(task.launcher)
     die_with_parent()
     wait_for_parent(task.launcher)  # it may have ended before the kernel was told
+    try:
+        line.recv()  # nobody works unknown to the launcher, which might start another in its place
+    except (OSError, EOFError):
+        return
     _set_signals(task.elastic)
     os.environ.update(task.variables)
     said = _call(task)
