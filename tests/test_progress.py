@@ -99,3 +99,24 @@ def test_shown_on_a_terminal_and_not_mixed_with_the_result() -> None:
     assert "counting" in shown
     assert "3/3" in shown
     assert "step 2" in shown
+
+
+def test_a_line_beside_the_living_one_stands_above_it() -> None:
+    code = CODE.replace("advance(1,", "say('waiting for worker 2')\n        advance(1,").replace(
+        "progress\n", "progress, say\n", 1
+    )
+    master, slave = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=slave, stdout=subprocess.DEVNULL)
+    os.close(slave)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(master, 4096)
+        except OSError:
+            break
+    assert process.wait() == 0
+    os.close(master)
+    words = re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", shown).decode()
+    assert words.count("isthmus: waiting for worker 2\r\n") == 3
+    plain = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert plain.stderr == "isthmus: waiting for worker 2\n" * 3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import resource
 import shutil
@@ -225,7 +224,7 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
     signal.signal(signal.SIGXFSZ, handler)
 
 
-class mounted:  # noqa: N801
+class mounted:
     """A file system in memory of a few kilobytes; the test is skipped where none can be mounted."""
 
     def __init__(self, folder: Path, size: str) -> None:

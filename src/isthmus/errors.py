@@ -14,10 +14,17 @@ import shlex
 from collections.abc import Iterable
 from importlib import metadata
 from numbers import Integral, Real
+from typing import TypeVar
 
 
 class IsthmusError(Exception):
-    """Root of everything isthmus raises on purpose; the command line prints its one line and exits with 2."""
+    """Root of everything isthmus raises on purpose; the command line prints its one line and exits with 2.
+
+    Attributes:
+        everywhere: whether all workers of a run raise it, with the same line, so that one of them is enough to say it.
+    """
+
+    everywhere = False
 
 
 class InvalidInput(IsthmusError, ValueError):
@@ -38,6 +45,15 @@ class WorkerError(IsthmusError, RuntimeError):
 
 class MissingDependency(IsthmusError, ImportError):
     """An optional dependency is not installed; the message says how to install it."""
+
+
+Raised = TypeVar("Raised", bound=IsthmusError)
+
+
+def everywhere(error: Raised) -> Raised:
+    """Return an error that all workers of a run raise, marked so."""
+    error.everywhere = True
+    return error
 
 
 def missing_dependency(what: str, error: ImportError) -> ImportError:

@@ -36,6 +36,12 @@ def silence() -> None:
     _silent.set()
 
 
+def say(line: str) -> None:
+    """Say one line on standard error: above the living line where there is one, from any thread."""
+    if not _silent.is_set():
+        print(f"isthmus: {line}", file=sys.stderr, flush=True)  # the living line has put itself in the place of stderr
+
+
 def _say_nothing(steps: int = 1, note: str = "") -> None: ...
 
 
@@ -109,12 +115,16 @@ class _Lines:
         self.due, self.pause = now + self.pause, min(_LONGEST_PAUSE, _GROWTH * self.pause)
         passed = now - self.start
         said = f" ({note})" if note else ""
-        left = f", about {_duration(passed * (self.total - self.done) / self.done)} left" if self.done else ""
-        print(f"{self.title}: {self.done}/{self.total}{said}, {_duration(passed)}{left}", file=sys.stderr, flush=True)
+        left = f", about {duration(passed * (self.total - self.done) / self.done)} left" if self.done else ""
+        print(f"{self.title}: {self.done}/{self.total}{said}, {duration(passed)}{left}", file=sys.stderr, flush=True)
 
 
-def _duration(seconds: float) -> str:
-    """Return seconds as "55 s", "12 min" or "3.4 h"."""
+def duration(seconds: float) -> str:
+    """Return seconds in words.
+
+    >>> duration(55.2), duration(700), duration(12345)
+    ('55 s', '12 min', '3.4 h')
+    """
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -9,11 +9,13 @@ from typing import Any
 
 import torch.distributed as dist
 
+PRELOADED = ["isthmus.trainer.run", "torch._dynamo", "sklearn.datasets"]
+
 
 def run_group(function: Callable[..., Any], workers: int, *arguments: Any) -> list[Any]:
     """Call ``function(*arguments)`` in ``workers`` processes inside one gloo group; return the results by worker."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["isthmus.trainer.run", "torch._dynamo", "sklearn.datasets"])
+    context.set_forkserver_preload(PRELOADED)
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     store = dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -44,6 +47,19 @@ def picky() -> Callable[[Tensor, Tensor], Tensor]:
     def loss(output: Tensor, targets: Tensor) -> Tensor:
         if targets.max() > 8:
             raise InvalidInput("`data` must hold digits up to 8, got 9")
+        return functional.cross_entropy(output, targets)
+
+    return loss
+
+
+def deadly() -> Callable[[Tensor, Tensor], Tensor]:
+    """Cross-entropy that kills worker 1, started by torchrun for the first time, in its tenth step."""
+    doomed = (os.environ.get("RANK"), os.environ.get("TORCHELASTIC_RESTART_COUNT")) == ("1", "0")
+    steps = count(1)
+
+    def loss(output: Tensor, targets: Tensor) -> Tensor:
+        if doomed and output.requires_grad and next(steps) == 10:
+            os.kill(os.getpid(), signal.SIGKILL)
         return functional.cross_entropy(output, targets)
 
     return loss

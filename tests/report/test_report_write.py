@@ -198,7 +198,8 @@ def test_a_damaged_run_is_left_out_with_one_line_and_where_there_is_no_other_the
     (line,) = caplog.messages
     assert line.startswith(f"isthmus: left out of the report: {bad}")
     assert message in line
-    assert f"Left out: {line.removeprefix('isthmus: left out of the report: ')}." in Page(tmp_path / "new/index.html").text
+    said = line.removeprefix("isthmus: left out of the report: ")
+    assert f"Left out: {said}." in Page(tmp_path / "new/index.html").text
     capsys.readouterr()
     with pytest.raises(SystemExit) as caught:
         main(["report", str(bad), "--out", str(out)])

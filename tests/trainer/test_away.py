@@ -23,6 +23,7 @@ from isthmus.nets.exported import read_state
 from isthmus.nets.pattern import Pattern
 from isthmus.nets.subnetwork import named_state
 from isthmus.trainer.executors.in_turn import run_in_turn
+from isthmus.trainer.membership.link import join
 from isthmus.trainer.store import reader as reading
 from isthmus.trainer.store.away import Away
 from isthmus.trainer.store.homes import Homes
@@ -30,7 +31,6 @@ from isthmus.trainer.store.reader import Reader
 from isthmus.trainer.store.serve import Service
 from isthmus.trainer.task.initial import copied
 from isthmus.trainer.wire.exchange import drive
-from isthmus.trainer.wire.group import join
 from isthmus.trainer.wire.meter import Meter
 from nets.traced import ALL
 

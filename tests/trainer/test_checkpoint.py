@@ -30,9 +30,9 @@ from isthmus.trainer.checkpoint.manifest import MANIFEST, checkpoints
 from isthmus.trainer.checkpoint.plain import put_together, take_apart
 from isthmus.trainer.checkpoint.read import Checkpoint, choose
 from isthmus.trainer.checkpoint.write import Snapshot, write
+from isthmus.trainer.membership.link import join
 from isthmus.trainer.store.homes import Homes
 from isthmus.trainer.wire.exchange import Alone, drive
-from isthmus.trainer.wire.group import join
 from isthmus.trainer.wire.meter import Meter
 from isthmus.version import __version__
 

@@ -27,7 +27,7 @@ from isthmus.errors import DataError, InvalidInput, WorkerError
 from isthmus.partitions import Core, Fixed, Rotated
 from isthmus.records import Run, read_run
 from isthmus.strategies import IST, DataParallel, LocalSGD, Narrow, Strategy
-from isthmus.trainer.wire.group import join
+from isthmus.trainer.membership.link import join
 
 EXAMPLE = (torch.zeros(2, 6),)
 IMAGES = (torch.zeros(2, 1, 4, 4),)

@@ -20,6 +20,7 @@ from isthmus.nets.ownership import Held, merge_into, slice_tensor
 from isthmus.partitions import Block, Core, Fixed, Law, Overlapping, Rotated, Uniform
 from isthmus.strategies import IST, STRATEGIES
 from isthmus.trainer.store import routes as routing
+from isthmus.trainer.store.draft import Draft
 from isthmus.trainer.store.homes import Homes
 from isthmus.trainer.store.keeping import Deal, places, rest_of, step_between
 from isthmus.trainer.store.pieces import Pieces
@@ -111,7 +112,7 @@ def test_pieces_and_merges_are_those_of_the_whole(case: Any, at_once: int) -> No
             assert torch.equal(value, slice_tensor(tensors[box.name], box.held))
     assert all(exchange[w][w] <= sum(exchange[w]) for exchange in sent for w in range(workers))
     trained = [[value * 3 + w + 1 for value in values] for w, values in enumerate(came)]
-    together([s.homeward(shards[w], trained[w], routes[w], {}) for w, s in enumerate(sides)])
+    together([s.homeward(Draft(shards[w], direct=True), trained[w], routes[w]) for w, s in enumerate(sides)])
     for name, tensor in tensors.items():
         parts = [(v, b.held) for mine, vs in zip(boxes, trained, strict=True) for b, v in zip(mine, vs, strict=True)
                  if b.name == name and v.numel()]  # fmt: skip

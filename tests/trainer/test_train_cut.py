@@ -105,10 +105,10 @@ def test_the_last_short_round_is_merged_too() -> None:
     results = _run(setup, 3)
     trainings, (whole, *_) = zip(*results, strict=True)
     for training in trainings:
-        assert isinstance(training._part, ISTPart)
+        assert isinstance(training._members.part, ISTPart)
         for name, values in weights(training.module).items():
             if name != "output.bias":
-                assert torch.equal(training._part._piece.slice(name, whole[name]), values)
+                assert torch.equal(training._members.part._piece.slice(name, whole[name]), values)
     biases = torch.stack([weights(training.module)["output.bias"] for training in trainings])
     torch.testing.assert_close(whole["output.bias"], biases.mean(dim=0))
 

@@ -23,15 +23,21 @@ MODULES = [
 WITH_EXAMPLES = {
     "isthmus.nets.mlp",
     "isthmus.trainer.checkpoint.plain",
+    "isthmus.trainer.config.faults",
     "isthmus.trainer.config.flags",
     "isthmus.trainer.config.saving",
     "isthmus.trainer.local.flops",
     "isthmus.trainer.observe.evaluate",
+    "isthmus.trainer.observe.watch",
     "isthmus.trainer.plan.ahead",
     "isthmus.trainer.plan.live",
+    "isthmus.trainer.rounds.agree",
     "isthmus.trainer.store.homes",
     "isthmus.trainer.task.examples",
     "isthmus.trainer.task.initial",
+    "isthmus.trainer.task.terms",
+    "isthmus.trainer.wire.alike",
+    "isthmus.trainer.wire.rendezvous",
 }
 
 

@@ -78,7 +78,7 @@ def check_processes_equal_serial(folder: Path, variant: dict[str, Any], workers:
     assert {key: processes.summary[key] for key in RESULT} == {key: serial.summary[key] for key in RESULT}
     saved = [(folder / executor / "model.safetensors").read_bytes() for executor in ("serial", "processes")]
     assert saved[0] == saved[1]
-    assert summaries[1:] == [{}] * (workers - 1)
+    assert summaries[1:] == [None] * (workers - 1)
 
 
 def _train_in_group(config: TrainConfig) -> dict[str, Any]:

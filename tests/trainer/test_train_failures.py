@@ -24,8 +24,8 @@ from isthmus.errors import InvalidInput, WorkerError
 from isthmus.partitions import Rotated
 from isthmus.records import read_run
 from isthmus.strategies import STRATEGIES
+from isthmus.trainer.membership.link import join
 from isthmus.trainer.wire.exchange import all_gather, drive
-from isthmus.trainer.wire.group import join
 from isthmus.trainer.wire.meter import Meter
 
 pytestmark = pytest.mark.processes
@@ -80,9 +80,10 @@ def kill_worker(index: int, how: int) -> Callable[[subprocess.Popen[str], list[i
         (kill_worker(1, signal.SIGTERM), 1, "failed", KILLED.format(1, 15)),
         (lambda command, workers: os.killpg(command.pid, signal.SIGINT), 130, "interrupted", "isthmus: interrupted"),
         (lambda command, workers: os.killpg(command.pid, signal.SIGTERM), 130, "interrupted", "isthmus: interrupted"),
+        (lambda command, workers: command.send_signal(signal.SIGHUP), 130, "interrupted", "isthmus: interrupted"),
         (lambda command, workers: command.kill(), -signal.SIGKILL, "unfinished", None),
     ],
-    ids=["kill-9-worker", "kill-9-root", "kill-worker", "ctrl-c", "sigterm", "kill-9-launcher"],
+    ids=["kill-9-worker", "kill-9-root", "kill-worker", "ctrl-c", "sigterm", "sighup-launcher", "kill-9-launcher"],
 )
 def test_a_run_that_is_cut_short(harm: Any, code: int, status: str, line: str | None, tmp_path: Path) -> None:
     out = tmp_path / "run"
@@ -186,6 +187,27 @@ def test_torchrun_joins_and_equals_serial(tmp_path: Path) -> None:
     serial = trained(tmp_path / "serial", workers=2, rounds=3, widths=(16,))
     assert summary["weights_sha256"] == serial.summary["weights_sha256"]
     assert read_run(tmp_path / "joined").status == "finished"
+
+
+def test_torchrun_that_starts_workers_again_goes_on_from_the_last_checkpoint(tmp_path: Path) -> None:
+    """Worker 1 kills itself once, in round 5 of 6; the weights are those of a run that nothing happened to."""
+    flags = ["--workers", "2", "--rounds", "6", "--widths", "16", "--local-steps", "2", "--checkpoint-every", "2"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*torchrun, "--max-restarts", "1", "-m", "isthmus", "train", *flags, "--out", str(tmp_path / "run"), "--json",
+         "--loss", "cases.objectives:deadly"],
+        capture_output=True,
+        text=True,
+        # a store for each start: in one that outlives it, gloo finds who was there before
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    run = read_run(tmp_path / "run")
+    assert run.status == "finished"
+    assert [row["round"] for row in run.rows] == list(range(7))
+    same = {"rounds": 6, "widths": (16,), "local_steps": 2, "loss": "cases.objectives:deadly"}
+    serial = trained(tmp_path / "serial", workers=2, **same)
+    assert run.summary["weights_sha256"] == serial.summary["weights_sha256"]
 
 
 def test_torchrun_with_another_number_of_workers_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from isthmus.trainer.config.flags import command
 ALWAYS = {
     "data", "model", "init", "strategy", "optimizer", "schedule", "warmup", "batch_size", "accumulate", "clip",
     "autocast", "loss", "metric", "eval_every", "workers", "rounds", "local_steps", "seed", "executor", "out",
-    "replace", "checkpoint_every", "keep_checkpoints",
+    "replace", "checkpoint_every", "keep_checkpoints", "spare",
 }  # fmt: skip
 NO_EFFECT = [
     *((f"--strategy {name} --law uniform", "law") for name in ("local-sgd", "data-parallel")),
@@ -42,6 +42,10 @@ NO_EFFECT = [
     ("--strategy local-sgd --capacities 1 1 1 1", "capacities"),
     ("--law uniform --capacities 1 1 1 1", "capacities"),
     ("--capacities 1 1 1 1", "capacities"),
+    ("--executor serial --min-workers 2", "min_workers"),
+    ("--executor serial --deadline 20", "deadline"),
+    ("--executor serial --join-timeout 20", "join_timeout"),
+    ("--executor serial --copies False", "copies"),
     ("--strategy data-parallel --minimum 2", "minimum"),
     ("--strategy narrow --law rotated --minimum 2", "minimum"),
     ("--optimizer adamw --momentum 0.5", "momentum"),

@@ -18,9 +18,9 @@ from torch import nn
 from isthmus.errors import InvalidInput, WorkerError
 from isthmus.records import read_run
 from isthmus.trainer.executors.in_turn import run_in_turn
+from isthmus.trainer.membership.link import join
 from isthmus.trainer.training import Training
 from isthmus.trainer.wire.exchange import all_gather, drive
-from isthmus.trainer.wire.group import join
 from isthmus.trainer.wire.meter import Meter
 
 

@@ -22,7 +22,7 @@ from isthmus.errors import InvalidInput, WorkerError
 from isthmus.nets.ownership import mean_of
 from isthmus.partitions import Block, Core, Fixed, Law, Overlapping, Rotated, Uniform
 from isthmus.strategies import IST, STRATEGIES, DataParallel, LocalSGD, Narrow, Strategy
-from isthmus.trainer.wire.group import join
+from isthmus.trainer.membership.link import join
 
 EVERY = [IST(Fixed()), IST(Core(Block(), 0.25)), LocalSGD(), Narrow(), DataParallel()]
 EXAMPLE = (torch.zeros(2, 6),)
@@ -187,7 +187,7 @@ def test_no_step_is_lost() -> None:
         with training:
             for step in range((6, 11, 1)[training.worker]):
                 take_step(training, step)
-            piece = training._part._piece
+            piece = training._members.part._piece
             own = {name: tensor.clone() for name, tensor in piece.state().items()}
         with training.whole() as merged:
             assert merged is not None

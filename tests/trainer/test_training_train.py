@@ -84,7 +84,7 @@ def test_a_window_runs_in_training() -> None:
             take_step(training, step)
         training.close()
         if training.worker == 0:
-            merged = training._part.merged(training._rounds.state)
+            merged = training._members.part.merged(training._rounds.state)
             scale = merged.scales["2.weight"].tensor()[0]
             core = Core(Window(), 0.25).core(Axis("0", 12), 0)
             assert torch.equal(scale[torch.from_numpy(core)], torch.ones(len(core)))

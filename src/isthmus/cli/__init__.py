@@ -28,6 +28,7 @@ COMMANDS = {
     "claims": "every numbered statement of the paper, checked on random problems",
     "inspect": "what of a network can be cut, and what each worker would hold",
     "train": "train a network by IST or a rival over real processes",
+    "watch": "follow a training that goes on: each worker, the whole, what has happened",
     "export": "the network of a run's checkpoint as one safetensors file",
     "check": "compare all that runs have written with its checksums",
     "report": "runs to one HTML page and PNG figures",
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _dispatch(argv)
         sys.stdout.flush()
     except IsthmusError as error:
-        print(f"isthmus: {error}", file=sys.stderr)
+        status.say(error)
         raise SystemExit(status.BAD_INPUT) from None
     except KeyboardInterrupt:
         print("isthmus: interrupted", file=sys.stderr)

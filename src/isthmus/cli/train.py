@@ -221,10 +221,12 @@ class Options:
 
 def run(options: Options, command: list[str]) -> None:
     """Train, then print the table, or the summary as JSON; a failed worker is one line. Exit codes: ``cli.status``."""
+    if under_torchrun():
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # read when torch is loaded; what matters, we say
     try:
         done = train(None, command, options.running.resume, **options.flags())
     except WorkerError as error:
-        print(f"isthmus: {error}", file=sys.stderr)
+        status.say(error)
         raise SystemExit(status.WORKER_FAILED) from None
     if done is not None:  # worker 0; other workers under torchrun have nothing to show
         _show(done, options.running.json)

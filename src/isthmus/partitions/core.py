@@ -49,6 +49,10 @@ class Core(Law):
         """
         self.law.check(workers)
 
+    def among(self, workers: Sequence[int]) -> Core:
+        """Return the law with the inner law's for those who are left."""
+        return Core(self.law.among(workers), self.fraction)
+
     def units(self, axis: Axis, workers: int, seed: int, round: int) -> Sequence[Indices]:
         """Return the core, and what the inner law deals of the rest."""
         core, rest = self._split(axis, seed)

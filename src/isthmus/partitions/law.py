@@ -81,6 +81,14 @@ class Law(ABC):
             InvalidInput: it does not fit.
         """
 
+    def among(self, workers: Sequence[int]) -> Law:
+        """Return the law by which units are dealt to some of the workers, when others are lost; by default the same.
+
+        Args:
+            workers: the numbers that they were started with, in their order now.
+        """
+        return self
+
     def check_units(self, axis: Axis, workers: int, what: str = "units") -> None:
         """Refuse an axis with fewer units than workers, unless the law deals one unit to several.
 

@@ -43,6 +43,10 @@ class Weighted(Law):
         if len(self.capacities) != workers:
             raise InvalidInput(f"`capacities` must name {workers} workers, got {len(self.capacities)}")
 
+    def among(self, workers: Sequence[int]) -> Weighted:
+        """Return the law with the capacities of those who are left."""
+        return Weighted(tuple(self.capacities[worker] for worker in workers))
+
     def units(self, axis: Axis, workers: int, seed: int, round: int) -> Sequence[Indices]:
         """Return this round's pieces."""
         order = axis.generator(seed, round).permutation(axis.size)

@@ -8,11 +8,14 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from isthmus.report.plots import Bars, Panel, Plot, Series, shade
+from isthmus.report.plots import Bars, Marks, Panel, Plot, Series, shade
 from isthmus.report.wording import MISSING, label_lines
 
 _DASHES = {"line": "solid", "dashed": "dash", "dotted": "dot", "dashdot": "dashdot", "markers": "solid"}
+_SYMBOLS = {"cross": "x-thin-open", "up": "triangle-up", "down": "triangle-down"}  # the others have their own names
 _FONT = {"family": "system-ui, -apple-system, 'Segoe UI', 'Noto Sans', 'DejaVu Sans', sans-serif", "size": 13}
+_WHOLE = {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True}
+_HEAD = 0.97  # of the height
 _GRID, _AXIS = "#e6e8eb", "#8a9099"
 _LEGEND_COLUMN = 26  # letters of a legend entry; about two entries fit beside one another
 
@@ -30,7 +33,10 @@ def _plot(plot: Plot) -> go.Figure:
             figure.add_trace(_band(series))
     for series in drawn:
         figure.add_trace(_line(series, plot))
-    named = [series.name for series in drawn if series.name]
+    marked = plot.marked() if drawn else ()
+    for marks in marked:
+        figure.add_traces([_stems(marks), _heads(marks)])
+    named = [name for name in (*(series.name for series in drawn), *(marks.name for marks in marked)) if name]
     figure.update_layout(**_layout(named, 330), hovermode="closest")
     places, limits = [x for one in drawn for x in one.x], plot.y_range()
     figure.update_xaxes(_axis(plot.x_label, plot.x_scale) | _log_ticks(places, plot.x_scale, 1.7))
@@ -38,6 +44,8 @@ def _plot(plot: Plot) -> go.Figure:
     if limits is not None:
         logarithmic = plot.y_scale == "log"
         figure.update_yaxes(range=[math.log10(limit) if logarithmic else limit for limit in limits])
+    if marked:  # an axis of their own, from the bottom to the top of whatever is shown
+        figure.update_layout(yaxis2=_WHOLE)
     return figure
 
 
@@ -58,6 +66,39 @@ def _line(series: Series, plot: Plot) -> go.Scatter:
         hovertemplate="<b>%{customdata}</b><br>"
         f"{_hover(plot.x_label)}: %{{x:,.5~g}}<br>{_hover(plot.y_label)}: %{{y:,.4~g}}<extra></extra>",
     )
+
+
+def _stems(marks: Marks) -> go.Scatter:
+    """A thin line from bottom to top a mark."""
+    return go.Scatter(
+        x=[x for at in marks.x for x in (at, at, None)],
+        y=[0, 1, None] * len(marks.x),
+        yaxis="y2",
+        mode="lines",
+        name=_text(marks.name),
+        legendgroup=_text(marks.name),
+        showlegend=False,
+        line={"color": marks.color, "width": 1},
+        opacity=0.75,
+        hoverinfo="skip",
+    )
+
+
+def _heads(marks: Marks) -> go.Scatter:
+    """The symbols just under the top, which stand in the legend and answer the pointer."""
+    return go.Scatter(
+        x=marks.x,
+        y=[_HEAD] * len(marks.x),
+        yaxis="y2",
+        mode="markers",
+        name=_text(marks.name),
+        legendgroup=_text(marks.name),
+        showlegend=True,
+        marker={"color": marks.color, "symbol": _SYMBOLS.get(marks.symbol, marks.symbol), "size": 8,
+                "line": {"color": marks.color, "width": 1.5 * (marks.symbol == "cross")}},
+        text=[_text(said) for said in marks.texts],
+        hovertemplate=f"<b>{_hover(marks.name)}</b><br>%{{text}}<extra></extra>",
+    )  # fmt: skip
 
 
 def _band(series: Series) -> go.Scatter:

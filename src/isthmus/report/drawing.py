@@ -14,9 +14,10 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from isthmus.report.plots import Bars, Figure, Panel, Plot, shade
+from isthmus.report.plots import Bars, Figure, Marks, Panel, Plot, shade
 from isthmus.report.wording import MISSING, label_lines, prefix_for
 
+_SYMBOLS = {"cross": "x", "up": "^", "down": "v", "square": "s", "diamond": "D"}
 _DASHES = {"line": "-", "dashed": "--", "dotted": ":", "dashdot": "-.", "markers": "none"}
 
 
@@ -132,10 +133,29 @@ def _plot(axes: Axes, plot: Plot, look: Look) -> None:
     limits = plot.y_range()
     if limits is not None:
         axes.set_ylim(*limits)
+    for marks in plot.marked() if plot.drawn() else ():
+        _marks(axes, marks, look)
     for axis, scale in ((axes.xaxis, plot.x_scale), (axes.yaxis, plot.y_scale)):
         _ticks(axis, scale)
     if not plot.drawn():
         axes.text(0.5, 0.5, "nothing to show", transform=axes.transAxes, ha="center", color=look.ink)
+
+
+def _marks(axes: Axes, marks: Marks, look: Look) -> None:
+    """Thin lines from bottom to top, under the curves, with a symbol near their heads."""
+    axes.plot(
+        [x for at in marks.x for x in (at, at, at, math.nan)],
+        [0.0, 0.97, 1.0, math.nan] * len(marks.x),
+        transform=axes.get_xaxis_transform(),
+        color=marks.color,
+        alpha=0.75,
+        linewidth=0.5 * look.line,
+        marker=_SYMBOLS[marks.symbol],
+        markersize=2.7 * look.line,
+        markevery=slice(1, None, 4),
+        zorder=1.5,
+        label=_text(marks.name),
+    )
 
 
 def _ticks(axis: Axis, scale: str) -> None:

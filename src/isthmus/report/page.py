@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from isthmus.records import Run
 from isthmus.report.charts import chart
+from isthmus.report.events import event_rows
 from isthmus.report.plots import Figure, Panel, Plot, Section, Table
 from isthmus.report.wording import plain
 
@@ -28,6 +29,7 @@ _CONFIG = {
     "modeBarButtons": [_BUTTONS],
     "plotlyServerURL": "",
 }
+_MOST_EVENTS = 1000  # listed of one run
 _UNFINISHED = {
     "unfinished": "no end: still going on, or killed",
     "interrupted": "interrupted",
@@ -157,8 +159,23 @@ def _run(run: Run) -> str:
         + (f'<p class="warning">{_text(plain(error))}</p>' if error is not None else "")
         + _origin(run)
         + f'<p class="soft">{_text(" · ".join(facts))}</p>'
-        f'<details><summary>Configuration</summary><div class="table"><table><tbody>{flags}</tbody></table></div>'
+        + _events(run)
+        + f'<details><summary>Configuration</summary><div class="table"><table><tbody>{flags}</tbody></table></div>'
         "</details></article>"
+    )
+
+
+def _events(run: Run) -> str:
+    """What happened beside the rounds, folded; nothing where nothing did."""
+    rows = event_rows(run)
+    if not rows:
+        return ""
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("round", "time", "worker", "event", ""))
+    body = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows[:_MOST_EVENTS])
+    more = f", the first {_MOST_EVENTS} of which follow" if len(rows) > _MOST_EVENTS else ""
+    return (
+        f"<details><summary>What happened beside the rounds ({len(rows)}{more})</summary>"
+        f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></details>'
     )
 
 

@@ -21,6 +21,8 @@ SCALES = ("linear", "log")
 STYLES = ("line", "dashed", "dotted", "dashdot", "markers")
 LARGEST = 1e100  # a run that diverges goes to 1e308, where the arithmetic of axes itself overflows
 MOST_POINTS = 1500  # a screen is about as many pixels wide
+MOST_MARKS = 300  # of one kind; more would be a wall
+SYMBOLS = ("cross", "up", "down", "square", "diamond")
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,30 @@ def curve(
 
 
 @dataclass(frozen=True)
+class Marks:
+    """Moments of one kind on the x axis: a thin line from bottom to top each, and a symbol at its head.
+
+    Attributes:
+        name: in the legend.
+        x: finite numbers.
+        texts: what each says, as many.
+        color: "#rrggbb".
+        symbol: one of :data:`SYMBOLS`.
+    """
+
+    name: str
+    x: tuple[float, ...]
+    texts: tuple[str, ...]
+    color: str
+    symbol: str
+
+    def __post_init__(self) -> None:
+        check_choice("symbol", self.symbol, SYMBOLS)
+        if len(self.x) != len(self.texts) or not all(map(math.isfinite, self.x)):
+            raise InvalidInput("`x` must be finite numbers, as many as `texts`")
+
+
+@dataclass(frozen=True)
 class Plot:
     """One set of axes with curves.
 
@@ -109,6 +135,7 @@ class Plot:
         floor: on a logarithmic y axis, smaller values (zero and negative rounding noise too) are drawn here.
             0 means that values which are not positive are left out.
         focus: limits of the y axis when the page opens, or None for all of it.
+        marks: moments on the x axis.
     """
 
     title: str
@@ -119,6 +146,7 @@ class Plot:
     y_scale: str = "linear"
     floor: float = 0.0
     focus: tuple[float, float] | None = None
+    marks: tuple[Marks, ...] = ()
 
     def __post_init__(self) -> None:
         check_choice("x_scale", self.x_scale, SCALES)
@@ -127,6 +155,10 @@ class Plot:
     def drawn(self) -> tuple[Series, ...]:
         """Return the series as they can be drawn on these axes; empty ones are left out."""
         return tuple(series for series in map(self._drawable, self.series) if series.x)
+
+    def marked(self) -> tuple[Marks, ...]:
+        """Return the marks as they can be drawn on these axes; those that are nowhere on them are left out."""
+        return tuple(marks for marks in map(self._markable, self.marks) if marks.x)
 
     @property
     def has_points(self) -> bool:
@@ -161,7 +193,14 @@ class Plot:
         step = max((series.thinned for series in self.series), default=1)
         if step > 1:
             said.append(f"Long curves are drawn with one point in {step}.")
+        if any(len(marks.x) > MOST_MARKS for marks in self.marks):
+            said.append(f"Of what happened beside the rounds the first {MOST_MARKS} of a kind are drawn.")
         return tuple(said)
+
+    def _markable(self, marks: Marks) -> Marks:
+        least = 1 / LARGEST if self.x_scale == "log" else -LARGEST
+        kept = [each for each in zip(marks.x, marks.texts, strict=True) if least < each[0] < LARGEST][:MOST_MARKS]
+        return replace(marks, x=tuple(x for x, _ in kept), texts=tuple(text for _, text in kept))
 
     def _drawable(self, series: Series) -> Series:
         low, high = series.low or series.y, series.high or series.y

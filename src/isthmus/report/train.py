@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from isthmus.records import Run
 from isthmus.report.curves import Curve, averaged, curves, traffic
+from isthmus.report.events import MEANING, marks
 from isthmus.report.noise import is_noise
-from isthmus.report.plots import Bars, Figure, Plot, Section, Series, Table, slug
+from isthmus.report.plots import Bars, Figure, Marks, Plot, Section, Series, Table, slug
 from isthmus.report.strategies import RIVALS, STRATEGIES, law_words
 from isthmus.report.wording import mean, percent, plain, prefix_for, scaled, seconds, spread, times
 
@@ -48,6 +50,7 @@ def _section(subject: str, runs: Sequence[Run]) -> Section:
     found = curves(runs)
     seeds = max((len(one.runs) for one in found), default=1)
     spans = f" Lines are means over up to {seeds} seeds, bands reach from the lowest to the highest." * (seeds > 1)
+    spans += f" {MEANING}" * any(run.events for run in runs)
     figures = [
         _figure(found, "accuracy", "Test accuracy against what it costs", _ACCURACY_CAPTION + spans),
         _figure(found, "loss", "Test loss against what it costs", _LOSS_CAPTION + spans),
@@ -88,8 +91,13 @@ def _figure(found: Sequence[Curve], name: str, title: str, caption: str) -> Figu
     for axis, x_label, positions in _AXES:
         series = [averaged(one, positions, column, factor) for one in found]
         finished = [drawn for one, drawn in zip(found, series, strict=True) if one.runs[0].status == "finished"]
-        panels.append(_plot(f"against {axis}", x_label, y_label, series, _focus(series, finished)))
+        plot = _plot(f"against {axis}", x_label, y_label, series, _focus(series, finished))
+        panels.append(replace(plot, marks=_marks(found, axis, positions)))
     return Figure(name, title, caption, tuple(panels)) if any(panel.has_points for panel in panels) else None
+
+
+def _marks(found: Sequence[Curve], axis: str, positions: Callable[[Run], list[Any]]) -> tuple[Marks, ...]:
+    return marks([run for one in found for run in one.runs], positions, time=axis == "seconds")
 
 
 def _plot(
@@ -114,12 +122,9 @@ def _focus(series: Sequence[Series], finished: Sequence[Series]) -> tuple[float,
 
 
 def _train_loss(found: Sequence[Curve]) -> Figure | None:
-    plot = _plot(
-        "against samples",
-        "samples seen by all workers",
-        "training loss",
-        [averaged(one, _AXES[1][2], "train_loss", 1.0) for one in found],
-    )
+    axis, x_label, positions = _AXES[1]
+    series = [averaged(one, positions, "train_loss", 1.0) for one in found]
+    plot = replace(_plot(f"against {axis}", x_label, "training loss", series), marks=_marks(found, axis, positions))
     caption = (
         "The loss that workers see on their own data while they train. For IST this is the loss of the pieces, not of "
         "the joined network, so it compares runs of one strategy rather than strategies."

@@ -19,6 +19,7 @@ class Strategy:
         rival: whether it is there to be compared with.
         cuts: whether a worker trains a piece of the network.
         restarts: whether an optimizer's momentum may start anew every round.
+        elastic: whether the others can go on when a worker is lost.
         lr: a peak learning rate that suits it with momentum that starts anew every round (measured on digits and
             Fashion-MNIST; without momentum that goes on, steps may be three times longer).
     """
@@ -30,6 +31,7 @@ class Strategy:
     rival: ClassVar[bool] = True
     cuts: ClassVar[bool] = False
     restarts: ClassVar[bool] = True
+    elastic: ClassVar[bool] = True
     lr: ClassVar[float] = 0.3
 
     @property

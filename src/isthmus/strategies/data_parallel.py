@@ -19,4 +19,5 @@ class DataParallel(Strategy):
         "every worker holds the whole network and gradients are averaged at every step: the usual way, dear in bytes"
     )
     restarts: ClassVar[bool] = False
+    elastic: ClassVar[bool] = False
     lr: ClassVar[float] = 0.1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,31 +11,33 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from isthmus.errors import InvalidInput, RecordError, WorkerError, missing_dependency
+from isthmus.errors import InvalidInput, IsthmusError, RecordError, WorkerError, missing_dependency
 from isthmus.records import Run, RunWriter, fresh_folder, read_run
 from isthmus.trainer.checkpoint.manifest import checkpoints, folder_name, number_of
 from isthmus.trainer.config import TrainConfig
-from isthmus.trainer.config.again import FOLDER, of_run
+from isthmus.trainer.config.again import FOLDER, after_restart, of_run
 from isthmus.trainer.config.flags import command as command_of
 from isthmus.trainer.config.flags import record
 from isthmus.trainer.config.run import under_torchrun
 
 try:
     import torch
-    import torch.distributed as dist
 
     from isthmus.trainer import work
     from isthmus.trainer.checkpoint.read import choose
     from isthmus.trainer.executors.in_turn import run_in_turn
     from isthmus.trainer.executors.launcher import launch
     from isthmus.trainer.executors.processes import export_worker, run_worker
+    from isthmus.trainer.membership.link import join, leave
     from isthmus.trainer.store.whole import check_path
     from isthmus.trainer.task.setup import Setup, set_up
-    from isthmus.trainer.wire.exchange import Alone, drive
-    from isthmus.trainer.wire.group import make_group
+    from isthmus.trainer.wire.exchange import Alone, LostPeer, drive
     from isthmus.trainer.wire.meter import Meter
+    from isthmus.trainer.wire.rendezvous import shared
 except ImportError as error:
     raise missing_dependency("training", error) from error
+
+_HEARD = 2.0  # seconds in which a worker that is gone may have said why
 
 _log = logging.getLogger("isthmus")
 
@@ -59,7 +60,9 @@ def run(config: TrainConfig, command: list[str] | None = None) -> Run | None:
                 summary = _serially(setup, writer)
             else:
                 del setup  # each worker loads for itself; this process only supervises
-                summary = launch(run_worker, config, writer.path, workers=config.workers)
+                elastic = config.strategy.elastic
+                told = launch(run_worker, config, writer.path, workers=config.workers, elastic=elastic)
+                summary = told or {}
         except WorkerError as error:
             rows = _rows_of(writer.path)
             when = f"in round {rows}" if rows else "while starting"
@@ -85,33 +88,33 @@ def export(folder: Path, path: Path, number: int | None) -> Path:
         setup = set_up(config, torch.device("cpu"))
         run_in_turn(work.export, [(setup, source.path, target)] * config.workers)
     else:
-        launch(export_worker, config, source.path.absolute(), target, workers=config.workers)
+        launch(export_worker, config, source.path.absolute(), target, workers=config.workers, elastic=False)
     return target
 
 
 def _serially(setup: Setup, writer: RunWriter) -> dict[str, Any]:
     workers = range(setup.config.workers)
-    return run_in_turn(work.work, [(setup, writer if worker == 0 else None) for worker in workers])[0]
+    return run_in_turn(work.work, [(setup, (lambda: writer) if worker == 0 else None) for worker in workers])[0]
 
 
 def _join(config: TrainConfig, command: list[str] | None) -> Run | None:
     """Be the one worker that torchrun started here."""
-    world = int(os.environ["WORLD_SIZE"])
-    if world != config.workers:
-        raise InvalidInput(f"`workers` must be the number of processes torchrun started, {world}, got {config.workers}")
-    made = not dist.is_initialized()
-    if made:
-        make_group()
+    config = after_restart(config)  # before the others are there, of which one will write to the folder
     try:
-        if dist.get_rank() != 0:
+        link = join(config.faults.join_timeout)
+        if link.seats != config.workers:
+            raise InvalidInput(
+                f"`workers` must be the number of processes torchrun started, {link.seats}, got {config.workers}"
+            )
+        if link.seat != 0:
             run_worker(config, None)
             return None
         with _writer(config, command) as writer:
-            _finish(writer, run_worker(config, writer.path))
+            _finish(writer, run_worker(config, writer.path) or {})
         return read_run(writer.path)
-    finally:
-        if made:
-            dist.destroy_process_group()
+    except IsthmusError as error:
+        leave()  # the others notice
+        raise shared(error, wait=_HEARD if isinstance(error, LostPeer) else 0.0) from error
 
 
 def _writer(config: TrainConfig, command: list[str] | None) -> RunWriter:
@@ -137,12 +140,14 @@ def _finish(writer: RunWriter, summary: dict[str, Any]) -> None:
 
 @contextmanager
 def _terminate_as_interrupt() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C inside the block, so that a run that is told to end records that it was interrupted."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Treat SIGTERM and SIGHUP as Ctrl-C inside the block, so that a run that is told to end records that it was."""
+    on_main = threading.current_thread() is threading.main_thread()
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)} if on_main else {}
+    before = {each: handler for each, handler in before.items() if handler is not signal.SIG_IGN}  # nohup
+    for each in before:
+        signal.signal(each, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)

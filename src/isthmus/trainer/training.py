@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import copy
 import logging
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,27 +24,51 @@ from isthmus.nets.verify import Verdict
 from isthmus.partitions import Law
 from isthmus.randomness import generator
 from isthmus.strategies import Strategy, strategy_of
+from isthmus.trainer.checkpoint.manifest import checkpoints
 from isthmus.trainer.checkpoint.read import Checkpoint, choose
 from isthmus.trainer.checkpoint.standing import Standing
 from isthmus.trainer.checkpoint.write import write
+from isthmus.trainer.config.faults import Faults
 from isthmus.trainer.config.run import check_wire
 from isthmus.trainer.local.heap import passing
 from isthmus.trainer.local.optimizer import adopt, forget
 from isthmus.trainer.local.recent import Recent
+from isthmus.trainer.membership.link import Change, Elastic, RunOver, join
 from isthmus.trainer.observe.account import Account, held_bytes
-from isthmus.trainer.rounds.agree import agree
-from isthmus.trainer.rounds.rounds import Rounds, Wish
+from isthmus.trainer.rounds.agree import agree, named
+from isthmus.trainer.rounds.members import Members
+from isthmus.trainer.rounds.rounds import Done, Rounds, Stop, TooFew, Wish
 from isthmus.trainer.store.view import View
 from isthmus.trainer.store.whole import check_path, save
 from isthmus.trainer.strategies import Worker, part_of
 from isthmus.trainer.task.network import Network, describe
 from isthmus.trainer.wire.collect import collect
-from isthmus.trainer.wire.exchange import TYPES, Exchange, Program, Result, all_gather, drive
-from isthmus.trainer.wire.group import join
+from isthmus.trainer.wire.exchange import TYPES, Exchange, Link, Program, Result, all_gather, drive
 from isthmus.trainer.wire.meter import Meter
 from isthmus.trainer.wire.tell import NotDone, tell
 
 _log = logging.getLogger("isthmus")
+
+
+class Stopped(KeyboardInterrupt):
+    """The run was told to stop, and has done so between two rounds."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to the workers.
+
+    Attributes:
+        what: "lost" or "joined".
+        round: number of the round.
+        seat: of the worker.
+        text: more of it.
+    """
+
+    what: str
+    round: int
+    seat: int
+    text: str
 
 
 class Training:
@@ -68,6 +96,8 @@ class Training:
         strategy: how.
         local_steps: steps between two merges.
         setup_bytes: (sent, received) by this worker before the first round.
+        faults: what happens when a worker dies, freezes or does not come.
+        events: who was lost, and who came.
     """
 
     def __init__(
@@ -86,6 +116,8 @@ class Training:
         wire: str | None = None,
         device: torch.device | str | None = None,
         init: str | Path | None = None,
+        faults: Faults | None = None,
+        prelude: Callable[[Link], Program[None]] | None = None,
     ) -> None:
         """Join the other workers, and open the first round.
 
@@ -107,6 +139,8 @@ class Training:
             device: where a network that a function makes is trained; by default a GPU where there is one a worker.
             init: safetensors files that hold the weights it starts from, read slice by slice: one, an index of several
                 (JSON), or a folder with either; by default they are those that the function gives it.
+            faults: what is to happen when a worker dies, freezes or does not come.
+            prelude: what all workers tell each other before the first round; not entered by a worker that comes later.
 
         Raises:
             InvalidInput: a value that breaks its rule, or that is not the same on all workers.
@@ -119,32 +153,64 @@ class Training:
         if cut is not None and not self.strategy.cuts:
             raise InvalidInput(f"`cut` has no effect with strategy {self.strategy.name!r}, which cuts nothing")
         self._keep_state = keep_state
-        self._link = join()
+        self.faults = Faults() if faults is None else faults
+        self._link = link = join(self.faults.join_timeout)
         self.strategy.check_workers(self._link.workers)
         if not isinstance(network, Network):
             network = describe(network, example, self._seed, cut, device, init)
         self._network = network
         self._meter = Meter()
-        check_wire(wire, self.workers)
+        if isinstance(link, Elastic):
+            link.begin()
+            link.own.meter, link.deadline, link.stop = self._meter, self.faults.deadline, lambda why: self._stop.set()
+        check_wire(wire, self._link.seats)
         self._wire = wire
-        self._worker = Worker(self._link, network, seed, None if wire is None else TYPES[wire])
-        self._drive(agree(self._settings(), self._link, network.device))
-        self._part = part_of(self.strategy, self._worker)
-        with passing():
-            state = self._drive(self._part.start())
-        self.setup_bytes = (self._meter.sent, self._meter.received)
-        self._rounds = Rounds(self._part, self._link, network.device, state)
-        self._closed = False
+        copies = self.faults.copies and self._link.elastic
+        self._worker = Worker(self._link, network, seed, None if wire is None else TYPES[wire], copies)
+        self._closed, self._folder = False, Path()
+        self.events: list[Event] = []
+        self._kept: tuple[str | Path, Any, int] | None = None
+        self._stop = threading.Event()
         self._weighed: set[tuple[int, int]] = set()
         self._synchronized = True
+        self._members = Members(self._link, network.device, self.strategy.elastic, self._saved, self._noticed)
+        self._members.least, self._members.patience = self.faults.least(link.seats), self.faults.join_timeout
+        self._members.stopping = self._stop.is_set
+        self._begin(prelude)
+        self._rounds = Rounds(self._members)
         self._drive(self._rounds.train())
-        self.module = self._part.module
+        self._opened = time.monotonic()
+        self._be("computing")
+        self.module = self._members.part.module
         self.optimizer = adopt(self.module, optimizer)
         self._standing = Standing(self._settings(), self._rounds, self.optimizer, self._meter, [0, 0])
-        self._view = View(self._worker, self._part, self._drive)
+        self._view = View(self._worker, self._members, self._drive)
         if any(True for _ in self.module.buffers()):
             self._view.recent = Recent(self.device, self.workers)
         self._watch()
+
+    @property
+    def seat(self) -> int:
+        """The number this worker was started with; :attr:`worker` changes when others are lost."""
+        return self._link.seat
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run was told to stop: one's loop had better merge, save and leave."""
+        return self._stop.is_set()
+
+    @property
+    def handed(self) -> Any:
+        """What this worker was told by :meth:`hand_over` when it came; None if it was there from the start."""
+        return self._members.handed
+
+    def hand_over(self, state: Callable[[], Any]) -> None:
+        """Say what worker 0 is to tell a worker that comes later.
+
+        Args:
+            state: returns plain data.
+        """
+        self._members.hand = state
 
     @property
     def worker(self) -> int:
@@ -190,15 +256,25 @@ class Training:
 
         Raises:
             InvalidInput: training is closed.
+            Stopped: the run was told to stop; if it has been saved before, it is saved again.
+            WorkerError: too few workers are left; likewise.
         """
         self._check_not_shown("open()")
         if self._rounds.training:
             return
         if self._closed:
             raise InvalidInput("training is closed: what is trained after close() would be lost")
-        self._drive(self._rounds.train())
-        kept = self._keep_state or self._part.averages
-        forget(self.module, self.optimizer, self._part.changed if kept else None)
+        try:
+            self._drive(self._rounds.train())
+        except Stop as stop:
+            self._save_again()
+            raise Stopped("the run was told to stop") from stop
+        except TooFew:
+            self._save_again()
+            raise
+        self._opened = time.monotonic()
+        kept = self._keep_state or self._members.part.averages
+        forget(self.module, self.optimizer, self._members.part.changed if kept else None)
 
     def merge(self) -> None:
         """Merge, before its time, what all workers have made; every worker enters.
@@ -206,7 +282,7 @@ class Training:
         Raises:
             WorkerError: other workers have called something else.
         """
-        self._together(Wish.SETTLE)
+        self._together(Wish.SETTLE, _nothing_more)
 
     @contextmanager
     def whole(self, on: str = "all", factor: float = 1.0) -> Iterator[nn.Module | None]:
@@ -230,9 +306,13 @@ class Training:
         """
         check_choice("on", on, ("all", "root"))
         everywhere = on == "all"
-        self._together(Wish.SEE_EVERYWHERE if everywhere else Wish.SEE)
-        with self._view.show(self._rounds.state, everywhere, factor) as model:
-            yield model
+        self._together(Wish.SEE_EVERYWHERE if everywhere else Wish.SEE, self._settle)
+        self._be("looking")
+        try:
+            with self._view.show(self._rounds.state, everywhere, factor) as model:
+                yield model
+        finally:
+            self._be("computing")
 
     def export(self, path: str | Path, metadata: Mapping[str, str] | None = None, factor: float = 1.0) -> Path:
         """Write the merged network to use, scales folded in, as one safetensors file; every worker enters.
@@ -251,7 +331,7 @@ class Training:
             WorkerError: it could not be written.
         """
         target = check_path(path)
-        self._together(Wish.EXPORT)
+        self._together(Wish.EXPORT, self._settle)
         failure: Exception | None = None
         try:
             with self._view.show(self._rounds.state, False, factor) as model:
@@ -259,7 +339,7 @@ class Training:
                     save(model, target, metadata)
         except (OSError, InvalidInput) as error:  # the others wait to hear of it
             failure = error
-        told = self._drive(self._tell([0.0 if failure is None else 1.0]))
+        told = self._act(lambda: self._tell([0.0 if failure is None else 1.0]))
         if isinstance(failure, InvalidInput):
             raise failure
         if told[0][0]:
@@ -307,18 +387,24 @@ class Training:
 
     def gather(self, *numbers: float) -> list[list[float]]:
         """Return every worker's numbers, by worker; of one that has ended, none. Merges nothing by itself."""
-        self._together(Wish.GATHER)
-        return self._drive(self._tell([float(number) for number in numbers]))
+        own = [float(number) for number in numbers]
+        found: list[list[float]] = self._together(Wish.GATHER, lambda: _plain(self._tell(own)))
+        return found
+
+    def tell(self, value: Any) -> Any:
+        """Return what worker 0 says, as plain data; every worker enters."""
+        told = self._act(lambda: tell(value if self.worker == 0 else None, self._link, self.device))
+        return told[0]
 
     def collect(self, *tensors: Tensor) -> list[list[Tensor]]:
         """Return, on worker 0, every worker's tensors, by worker; elsewhere []. Merges nothing by itself."""
-        self._together(Wish.COLLECT)
-        return self._drive(collect(tensors, self._link, self.device))
+        program = partial(collect, tensors, self._link, self.device)
+        found: list[list[Tensor]] = self._together(Wish.COLLECT, lambda: _plain(program()))
+        return found
 
     def account(self) -> Account:
         """Return what the training has cost every worker so far; every worker enters. Merges nothing by itself."""
-        self._together(Wish.ACCOUNT)
-        return Account.of(self._drive(self._tell(self._spent())))
+        return Account.of(self._together(Wish.ACCOUNT, lambda: _plain(self._tell(self._spent()))))
 
     def state_dict(self) -> dict[str, Any]:
         """Return where this worker stands, as plain data; the tensors are not copied.
@@ -355,7 +441,8 @@ class Training:
             WorkerError: a worker could not write.
         """
         check_integer("keep", keep, at_least=1)
-        self._together(Wish.SAVE)
+        self._kept = folder, extra, keep
+        self._together(Wish.SAVE, self._settle)
         return self._save([str(folder), keep, parents], extra)
 
     def resume(self, folder: str | Path) -> Any:
@@ -372,8 +459,9 @@ class Training:
             DataError: it holds no checkpoint that is sound.
             InvalidInput: one of a training with other settings.
         """
-        self._together(Wish.RESUME)
-        found, wrong = self._drive_uncounted(choose(Path(folder), self._link, self.device))
+        self._together(Wish.RESUME, _nothing_more)
+        found, wrong = self._act(lambda: choose(Path(folder), self._link, self.device), Meter())
+        self._folder = found.path.parent
         for line in wrong if self.worker == 0 else ():
             _log.warning("isthmus: %s; going on from %s", line, found.path.name)
         extra = self._standing.resume(found)
@@ -401,13 +489,11 @@ class Training:
         """
         if self._closed:
             return
-        while True:
-            agreed = self._together(Wish.END)
-            if agreed == Wish.END:
-                break
-            self._attend(agreed)
-        self._rounds.state.round = None  # one that nobody has made a step in
-        self._closed = True
+        while not self._closed:
+            try:
+                self._attend(self._agree(Wish.END, self._end)[0])
+            except RunOver:  # a worker died when all had agreed on the end, and those who heard of it are gone
+                self._closed = True
 
     def __enter__(self) -> Training:
         return self
@@ -424,7 +510,7 @@ class Training:
         self.module.register_forward_pre_hook(self._before_forward, with_kwargs=True)
         self.optimizer.register_step_pre_hook(self._before_step)
         self.optimizer.register_step_post_hook(self._after_step)
-        if self._part.averages:
+        if self._members.part.averages:
             for parameter in self.module.parameters():
                 if parameter.requires_grad:
                     parameter.register_post_accumulate_grad_hook(self._after_gradient)
@@ -447,10 +533,11 @@ class Training:
     def _after_step(self, *_: Any) -> None:
         self._meter.step_ends()
         self._standing.steps += 1
-        self._rounds.made += 1
+        self._members.state.made += 1
         if self._rounds.made >= self.local_steps:
             self._weigh()
             self._drive(self._rounds.merge())
+            self._merged()
 
     def _after_gradient(self, _: Tensor) -> None:
         """After the first gradient of a backward pass, ask to be called when it ends."""
@@ -462,39 +549,125 @@ class Training:
         self._awaiting_backward = False
         self._drive(self._rounds.average())
 
-    def _drive(self, program: Program[Result]) -> Result:
-        return drive(program, self._link, self._meter)
+    def _begin(self, prelude: Callable[[Link], Program[None]] | None) -> None:
+        """Have a state, with the others or as one that comes when they have begun."""
+        members, link = self._members, self._link
+        if isinstance(link, Elastic) and link.fresh:
+            members.part = part_of(self.strategy, self._worker)
+            members.state = members.part.come()
+            self._drive(members.come())
+        else:
+
+            def body() -> Program[Done[None]]:
+                if prelude is not None:
+                    yield from prelude(link)
+                yield from agree(self._terms(), link, self._network.device)
+                part = part_of(self.strategy, self._worker)
+                state = yield from part.start()
+
+                def commit() -> None:
+                    members.part, members.state = part, state
+
+                return commit, None
+
+            with passing():
+                self._drive(members.act(body))
+        self.setup_bytes = (self._meter.sent, self._meter.received)
+
+    def _save_again(self) -> None:
+        """Save where the user has saved before."""
+        if self._kept is not None:
+            self.save(*self._kept)
+
+    def _noticed(self, change: Change, number: int) -> None:
+        """Say who is gone and who has come."""
+        for seat, why in change.lost.items():
+            self.events.append(Event("lost", number, seat, why))
+        for seat in change.joined:
+            self.events.append(Event("joined", number, seat, "takes part again"))
+        if self.worker == 0:
+            for event in self.events[-len(change.lost) - len(change.joined) :]:
+                _log.warning(
+                    "isthmus: worker %d %s (round %d, %d take part)", event.seat, event.text, number, self.workers
+                )
+
+    def _saved(self, name: str, start: int, stop: int) -> Tensor:
+        """Return rows of the last checkpoint."""
+        found = [Checkpoint(path) for path in checkpoints(self._folder)[:1]] if self._folder != Path() else []
+        if not found:
+            raise WorkerError(
+                "the rows of a lost worker are lost with it: the worker that kept their copy is gone too, and there is "
+                "no checkpoint"
+            )
+        return found[0].rows(name, start, stop)
+
+    def _drive(self, program: Program[Result], meter: Meter | None = None) -> Result:
+        return drive(program, self._link, self._meter if meter is None else meter)
+
+    def _be(self, phase: str) -> None:
+        """Have others hear what this worker does."""
+        if isinstance(self._link, Elastic):
+            self._link.own.phase = phase
+
+    def _merged(self) -> None:
+        """Note how long a round was."""
+        if isinstance(self._link, Elastic):
+            own = self._link.own
+            own.round, own.longest = self.round, max(own.longest, time.monotonic() - self._opened)
+
+    def _act(self, program: Callable[[], Program[Result]], meter: Meter | None = None) -> Result:
+        """Do something with all others, or again if a worker is lost meanwhile."""
+        return self._drive(self._members.act(lambda: _plain(program())), meter)
 
     def _check_not_shown(self, call: str) -> None:
         if self._view.shown:
             raise InvalidInput(f"{call} comes after the block of whole(): inside it workers serve each other")
 
-    def _together(self, wish: Wish) -> Wish:
+    def _together(self, wish: Wish, does: Callable[[], Program[Done[Any]]]) -> Any:
+        """Do something when all want it."""
+        return self._agree(wish, does)[1]
+
+    def _agree(self, wish: Wish, does: Callable[[], Program[Done[Any]]]) -> tuple[Wish, Any]:
         self._check_not_shown(wish.call)
         self._weigh()
-        return self._drive(self._rounds.together(wish))
+        program = self._rounds.together(wish, lambda agreed: does() if agreed == wish else self._join_in(agreed))
+        return self._drive(program)
+
+    def _settle(self) -> Program[Done[None]]:
+        return (yield from self._members.part.settle(self._members.state, viewing=True)), None
+
+    def _end(self) -> Program[Done[None]]:
+        yield from ()
+
+        def commit() -> None:
+            self._members.state.round = None  # one that nobody has made a step in
+            self._closed = True
+            if isinstance(self._link, Elastic):
+                self._link.end()
+
+        return commit, None
+
+    def _join_in(self, agreed: Wish) -> Program[Done[Any]]:
+        """Take part, at one's end, in what the others do together."""
+        if agreed == Wish.GATHER:
+            return (yield from _plain(self._tell([])))
+        if agreed == Wish.COLLECT:
+            return (yield from _plain(collect([], self._link, self.device)))
+        if agreed == Wish.ACCOUNT:
+            return (yield from _plain(self._tell(self._spent())))
+        if agreed == Wish.RESUME:
+            raise InvalidInput("training is closed: resume() must be called by every worker before close()")
+        return (yield from (_nothing_more() if agreed == Wish.SETTLE else self._settle()))
 
     def _attend(self, agreed: Wish) -> None:
-        """Take part, at one's end, in what the others do together."""
-        if agreed == Wish.SETTLE:
-            return
-        if agreed == Wish.GATHER:
-            self._drive(self._tell([]))
-        elif agreed == Wish.COLLECT:
-            self._drive(collect([], self._link, self.device))
-        elif agreed == Wish.ACCOUNT:
-            self._drive(self._tell(self._spent()))
-        elif agreed == Wish.EXPORT:
-            with self._view.show(self._rounds.state, False, 1.0):
-                pass
-            self._drive(self._tell([0.0]))
-        elif agreed == Wish.SAVE:
+        """Take part, at one's end, in what follows."""
+        if agreed == Wish.SAVE:
             self._save(None, None)
-        elif agreed == Wish.RESUME:
-            raise InvalidInput("training is closed: resume() must be called by every worker before close()")
-        else:
+        elif agreed in (Wish.SEE, Wish.SEE_EVERYWHERE, Wish.EXPORT):
             with self._view.show(self._rounds.state, agreed == Wish.SEE_EVERYWHERE, 1.0):
                 pass
+        if agreed == Wish.EXPORT:
+            self._act(lambda: self._tell([0.0]))
 
     def _save(self, wanted: list[Any] | None, extra: Any) -> Path:
         """Take part in writing a checkpoint; one's own wishes, or at one's end the others'."""
@@ -506,28 +679,24 @@ class Training:
             folder, keep, parents = told[0]
             state = self._rounds.state
             state.round, state.reference = None, {}  # one that nobody has made a step in
-            yield from self._part.settle(state)
+            self._folder = Path(folder)
             snapshot = self._standing.snapshot(extra)
             return (yield from write(snapshot, Path(folder), keep, self._link, self.device, parents))
 
-        return self._drive_uncounted(program())
+        return self._act(program, Meter())
 
     def _dealt_anew(self, found: Checkpoint) -> str:
-        moments = ", and momentum and moments start at zero" if self._part.store is not None else ""
+        moments = ", and momentum and moments start at zero" if self._members.part.store is not None else ""
         return (
             f"{found.path.name} was written by {found.workers} workers, now there are {self.workers}: units, shares of "
             f"the data and random numbers are dealt anew{moments}; the account starts anew too"
         )
 
-    def _drive_uncounted(self, program: Program[Result]) -> Result:
-        """Run a program that is no part of the method: what it moves does not count."""
-        return drive(program, self._link, Meter())
-
     def _spent(self) -> list[float]:
         """This worker's account, in the order of its fields."""
         meter = self._meter
         spent = [meter.sent, meter.received, meter.compute, meter.move, meter.wait, *self._standing.most, self.steps]
-        return [*spent, meter.viewing]
+        return [*spent, meter.viewing, meter.copying, self._link.seat]
 
     def _tell(self, numbers: list[float]) -> Program[list[list[float]]]:
         """Tell all workers some numbers, as many as each likes."""
@@ -545,15 +714,23 @@ class Training:
         if (held, len(self.optimizer.state)) in self._weighed:
             return
         self._weighed.add((held, len(self.optimizer.state)))
-        state, store = self._rounds.state, self._part.store
-        fixed = {} if store is None else store.fixed
-        kept = [*state.tensors.values(), *state.reference.values(), *fixed.values()]
+        state, store = self._rounds.state, self._members.part.store
+        beside = [] if store is None else store.beside()
+        kept = [*state.tensors.values(), *state.reference.values(), *beside]
         size = held_bytes(self.module, self.optimizer, kept)
         most = self._standing.most
         most[:] = [max(most[0], held), max(most[1], size)]
 
+    def _terms(self) -> dict[str, str]:
+        """What must be the same on all workers; last the strategy as a whole, with what a law has beside its record."""
+        settings = ({"core": 0.0} if self.strategy.cuts else {}) | self.strategy.record() | self._settings()
+        plain = {name: value for name, value in settings.items() if name not in ("network", "init")}
+        (whole,) = named({"": self.strategy}).values()
+        terms = named(plain | {"strategy": self.strategy.name}) | self._network.terms
+        return terms | {"`strategy` (as a whole)": whole}
+
     def _settings(self) -> dict[str, object]:
-        """What must be the same on all workers."""
+        """What a checkpoint was written with."""
         return {
             "strategy": self.strategy.record(),
             "local_steps": self.local_steps,
@@ -564,3 +741,17 @@ class Training:
             "network": self._network.outline,
             "init": self._network.init,
         }
+
+
+def _plain(program: Program[Result]) -> Program[Done[Result]]:
+    """Return what a program returns that changes nothing."""
+    result = yield from program
+    return _nothing, result
+
+
+def _nothing_more() -> Program[Done[None]]:
+    yield from ()
+    return _nothing, None
+
+
+def _nothing() -> None: ...

@@ -6,9 +6,9 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,38 +37,35 @@ from isthmus.trainer.observe.evaluate import (
 from isthmus.trainer.observe.rows import Report, Rows
 from isthmus.trainer.plan.plan import Plan, Work, plan
 from isthmus.trainer.plan.show import show
-from isthmus.trainer.rounds.agree import agree
+from isthmus.trainer.rounds.agree import agree, named
+from isthmus.trainer.rounds.rounds import TooFew
 from isthmus.trainer.store.whole import fingerprint
 from isthmus.trainer.strategies import Worker, part_of
 from isthmus.trainer.task.examples import Examples, Positions
 from isthmus.trainer.task.setup import Setup
-from isthmus.trainer.training import Training
-from isthmus.trainer.wire.exchange import TYPES, Link, drive
-from isthmus.trainer.wire.group import join
-from isthmus.trainer.wire.meter import Meter
+from isthmus.trainer.training import Stopped, Training
+from isthmus.trainer.wire.exchange import TYPES, Link, Program
 from isthmus.trainer.wire.tell import NotDone, tell
 
 _log = logging.getLogger("isthmus")
 
+_OWN = ("out", "executor", "join_timeout", "spare")  # settings that are each worker's own
 
-def work(setup: Setup, writer: RunWriter | None, start: int | None = None) -> dict[str, Any]:
+
+def work(setup: Setup, record: Callable[[], RunWriter] | None, start: int | None = None) -> dict[str, Any]:
     """Be one worker of a run; worker 0 writes a row a round and returns the summary, the others return {}.
 
     Args:
         setup: data and network.
-        writer: of the rows, on worker 0.
+        record: returns the writer of the rows, when this worker has to write; None where it cannot.
         start: bytes of this process before the data were read and the network described.
     """
-    link = join()
-    _agree(setup.config, link, setup.network.device)
-    plans = _plans(setup, link)
-    if writer is not None:
-        show(plans)
-    with _training(setup) as training:
-        run = _Run(setup, training, writer)
+    prelude = _Prelude(setup, record)
+    with _training(setup, prelude) as training:
+        run = _Run(setup, training, record, prelude)
         status = run.rounds()
         account = training.account()
-        return run.summary(status, account, plans, start)
+        return run.summary(status, account, start)
 
 
 def export(setup: Setup, source: Path, target: Path) -> None:
@@ -79,20 +76,55 @@ def export(setup: Setup, source: Path, target: Path) -> None:
         source: the checkpoint, or a folder of some.
         target: the file.
     """
-    _agree(setup.config, join(), setup.network.device)
-    with _training(setup) as training:
+    prelude = _Prelude(setup, None)
+    with _training(setup, prelude) as training:
         training.resume(source)
-        _Run(setup, training, None).export(target)
+        _Run(setup, training, None, prelude).export(target)
 
 
-def _plans(setup: Setup, link: Link) -> list[Plan]:
-    """Return what every worker will need in memory; each works out its own."""
-    config, network = setup.config, setup.network
-    wire = None if config.wire is None else TYPES[config.wire]
-    part = part_of(config.strategy, Worker(link, network, config.seed, wire))
-    own = plan(part, network, _intended(setup, link))
-    told = drive(tell(own.numbers(), link, network.device), link, Meter())
-    return [Plan.of(numbers) for numbers in told]
+@dataclass
+class _Prelude:
+    """What workers tell each other before the first round: settings, what each will need in memory, where rows go.
+
+    Attributes:
+        setup: data and network.
+        record: returns the writer of the rows, on those who can write.
+        plans: of all workers.
+        folders: of the run, and a spare one.
+    """
+
+    setup: Setup
+    record: Callable[[], RunWriter] | None
+    plans: list[Plan] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+
+    def __call__(self, link: Link) -> Program[None]:
+        """Tell and be told."""
+        config, network = self.setup.config, self.setup.network
+        settings = {name: value for name, value in record(config).items() if name not in _OWN}
+        terms = named(settings) | network.terms | self.setup.shares.terms()
+        yield from agree(terms, link, network.device)
+        wire = None if config.wire is None else TYPES[config.wire]
+        copies = config.faults.copies and link.elastic
+        part = part_of(config.strategy, Worker(link, network, config.seed, wire, copies))
+        own = plan(part, network, _intended(self.setup, link))
+        told = yield from tell(own.numbers(), link, network.device)
+        self.plans = [Plan.of(numbers) for numbers in told]
+        if link.index == 0 and self.record is not None:
+            show(self.plans)
+        writer = self.record() if link.index == 0 and self.record is not None else None
+        folders = [] if writer is None else [str(each) for each in (writer.path, writer.spare) if each is not None]
+        self.folders = list(map(Path, (yield from tell(folders, link, network.device))[0]))
+
+    def state(self) -> dict[str, Any]:
+        """Return what a worker that comes later has missed."""
+        plans = [each.numbers() for each in self.plans]
+        return {"plans": plans, "folders": self.folders}
+
+    def catch_up(self, state: dict[str, Any]) -> None:
+        """Know what one has missed."""
+        self.plans = [Plan.of(numbers) for numbers in state["plans"]]
+        self.folders = list(map(Path, state["folders"]))
 
 
 def _intended(setup: Setup, link: Link) -> Work:
@@ -120,7 +152,7 @@ def _intended(setup: Setup, link: Link) -> Work:
     return Work(setup.config.optimizer.make, loss, look, sum(part.held_bytes for part in (share, held_out, test)))
 
 
-def _training(setup: Setup) -> Training:
+def _training(setup: Setup, prelude: _Prelude) -> Training:
     config = setup.config
     return Training(
         setup.network,
@@ -130,15 +162,24 @@ def _training(setup: Setup) -> Training:
         seed=config.seed,
         keep_state=config.keeps_state,
         wire=config.wire,
+        faults=config.faults,
+        prelude=prelude,
     )
 
 
 class _Run:
-    def __init__(self, setup: Setup, training: Training, writer: RunWriter | None) -> None:
-        config, worker, device = setup.config, training.worker, training.device
-        self.config, self.setup, self.training = config, setup, training
-        share = setup.shares.of(worker, device)
-        self.loop = Loop(config, training, setup.objective, share)
+    def __init__(
+        self, setup: Setup, training: Training, record: Callable[[], RunWriter] | None, prelude: _Prelude
+    ) -> None:
+        config, device = setup.config, training.device
+        self.config, self.setup, self.training, self.prelude = config, setup, training, prelude
+        self.recorded = record is not None
+        self.rows = Rows(config, record or _nowhere)
+        training.hand_over(self._state)
+        if training.handed is not None:
+            prelude.catch_up(training.handed["prelude"])
+            self.rows.go_on(training.handed["rows"], training.handed["state"], None)
+        self.loop = Loop(config, training, setup.objective, setup.shares.of(training.seat, device))
         self.evaluator = Evaluator(
             training,
             setup.objective,
@@ -147,40 +188,62 @@ class _Run:
             setup.shares.held_out(device),
             setup.shares.test(device),
         )
-        self.rows = None if writer is None else Rows(config, writer)
-        training.recalibrate(_Calls(share, list(_calibration(share, training.workers))))
-        link = join()
-        folders = [] if writer is None else [str(each) for each in (writer.path, writer.spare) if each is not None]
-        told = drive(tell(folders, link, device), link, Meter())
-        self.places = [Path(each) / FOLDER for each in told[0]]  # for checkpoints: the run's own, and a spare one
-        self.saved, self.saving_took = time.perf_counter(), 0.0
+        training.recalibrate(_Calls(self.loop.share, list(_calibration(self.loop.share, config.workers))))
+        self.places = [folder / FOLDER for folder in prelude.folders]  # for checkpoints: the run's own, a spare one
+        self.saved, self.saving_took, self.told = time.perf_counter(), 0.0, 0
+
+    @property
+    def writes(self) -> bool:
+        """Whether this worker writes the record."""
+        return self.recorded and self.training.worker == 0
 
     def rounds(self) -> str:
         """Make all rounds; return how it ended."""
         config, training = self.config, self.training
-        if config.resume:
+        if config.resume and training.handed is None:
             self._go_on()
-        else:
-            evaluation, reports = self.evaluator(), self._reports(0.0)
-            if self.rows is not None:
-                self.rows.first(evaluation, reports)
-        begun, steps_by_round = training.round, config.steps_by_round
-        quiet = self.rows is None
-        with nullcontext(_nothing) if quiet else progress(_title(config), len(steps_by_round)) as advance:
-            advance(begun)
-            for number, steps in enumerate(steps_by_round[begun:], start=begun + 1):
-                loss = self.loop.round(number - 1, steps)
-                training.merge()
-                account, reports = training.account(), self._reports(loss)
+        elif training.handed is None:
+            evaluation, reports = self.evaluator(), self._reports(0.0, 0)
+            self.rows.first(evaluation, reports, self.writes)
+        steps_by_round = config.steps_by_round
+        with progress(_title(config), len(steps_by_round)) if self.writes else nullcontext(_nothing) as advance:
+            advance(training.round)
+            while training.round < len(steps_by_round):
+                steps = steps_by_round[training.round]
+                try:
+                    loss, made = self.loop.round(training.round, steps)
+                    training.merge()
+                except (Stopped, TooFew) as error:
+                    self._save()
+                    if isinstance(error, TooFew):
+                        raise
+                    return "interrupted"
+                number = training.round
+                account, reports = training.account(), self._reports(loss, made)
+                stopped = any(report.stop for report in reports)
                 diverged = not all(math.isfinite(report.loss) for report in reports)
-                seen = self.evaluator() if config.evaluated(number) or diverged else None
-                note = "" if self.rows is None else self.rows.add(number, steps, account, reports, seen)
+                looks = config.evaluated(number) or diverged
+                seen = self.evaluator() if looks and not stopped else None
+                note = self.rows.add(number, steps, account, reports, seen, self.writes)
+                self._tell_events()
                 advance(1, note)
                 if diverged:
                     return "diverged"
-                if reports[0].save:
+                if reports[0].save or stopped:
                     self._save()
+                if stopped:
+                    return "interrupted"
         return "finished"
+
+    def _tell_events(self) -> None:
+        """Write what happened to workers since the last round."""
+        new = self.training.events[self.told :]
+        self.told += len(new)
+        for event in new if self.writes else ():
+            self.rows.writer.event(event.what, event.text, event.round, event.seat, self.rows.seconds)
+
+    def _state(self) -> dict[str, Any]:
+        return {"rows": self.rows.rows, "state": self.rows.state(), "prelude": self.prelude.state()}
 
     def _save(self) -> None:
         """Write a checkpoint into the first place where that is possible; training goes on where there is none.
@@ -188,11 +251,10 @@ class _Run:
         A run's folder that somebody has removed is not made again.
         """
         begun = time.perf_counter()
-        state = None if self.rows is None else self.rows.state()
         for place in self.places:
             own = place == self.places[0]
             try:
-                self.training.save(place, state, self.config.saving.keep, parents=not own)
+                self.training.save(place, self.rows.state(), self.config.saving.keep, parents=not own)
             except NotDone as error:
                 self._warn(f"no checkpoint in {place}, training goes on: {error}")
             else:
@@ -203,7 +265,7 @@ class _Run:
         self.saving_took = self.saved - begun
 
     def _warn(self, line: str) -> None:
-        if self.rows is not None:
+        if self.writes:
             _log.warning("isthmus: %s", line)
 
     def _go_on(self) -> None:
@@ -211,14 +273,15 @@ class _Run:
         last = max(self.places, key=lambda place: max(map(number_of, checkpoints(place)), default=-1))
         state, training = self.training.resume(last), self.training
         account = training.account()
-        if self.rows is not None:
-            self.rows.go_on(self.rows.writer.rewind(training.round), state, account)
+        rows = self.rows.writer.rewind(training.round) if self.writes else []
+        self.rows.go_on(training.tell(rows), state, account)
 
-    def _reports(self, loss: float) -> list[Report]:
-        since = time.perf_counter() - self.saved
-        save = bool(self.places) and self.config.saving.due(self.training.round, since, self.saving_took)
-        own = Report(loss, self.loop.operations, os.getpid(), *self.training.setup_bytes, save)
-        return [Report(*numbers) for numbers in self.training.gather(*astuple(own))]
+    def _reports(self, loss: float, made: int) -> list[Report]:
+        since, training = time.perf_counter() - self.saved, self.training
+        save = bool(self.places) and self.config.saving.due(training.round, since, self.saving_took)
+        setup = training.setup_bytes
+        own = Report(loss, made, self.loop.operations, training.seat, os.getpid(), *setup, save, training.stopping)
+        return [Report(*numbers) for numbers in training.gather(*astuple(own))]
 
     def export(self, place: Path) -> tuple[dict[float, Evaluation], float]:
         """Save the network to use; return which factors on its scale were tried, and the one that was taken."""
@@ -237,7 +300,7 @@ class _Run:
     def _spare_for(self, name: str) -> Path:
         """Return where in the spare folder a file goes; worker 0 writes it, for the others any path will do."""
         folder = self.places[1].parent
-        if self.rows is None:
+        if not self.writes:
             return folder / name
         with suppress(OSError):  # found again, and said, by whoever writes there
             return spare_path(folder, name)
@@ -250,16 +313,17 @@ class _Run:
         told = self.training.gather(*([] if start is None or peak is None else [max(0, peak - start)]))
         return [int(each[0]) if each else None for each in told]
 
-    def summary(
-        self, status: str, account: Account, plans: Sequence[Plan], start: int | None
-    ) -> dict[str, Any]:
+    def summary(self, status: str, account: Account, start: int | None) -> dict[str, Any]:
         """Save the network and return the summary, on worker 0."""
-        training, rows = self.training, self.rows
-        place = Path("model.safetensors") if rows is None else rows.writer.path / "model.safetensors"
+        training, rows, folders = self.training, self.rows, self.prelude.folders
+        if status == "interrupted":
+            return {"status": status, "error": "interrupted"} if self.writes else {}
+        place = (folders[0] if folders else Path()) / "model.safetensors"
         tried, factor = self.export(place)
         peaks = self._peaks(start)
+        seats = account.seats
         with training.whole(on="root", factor=factor) as model:
-            if model is None or rows is None:
+            if model is None or not self.writes:
                 return {}
             assert rows.last is not None
             tensors = [*model.parameters(), *model.buffers()]
@@ -273,19 +337,20 @@ class _Run:
                 "held_out_accuracy": tried[factor].accuracy,
                 "rounds": last["round"],
                 "samples": last["samples"],
-                "seconds": time.perf_counter() - rows.start,
+                "seconds": rows.seconds,
                 "model_parameters": sum(parameter.numel() for parameter in model.parameters()),
-                "worker_parameters": list(account.parameters),
+                "worker_parameters": rows.by_seat(account.parameters, seats),
                 "sent_bytes": rows.sums("sent_bytes"),
                 "received_bytes": rows.sums("received_bytes"),
-                "viewing_bytes": list(account.viewing_bytes),
+                "viewing_bytes": rows.by_seat(account.viewing_bytes, seats),
+                "copying_bytes": rows.by_seat(account.copying_bytes, seats),
                 "compute_seconds": rows.sums("compute_seconds"),
                 "communicate_seconds": rows.sums("communicate_seconds"),
-                "wait_seconds": list(account.waiting_seconds),
-                "worker_memory_bytes": list(account.memory_bytes),
+                "wait_seconds": rows.by_seat(account.waiting_seconds, seats),
+                "worker_memory_bytes": rows.by_seat(account.memory_bytes, seats),
                 "model_bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
-                "planned_memory_bytes": [each.total for each in plans],
-                "measured_peak_bytes": peaks,
+                "planned_memory_bytes": [each.total for each in self.prelude.plans],
+                "measured_peak_bytes": rows.by_seat(peaks, seats, None),
                 "flops_per_worker": int(max(rows.operations)),
                 "cut_axes": self._cut_axes(),
                 "eval_scale": training.scale,
@@ -318,17 +383,13 @@ class _Calls(Sequence[Any]):
         return batch.args, batch.kwargs
 
 
-def _agree(config: TrainConfig, link: Link, device: torch.device) -> None:
-    """Refuse workers that were started with different flags."""
-    settings = {name: value for name, value in record(config).items() if name not in ("out", "executor")}
-    drive(agree(settings, link, device), link, Meter())
-
-
 def _title(config: TrainConfig) -> str:
     model = f"{config.model.shown} on " if isinstance(config.model, Own) else ""
     return f"train {model}{config.data_shown}: {config.strategy.title}, {config.workers} workers"
 
 
+def _nowhere() -> RunWriter:
+    raise AssertionError("this worker has no record to write")
+
+
 def _nothing(steps: int = 1, note: str = "") -> None: ...
-
-

@@ -19,7 +19,7 @@ from isthmus.trainer.checkpoint.read import Checkpoint
 from isthmus.trainer.checkpoint.write import Snapshot, plain_outline
 from isthmus.trainer.rounds.rounds import Rounds
 from isthmus.trainer.store.homes import Homes
-from isthmus.trainer.strategies import Round, State
+from isthmus.trainer.strategies import Round
 from isthmus.trainer.wire.meter import Meter
 
 FORMAT = 2
@@ -75,8 +75,11 @@ class Standing:
         shards = {name: state.tensors[name] for name in shared if name in state.tensors}
         if self.rounds.part.store is None:  # every worker has all of every tensor: each saves its share
             shards = {name: _rows(tensor, *homes.rows(name, here)) for name, tensor in shards.items()}
+        plain = self._plain()
+        if state.held is None and self.rounds.part.store is not None:  # what the module holds is nobody's units now
+            plain["optimizer"] = {**plain["optimizer"], "state": {}}
         kept = {
-            **self._plain(),
+            **plain,
             "module": self._own(shared),
             "noise": _noise(self.rounds.device),
             "meter": _counts(self.meter),
@@ -129,7 +132,7 @@ class Standing:
         state = self.rounds.state
         return {
             "steps": self.steps,
-            "made": self.rounds.made,
+            "made": state.made,
             "number": state.number,
             "round": _numbers(state.round),
             "held": _numbers(state.held),
@@ -155,11 +158,10 @@ class Standing:
             for name, tensor in tensors.items():
                 tensor.copy_(value(name))
         round, held, before = (_round(plain[name]) for name in ("round", "held", "kept"))
-        self.rounds.state = State(
-            tensors, plain["number"], round, held, frozenset(plain["stale"]), before, plain["behind"],
-            dict(plain["reference"]),
-        )  # fmt: skip
-        self.rounds.made, self.steps = plain["made"], plain["steps"]
+        state = self.rounds.state
+        state.number, state.round, state.made, state.held = plain["number"], round, plain["made"], held
+        state.stale, state.kept, state.behind = frozenset(plain["stale"]), before, plain["behind"]
+        state.reference, self.steps = dict(plain["reference"]), plain["steps"]
         self.rounds.part.restore(self.rounds.state, piece)
 
     def _shared(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:

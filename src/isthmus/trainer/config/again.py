@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +12,12 @@ from isthmus.errors import InvalidInput
 from isthmus.records import Run, read_run, to_json
 from isthmus.strategies import STRATEGIES
 from isthmus.trainer.checkpoint.manifest import checkpoints
-from isthmus.trainer.config.flags import FLAGS, configure, record
+from isthmus.trainer.config.flags import FLAGS, PROCESSES, configure, record
 from isthmus.trainer.config.run import TrainConfig
 
 FOLDER = "checkpoints"  # of a run's folder
 # What may be another when a run goes on, and what follows from it.
-_FREE = (
-    "workers", "executor", "checkpoint_every", "keep_checkpoints", "min_workers", "deadline", "join_timeout", "copies",
-    "spare",
-)  # fmt: skip
+_FREE = ("workers", "executor", "checkpoint_every", "keep_checkpoints", "spare", *PROCESSES)
 _FOLLOWS = ("rounds", "samples", "out")
 
 
@@ -40,6 +38,19 @@ def go_on(folder: str | Path, **flags: Any) -> TrainConfig:
     if run.status == "finished":
         raise InvalidInput(f"{folder} is finished: there is nothing to go on with")
     return _configuration(run, flags)
+
+
+def after_restart(config: TrainConfig) -> TrainConfig:
+    """Return with what to go on where torchrun has started all workers again: from the last checkpoint of this run.
+
+    The folder's run is this one if it is unfinished and its configuration the same; else nothing is changed.
+    """
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    if not again or config.resume or config.out is None or not checkpoints(config.out / FOLDER):
+        return config
+    run = read_run(config.out)
+    own = run.status != "finished" and run.config == to_json(record(config))
+    return replace(config, resume=True, replace=False) if own else config
 
 
 def of_run(folder: str | Path) -> TrainConfig:
@@ -70,6 +81,8 @@ def _configuration(run: Run, flags: Mapping[str, Any]) -> TrainConfig:
         if given.get(name):
             raise InvalidInput(f"`{name}` has no effect beside `resume`: the run goes on in its own folder")
     named = {} if run.command is None else _flags(run.config)
+    if given.get("executor") == "serial":
+        named = {name: value for name, value in named.items() if name not in PROCESSES}
     if "rounds" in given:
         named.pop("samples", None)
     if "samples" in given:

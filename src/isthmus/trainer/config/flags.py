@@ -29,7 +29,8 @@ _RUN = (
     "executor",
 )  # fmt: skip
 _SAVING = {"checkpoint_every": "every", "keep_checkpoints": "keep"}
-_FAULTS = ("min_workers", "deadline", "join_timeout", "copies", "spare")
+PROCESSES = ("min_workers", "deadline", "join_timeout", "copies")  # of workers that can be lost
+_FAULTS = (*PROCESSES, "spare")
 _PLACE = ("out", "replace")
 FLAGS = (
     "data", "features", "model", "example", "init", "cut", *_PERCEPTRON, "strategy", *_DEALING, "scale", "optimizer",
@@ -58,6 +59,8 @@ def configure(**flags: Any) -> TrainConfig:
     strategy = _strategy(given)
     if not strategy.restarts:
         _refuse(given, ("keep_state",), f"with strategy {strategy.name!r}, which always keeps it")
+    if given.get("executor") == "serial":
+        _refuse(given, PROCESSES, "with executor 'serial', whose workers are one process")
     _refuse(given, ("samples",) if "rounds" in given else (), "beside `rounds`: it is a budget instead of them")
     return TrainConfig(
         model=_model(given),
@@ -95,6 +98,7 @@ def record(config: TrainConfig) -> dict[str, Any]:
     values |= {"loss": _shown(evaluation.loss), "metric": _shown(evaluation.metric), "eval_every": evaluation.every}
     values |= {name: getattr(config.saving, field) for name, field in _SAVING.items()}
     values |= dataclasses.asdict(config.faults)
+    values |= dict.fromkeys(PROCESSES) if config.executor == "serial" else {}
     values |= {
         "rounds": -(-config.steps // config.local_steps),
         "samples": config.steps * config.workers * step.batch_size,

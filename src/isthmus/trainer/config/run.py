@@ -69,7 +69,7 @@ class TrainConfig:
     step: Step = Step()
     evaluation: Evaluation = field(default_factory=Evaluation)
     saving: Saving = Saving()
-    faults: Faults = Faults()
+    faults: Faults = field(default_factory=Faults)
     keep_state: bool | None = None
     wire: str | None = None
     workers: int = 4
@@ -95,8 +95,9 @@ class TrainConfig:
         check_wire(self.wire, self.workers)
         if self.cut is not None and not self.strategy.cuts:
             raise InvalidInput(f"`cut` has no effect with strategy {self.strategy.name!r}, which cuts nothing")
-        if self.faults.min_workers is not None and self.faults.min_workers > self.workers:
-            raise InvalidInput(f"`min_workers` must be at most `workers`, {self.workers}, got {self.faults.min_workers}")
+        least = self.faults.min_workers
+        if least is not None and least > self.workers:
+            raise InvalidInput(f"`min_workers` must be at most `workers`, {self.workers}, got {least}")
         self.strategy.check_workers(self.workers)
         if isinstance(self.model, Perceptron) and self.strategy.dealt is not None:
             self.model.check_cut(self.strategy.dealt, self.workers)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from isthmus.records import RunWriter
 from isthmus.trainer.config import TrainConfig
@@ -16,23 +16,26 @@ from isthmus.trainer.task.setup import set_up
 from isthmus.trainer.work import export, work
 
 
-def run_worker(config: TrainConfig, folder: Path | None) -> dict[str, Any]:
-    """Be this process's worker in the default process group; worker 0 returns the summary, the others {}.
+def run_worker(config: TrainConfig, folder: Path | None) -> dict[str, Any] | None:
+    """Be this process's worker of a run; worker 0 returns the summary, the others None.
 
     Args:
         config: of the run.
-        folder: of its record, which whoever started the workers has made.
+        folder: of its record, which whoever started the workers has made; None on a worker that does not see it.
 
     Raises:
-        LostPeer: another worker went away.
+        LostPeer: another worker went away, and the run cannot go on without it.
     """
     torch.set_num_threads(1)
-    writes = folder is not None and dist.get_rank() == 0
-    with RunWriter.attach(folder, config.faults.spare) if folder is not None and writes else nullcontext() as writer:
-        start = resident_bytes()
-        result = work(set_up(config), writer, start)
-        dist.barrier()  # leave together: nobody closes a connection that another still reads from
-    return result
+    start = resident_bytes()
+    with ExitStack() as stack:
+
+        @cache
+        def record() -> RunWriter:
+            assert folder is not None
+            return stack.enter_context(RunWriter.attach(folder, config.faults.spare))
+
+        return work(set_up(config), None if folder is None else record, start) or None
 
 
 def export_worker(config: TrainConfig, source: Path, target: Path) -> None:
@@ -45,4 +48,3 @@ def export_worker(config: TrainConfig, source: Path, target: Path) -> None:
     """
     torch.set_num_threads(1)
     export(set_up(config), source, target)
-    dist.barrier()

@@ -40,29 +40,33 @@ class Loop:
     operations: int = 0
     step_flops: dict[tuple[torch.Size, ...], int] = field(default_factory=dict)
 
-    def round(self, number: int, steps: range) -> float:
-        """Make the steps of one round; return the sum of their losses.
+    def round(self, number: int, steps: range) -> tuple[float, int]:
+        """Make the steps of one round; return the sum of their losses, and how many were made: fewer on being stopped.
 
-        What is random in the network (dropout) is drawn from (seed, round, worker).
+        What is random in the network (dropout) is drawn from (seed, round, seat).
         """
         training, device = self.training, self.training.device
-        torch.manual_seed(derived_seed(self.config.seed, "train/noise", number, training.worker))
+        torch.manual_seed(derived_seed(self.config.seed, "train/noise", number, training.seat))
         training.open()
         training.module.train()
         shapes = tuple(parameter.shape for parameter in training.module.parameters())
         total = torch.zeros((), dtype=torch.float64, device=device)
+        made = 0
         for step in steps:
+            if training.stopping:
+                break
+            made += 1
             if shapes in self.step_flops:
                 total += self._step(step)
             else:
                 loss, self.step_flops[shapes] = flops(partial(self._step, step))
                 total += loss
-        self.operations = self.step_flops[shapes] * len(steps)
-        return total.item()
+        self.operations = self.step_flops.get(shapes, 0) * made
+        return total.item(), made
 
     def _step(self, step: int) -> Tensor:
         config, training = self.config, self.training
-        positions = batch_at(config.seed, config.step.batch_size, training.worker, self.share.count, step)
+        positions = batch_at(config.seed, config.step.batch_size, training.seat, self.share.count, step)
         parts = np.split(positions, config.step.accumulate)
         loss = torch.zeros((), dtype=torch.float64, device=training.device)
         for number, part in enumerate(parts, start=1):

@@ -15,7 +15,8 @@ class Account:
     """One number a worker.
 
     Attributes:
-        sent_bytes, received_bytes: payload; not in it are the few numbers of meetings, and ``viewing_bytes``.
+        sent_bytes, received_bytes: payload; not in it are the few numbers of meetings, ``viewing_bytes``, and
+            ``copying_bytes``.
         computing_seconds, moving_seconds, waiting_seconds: in steps (from the first forward pass of each to its end),
             cutting and merging; in exchanges; in meetings, until the last worker comes.
         parameters: held at once at most.
@@ -23,6 +24,8 @@ class Account:
             not in it are activations, what is on the way, and the library itself.
         steps: made.
         viewing_bytes: sent and received, together, to look at the merged network: evaluations, ``whole()``, export.
+        copying_bytes: sent and received, together, for copies that outlive a worker.
+        seats: the numbers that the workers were started with.
     """
 
     sent_bytes: tuple[int, ...]
@@ -34,6 +37,8 @@ class Account:
     memory_bytes: tuple[int, ...]
     steps: tuple[int, ...]
     viewing_bytes: tuple[int, ...]
+    copying_bytes: tuple[int, ...]
+    seats: tuple[int, ...]
 
     @classmethod
     def of(cls, numbers: Iterable[list[float]]) -> Account:

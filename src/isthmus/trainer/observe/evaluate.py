@@ -72,19 +72,28 @@ class Evaluator:
         return {f: self._evaluate(f, self.held_out) for f in (_FACTORS if self.training.strategy.scales else (1.0,))}
 
     def _evaluate(self, factor: float, examples: Examples) -> Evaluation:
-        """Test a share of the batches; sum those of all workers in the order of the batches, however many share."""
-        training, tested = self.training, []
+        """Test a share of the batches; sum those of all workers in the order of the batches, however many share.
+
+        If a worker is lost meanwhile, its share is missing, and all is done again.
+        """
+        training = self.training
         devices = [training.device] if training.device.type == "cuda" else []
-        with training.whole(factor=factor) as model, torch.no_grad(), torch.random.fork_rng(devices=devices):
-            assert model is not None
-            for number, positions in enumerate(examples.pieces(parts=PARTS)):
-                if number % training.workers == training.worker:
-                    torch.manual_seed(number)  # a network may draw numbers in evaluation too
-                    tested.append(self._test(model, examples.batch(positions)))
-        found = training.gather(*(number for each in tested for number in each.sums))
-        sums = in_turn([[row[at : at + 3] for at in range(0, len(row), 3)] for row in found])
+        while True:
+            tested = []
+            with training.whole(factor=factor) as model, torch.no_grad(), torch.random.fork_rng(devices=devices):
+                assert model is not None
+                dealt = training.worker, training.workers
+                for number, positions in enumerate(examples.pieces(parts=PARTS)):
+                    if number % dealt[1] == dealt[0]:
+                        torch.manual_seed(number)  # a network may draw numbers in evaluation too
+                        tested.append(self._test(model, examples.batch(positions)))
+            metric = self._metric(tested)
+            found = training.gather(*dealt, *(number for each in tested for number in each.sums))
+            if all(row[:2] == [worker, len(found)] for worker, row in enumerate(found)):
+                break
+        sums = in_turn([[row[at : at + 3] for at in range(2, len(row), 3)] for row in found])
         loss, count, right = (sum(column) for column in zip(*sums, strict=True))
-        return Evaluation(loss / count, right / count, self._metric(tested), int(count))
+        return Evaluation(loss / count, right / count, metric, int(count))
 
     def _test(self, model: nn.Module, batch: Batch) -> _Tested:
         with autocast(self.kind, self.training.device):

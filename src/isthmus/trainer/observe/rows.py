@@ -1,8 +1,9 @@
-"""What worker 0 writes while a run goes on, and what it sums up at the end."""
+"""What is written of a run while it goes on, and what it is summed up from at the end."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, field
 from itertools import zip_longest
 from typing import Any
@@ -19,80 +20,155 @@ class Report:
 
     Attributes:
         loss: sum over the steps of the round.
+        steps: made in the round.
         operations: of the round.
+        seat: number that the worker was started with.
         process: its number on its host.
         setup_sent, setup_received: bytes before the first round.
         save: of worker 0, whether to write a checkpoint after it.
+        stop: whether the worker was told to stop.
     """
 
     loss: float
+    steps: float
     operations: float
+    seat: float
     process: float
     setup_sent: float
     setup_received: float
     save: float = 0.0
+    stop: float = 0.0
 
 
 @dataclass
 class Rows:
-    """The rows of one run, and where they go."""
+    """The rows of one run, which every worker knows, and where worker 0 writes them. Columns are by seat.
+
+    Attributes:
+        config: of the run.
+        record: returns the writer, when this worker first writes.
+        start: when the run began, by this process's clock.
+        rows: so far.
+        operations: of every seat so far.
+        last: the latest evaluation.
+    """
 
     config: TrainConfig
-    writer: RunWriter
+    record: Callable[[], RunWriter]
     start: float = field(default_factory=time.perf_counter)
     rows: list[dict[str, Any]] = field(default_factory=list)
     operations: list[float] = field(default_factory=list)
     last: Evaluation | None = None
     _before: dict[str, list[float]] = field(default_factory=dict)
+    _processes: list[int] = field(default_factory=list)
+    _writer: RunWriter | None = None
 
-    def first(self, evaluation: Evaluation, reports: list[Report]) -> None:
-        """Write row 0: the evaluation before training, what was sent to start with, the process of each worker."""
+    def first(self, evaluation: Evaluation, reports: list[Report], root: bool) -> None:
+        """Add row 0: the evaluation before training, what was sent to start with, the process of each worker."""
         self.last = evaluation
         self.operations = [0.0] * self.config.workers
+        seats = [int(report.seat) for report in reports]
         columns: dict[str, list[float]] = {
-            "sent_bytes": [int(report.setup_sent) for report in reports],
-            "received_bytes": [int(report.setup_received) for report in reports],
+            "sent_bytes": self.by_seat([int(report.setup_sent) for report in reports], seats),
+            "received_bytes": self.by_seat([int(report.setup_received) for report in reports], seats),
             "compute_seconds": [0.0] * self.config.workers,
             "communicate_seconds": [0.0] * self.config.workers,
         }
         self._before = columns
-        processes = [int(report.process) for report in reports]
-        self._append({**self._head(0, 0, None, evaluation), **columns, "processes": processes})
+        self._processes = self.by_seat([int(report.process) for report in reports], seats)
+        self._append({**self._head(0, 0, None, evaluation), **columns, "processes": self._processes}, root)
 
     def state(self) -> dict[str, Any]:
-        """Return what the rows themselves do not say, for a checkpoint."""
-        last = None if self.last is None else astuple(self.last)
-        spent = time.perf_counter() - self.start
-        return {"operations": self.operations, "last": last, "seconds": spent, "before": self._before}
+        """Return what the rows themselves do not say, for a checkpoint and for a worker that comes."""
+        last = None if self.last is None else [repr(each) for each in astuple(self.last)]  # nan is no JSON
+        return {
+            "operations": self.operations,
+            "last": last,
+            "seconds": self.seconds,
+            "before": self._before,
+            "processes": self._processes,
+        }
 
-    def go_on(self, rows: list[dict[str, Any]], state: dict[str, Any], account: Account) -> None:
-        """Go on after the rows of a run so far, with what :meth:`state` returned then; workers may be more or fewer."""
+    def go_on(self, rows: list[dict[str, Any]], state: dict[str, Any], account: Account | None) -> None:
+        """Go on after the rows of a run so far, with what :meth:`state` returned then.
+
+        Args:
+            rows: so far.
+            state: at their end.
+            account: of the workers now, where they may be others than then.
+        """
         workers = self.config.workers
         self.rows = rows
-        self.last = None if state["last"] is None else Evaluation(*state["last"])
+        last = state["last"]
+        if last is not None:
+            loss, accuracy, metric, targets = map(float, last)
+            self.last = Evaluation(loss, accuracy, metric, int(targets))
         same = len(state["operations"]) == workers
         self.operations = state["operations"] if same else [max(state["operations"])] * workers
         self.start = time.perf_counter() - state["seconds"]
-        self._before = state["before"] if same else _columns(account)
+        self._before, self._processes = state["before"], state["processes"] if account is None else []
+        if not same and account is not None:
+            self._before = self._columns(account)
 
     def add(
-        self, number: int, steps: range, account: Account, reports: list[Report], evaluation: Evaluation | None
+        self,
+        number: int,
+        steps: range,
+        account: Account,
+        reports: list[Report],
+        evaluation: Evaluation | None,
+        root: bool,
     ) -> str:
-        """Write the row of a round; return a note for the progress line."""
-        config = self.config
-        loss = sum(report.loss for report in reports) / (len(steps) * config.workers)
-        self.operations = [a + report.operations for a, report in zip(self.operations, reports, strict=True)]
-        now = _columns(account)
+        """Add the row of a round; return a note for the progress line."""
+        config, made = self.config, sum(report.steps for report in reports)
+        loss = sum(report.loss for report in reports) / max(1, made)
+        now, processes = self._columns(account), self._processes or [0] * config.workers
+        for report in reports:
+            seat, process = int(report.seat), int(report.process)
+            self.operations[seat] += report.operations
+            if processes[seat] not in (0, process):  # it was started again, and its account with it
+                for name in self._before:
+                    self._before[name][seat] = 0
+            processes[seat] = process
+        self._processes = processes
         spent = {
-            name: [after - before for after, before in zip(column, self._before[name], strict=True)]
+            name: [max(0, after - before) for after, before in zip(column, self._before[name], strict=True)]
             for name, column in now.items()
         }
-        self._before = now
+        here = set(account.seats)
+        self._before = {
+            name: [after if seat in here else self._before[name][seat] for seat, after in enumerate(column)]
+            for name, column in now.items()
+        }
         self.last = evaluation or self.last
-        samples = steps.stop * config.workers * config.step.batch_size
+        before = self.rows[-1]["samples"] if self.rows else 0
+        samples = before + int(made) * config.step.batch_size
         row = {**self._head(number, samples, loss, evaluation), **spent, "lr": config.lr_at(steps[-1])}
-        self._append(row)
+        self._append(row, root)
         return _note(evaluation)
+
+    def by_seat(self, values: Sequence[Any], seats: Sequence[int], absent: Any = 0) -> list[Any]:
+        """Return what is known by worker by the number each was started with."""
+        found = [absent] * self.config.workers
+        for seat, value in zip(seats, values, strict=True):
+            found[seat] = value
+        return found
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began."""
+        return time.perf_counter() - self.start
+
+    @property
+    def writer(self) -> RunWriter:
+        """Where worker 0 writes; opened when it is first needed."""
+        if self._writer is None:
+            self._writer = self.record()
+            if self.rows:  # another has written these
+                there = self._writer.rewind(self.rows[-1]["round"])
+                for row in self.rows[len(there) :]:
+                    self._writer.append(row)
+        return self._writer
 
     def _head(self, number: int, samples: int, loss: float | None, evaluation: Evaluation | None) -> dict[str, Any]:
         own = self.config.evaluation.metric is not None
@@ -103,27 +179,27 @@ class Rows:
             "test_accuracy": evaluation.accuracy if evaluation else None,
             "test_loss": evaluation.loss if evaluation else None,
             **({"test_metric": evaluation.metric if evaluation else None} if own else {}),
-            "seconds": time.perf_counter() - self.start,
+            "seconds": self.seconds,
         }
 
-    def _append(self, row: dict[str, Any]) -> None:
+    def _append(self, row: dict[str, Any], root: bool) -> None:
+        if root:
+            self.writer.append(row)
         self.rows.append(row)
-        self.writer.append(row)
 
     def sums(self, column: str) -> list[Any]:
         """Return the sum of a column over all rows, by worker."""
         return [sum(each) for each in zip_longest(*(row[column] for row in self.rows), fillvalue=0)]
 
-
-def _columns(account: Account) -> dict[str, list[float]]:
-    return {
-        "sent_bytes": list(account.sent_bytes),
-        "received_bytes": list(account.received_bytes),
-        "compute_seconds": list(account.computing_seconds),
-        "communicate_seconds": [
-            moving + waiting for moving, waiting in zip(account.moving_seconds, account.waiting_seconds, strict=True)
-        ],
-    }
+    def _columns(self, account: Account) -> dict[str, list[float]]:
+        both = zip(account.moving_seconds, account.waiting_seconds, strict=True)
+        columns: dict[str, Sequence[float]] = {
+            "sent_bytes": account.sent_bytes,
+            "received_bytes": account.received_bytes,
+            "compute_seconds": account.computing_seconds,
+            "communicate_seconds": [moving + waiting for moving, waiting in both],
+        }
+        return {name: self.by_seat(column, account.seats) for name, column in columns.items()}
 
 
 def _note(evaluation: Evaluation | None) -> str:

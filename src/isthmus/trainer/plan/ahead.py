@@ -28,6 +28,22 @@ class _Nobody:
     index: int
     workers: int
     shared: bool = True
+    elastic: bool = False
+
+    @property
+    def seat(self) -> int:
+        """As at the start."""
+        return self.index
+
+    @property
+    def seats(self) -> int:
+        """As at the start."""
+        return self.workers
+
+    @property
+    def present(self) -> tuple[int, ...]:
+        """All that were started."""
+        return tuple(range(self.workers))
 
     def exchange(self, request: Exchange) -> list[Tensor]:
         """Refuse: there is nobody to talk to."""

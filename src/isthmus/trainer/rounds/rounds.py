@@ -9,19 +9,45 @@ steps, or something all do together (see the merged network, end). What happens 
 - if all want the same thing, and nothing is left to merge, they do it; a worker at its end takes part in everything.
 
 So a worker whose loop is shorter merges what it has, and then takes part in the others' rounds without holding units.
+
+A meeting and what follows is an *act*: it is done by all workers or by none. What it changes is put off until all have
+told each other that they have come to its end. If a worker is lost before, those who are left agree on who goes on,
+find out whether any of them knows the act to be done, in which case all have what they need, bring what the lost one
+was home to to others, and do the act again if it was not done.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from isthmus.errors import WorkerError
 from isthmus.trainer.local.heap import passing
+from isthmus.trainer.rounds.members import Members
 from isthmus.trainer.strategies import Part, Round, State
+from isthmus.trainer.strategies.interface import Commit
 from isthmus.trainer.wire.exchange import Link, Program, all_gather
+
+Result = TypeVar("Result")
+Done = tuple[Commit, Result]  # what is to be done once all have come as far, and what comes of it
+_LET_IN, _WAIT, _STOP = object(), object(), object()  # what may come of a meeting instead of a round
+_ASKS_IN, _ASKS_OUT = 1, 2  # somebody wants to be let in; somebody was told to stop
+_PAUSE = 0.1  # seconds
+
+
+class TooFew(WorkerError):
+    """Fewer workers are left than are needed to go on."""
+
+
+class Stop(Exception):
+    """All workers have agreed to stop, as one of them was told to."""
 
 
 class Wish(IntEnum):
@@ -69,23 +95,43 @@ _CALLS = {
 }
 
 
+Does = Callable[[Wish], Program[Done[Any]]]
+
+
 @dataclass
 class Rounds:
     """One worker's rounds.
 
     Attributes:
-        part: its part in the strategy.
-        link: to the others.
-        device: where the few numbers of a meeting are.
-        state: what it keeps between rounds.
-        made: steps made in the open round.
+        members: who takes part, and what happens when that changes.
     """
 
-    part: Part
-    link: Link
-    device: torch.device
-    state: State
-    made: int = 0
+    members: Members
+
+    @property
+    def part(self) -> Part:
+        """Its part in the strategy."""
+        return self.members.part
+
+    @property
+    def link(self) -> Link:
+        """To the others."""
+        return self.members.link
+
+    @property
+    def device(self) -> torch.device:
+        """Where the few numbers of a meeting are."""
+        return self.members.device
+
+    @property
+    def state(self) -> State:
+        """What it keeps between rounds."""
+        return self.members.state
+
+    @property
+    def made(self) -> int:
+        """Steps made in the open round."""
+        return self.state.made
 
     @property
     def training(self) -> bool:
@@ -107,59 +153,111 @@ class Rounds:
         while self.state.number == number:
             yield from self._meet(Wish.MERGE)
 
-    def together(self, wish: Wish) -> Program[Wish]:
-        """Take part in the others' rounds until all workers want the same thing, and return it.
+    def together(self, wish: Wish, does: Does) -> Program[tuple[Wish, Any]]:
+        """Take part in the others' rounds until all workers want the same thing, and do it; return it and its result.
 
         It is what this worker wants; at its end, it may be anything the others want, in which it takes part.
+
+        Args:
+            wish: what this worker wants.
+            does: does this worker's part of what all want; may be called again if a worker is lost.
         """
-        agreed = None
+        agreed: tuple[Wish, Any] | None = None
         while agreed is None:
-            agreed = yield from self._meet(wish)
+            agreed = yield from self._meet(wish, does)
         return agreed
 
-    def _meet(self, wish: Wish) -> Program[Wish | None]:
-        """Meet the others once, and do what follows; return what all want to do together, if there is such a thing."""
-        told = torch.tensor([wish, self.made], dtype=torch.int64, device=self.device)
+    def _meet(self, wish: Wish, does: Does | None = None) -> Program[tuple[Wish, Any] | None]:
+        """Meet the others once, and do what follows; return what all have done together, if there is such a thing."""
+        with ExitStack() as stack:
+            found = yield from self.members.act(lambda: self._meeting(wish, does, stack))
+        if found is _LET_IN:
+            if not self.members.overtaken:
+                yield from self.members.change(admitting=True)
+            return None
+        if found is _WAIT:
+            yield from self._wait_for_more()
+            return None
+        if found is _STOP:
+            raise Stop
+        return found
+
+    def _wait_for_more(self) -> Program[None]:
+        """Wait until another worker comes, but not for ever.
+
+        Raises:
+            TooFew: none has come.
+        """
+        until = time.monotonic() + self.members.patience
+
+        def ask() -> Program[list[Tensor]]:
+            flags = [self.members.wished, time.monotonic() > until]
+            return (yield from all_gather(torch.tensor(flags).long().to(self.device), self.link, counted=False))
+
+        while True:
+            time.sleep(_PAUSE)
+            told = yield from self.members.again(ask)
+            if any(bool(each[0]) for each in told):
+                yield from self.members.change(admitting=True)
+            if not self.members.few:
+                return
+            if bool(told[0][1]):
+                link, least = self.link, self.members.least
+                raise TooFew(f"{link.workers} of {link.seats} workers are left, and --min-workers is {least}")
+
+    def _meeting(self, wish: Wish, does: Does | None, stack: ExitStack) -> Program[Done[Any]]:
+        asks = _ASKS_IN * self.members.wished + _ASKS_OUT * self.members.stopping()
+        told = torch.tensor([wish, self.made, asks], dtype=torch.int64, device=self.device)
         replies = yield from all_gather(told, self.link, counted=False)
         wishes = [Wish(int(reply[0])) for reply in replies]
-        made = [int(reply[1]) for reply in replies]
         if self.state.round is not None:
-            return (yield from self._in_round(wishes, made))
+            return (yield from self._in_round(wishes, [int(reply[1]) for reply in replies], does, stack))
         training = tuple(w for w, other in enumerate(wishes) if other.trains)
+        asked = max(int(reply[2]) for reply in replies) if training else 0
+        if asked >= _ASKS_OUT:
+            return _nothing, _STOP
+        if asked:
+            return (yield from self.part.settle(self.state, viewing=False)), _LET_IN
+        if training and self.members.few:
+            return _nothing, _WAIT
         if training:
-            yield from self._open(training)
-            return None
-        return _agreed(wishes)
+            stack.enter_context(passing(self._size))
+            return (yield from self.part.open(self.state, Round(self.state.number, training))), None
+        return (yield from _done(_agreed(wishes), does))
 
     @property
     def _size(self) -> int:
         return sum(tensor.nbytes for tensor in self.state.tensors.values())
 
-    def _in_round(self, wishes: list[Wish], made: list[int]) -> Program[Wish | None]:
+    def _in_round(
+        self, wishes: list[Wish], made: list[int], does: Does | None, stack: ExitStack
+    ) -> Program[Done[tuple[Wish, Any] | None]]:
         averaging = [w for w, other in enumerate(wishes) if other == Wish.AVERAGE]
         if averaging:
             yield from self.part.average(self.state, self.part.module, averaging)
-            return None
+            return _nothing, None
         if wishes[0] in (Wish.GATHER, Wish.COLLECT, Wish.ACCOUNT) and len(set(wishes)) == 1:
-            return wishes[0]
+            return (yield from _done(wishes[0], does))
         assert self.state.round is not None
         if any(made):
-            yield from self._close()
-            return None
+            stack.enter_context(passing(self._size))
+            return (yield from self.part.close(self.state, self.part.module)), None
         if any(other.trains for other in wishes) or len(self.state.round.active) < self.link.workers:
-            self.state.round = None  # it was opened for some, and nobody has made a step: open it for all who want
-            return None
-        return _agreed(wishes)
+            return self._give_up, None  # it was opened for some, and nobody has made a step: open it for all who want
+        return (yield from _done(_agreed(wishes), does))
 
-    def _open(self, training: tuple[int, ...]) -> Program[None]:
-        with passing(self._size):
-            yield from self.part.open(self.state, Round(self.state.number, training))
-        self.made = 0
+    def _give_up(self) -> None:
+        self.state.round = None
 
-    def _close(self) -> Program[None]:
-        with passing(self._size):
-            self.state = yield from self.part.close(self.state, self.part.module)
-        self.made = 0
+
+def _done(agreed: Wish, does: Does | None) -> Program[Done[tuple[Wish, Any]]]:
+    """Do what all want."""
+    assert does is not None
+    commit, result = yield from does(agreed)
+    return commit, (agreed, result)
+
+
+def _nothing() -> None: ...
 
 
 def _agreed(wishes: list[Wish]) -> Wish:

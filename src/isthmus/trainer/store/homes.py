@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -36,3 +37,14 @@ class Homes:
         rows = self.count(name)
         size = -(-rows // self.workers)
         return min(worker * size, rows), min((worker + 1) * size, rows)
+
+    def shard(self, name: str, worker: int) -> tuple[int, ...] | None:
+        """Return the shape of the shard of a tensor that a worker is home to; None where it has none."""
+        start, stop = self.rows(name, worker)
+        if start == stop:
+            return None
+        return (stop - start, *self.shapes[name][1:]) if self.shapes[name] else ()
+
+    def most_numbers(self, name: str) -> int:
+        """Return how many numbers of a tensor the first worker is home to: no other has more."""
+        return -(-self.count(name) // self.workers) * math.prod(self.shapes[name][1:])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from isthmus.nets.ownership import Held, merge_into, view_slice
+from isthmus.trainer.store.draft import Draft
 from isthmus.trainer.store.homes import Homes
 from isthmus.trainer.store.routes import Box, Leg, Routes
 from isthmus.trainer.wire.exchange import Exchange, Link, Program
@@ -87,7 +88,7 @@ class Pieces:
 
     def homeward(
         self,
-        shards: Mapping[str, Tensor],
+        shards: Draft,
         values: Sequence[Tensor],
         routes: Routes,
         began: Sequence[Tensor] | None = None,
@@ -114,7 +115,7 @@ class Pieces:
                     value = view_slice(shards[leg.name], leg.held) + part.to(group.dtype) if short else part
                     holders.setdefault(leg.name, []).append((value, leg.held))
             for name, parts in holders.items():
-                merge_into(shards[name], parts)
+                merge_into(shards.writable(name), parts)
 
     def _pack(self, legs: Sequence[Leg], read: partial[Tensor], kind: torch.dtype) -> Tensor:
         if not legs:

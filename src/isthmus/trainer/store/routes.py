@@ -129,12 +129,22 @@ class Routes:
     ) -> None:
         self.homes = homes
         self.boxes = boxes[here]
+        self._all = boxes
+        self._together = in_groups(_most(types, boxes), types)
         outgoing = [_by_name(legs(theirs, here, homes)) for theirs in boxes]
         incoming = [_by_name(legs(boxes[here], home, homes)) for home in range(homes.workers)]
         self.groups = [
             Group(dtype, *(tuple(_of(found, names) for found in way) for way in (outgoing, incoming)))
-            for dtype, names in _together(types, boxes)
+            for dtype, names in self._together
         ]
+        self._homes = {here: [(group.dtype, group.outgoing) for group in self.groups]}
+
+    def at(self, home: int) -> list[tuple[torch.dtype, tuple[list[Leg], ...]]]:
+        """Return, for every group, the legs between any home and every worker."""
+        if home not in self._homes:
+            found = [_by_name(legs(theirs, home, self.homes)) for theirs in self._all]
+            self._homes[home] = [(dtype, tuple(_of(each, names) for each in found)) for dtype, names in self._together]
+        return self._homes[home]
 
 
 def _by_name(found: list[Leg]) -> dict[str, list[Leg]]:
@@ -148,10 +158,27 @@ def _of(found: Mapping[str, list[Leg]], names: Sequence[str]) -> list[Leg]:
     return [leg for name in names for leg in found.get(name, ())]
 
 
-def _together(
-    types: Mapping[str, torch.dtype], boxes: Sequence[Sequence[Box]]
-) -> list[tuple[torch.dtype, list[str]]]:
-    """Return one exchange a type of number, or several where the largest worker's part would be too much at once."""
+def in_groups(sizes: Mapping[str, int], types: Mapping[str, torch.dtype]) -> list[tuple[torch.dtype, list[str]]]:
+    """Return which tensors travel together: those of one type, in parts of at most ``AT_ONCE`` bytes or one tensor.
+
+    Args:
+        sizes: bytes of each; those of none do not travel.
+        types: of all tensors, in their order.
+    """
+    found: list[tuple[torch.dtype, list[str]]] = []
+    for dtype in dict.fromkeys(types.values()):
+        full = AT_ONCE + 1
+        for name in (name for name in types if types[name] == dtype and sizes.get(name)):
+            if full + sizes[name] > AT_ONCE:
+                found.append((dtype, []))
+                full = 0
+            found[-1][1].append(name)
+            full += sizes[name]
+    return found
+
+
+def _most(types: Mapping[str, torch.dtype], boxes: Sequence[Sequence[Box]]) -> dict[str, int]:
+    """Return the bytes of every tensor in the boxes of the worker that has most of it."""
     most: dict[str, int] = {}
     for theirs in boxes:
         own: dict[str, int] = {}
@@ -159,13 +186,4 @@ def _together(
             own[box.name] = own.get(box.name, 0) + box.size * types[box.name].itemsize
         for name, size in own.items():
             most[name] = max(size, most.get(name, 0))
-    found: list[tuple[torch.dtype, list[str]]] = []
-    for dtype in dict.fromkeys(types.values()):
-        full = AT_ONCE + 1
-        for name in (name for name in types if types[name] == dtype and most.get(name)):
-            if full + most[name] > AT_ONCE:
-                found.append((dtype, []))
-                full = 0
-            found[-1][1].append(name)
-            full += most[name]
-    return found
+    return most

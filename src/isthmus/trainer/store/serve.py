@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,6 +14,9 @@ from torch import Tensor
 from isthmus.trainer.store.homes import Homes
 from isthmus.trainer.store.reader import Span
 from isthmus.trainer.wire.exchange import Exchange, Link, Program, all_gather
+
+if TYPE_CHECKING:
+    from isthmus.trainer.store.store import Store
 
 _DONE = Span(0, 0, 0, 0)
 
@@ -22,18 +26,26 @@ class Service:
     """One worker's side of it.
 
     Attributes:
-        homes: of the tensors.
-        dtypes: of the tensors.
+        store: who is home to what; that may change when workers are lost.
         shards: what this worker is home to, by name.
         link: to the others.
         device: where values are to be.
     """
 
-    homes: Homes
-    dtypes: Mapping[str, torch.dtype]
+    store: Store
     shards: Mapping[str, Tensor]
     link: Link
     device: torch.device
+
+    @property
+    def homes(self) -> Homes:
+        """Who is home to what."""
+        return self.store.homes
+
+    @property
+    def dtypes(self) -> Mapping[str, torch.dtype]:
+        """Of the tensors."""
+        return self.store.types
 
     def fetch(self, span: Span) -> Program[dict[str, Tensor]]:
         """Return the tensors of a span; meanwhile send the others what they want."""
@@ -57,11 +69,12 @@ class Service:
                     place += len(target)
         return found
 
-    def serve(self) -> Program[None]:
-        """Send the others what they want until all are done."""
-        over = self.link.workers == 1
-        while not over:
-            _, over = yield from self._meet(_DONE)
+    def serve(self) -> Program[bool]:
+        """Send the others what they want once; return whether all are done."""
+        if self.link.workers == 1:
+            return True
+        _, over = yield from self._meet(_DONE)
+        return over
 
     def _meet(self, span: Span) -> Program[tuple[list[Tensor], bool]]:
         """Say what is wanted; return what every worker sent of it as bytes, and whether all are done."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,14 +14,40 @@ from isthmus.nets import Coupling, Subnetwork
 from isthmus.nets.norms import statistics
 from isthmus.nets.ownership import Held, IndexMap, slice_tensor, view_slice, write_slice
 from isthmus.nets.writes import written
+from isthmus.trainer.store.copies import Copies
+from isthmus.trainer.store.draft import Draft
 from isthmus.trainer.store.homes import Homes
 from isthmus.trainer.store.keeping import Deal, Step, places, same_indices, step_between
 from isthmus.trainer.store.pieces import Pieces
+from isthmus.trainer.store.rehome import Move, rehome
 from isthmus.trainer.store.routes import Box, Routes, legs
 from isthmus.trainer.store.start import take
-from isthmus.trainer.strategies.interface import Worker
+from isthmus.trainer.strategies.interface import Commit, Saved, Worker
 from isthmus.trainer.wire.exchange import Program, scatter
-from isthmus.trainer.wire.tensors import differing
+from isthmus.trainer.wire.tensors import differing, send_tensors
+
+
+@dataclass
+class Drafts:
+    """What one worker's rows, and the copies it keeps of another's, are to become.
+
+    Attributes:
+        of: the copies.
+        shards, copies: rows.
+        kept: values of what the other worker keeps for itself; None if they are as before.
+    """
+
+    of: Copies | None
+    shards: Draft
+    copies: Draft
+    kept: Sequence[Tensor] | None = None
+
+    def take(self) -> None:
+        """Make it so."""
+        self.shards.take()
+        self.copies.take()
+        if self.of is not None and self.kept is not None:
+            self.of.kept = self.kept
 
 
 class Store:
@@ -38,6 +65,8 @@ class Store:
         fixed: tensors that do not change, and those that norms measure as they are at first: every worker has them.
         trained: names of the tensors that come back.
         statistics: names of those that norms measure.
+        copies: of another worker's shards, if they are kept.
+        copied: whether these are up to date; if not, they are made anew when the next round is opened.
     """
 
     def __init__(self, worker: Worker, wire: torch.dtype | None = None) -> None:
@@ -51,10 +80,14 @@ class Store:
         self._frozen = [name for name in self._out if name not in self.trained]
         self._still = [name for name in entries if name not in self._out]
         link = worker.link
-        self.homes = Homes(link.workers, {name: entries[name].shape for name in self._out})
+        self._shapes = {name: entries[name].shape for name in self._out}
+        self.homes = Homes(link.workers, self._shapes)
         self.types = {name: entries[name].dtype for name in self._out}
+        self._wire = wire
         self._pieces = Pieces(self.homes, self.types, link, worker.device, wire)
         self._short = wire is not None
+        self.copies = Copies(link, worker.device) if worker.copies and link.elastic else None
+        self.copied = True
         self.fixed: dict[str, Tensor] = {}
         self._steps: list[Step] = []
         self._routes: list[tuple[object, Routes]] = []
@@ -73,21 +106,64 @@ class Store:
         self.coupling = self._worker.network.valued
         if first is not None:
             self._zero_unheld(shards, first)
+        copied = yield from self.copy(shards)
+        copied()
         return shards
 
+    def come(self) -> dict[str, Tensor]:
+        """Have what every worker has whole, when the others have begun; return no shards yet."""
+        self._own()
+        self._worker.network.initial.drop()
+        self.coupling = self._worker.network.valued
+        return {}
+
+    def draft(self, shards: dict[str, Tensor]) -> Drafts:
+        """Return what this worker's shards, and the copies it keeps, are to become."""
+        direct, copies = not self._worker.link.elastic, {} if self.copies is None else self.copies.shards
+        return Drafts(self.copies, Draft(shards, direct), Draft(copies, direct))
+
+    def beside(self) -> list[Tensor]:
+        """Return what is kept between rounds beside this worker's shards."""
+        copies = [] if self.copies is None else [*self.copies.shards.values(), *self.copies.kept]
+        return [*self.fixed.values(), *copies]
+
+    def copy(self, shards: Mapping[str, Tensor]) -> Program[Commit]:
+        """Make the copies anew."""
+        copies = self.copies
+        if copies is None or not copies.needed:
+            return lambda: None
+        rows = yield from copies.whole(shards, self.homes, self.types)
+
+        def commit() -> None:
+            copies.shards, copies.kept, self.copied = rows, (), True
+
+        return commit
+
     def kept_bytes(self) -> int:
-        """Return the bytes of what this worker will be home to, and of what every worker has whole."""
+        """Return the bytes of what this worker will be home to or copy, and of what every worker has whole."""
         here, entries = self._worker.link.index, self.coupling.entries
         total = sum(entries[n].dtype.itemsize * math.prod(entries[n].shape) for n in self._still)
         for name in self._out:
-            first, last = self.homes.rows(name, here)
-            total += (last - first) * self.types[name].itemsize * math.prod(entries[name].shape[1:])
+            total += self._home_bytes(name, here)
+            if self.copies is not None and self.copies.needed:
+                total += self._home_bytes(name, self.copies.before)
         return total
 
+    def _home_bytes(self, name: str, worker: int) -> int:
+        shape = self.homes.shard(name, worker)
+        return 0 if shape is None else self.types[name].itemsize * math.prod(shape)
+
     def moved_bytes(self, deal: Deal) -> int:
-        """Return the most bytes on the way at a time when all of a round's pieces come or go: sent, and received."""
-        names = range(self._worker.link.workers)
-        return self._pieces.most_bytes(self._pieces.routes([deal.boxes(worker, self._out) for worker in names]))
+        """Return the most bytes on the way at a time when all of a round's pieces come or go: sent, received, and what
+        shards are to become, and copies, before all workers have come as far."""
+        link = self._worker.link
+        routes = self._pieces.routes([deal.boxes(worker, self._out) for worker in range(link.workers)])
+        drafts = 0
+        if link.elastic and link.workers > 1:
+            drafts = sum(self._home_bytes(name, link.index) for name in self.trained)
+            if self.copies is not None:
+                drafts += sum(self._home_bytes(name, self.copies.before) for name in self.trained)
+        return drafts + self._pieces.most_bytes(routes)
 
     def open(
         self,
@@ -164,7 +240,7 @@ class Store:
 
     def close(
         self,
-        shards: Mapping[str, Tensor],
+        draft: Drafts,
         deal: Deal,
         kept: Deal | None,
         after: Deal | None,
@@ -174,7 +250,7 @@ class Store:
         """Merge all workers' pieces into the shards; return whether something stayed with the workers.
 
         Args:
-            shards: of this worker.
+            draft: of this worker's shards.
             deal: the round.
             kept: the round before, if it was opened with what had stayed.
             after: the next one, if what stays with a worker may stay.
@@ -183,22 +259,76 @@ class Store:
         """
         step = None if after is None else self.step(deal, after)
         if step is not None and step.keeps:
-            yield from self._bring(shards, step, "back", step.homeward, deal, piece, reference)
+            yield from self._bring(draft, step, "back", step.homeward, deal, piece, reference)
+            if self.copies is not None and self.copies.needed:
+                here, before = self._worker.link.index, self.copies.before
+                own = [] if piece is None else self.stayed(step, here, piece)
+                draft.kept = yield from self.copies.keep(own, step.kept(before, self.trained), self.types)
             return True
+        draft.kept = ()
         if self._short and kept is not None:  # what did not come rounded goes home as it is
             opened = self.step(kept, deal)
-            yield from self._bring(shards, opened, "kept", opened.kept, deal, piece)
-            yield from self._bring(shards, opened, "came", opened.outward, deal, piece, reference)
+            yield from self._bring(draft, opened, "kept", opened.kept, deal, piece)
+            yield from self._bring(draft, opened, "came", opened.outward, deal, piece, reference)
         else:
-            yield from self._bring(shards, deal, "back", deal.boxes, deal, piece, reference)
+            yield from self._bring(draft, deal, "back", deal.boxes, deal, piece, reference)
         return False
 
-    def settle(
-        self, shards: Mapping[str, Tensor], deal: Deal, after: Deal, piece: Subnetwork, viewing: bool
-    ) -> Program[None]:
+    def settle(self, draft: Drafts, step: Step, piece: Subnetwork, viewing: bool) -> Program[None]:
         """Bring home what stayed with the workers after a round; they keep it too."""
-        step = self.step(deal, after)
-        yield from self._bring(shards, step, "kept", step.kept, deal, piece, viewing=viewing)
+        draft.kept = ()
+        yield from self._bring(draft, step, "kept", step.kept, step.before, piece, viewing=viewing)
+
+    def stayed(self, step: Step, worker: int, piece: Subnetwork) -> list[Tensor]:
+        """Return the values of what stays with a worker, whose piece is here."""
+        return _parts(piece.state(), step.before.map(worker), step.kept(worker, self.trained))
+
+    def pin(self, step: Step) -> None:
+        """Have this be what moves between its two rounds."""
+        self._steps = [step, *self._steps[:1]]
+
+    def move(
+        self,
+        shards: dict[str, Tensor],
+        move: Move,
+        saved: Saved,
+        boxes: Sequence[Sequence[Box]],
+        values: Sequence[Tensor],
+    ) -> Program[Commit]:
+        """Go on with other workers.
+
+        Args:
+            shards: of this worker, by the homes that were.
+            move: from whom to whom.
+            saved: returns rows that nobody has any more.
+            boxes: of every worker, what it knows better than the homes.
+            values: of this worker's boxes.
+        """
+        link, device, copies = self._worker.link, self._worker.device, self.copies
+        before, now = Homes(move.before, self._shapes), Homes(link.workers, self._shapes)
+        was, rows_of = move.was[link.index], {}
+        if was is not None:
+            rows_of[was] = shards
+            if copies is not None and move.before > 1:
+                rows_of[(was - 1) % move.before] = copies.shards
+        sources = [move.now(then) for then in range(move.before)]
+        if copies is not None:
+            sources = [move.keeper(then) if source is None else source for then, source in enumerate(sources)]
+        rows = yield from rehome(move, (before, now), self.types, rows_of, sources, saved, link, device)
+        pieces = Pieces(now, self.types, link, device, self._wire)
+        if any(boxes):
+            yield from pieces.homeward(Draft(rows, direct=True), values, pieces.routes(boxes))
+        yield from send_tensors(self.fixed, 0, link, device, move.newcomers)
+        copied = (yield from copies.whole(rows, now, self.types)) if copies is not None and copies.needed else {}
+
+        def commit() -> None:
+            self.homes, self._pieces, self._steps, self._routes = now, pieces, [], []
+            shards.clear()
+            shards.update(rows)
+            if copies is not None:
+                copies.shards, copies.kept = copied, ()
+
+        return commit
 
     def step(self, before: Deal, after: Deal) -> Step:
         """Return what moves between two rounds; the last two that were asked for are kept.
@@ -217,7 +347,7 @@ class Store:
 
     def _bring(
         self,
-        shards: Mapping[str, Tensor],
+        draft: Drafts,
         of: Deal | Step,
         key: str,
         way: Callable[[int, Sequence[str]], list[Box]],
@@ -230,20 +360,14 @@ class Store:
         boxes = [way(worker, self.trained) for worker in range(self._worker.link.workers)]
         routes = self._routed((of, key), boxes)
         state = {} if piece is None else piece.state()
-        values = self._parts(state, deal, routes.boxes)
+        mine = deal.map(self._worker.link.index)
+        values = _parts(state, mine, routes.boxes)
         began = None
         if self._short and reference is not None:
-            began = self._parts({**state, **reference}, deal, routes.boxes)
-        yield from self._pieces.homeward(shards, values, routes, began, viewing)
-
-    def _parts(self, tensors: Mapping[str, Tensor], deal: Deal, boxes: Sequence[Box]) -> list[Tensor]:
-        """Return what tensors of a piece hold of some boxes, or are themselves."""
-        mine, found = deal.map(self._worker.link.index), []
-        for box in boxes:
-            tensor = tensors[box.name].detach()
-            fits = tuple(tensor.shape) == box.shape
-            found.append(tensor if fits else view_slice(tensor, places(mine[box.name], box.held)))
-        return found
+            began = _parts({**state, **reference}, mine, routes.boxes)
+        yield from self._pieces.homeward(draft.shards, values, routes, began, viewing)
+        if self.copies is not None and self.copies.needed:
+            yield from self.copies.follow(draft.shards, draft.copies, routes)
 
     def _routed(self, key: tuple[object, str], boxes: Sequence[Sequence[Box]]) -> Routes:
         """Return the routes of some boxes; those of the last few rounds are kept."""
@@ -307,3 +431,13 @@ class Store:
             empty = torch.empty(0, dtype=entry.dtype, device=network.device)
             mine = (self.fixed if everywhere else shards).get(name, empty)
             mine.copy_((yield from scatter(pieces, mine.reshape(-1), link)).view(mine.shape))
+
+
+def _parts(tensors: Mapping[str, Tensor], mine: IndexMap, boxes: Sequence[Box]) -> list[Tensor]:
+    """Return what tensors of a piece hold of some boxes, or are themselves."""
+    found = []
+    for box in boxes:
+        tensor = tensors[box.name].detach()
+        fits = tuple(tensor.shape) == box.shape
+        found.append(tensor if fits else view_slice(tensor, places(mine[box.name], box.held)))
+    return found

@@ -16,12 +16,13 @@ from isthmus.nets.norms import measure
 from isthmus.nets.pattern import Pattern
 from isthmus.trainer.local.heap import passing
 from isthmus.trainer.local.recent import Recent, call_with
+from isthmus.trainer.rounds.members import Members
 from isthmus.trainer.store.away import Away
-from isthmus.trainer.store.reader import Reader
+from isthmus.trainer.store.reader import Reader, Span
 from isthmus.trainer.store.serve import Service
 from isthmus.trainer.store.store import Store
 from isthmus.trainer.store.whole import ready
-from isthmus.trainer.strategies import Part, State, Worker
+from isthmus.trainer.strategies import State, Worker
 from isthmus.trainer.task.initial import copied, whole
 from isthmus.trainer.wire.exchange import Exchange, Program, all_gather
 
@@ -31,7 +32,7 @@ class View:
     """One worker's view of the merged network.
 
     Attributes:
-        worker, part: whose.
+        worker, members: whose.
         drive: runs a program over the worker's link.
         recent: the latest batches, where the network has statistics to measure.
         batches: what to measure them on instead.
@@ -39,7 +40,7 @@ class View:
     """
 
     worker: Worker
-    part: Part
+    members: Members
     drive: Callable[[Program[Any]], Any]
     recent: Recent | None = None
     batches: Sequence[Any] | None = None
@@ -49,22 +50,22 @@ class View:
     def show(self, state: State, everywhere: bool, factor: float = 1.0) -> Iterator[nn.Module | None]:
         """Yield the network to use on worker 0 and, if it is shown everywhere, on the others; else None.
 
-        All workers enter. Inside the block they serve each other; it ends when all are done, and everything is as
-        before.
+        All workers enter, and have settled. Inside the block they serve each other; it ends when all are done, and
+        everything is as before.
 
         Args:
             state: of this worker, between rounds.
             everywhere: whether the others look too.
             factor: for weights whose sums no norm follows.
         """
-        self.drive(self.part.settle(state))
-        merged = self.part.merged(state)
+        part = self.members.part
+        merged = part.merged(state)
         scales = {name: scale * factor if name in merged.open else scale for name, scale in merged.scales.items()}
         if merged.model is not None:
             shown = ready(merged.model, scales, self._measure)
         else:
-            assert self.part.store is not None
-            shown = self._afar(self.part.store, state, scales)
+            assert part.store is not None
+            shown = self._afar(part.store, state, scales)
         with passing(), shown as model:
             self.shown = True
             try:
@@ -74,7 +75,7 @@ class View:
 
     def scale(self, state: State) -> float:
         """Return the mean factor on weights that no norm follows."""
-        merged = self.part.merged(state)
+        merged = self.members.part.merged(state)
         if not merged.open:
             return 1.0
         return math.fsum(float(merged.scales[name].double().mean()) for name in merged.open) / len(merged.open)
@@ -83,8 +84,16 @@ class View:
     def _afar(self, store: Store, state: State, scales: Mapping[str, Pattern]) -> Iterator[nn.Module]:
         """Yield the network with parameters that are away; buffers are here."""
         link, device = self.worker.link, self.worker.device
-        service = Service(store.homes, store.types, state.tensors, link, device)
-        reader = Reader(store.homes, store.types, lambda span: self.drive(service.fetch(span)), scales, link.index)
+        service, members = Service(store, state.tensors, link, device), self.members
+
+        def fetch(span: Span) -> dict[str, Tensor]:
+            found: dict[str, Tensor] = self.drive(members.again(lambda: service.fetch(span)))
+            return found
+
+        def serve() -> None:
+            self.drive(members.until(service.serve))
+
+        reader = Reader(store.homes, store.types, fetch, scales, link.index)
         network = self.worker.network
 
         def stand_in(name: str, tensor: Tensor) -> Tensor:
@@ -98,24 +107,24 @@ class View:
         model = copied(network.skeleton(), stand_in).eval()
         if store.statistics:
             counts = self._measured(model)
-            self.drive(service.serve())
-            self.drive(self._together(model, counts))
+            serve()
+            self._together(model, counts)
         try:
             yield model
         except WorkerError:
             raise
         except Exception:
-            self.drive(service.serve())
+            serve()
             raise
         else:
-            self.drive(service.serve())
+            serve()
         finally:
             reader.close()
 
     def _measure(self, model: nn.Module) -> None:
         """Measure the statistics of norms, each worker on its own batches."""
         if any(True for _ in model.buffers()):
-            self.drive(self._together(model, self._measured(model)))
+            self._together(model, self._measured(model))
 
     def _measured(self, model: nn.Module) -> dict[str, int]:
         """Measure statistics on this worker's batches, leaving the user's generators as they are.
@@ -131,20 +140,29 @@ class View:
                 return measure(model, calls, lambda call: call.repeat(model))
         return {}
 
-    def _together(self, model: nn.Module, counts: Mapping[str, int]) -> Program[None]:
+    def _together(self, model: nn.Module, counts: Mapping[str, int]) -> None:
         """Make of what each worker has measured the mean over all calls, in the workers' order."""
-        link = self.worker.link
-        if link.workers == 1:
-            return
-        buffers = dict(model.named_buffers())
-        own = torch.tensor([counts.get(name, 0) for name in buffers], dtype=torch.int64, device=self.worker.device)
-        found = yield from all_gather(own, link, counted=False)
-        for buffer, calls in zip(buffers.values(), torch.stack(found, 1).tolist(), strict=True):
-            if any(calls):
-                sent = buffer.detach().reshape(-1)
-                values = yield Exchange((sent,) * link.workers, (sent.numel(),) * link.workers, viewing=True)
-                with torch.no_grad():
-                    buffer.copy_(_mean(values, calls).view(buffer.shape))
+        self.drive(self.members.act(lambda: self._meaned(dict(model.named_buffers()), counts)))
+
+    def _meaned(
+        self, buffers: Mapping[str, Tensor], counts: Mapping[str, int]
+    ) -> Program[tuple[Callable[[], None], None]]:
+        link, means = self.worker.link, dict[str, Tensor]()
+        if link.workers > 1:
+            own = torch.tensor([counts.get(n, 0) for n in buffers], dtype=torch.int64, device=self.worker.device)
+            found = yield from all_gather(own, link, counted=False)
+            for (name, buffer), calls in zip(buffers.items(), torch.stack(found, 1).tolist(), strict=True):
+                if any(calls):
+                    sent = buffer.detach().reshape(-1)
+                    values = yield Exchange((sent,) * link.workers, (sent.numel(),) * link.workers, viewing=True)
+                    means[name] = _mean(values, calls).view(buffer.shape)
+
+        def commit() -> None:
+            with torch.no_grad():
+                for name, mean in means.items():
+                    buffers[name].copy_(mean)
+
+        return commit, None
 
 
 def _mean(values: list[Tensor], weights: list[int]) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from isthmus.trainer.strategies.interface import State
+from isthmus.trainer.strategies.interface import Commit, State
 from isthmus.trainer.strategies.local_sgd import LocalSGDPart, trained_parameters
 from isthmus.trainer.wire.exchange import Program
 from isthmus.trainer.wire.tensors import mean_over_workers, send_tensors
@@ -38,10 +38,15 @@ class DataParallelPart(LocalSGDPart):
         yield from mean_over_workers(own, link, active, take, self._worker.wire)
         state.stale |= frozenset(range(link.workers)) - frozenset(active)
 
-    def close(self, state: State, module: nn.Module) -> Program[State]:
+    def close(self, state: State, module: nn.Module) -> Program[Commit]:
         """Send the weights to those that are behind."""
-        assert state.round is not None
+        round = state.round
+        assert round is not None
         fresh = min(set(range(self._worker.link.workers)) - state.stale)
         link, device = self._worker.link, self._worker.device
         yield from send_tensors(state.tensors, fresh, link, device, sorted(state.stale))
-        return State(state.tensors, state.round.number + 1)
+
+        def commit() -> None:
+            state.number, state.round, state.made, state.stale = round.number + 1, None, 0, frozenset()
+
+        return commit

@@ -15,6 +15,7 @@ from isthmus.trainer.task.network import Network
 from isthmus.trainer.wire.exchange import Link, Program
 
 if TYPE_CHECKING:
+    from isthmus.trainer.store.rehome import Move
     from isthmus.trainer.store.store import Store
 
 
@@ -39,6 +40,7 @@ class State:
         tensors: parameters and buffers by name, or this worker's shards of them.
         number: of the round that is open, or else of the next.
         round: the one that is open, if one is.
+        made: steps this worker has made in it.
         held: the round whose units the module holds: the open one, or the last in which this worker trained.
         stale: workers whose tensors are behind those of the others.
         kept: the round before, where entries that nobody else needs stayed with the workers that hold them.
@@ -49,6 +51,7 @@ class State:
     tensors: dict[str, Tensor]
     number: int = 0
     round: Round | None = None
+    made: int = 0
     held: Round | None = None
     stale: frozenset[int] = frozenset()
     kept: Round | None = None
@@ -95,12 +98,14 @@ class Worker:
         network: described, not held.
         seed: of the run.
         wire: the type in which floating-point numbers travel; None for their own.
+        copies: whether workers keep copies of each other's rows, for the case that one is lost.
     """
 
     link: Link
     network: Network
     seed: int
     wire: torch.dtype | None = None
+    copies: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -108,11 +113,16 @@ class Worker:
         return self.network.device
 
 
+Commit = Callable[[], None]
+Saved = Callable[[str, int, int], Tensor]
+
+
 class Part(Protocol):
     """One worker's part in a strategy.
 
     ``open`` and ``close`` are entered by all workers, by those that do not train in the round too. Between them stands
-    the loop, ours or the user's.
+    the loop, ours or the user's. They, and ``settle`` and ``move``, change nothing that lasts: they return what is to
+    be done, here and without others, once every worker has come as far. If a worker is lost before, that is forgotten.
     """
 
     @property
@@ -132,11 +142,11 @@ class Part(Protocol):
         """Do what has to be done before the first round."""
         ...
 
-    def open(self, state: State, round: Round) -> Program[nn.Module]:
+    def open(self, state: State, round: Round) -> Program[Commit]:
         """Give the module what this worker holds in a round."""
         ...
 
-    def close(self, state: State, module: nn.Module) -> Program[State]:
+    def close(self, state: State, module: nn.Module) -> Program[Commit]:
         """Bring what was trained in the open round back into the state."""
         ...
 
@@ -159,8 +169,30 @@ class Part(Protocol):
         """Where the network's shards are between rounds; None where every worker holds all of it."""
         ...
 
-    def settle(self, state: State) -> Program[None]:
-        """Bring the state up to date between rounds, before anything reads it; entered by all workers."""
+    def settle(self, state: State, viewing: bool) -> Program[Commit]:
+        """Bring the state up to date between rounds, before anything reads it; entered by all workers.
+
+        Args:
+            state: of this worker.
+            viewing: whether that is for somebody who looks, and the next round goes on from what stayed with workers.
+        """
+        ...
+
+    def come(self) -> State:
+        """Return the state of a worker that comes when the others have begun; :meth:`move` fills it."""
+        ...
+
+    def move(self, state: State, move: Move, saved: Saved) -> Program[Commit]:
+        """Go on with other workers, of whom the link knows; entered by all of them.
+
+        Args:
+            state: with the numbers of workers that were.
+            move: who of those before is who now.
+            saved: returns rows of a tensor that nobody has any more.
+
+        Raises:
+            WorkerError: there are none.
+        """
         ...
 
     def merged(self, state: State) -> Merged:
@@ -178,3 +210,11 @@ class Part(Protocol):
 
 
 Build = Callable[..., Part]
+
+
+def moved(round: Round | None, move: Move) -> Round | None:
+    """Return a round by the numbers that its workers have after a move, without those that are gone."""
+    if round is None:
+        return None
+    now = [move.now(then) for then in round.active]
+    return Round(round.number, tuple(sorted(each for each in now if each is not None)))

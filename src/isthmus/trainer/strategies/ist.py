@@ -11,9 +11,11 @@ from isthmus.nets import NetPartition, Scaling, Subnetwork, scaling
 from isthmus.nets.ownership import Held
 from isthmus.nets.subnetwork import blank, build, rebuild, refill
 from isthmus.strategies import IST
-from isthmus.trainer.store.keeping import Deal, Units, same_indices
-from isthmus.trainer.store.store import Store
-from isthmus.trainer.strategies.interface import Merged, Needs, Round, State, Worker
+from isthmus.trainer.store.keeping import Deal, Step, Units, same_indices
+from isthmus.trainer.store.rehome import Move
+from isthmus.trainer.store.routes import Box
+from isthmus.trainer.store.store import Drafts, Store
+from isthmus.trainer.strategies.interface import Commit, Merged, Needs, Round, Saved, State, Worker, moved
 from isthmus.trainer.wire.exchange import Program
 
 
@@ -34,6 +36,9 @@ class ISTPart:
         self._piece: Subnetwork | None = None
         self._deals: list[tuple[Round, Deal]] = []
         self._scaled: tuple[int, Scaling] | None = None
+        self._moved = False  # whether the open round was opened with workers that are gone
+        self._stayed: Step | None = None  # what stayed with workers after the last round, and is not home
+        self._dealt_to: tuple[int, ...] | None = None  # the seats of the workers in the last round
         self.changed: frozenset[str] = frozenset()
 
     @property
@@ -58,47 +63,139 @@ class ISTPart:
         shards = yield from self.store.start(self._deal(self._all(0)) if starts_cut else None)
         return State(shards)
 
-    def open(self, state: State, round: Round) -> Program[nn.Module]:
+    def come(self) -> State:
+        """Have what every worker has; shards come with the move."""
+        return State(self.store.come())
+
+    def open(self, state: State, round: Round) -> Program[Commit]:
         """Bring the pieces of the round's partition from their homes."""
-        deal = self._deal(round)
-        if state.kept is not None and round != self._all(state.kept.number + 1):
-            yield from self._bring_home(state, viewing=False)  # somebody takes no part in this round
-            state.kept = None
-        kept = None if state.kept is None else self._deal(state.kept)
-        state.reference = {}
+        deal, draft, link = self._deal(round), self.store.draft(state.tensors), self._worker.link
+        own, present = deal.units[link.index], link.present
+        stays = state.kept is not None and round == self._all(state.kept.number + 1)
+        if state.kept is not None and not stays:
+            yield from self._bring_home(draft, state, viewing=False)  # somebody takes no part in this round
+        kept = self._deal(state.kept) if state.kept is not None and stays else None
+        state.reference = {}  # of the round before: gone before the new piece comes
+        reference: dict[str, Tensor] = {}
         after = self._deal(self._all(round.number + 1)) if deal.full else None
         if self._piece is not None:
-            self._piece.module.zero_grad()  # of what it held: gone before the new piece comes
-        read = yield from self.store.open(state.tensors, deal, kept, after, self._piece, state.reference)
-        own = deal.units[self._worker.link.index]
-        if own is not None:
-            self._take(read, own)
-            state.held = round
-        state.round = round
-        return self.module
+            self._piece.module.zero_grad()  # of what it held: gone too
+        read = yield from self.store.open(draft.shards, deal, kept, after, self._piece, reference)
+        copied = None if self.store.copied else (yield from self.store.copy(draft.shards))
 
-    def close(self, state: State, module: nn.Module) -> Program[State]:
+        def commit() -> None:
+            draft.take()
+            if copied is not None:
+                copied()
+            if not stays:
+                state.kept, state.behind = None, False
+            state.reference = reference
+            if own is not None:
+                self._take(read, own)
+                state.held = round
+            state.round, state.made, self._dealt_to = round, 0, present
+
+        return commit
+
+    def close(self, state: State, module: nn.Module) -> Program[Commit]:
         """Merge the pieces into the shards."""
-        round = state.round
+        round, draft = state.round, self.store.draft(state.tensors)
         assert round is not None
         deal = self._deal(round)
-        after = self._deal(self._all(round.number + 1)) if deal.full else None
+        after = self._deal(self._all(round.number + 1)) if deal.full and not self._moved else None
         mine = None if deal.units[self._worker.link.index] is None else self._piece
         kept = None if state.kept is None else self._deal(state.kept)
-        keeps = yield from self.store.close(state.tensors, deal, kept, after, mine, state.reference)
-        stayed = round if keeps else None
-        return State(state.tensors, round.number + 1, held=state.held, kept=stayed, behind=keeps)
+        keeps = yield from self.store.close(draft, deal, kept, after, mine, state.reference)
+        stayed = self.store.step(deal, after) if keeps and after is not None else None
 
-    def settle(self, state: State) -> Program[None]:
-        """Bring home what stayed with the workers, to be looked at."""
-        yield from self._bring_home(state, viewing=True)
+        def commit() -> None:
+            draft.take()
+            self._stayed = stayed
+            state.number, state.round, state.made, state.reference = round.number + 1, None, 0, {}
+            state.kept, state.behind, self._moved = round if keeps else None, keeps, False
 
-    def _bring_home(self, state: State, viewing: bool) -> Program[None]:
+        return commit
+
+    def settle(self, state: State, viewing: bool) -> Program[Commit]:
+        """Bring home what stayed with the workers."""
+        draft = self.store.draft(state.tensors)
+        yield from self._bring_home(draft, state, viewing)
+
+        def commit() -> None:
+            draft.take()
+            state.behind = False
+            if not viewing:
+                state.kept = None
+
+        return commit
+
+    def _bring_home(self, draft: Drafts, state: State, viewing: bool) -> Program[None]:
         if state.kept is not None and state.behind:
             assert self._piece is not None
-            before, after = self._deal(state.kept), self._deal(self._all(state.kept.number + 1))
-            yield from self.store.settle(state.tensors, before, after, self._piece, viewing)
+            assert self._stayed is not None
+            yield from self.store.settle(draft, self._stayed, self._piece, viewing)
+
+    def move(self, state: State, move: Move, saved: Saved) -> Program[Commit]:
+        """Go on with other workers: shards get new homes, and whoever is in a round finishes it with its piece.
+
+        What stayed with workers comes home as it was after the round before, from the copies where there are any: what
+        has been made of it since comes with the piece.
+        """
+        boxes: list[list[Box]] = [[] for _ in move.was]
+        values: list[Tensor] = []
+        here, store = self._worker.link.index, self.store
+        step = self._stayed if state.behind else None
+        for then in range(move.before) if step is not None else ():
+            keeper = None if store.copies is None else move.keeper(then)
+            itself = move.now(then)
+            first, second = (keeper, itself) if state.round is not None else (itself, keeper)
+            source = second if first is None else first
+            if source is not None:
+                assert step is not None
+                boxes[source] += step.kept(then, store.trained)
+                if source == here and source == itself and (keeper is None or state.round is None):
+                    assert self._piece is not None
+                    values += store.stayed(step, then, self._piece)
+                elif source == here:
+                    assert store.copies is not None
+                    values += store.copies.kept
+        taken = yield from store.move(state.tensors, move, saved, boxes, values)
+        pins = self._pins(state, move)
+
+        def commit() -> None:
+            taken()
+            self._deals, steps = pins
+            for pinned in steps:
+                store.pin(pinned)
+            self._moved = state.round is not None
+            if state.round is None or not steps:
+                state.kept = None
             state.behind = False
+            state.kept, state.round = moved(state.kept, move), moved(state.round, move)
+            state.held = state.round
+
+        return commit
+
+    def _pins(self, state: State, move: Move) -> tuple[list[tuple[Round, Deal]], list[Step]]:
+        """Return the deals and steps of the open round, for those who go on."""
+        if state.round is None:
+            return [], []
+        known: dict[int, Deal] = {}
+
+        def left(deal: Deal) -> Deal:
+            units = [None if then is None else deal.units[then] for then in move.was]
+            return known.setdefault(id(deal), Deal(deal.coupling, units))
+
+        deal, now = self._deal(state.round), moved(state.round, move)
+        assert now is not None
+        deals, steps = [(now, left(deal))], []
+        if state.kept is not None and self._worker.wire is not None:
+            before, then = self._deal(state.kept), moved(state.kept, move)
+            assert then is not None
+            ways = self.store.step(before, deal).moved
+            deals.append((then, left(before)))
+            steps.append(Step(left(before), left(deal), tuple({} if w is None else ways[w] for w in move.was)))
+        return deals, steps
 
     def average(self, state: State, module: nn.Module, active: object) -> Program[None]:
         """Do nothing: pieces have no gradients in common."""
@@ -110,7 +207,7 @@ class ISTPart:
             return Merged(None)
         last = max(0, state.number - 1)
         if self._scaled is None or self._scaled[0] != last:
-            self._scaled = last, scaling(self.store.coupling, self._partition(last))
+            self._scaled = last, scaling(self.store.coupling, self._partition(last, self._dealt_to))
         found = self._scaled[1]
         return Merged(None, found.evaluation, found.open)
 
@@ -120,14 +217,19 @@ class ISTPart:
             own = self._deal(state.held).units[self._worker.link.index]
             assert own is not None
             self._take(piece, own)
+        self.store.copied = False
+        if state.kept is not None:
+            after = self._deal(self._all(state.kept.number + 1))
+            self._stayed = self.store.step(self._deal(state.kept), after)
 
     def _all(self, number: int) -> Round:
         """Return a round in which every worker trains."""
         return Round(number, tuple(range(self._worker.link.workers)))
 
-    def _partition(self, number: int) -> NetPartition:
-        link = self._worker.link
-        return self.store.coupling.partition(link.workers, self._worker.seed, number, self._strategy.dealt)
+    def _partition(self, number: int, to: tuple[int, ...] | None = None) -> NetPartition:
+        seats = self._worker.link.present if to is None else to
+        dealt = self._strategy.dealt if len(seats) == self._worker.link.seats else self._strategy.dealt.among(seats)
+        return self.store.coupling.partition(len(seats), self._worker.seed, number, dealt)
 
     def _deal(self, round: Round) -> Deal:
         """Return what each worker holds in a round; the same object as before where it is the same."""

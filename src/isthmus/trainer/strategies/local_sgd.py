@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from isthmus.nets.subnetwork import named_state
 from isthmus.strategies import Strategy
-from isthmus.trainer.strategies.interface import Merged, Needs, Round, State, Worker
+from isthmus.trainer.store.rehome import Move
+from isthmus.trainer.strategies.interface import Commit, Merged, Needs, Round, Saved, State, Worker, moved
 from isthmus.trainer.task.initial import copied, like
 from isthmus.trainer.wire.exchange import Program
 from isthmus.trainer.wire.layout import digest
@@ -55,36 +56,65 @@ class LocalSGDPart:
         yield from send_tensors(tensors, 0, link, device, others)
         return State(tensors)
 
-    def open(self, state: State, round: Round) -> Program[nn.Module]:
+    def come(self) -> State:
+        """Make the network; its weights come with the move."""
+        self.module = self._worker.network.make()
+        return State(tensors_of(self.module))
+
+    def open(self, state: State, round: Round) -> Program[Commit]:
         """Note where the round began, if changes travel; every worker has the averaged network."""
         yield from ()
-        state.round = round
-        if self._worker.wire is not None and not self.averages and not state.reference:
-            state.reference = {name: p.detach().clone() for name, p in trained_parameters(self.module).items()}
-        return self.module
 
-    def close(self, state: State, module: nn.Module) -> Program[State]:
+        def commit() -> None:
+            state.round, state.made = round, 0
+            if self._worker.wire is not None and not self.averages and not state.reference:
+                state.reference = {name: p.detach().clone() for name, p in trained_parameters(self.module).items()}
+
+        return commit
+
+    def close(self, state: State, module: nn.Module) -> Program[Commit]:
         """Take the mean of the weights of all workers that trained."""
-        assert state.round is not None
-        if self._worker.link.workers > 1:
-            worker, parameters = self._worker, trained_parameters(module)
-            start = state.reference
+        worker, round, later = self._worker, state.round, dict[str, Tensor]()
+        assert round is not None
+        parameters, start = trained_parameters(module), state.reference
+
+        def put(name: str, mean: Tensor) -> None:
+            with torch.no_grad():
+                parameters[name].copy_(start[name] + mean if start else mean)
+
+        def keep(name: str, mean: Tensor) -> None:
+            later[name] = mean
+
+        if worker.link.workers > 1:
             own = {name: p.detach() - start[name] for name, p in parameters.items()} if start else parameters
+            take = keep if worker.link.elastic else put
+            yield from mean_over_workers(own, worker.link, round.active, take, worker.wire)
 
-            def take(name: str, mean: Tensor) -> None:
-                with torch.no_grad():
-                    parameters[name].copy_(start[name] + mean if start else mean)
+        def commit() -> None:
+            for name, mean in later.items():
+                put(name, mean)
+            state.number, state.round, state.made, state.reference = round.number + 1, None, 0, {}
 
-            yield from mean_over_workers(own, worker.link, state.round.active, take, worker.wire)
-        return State(state.tensors, state.round.number + 1)
+        return commit
+
+    def move(self, state: State, move: Move, saved: Saved) -> Program[Commit]:
+        """Send the network to newcomers; those who were there have it."""
+        worker = self._worker
+        yield from send_tensors(state.tensors, 0, worker.link, worker.device, move.newcomers)
+
+        def commit() -> None:
+            state.round = moved(state.round, move)
+
+        return commit
 
     def average(self, state: State, module: nn.Module, active: Sequence[int]) -> Program[None]:
         """Do nothing: workers average weights, not gradients."""
         yield from ()
 
-    def settle(self, state: State) -> Program[None]:
+    def settle(self, state: State, viewing: bool) -> Program[Commit]:
         """Do nothing: every worker has all there is."""
         yield from ()
+        return lambda: None
 
     def merged(self, state: State) -> Merged:
         """Return the averaged network, which every worker holds."""

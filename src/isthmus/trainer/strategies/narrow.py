@@ -35,7 +35,7 @@ class NarrowPart(LocalSGDPart):
     def needs(self, skeleton: nn.Module) -> Needs:
         """Return what it will hold: the narrow network, and while it is cut out the largest tensor of the whole."""
         worker, coupling = self._worker, self._coupling
-        held = widest(coupling.partition(worker.link.workers, worker.seed, 0, self._strategy.dealt))
+        held = widest(coupling.partition(worker.link.seats, worker.seed, 0, self._strategy.dealt))
         module = build(*blank(coupling, worker.device), held).module
         kept, moved = self._beside(module)
         largest = max(math.prod(entry.shape) * entry.dtype.itemsize for entry in coupling.entries.values())
@@ -43,8 +43,23 @@ class NarrowPart(LocalSGDPart):
 
     def start(self) -> Program[State]:
         """Cut the narrow network out of the whole one, which is then forgotten."""
+        worker = self._worker
+        self.module = yield from take(worker.network.initial, self._narrow, worker.link, worker.device)
+        tensors = tensors_of(self.module)
+        others = yield from differing(digest(tensors), worker.link, worker.device)
+        yield from send_tensors(tensors, 0, worker.link, worker.device, others)
+        return State(tensors)
+
+    def come(self) -> State:
+        """Cut the narrow network out; its weights come with the move."""
+        self.module = self._narrow()
+        self._worker.network.initial.drop()
+        return State(tensors_of(self.module))
+
+    def _narrow(self) -> nn.Module:
+        """Return the narrow network: as narrow as the number of workers at the start has it."""
         worker, coupling = self._worker, self._coupling
-        held = widest(coupling.partition(worker.link.workers, worker.seed, 0, self._strategy.dealt))
+        held = widest(coupling.partition(worker.link.seats, worker.seed, 0, self._strategy.dealt))
         factors = fan_in_factors(coupling, held)
 
         def read(name: str, indices: Held) -> Tensor:
@@ -53,14 +68,7 @@ class NarrowPart(LocalSGDPart):
             part = slice_tensor(whole, indices).to(worker.device)
             return part * factors[name].to(part) if name in factors else part
 
-        def narrow() -> nn.Module:
-            return build(read, worker.network.valued, held).module
-
-        self.module = yield from take(worker.network.initial, narrow, worker.link, worker.device)
-        tensors = tensors_of(self.module)
-        others = yield from differing(digest(tensors), worker.link, worker.device)
-        yield from send_tensors(tensors, 0, worker.link, worker.device, others)
-        return State(tensors)
+        return build(read, worker.network.valued, held).module
 
 
 def widest(partition: NetPartition) -> dict[str, Indices]:

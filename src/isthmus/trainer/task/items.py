@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from isthmus.randomness import generator
 from isthmus.trainer.config import TrainConfig
 from isthmus.trainer.task.examples import ItemExamples
 from isthmus.trainer.task.shares import Shares, check_batch, split_held_out
+from isthmus.trainer.task.terms import items_terms
 
 _SIZE = 256  # items of one forward pass without gradients
 
@@ -56,6 +58,7 @@ def item_shares(config: TrainConfig) -> Shares:
         parts,
         lambda device: ItemExamples(train.items, held_out, train.collate, device, _SIZE),
         lambda device: ItemExamples(test.items, everything, test.collate, device, _SIZE),
+        cache(lambda: items_terms({"training": train.items, "test": test.items})),
     )
 
 

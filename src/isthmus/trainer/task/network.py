@@ -22,6 +22,7 @@ from isthmus.nets.example import Example, call_of, example_of
 from isthmus.nets.exported import read_state
 from isthmus.randomness import derived_seed
 from isthmus.trainer.task.initial import Built, Deferred, Held, Initial, attributes_of, copied, deferred, whole
+from isthmus.trainer.task.terms import Terms, modules_of, network_terms, weights_terms
 from isthmus.trainer.task.weights import FromFile, Weights
 from isthmus.trainer.wire.group import worker_device
 
@@ -40,7 +41,9 @@ class Network:
         outline: name, shape, type of every parameter and buffer, and whether it is trained: the same on all workers.
         source: returns where the initial values come from.
         cut: axes to cut instead of the default.
-        init: a digest of the file that its values come from, or None.
+        init: a digest of the names, types and shapes in the file that its values come from, or None.
+        modules: name and description of every module: the same on all workers.
+        weights: the file.
     """
 
     example: Example
@@ -51,6 +54,14 @@ class Network:
     source: Callable[[], Initial]
     cut: tuple[str, ...] | None = None
     init: str | None = None
+    modules: tuple[tuple[str, str], ...] = ()
+    weights: Weights | None = None
+
+    @cached_property
+    def terms(self) -> Terms:
+        """What of it must be the same on all workers."""
+        started = {} if self.weights is None else weights_terms(self.weights)
+        return network_terms(self.modules, self.outline, self.example) | started
 
     @cached_property
     def initial(self) -> Initial:
@@ -117,7 +128,14 @@ def given(network: nn.Module, example: Any, cut: Sequence[str] | None = None) ->
         raise InvalidInput("`network` is on the meta device and has no values: pass the function that makes it instead")
     axes = None if cut is None else tuple(cut)
     return Network(
-        described, lambda: network, lambda: network, device, outline_of(network), lambda: Held(network), axes
+        described,
+        lambda: network,
+        lambda: network,
+        device,
+        outline_of(network),
+        lambda: Held(network),
+        axes,
+        modules=modules_of(network),
     )
 
 
@@ -229,7 +247,7 @@ def made_by(
         return found or Built(lambda: make()[0], bytes_of(outline), why, called)
 
     axes, outline = None if cut is None else tuple(cut), outline_of(network)
-    return Network(described, real, skeleton, device, outline, source, axes)
+    return Network(described, real, skeleton, device, outline, source, axes, modules=modules_of(network))
 
 
 def started_from(network: Network, path: str | Path) -> Network:
@@ -241,7 +259,13 @@ def started_from(network: Network, path: str | Path) -> Network:
     """
     weights = Weights(path)
     source = FromFile(weights, read_state(network.skeleton()), network.source)
-    return replace(network, make=lambda: source.load(network.make()), source=lambda: source, init=weights.identity)
+    return replace(
+        network,
+        make=lambda: source.load(network.make()),
+        source=lambda: source,
+        init=weights.identity,
+        weights=weights,
+    )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from isthmus.errors import InvalidInput
 from isthmus.randomness import generator
 from isthmus.trainer.task.examples import Examples
+from isthmus.trainer.task.terms import Terms
 
 HELD_OUT = 0.1  # of the training data, for choices that must not see the test data
 HELD_OUT_MOST = 2000
@@ -27,12 +28,14 @@ class Shares:
         parts: each worker's positions in it, disjoint.
         held_out: makes training examples that no worker trains on.
         test: makes the test part; of text about a thousand windows, evenly spaced.
+        terms: returns what of the data must be the same on all workers; reads them.
     """
 
     train: Callable[[NDArray[np.int64], torch.device], Examples]
     parts: list[NDArray[np.int64]]
     held_out: Callable[[torch.device], Examples]
     test: Callable[[torch.device], Examples]
+    terms: Callable[[], Terms]
 
     def of(self, worker: int, device: torch.device) -> Examples:
         """Return a worker's own share."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from isthmus.nets.standardize import Standardize
 from isthmus.trainer.config import Perceptron, TrainConfig
 from isthmus.trainer.task.examples import rows
 from isthmus.trainer.task.shares import HELD_OUT_MOST, Shares, check_batch, split_held_out
+from isthmus.trainer.task.terms import Terms, arrays_terms
 
 _TARGETS_HELD_OUT = 16_384  # of long sequences fewer samples are held out
 _TARGETS_TESTED = 65_536  # and fewer are tested
@@ -57,7 +59,17 @@ class Tables:
             self.parts,
             lambda device: rows(self.held_out, call, device),
             lambda device: rows(self.test, call, device),
+            cache(self.terms),
         )
+
+    def terms(self) -> Terms:
+        """Return what of the data must be the same on all workers."""
+        parts = {"training": self.train, "held-out": self.held_out, "test": self.test}
+        arrays: dict[str, tuple[Any, ...]] = {name: (part.features, part.targets) for name, part in parts.items()}
+        graph = self.train.graph
+        if graph is not None:
+            arrays["graph"] = (graph.features, graph.adjacency)
+        return arrays_terms(arrays, self.train.classes)
 
 
 def read_tables(config: TrainConfig, length: int | None = None) -> Tables:

@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from isthmus.errors import WorkerError
 from isthmus.nets.ownership import mean_of
 from isthmus.trainer.wire.meter import Meter
 
@@ -32,19 +33,28 @@ class Exchange:
         expect: how many numbers come from each worker.
         counted: whether the bytes belong to the method; only the few numbers of a meeting do not.
         viewing: whether they are spent on looking at the merged network, and are counted apart.
+        copying: whether they are spent on copies for the case that a worker is lost, and are counted apart.
     """
 
     send: tuple[Tensor, ...]
     expect: tuple[int, ...]
     counted: bool = True
     viewing: bool = False
+    copying: bool = False
 
 
 Program = Generator[Exchange, list[Tensor], Result]
 
 
+class LostPeer(WorkerError):
+    """An exchange failed because another worker is gone; that one is the cause, not this."""
+
+
 class Link(Protocol):
-    """What joins one worker to the others."""
+    """What joins one worker to the others.
+
+    Where workers come and go (``elastic``), index and number of workers change when they have agreed on who goes on.
+    """
 
     @property
     def index(self) -> int:
@@ -57,19 +67,44 @@ class Link(Protocol):
         ...
 
     @property
+    def seat(self) -> int:
+        """The number this worker was started with, 0 .. seats - 1."""
+        ...
+
+    @property
+    def seats(self) -> int:
+        """Number of workers at the start."""
+        ...
+
+    @property
+    def present(self) -> tuple[int, ...]:
+        """The seat of every worker."""
+        ...
+
+    @property
+    def elastic(self) -> bool:
+        """Whether the others can go on when a worker is lost."""
+        ...
+
+    @property
     def shared(self) -> bool:
         """Whether other workers live in this process too."""
         ...
 
     def exchange(self, request: Exchange) -> list[Tensor]:
-        """Perform one exchange: return what every worker sent here, in the workers' order."""
+        """Perform one exchange: return what every worker sent here, in the workers' order.
+
+        Raises:
+            LostPeer: another worker is gone.
+        """
         ...
 
 
 class Alone:
     """The link of a run with one worker."""
 
-    index, workers, shared = 0, 1, False
+    index, workers, seat, seats, present = 0, 1, 0, 1, (0,)
+    shared = elastic = False
 
     def exchange(self, request: Exchange) -> list[Tensor]:
         """Return what the worker sent itself."""
@@ -82,22 +117,35 @@ def drive(program: Program[Result], link: Link, meter: Meter) -> Result:
     An exchange that carries no payload is a meeting: the time in it is spent waiting for the others.
     """
     reply: list[Tensor] | None = None
+    lost: LostPeer | None = None
     start = time.perf_counter()
     while True:
         try:
-            request = program.send(reply)  # type: ignore[arg-type]
+            request = program.throw(lost) if lost else program.send(reply)  # type: ignore[arg-type]
         except StopIteration as stop:
             meter.compute += time.perf_counter() - start
             result: Result = stop.value
             return result
         asked = time.perf_counter()
         meter.compute += asked - start
-        reply = link.exchange(request)
+        try:
+            reply, lost = link.exchange(request), None
+        except LostPeer as error:  # the program may know how to go on
+            lost = error
         start = time.perf_counter()
-        if request.counted:
-            meter.count(request.send, request.expect, link.index, request.viewing, start - asked)
+        if lost is not None:
+            meter.wait += start - asked
+        elif request.counted:
+            meter.count(sizes(request, link.index), request.viewing, request.copying, start - asked)
         else:
             meter.meeting(start - asked)
+
+
+def sizes(request: Exchange, here: int) -> tuple[int, int]:
+    """Return the bytes a worker sends and receives in an exchange, but for what it sends itself."""
+    size = request.send[0].element_size()
+    sent = size * sum(piece.numel() for to, piece in enumerate(request.send) if to != here)
+    return sent, size * sum(number for source, number in enumerate(request.expect) if source != here)
 
 
 def scatter(pieces: Sequence[Tensor] | None, expected: Tensor, link: Link) -> Program[Tensor]:
@@ -113,9 +161,7 @@ def all_gather(piece: Tensor, link: Link, counted: bool = True) -> Program[list[
     return reply
 
 
-def all_mean(
-    values: Tensor, link: Link, active: Sequence[int], wire: torch.dtype | None = None
-) -> Program[Tensor]:
+def all_mean(values: Tensor, link: Link, active: Sequence[int], wire: torch.dtype | None = None) -> Program[Tensor]:
     """Return the mean of a flat tensor over the active workers: each worker sums its own 1/n of it in their order.
 
     A reduce-scatter and an all-gather: a worker sends and receives 2 (n - 1) / n of the tensor, as in a ring, but the
@@ -139,5 +185,3 @@ def broadcast(values: Tensor, source: int, link: Link, receivers: Sequence[int])
     expected = values.numel() if link.index in receivers else 0
     reply = yield Exchange(send, tuple(expected if w == source else 0 for w in range(link.workers)))
     return reply[source] if expected else values
-
-

@@ -1,35 +1,44 @@
-"""The link between processes: the default process group of torch.distributed, joined or made."""
+"""The links between processes: a gloo group of our own, which can be broken off, or a default group with NCCL."""
 
 from __future__ import annotations
 
-import atexit
 import os
 import socket
+import stat
+from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from isthmus.errors import InvalidInput, WorkerError
-from isthmus.trainer.wire.exchange import Alone, Exchange, Link
-from isthmus.trainer.wire.seats import seat
+from isthmus.trainer.wire.exchange import Exchange, LostPeer
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-class LostPeer(WorkerError):
-    """An exchange failed because another worker is gone; that one is the cause, not this."""
+_CONNECTING = timedelta(seconds=20)
+_WAITING = timedelta(days=1)  # whoever watches the workers decides when to wait no longer, and breaks the group off
 
 
-class Group:
-    """The default process group, gloo or nccl."""
+class Gloo:
+    """A group of processes that send over gloo. It is no process group that torch knows by a name, so that it can be
+    left behind, and another made, as workers come and go.
 
-    shared = False
+    Args:
+        store: where its members find each other, fresh for each group.
+        index: of this worker.
+        workers: number of workers.
 
-    def __init__(self) -> None:
-        self.index = dist.get_rank()
-        self.workers = dist.get_world_size()
-        self._staged = dist.get_backend() == "gloo"  # gloo sends from the CPU's memory alone
+    Raises:
+        LostPeer: the others did not come.
+    """
+
+    def __init__(self, store: dist.Store, index: int, workers: int) -> None:
+        self.index, self.workers = index, workers
+        before = _sockets()
+        try:
+            self._group: Any = dist.ProcessGroupGloo(store, index, workers, _CONNECTING)  # its stub says too little
+        except RuntimeError as error:
+            raise LostPeer(f"worker {index} found no connection to another worker: {error}") from error
+        self._own = {descriptor: mark for descriptor, mark in _sockets().items() if descriptor not in before}
 
     def exchange(self, request: Exchange) -> list[Tensor]:
         """Perform one ragged all-to-all, as bytes; what a worker sends itself does not go through the network."""
@@ -38,114 +47,102 @@ class Group:
         except RuntimeError as error:
             raise LostPeer(f"worker {self.index} lost the connection to another worker: {error}") from error
 
+    def shut(self) -> None:
+        """Break off, from any thread: whoever waits in an exchange raises, here and on the other side.
+
+        Gloo has no call for it; what ends a wait is that its connection is closed.
+        """
+        for descriptor, mark in self._own.items():
+            try:
+                if _mark(descriptor) == mark:  # not closed meanwhile, and its number given to another
+                    with socket.socket(fileno=os.dup(descriptor)) as end:
+                        end.getpeername()  # the one that listens is not connected, and gloo's thread must not lose it
+                        end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue
+
     def _messages(self, request: Exchange) -> list[Tensor]:
         """Send payload from where it is and to where it belongs, in as many messages as there are workers with some.
 
         Torch's all-to-all wants everything to be sent in one piece of memory, and has a message for everybody.
         """
         here, kind = self.index, request.send[0]
-        wire = self._wire(kind)
-        reply = [torch.empty(number, dtype=kind.dtype, device=wire) for number in request.expect]
+        reply = [torch.empty(number, dtype=kind.dtype) for number in request.expect]
         around = [(here + step) % self.workers for step in range(1, self.workers)]
-        asked = [dist.P2POp(dist.irecv, _bytes(reply[w]), w) for w in reversed(around) if request.expect[w]]
-        told = [(w, request.send[w].to(wire)) for w in around if request.send[w].numel()]
-        asked += [dist.P2POp(dist.isend, _bytes(piece), w) for w, piece in told]
-        for work in dist.batch_isend_irecv(asked) if asked else ():
-            work.wait()
+        works = [self._group.recv([as_bytes(reply[w])], w, 0) for w in reversed(around) if request.expect[w]]
+        told = [(w, as_bytes(request.send[w].cpu())) for w in around if request.send[w].numel()]
+        works += [self._group.send([piece], w, 0) for w, piece in told]
+        for work in works:
+            work.wait(_WAITING)
         reply[here] = request.send[here]
         return [piece.to(kind.device) for piece in reply]
 
     def _at_once(self, request: Exchange) -> list[Tensor]:
         """Exchange a few numbers with everybody in one collective, which is the faster for these."""
-        here, kind = self.index, request.send[0]
-        size, wire = kind.element_size(), self._wire(kind)
-        sent = [0 if to == here else size * piece.numel() for to, piece in enumerate(request.send)]
-        expected = [0 if source == here else size * number for source, number in enumerate(request.expect)]
-        outgoing = torch.cat([piece for to, piece in enumerate(request.send) if to != here] or [kind[:0]])
-        incoming = torch.empty(sum(expected), dtype=torch.uint8, device=wire)
+        sent, expected, outgoing, incoming = flat(request, self.index)
+        options = dist.AllToAllOptions()
+        options.timeout = _WAITING
         if self.workers > 1:
-            dist.all_to_all_single(incoming, _bytes(outgoing).to(wire), expected, sent)
-        reply = [part.view(kind.dtype).to(kind.device) for part in incoming.split(expected)]
+            self._group.alltoall_base(incoming, outgoing.cpu(), expected, sent, options).wait()
+        return unflat(request, self.index, expected, incoming)
+
+
+class Default:
+    """The default process group that somebody else has made, with NCCL. It cannot be broken off."""
+
+    shared = elastic = False
+
+    def __init__(self) -> None:
+        self.index, self.workers = dist.get_rank(), dist.get_world_size()
+        self.seat, self.seats, self.present = self.index, self.workers, tuple(range(self.workers))
+
+    def exchange(self, request: Exchange) -> list[Tensor]:
+        """Perform one ragged all-to-all, as bytes, on the device."""
+        try:
+            return self._messages(request) if request.counted else self._at_once(request)
+        except RuntimeError as error:
+            raise LostPeer(f"worker {self.index} lost the connection to another worker: {error}") from error
+
+    def _messages(self, request: Exchange) -> list[Tensor]:
+        here, kind = self.index, request.send[0]
+        reply = [torch.empty(number, dtype=kind.dtype, device=kind.device) for number in request.expect]
+        around = [(here + step) % self.workers for step in range(1, self.workers)]
+        asked = [dist.P2POp(dist.irecv, as_bytes(reply[w]), w) for w in reversed(around) if request.expect[w]]
+        asked += [dist.P2POp(dist.isend, as_bytes(request.send[w]), w) for w in around if request.send[w].numel()]
+        for work in dist.batch_isend_irecv(asked) if asked else ():
+            work.wait()
         reply[here] = request.send[here]
         return reply
 
-    def _wire(self, kind: Tensor) -> torch.device:
-        return torch.device("cpu") if self._staged else kind.device
+    def _at_once(self, request: Exchange) -> list[Tensor]:
+        sent, expected, outgoing, incoming = flat(request, self.index)
+        incoming = incoming.to(outgoing.device)
+        if self.workers > 1:
+            dist.all_to_all_single(incoming, outgoing, expected, sent)
+        return unflat(request, self.index, expected, incoming)
 
 
-def _bytes(piece: Tensor) -> Tensor:
+def flat(request: Exchange, here: int) -> tuple[list[int], list[int], Tensor, Tensor]:
+    """Return bytes to send to and expected of every worker, what is sent as bytes, and room for what comes."""
+    kind = request.send[0]
+    size = kind.element_size()
+    sent = [0 if to == here else size * piece.numel() for to, piece in enumerate(request.send)]
+    expected = [0 if source == here else size * number for source, number in enumerate(request.expect)]
+    outgoing = torch.cat([piece for to, piece in enumerate(request.send) if to != here] or [kind[:0]])
+    return sent, expected, as_bytes(outgoing), torch.empty(sum(expected), dtype=torch.uint8)
+
+
+def unflat(request: Exchange, here: int, expected: list[int], incoming: Tensor) -> list[Tensor]:
+    """Return what every worker sent, of what has come as bytes."""
+    kind = request.send[0]
+    reply = [part.view(kind.dtype).to(kind.device) for part in incoming.split(expected)]
+    reply[here] = request.send[here]
+    return reply
+
+
+def as_bytes(piece: Tensor) -> Tensor:
+    """Return a tensor's numbers as bytes."""
     return piece.reshape(-1).view(torch.uint8)
-
-
-def join() -> Link:
-    """Return the link to the other workers of this run.
-
-    In this order: the seat at a table of workers that take turns; the default process group that is there; one made
-    from RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as torchrun, Kubernetes' PyTorchJob, Ray Train and others set
-    them; a run with one worker.
-
-    Raises:
-        InvalidInput: variables that do not suffice, or several tasks of Slurm without them.
-    """
-    here = seat()
-    if here is not None:
-        return here
-    if dist.is_available() and dist.is_initialized():
-        return Group()
-    if not under_launcher():
-        tasks = os.environ.get("SLURM_NTASKS", "1")
-        if "SLURM_PROCID" in os.environ and tasks != "1":
-            raise InvalidInput(
-                f"Slurm started {tasks} tasks but RANK and WORLD_SIZE are not set: start one torchrun a node, or "
-                "export RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS MASTER_ADDR and MASTER_PORT"
-            )
-        return Alone()
-    if os.environ["WORLD_SIZE"] == "1":
-        return Alone()
-    make_group()
-    atexit.register(_leave)
-    return Group()
-
-
-def under_launcher() -> bool:
-    """Whether torchrun, or what sets the same variables, started this process as one of its workers."""
-    return {"RANK", "WORLD_SIZE"} <= set(os.environ)
-
-
-def make_group() -> None:
-    """Make the default process group from the usual variables; on a single host nothing listens off loopback.
-
-    Raises:
-        InvalidInput: MASTER_ADDR or MASTER_PORT is missing.
-    """
-    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
-    if missing:
-        raise InvalidInput(f"RANK and WORLD_SIZE are set but {missing[0]} is not: the workers cannot find each other")
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    world, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
-    if address in _LOOPBACK or os.environ.get("LOCAL_WORLD_SIZE") == str(world):
-        use_loopback_interface()
-    if address not in _LOOPBACK or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        dist.init_process_group(backend())
-        return
-    listener = None
-    if rank == 0:  # the store takes the socket over; a port it bound itself would be open to the network
-        family = socket.AF_INET6 if address == "::1" else socket.AF_INET
-        server = socket.socket(family, socket.SOCK_STREAM)
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        server.bind((address, port))
-        server.listen()
-        listener = server.detach()
-    store = dist.TCPStore(address, port, world, is_master=rank == 0, master_listen_fd=listener)
-    dist.init_process_group(backend(), store=store, rank=rank, world_size=world)
-
-
-def use_loopback_interface() -> None:
-    """Let gloo listen on the loopback interface only, unless the user named another."""
-    names = {name for _, name in socket.if_nameindex()}
-    loopback = next((name for name in ("lo", "lo0") if name in names), None)
-    if loopback:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
 
 
 def worker_device() -> torch.device:
@@ -160,6 +157,19 @@ def backend() -> str:
     return "nccl" if worker_device().type == "cuda" else "gloo"
 
 
-def _leave() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
+def _sockets() -> dict[int, int]:
+    """Return the sockets that this process has open, by descriptor; a number that tells each from those after it."""
+    try:
+        descriptors = [int(name) for name in os.listdir("/dev/fd")]
+    except OSError:
+        return {}
+    found = {descriptor: _mark(descriptor) for descriptor in descriptors}
+    return {descriptor: mark for descriptor, mark in found.items() if mark is not None}
+
+
+def _mark(descriptor: int) -> int | None:
+    try:
+        there = os.fstat(descriptor)
+    except OSError:
+        return None
+    return there.st_ino if stat.S_ISSOCK(there.st_mode) else None

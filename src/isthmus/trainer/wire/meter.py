@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-from torch import Tensor
 
 
 @dataclass
 class Meter:
-    """Bytes without what stays with the worker itself, sent and received to look at the merged network apart; seconds
-    computing, moving payload, and waiting for others."""
+    """Bytes without what stays with the worker itself; apart, sent and received together, those to look at the merged
+    network and those of copies; seconds computing, moving payload, and waiting for others."""
 
     sent: int = 0
     received: int = 0
     viewing: int = 0
+    copying: int = 0
     compute: float = 0.0
     move: float = 0.0
     wait: float = 0.0
@@ -40,15 +38,12 @@ class Meter:
         """Add an exchange that carries no payload."""
         self.wait += seconds
 
-    def count(
-        self, send: Sequence[Tensor], expect: Sequence[int], worker: int, viewing: bool, seconds: float
-    ) -> None:
-        """Add an exchange that does: its bytes as the tensors have them, and how long it took."""
-        size = send[0].element_size()
-        sent = size * sum(piece.numel() for to, piece in enumerate(send) if to != worker)
-        received = size * sum(number for source, number in enumerate(expect) if source != worker)
-        if viewing:
-            self.viewing += sent + received
+    def count(self, moved: tuple[int, int], viewing: bool, copying: bool, seconds: float) -> None:
+        """Add an exchange that does: bytes sent and received, and how long it took."""
+        sent, received = moved
+        if viewing or copying:
+            self.viewing += viewing * (sent + received)
+            self.copying += copying * (sent + received)
         else:
             self.sent += sent
             self.received += received

@@ -31,11 +31,12 @@ def seat() -> Seat | None:
 class Seat:
     """One worker's place."""
 
-    shared = True
+    shared, elastic = True, False
 
     def __init__(self, table: Table, index: int) -> None:
-        self.index = index
-        self.workers = table.workers
+        self.index = self.seat = index
+        self.workers = self.seats = table.workers
+        self.present = tuple(range(table.workers))
         self._table = table
         self._noise = torch.Generator().get_state()  # as that of a process that has drawn nothing
 

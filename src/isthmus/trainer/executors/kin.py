@@ -1,0 +1,48 @@
+"""Whose child a process is: on Linux the kernel ends a process together with its parent, even one that is frozen."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+_DIE_WITH_PARENT, _ADOPT, _ADOPTS = 1, 36, 37  # of linux/prctl.h
+_PATIENCE = 10  # seconds in which whoever stands between a process and its new parent has long ended
+
+
+@contextmanager
+def adopting() -> Iterator[bool]:
+    """Inside, a grandchild whose parent ends becomes this process's child; give whether that is so on this system."""
+    before = ctypes.c_int(0)
+    _prctl(_ADOPTS, ctypes.addressof(before))
+    can = _prctl(_ADOPT, 1)
+    try:
+        yield can
+    finally:
+        _prctl(_ADOPT, before.value)
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that it is a child of ends; without Linux, do nothing."""
+    _prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+
+
+def wait_for_parent(parent: int) -> None:
+    """Wait until this process is the child of another, or end it: that one is gone."""
+    deadline = time.monotonic() + _PATIENCE
+    while os.getppid() != parent:
+        if time.monotonic() > deadline:
+            os._exit(1)
+        time.sleep(0.001)
+
+
+def _prctl(option: int, value: int) -> bool:
+    if sys.platform != "linux":
+        return False
+    with suppress(OSError, AttributeError):
+        return ctypes.CDLL(None).prctl(option, ctypes.c_ulong(value), 0, 0, 0) == 0
+    return False

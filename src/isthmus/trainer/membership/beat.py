@@ -1,0 +1,82 @@
+"""A heartbeat: what a worker says of itself about once a second, beside the exchanges."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+
+from isthmus.errors import check_choice, check_integer
+
+PHASES = {
+    "starting": "reads data and finds the others",
+    "computing": "makes its local steps",
+    "moving": "sends and receives rows of the network",
+    "waiting": "is done, and waits for the others",
+    "looking": "looks at the merged network",
+    "saving": "writes a checkpoint",
+    "ended": "has left",
+}
+ARRIVED = ("moving", "waiting")  # in an exchange: nobody waits for such a worker
+_LONGEST = 4096  # bytes of a beat that is read; a whole one has about 200
+
+
+@dataclass(frozen=True)
+class Beat:
+    """One heartbeat.
+
+    Attributes:
+        seat: number that the worker was started with.
+        incarnation: how many times its process was started again.
+        process: its id on its host.
+        round: rounds merged so far.
+        phase: one of ``PHASES``.
+        sent: bytes so far.
+        received: bytes so far.
+        loss: mean training loss of its last round, None before the first and where it is not finite.
+        number: rises with every beat of a process.
+
+    Raises:
+        InvalidInput: a value that breaks its rule.
+    """
+
+    seat: int
+    incarnation: int
+    process: int
+    round: int
+    phase: str
+    sent: int = 0
+    received: int = 0
+    loss: float | None = None
+    number: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("seat", "incarnation", "process", "round", "sent", "received", "number"):
+            check_integer(name, getattr(self, name), at_least=0)
+        check_choice("phase", self.phase, PHASES)
+        finite = isinstance(self.loss, (int, float)) and math.isfinite(self.loss)
+        object.__setattr__(self, "loss", float(self.loss) if finite and self.loss is not None else None)
+
+    @property
+    def arrived(self) -> bool:
+        """Whether the worker is in an exchange, so that nobody waits for it."""
+        return self.phase in ARRIVED
+
+    def awaited(self, other: Beat) -> bool:
+        """Whether another worker, which waits, waits for this one."""
+        return not self.arrived and self.round <= other.round
+
+    def to_text(self) -> str:
+        """Return it as JSON."""
+        return json.dumps(asdict(self), allow_nan=False)
+
+    @classmethod
+    def of_text(cls, text: str | bytes) -> Beat | None:
+        """Return the beat that the text holds; None where it holds none."""
+        if len(text) > _LONGEST:
+            return None
+        try:
+            said = json.loads(text)
+            return cls(**{field.name: said[field.name] for field in fields(cls)})
+        except (ValueError, TypeError, KeyError, RecursionError):  # InvalidInput is a ValueError
+            return None
