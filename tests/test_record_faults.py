@@ -323,6 +323,23 @@ def test_a_folder_that_is_removed_is_one_line_and_is_not_made_again(
     assert not writer.path.exists()
 
 
+def test_rows_from_the_spare_folder_make_the_run_whole(tmp_path: Path) -> None:
+    """Where only the rows could not be written, as on a disk that has room again too late."""
+    writer = RunWriter(tmp_path / "run", "train", {}, spare=tmp_path / "spare")
+    rows, aside = writer.path / "rows.jsonl", tmp_path / "aside"
+    writer.append({"round": 0})
+    rows.rename(aside)
+    rows.mkdir()
+    writer.append({"round": 1})
+    with pytest.raises(RecordError, match="lacks 1 lines"):
+        writer.finish({})
+    rows.rmdir()
+    rows.write_bytes(aside.read_bytes() + (tmp_path / "spare" / "rows.jsonl").read_bytes())
+    assert [row["round"] for row in read_run(writer.path).rows] == [0, 1]
+    assert check_run(writer.path).faults == ()
+    assert read_run(writer.path).status == "failed"
+
+
 def test_rows_that_are_removed_under_a_run_are_seen_to_be_missing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -72,7 +72,7 @@ def find_runs(paths: Sequence[str | Path]) -> list[Path]:
         RecordError: a path that is neither a run nor holds one.
     """
     if not paths:
-        raise InvalidInput("no runs given: name one or more run folders, such as `isthmus report runs/first`")
+        raise InvalidInput("no runs given: name one or more run folders, such as runs/first")
     found: list[Path] = []
     for path in map(Path, paths):
         below = [path] if (path / CONFIG).exists() or _has_manifest(path) else _below(path)
