@@ -213,9 +213,10 @@ def report_of(run: Path) -> Run | None:
     try:
         return read_run(run)
     except RecordError as error:
-        assert str(error).count("\n") == 0
-        assert str(run) in str(error)
-        return None
+        said = str(error)
+    assert said.count("\n") == 0
+    assert str(run) in said
+    return None
 
 
 def shown(run: Run | None) -> Any:
@@ -326,7 +327,8 @@ def test_the_command_names_file_and_fault_and_its_code_says_it(
 def test_a_manifest_with_a_foreign_place_in_it_is_refused(two: tuple[Path, Path], tmp_path: Path) -> None:
     """Sealed as ours are, by somebody who knows how: nothing outside the folder is looked at for it."""
     run = Path(shutil.copytree(two[0], tmp_path / "run"))
-    (run / "manifest.json").write_text(manifest.Manifest("0" * 32, {"../one/config.json": manifest.Vouched(0, "")}).text())
+    foreign = {"../one/config.json": manifest.Vouched(0, "")}
+    (run / "manifest.json").write_text(manifest.Manifest("0" * 32, foreign).text())
     with pytest.raises(RecordError, match=r"manifest\.json is torn or was changed"):
         read_run(run)
 
