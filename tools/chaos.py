@@ -127,10 +127,13 @@ class Trial:
 
     Attributes:
         folder: of the run; beside it is that of the orders.
+        flags: of the run, beside those of all.
+        paths: where workers look for modules, beside the usual ones.
     """
 
     folder: Path
     flags: Sequence[str] = ()
+    paths: Sequence[Path] = ()
     process: subprocess.Popen[str] = field(init=False)
     orders: Path = field(init=False)
     number: int = 0
@@ -142,7 +145,7 @@ class Trial:
         self.log = self.folder.with_name(f"{self.folder.name}.log")
         shutil.rmtree(self.orders, ignore_errors=True)
         self.orders.mkdir(parents=True)
-        paths = [str(ROOT / "src"), str(ROOT / "tools")]
+        paths = [str(ROOT / "src"), str(ROOT / "tools"), *map(str, self.paths)]
         variables = {**os.environ, _ORDERS: str(self.orders), "PYTHONPATH": os.pathsep.join(paths)}
         command = [sys.executable, "-m", "isthmus", "train", *more, *(() if "--resume" in more else self._flags())]
         self.begun = time.monotonic()
@@ -155,8 +158,8 @@ class Trial:
     def _flags(self) -> list[str]:
         shutil.rmtree(self.folder, ignore_errors=True)
         own = ["--model", "chaos:network", "--workers", str(WORKERS), "--local-steps", "4", "--out", str(self.folder)]
-        given = ["--deadline", str(DEADLINE), "--checkpoint-every", "20", "--eval-every", "10"]
-        return [*own, *(() if "--deadline" in self.flags else given), *self.flags]
+        given = {"--deadline": str(DEADLINE), "--checkpoint-every": "20", "--eval-every": "10"}
+        return [*own, *(word for pair in given.items() if pair[0] not in self.flags for word in pair), *self.flags]
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -452,6 +455,146 @@ class Table:
                      "nothing" if wrong == "sound" else wrong, len(left), shown, code)  # fmt: skip
 
 
+# ---------------------------------------------------------------- disks, networks and clocks
+
+
+def full_disk(table: Table) -> Found | None:
+    """Fill the disk of the run's folder for five seconds; a small one of its own, which only root may make."""
+    if os.geteuid():
+        return None
+    table.close()
+    disk = table.out / "disk"
+    disk.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], check=True)
+    trial = Trial(disk / "run", ("--rounds", "20000", "--checkpoint-every", "5"))
+    try:
+        trial.start()
+        trial.wait_for_rounds(7)
+        filler = disk / "filler"
+        with suppress(OSError), filler.open("wb") as file:
+            while True:
+                file.write(bytes(4096))
+                file.flush()
+        before = len(trial.rows)
+        time.sleep(5)
+        waited = len(trial.rows) - before
+        filler.unlink()
+        begun = time.monotonic()
+        went_on = trial.wait(lambda: len(trial.rows) > before + waited + 3, 30)
+        seconds = round(time.monotonic() - begun, 2)
+        said = [line for line in trial.said() if "waiting for workers" not in line]
+        code, left, wrong = trial.end(), trial.orphans(), trial.check()
+    finally:
+        trial.orphans(0)
+        subprocess.run(["umount", "-l", disk], check=True)
+    return Found("disk full for 5 s", "rows and checkpoints", "any", seconds, went_on,
+                 "nothing" if wrong == "sound" else wrong, len(left), said[0] if said else "", code)  # fmt: skip
+
+
+_CLOCK = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    static int (*real)(clockid_t, struct timespec *);
+    if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
+    int code = real(clock, now);
+    if (clock == CLOCK_REALTIME && access(getenv("ISTHMUS_CHAOS_CLOCK"), F_OK) == 0) now->tv_sec -= 3600;
+    return code;
+}
+"""
+
+
+def clock_set_back(table: Table) -> Found | None:
+    """Show every process of a run, from an instant on, a time of day that is an hour back; the machine's own stays."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return None
+    table.close()
+    library, mark = table.out / "clock.so", table.out / "clock-set-back"
+    mark.unlink(missing_ok=True)
+    made = [compiler, "-shared", "-fPIC", "-xc", "-", "-o", library, "-ldl"]
+    subprocess.run(made, input=_CLOCK, text=True, check=True)
+    before = {**os.environ}
+    os.environ |= {"LD_PRELOAD": str(library.absolute()), "ISTHMUS_CHAOS_CLOCK": str(mark.absolute())}
+    try:
+        trial = table.fresh()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    trial.wait_for_rounds(5)
+    said, begun = len(trial.said()), time.monotonic()
+    mark.touch()
+    seconds = trial.pause(begun, rounds=10)
+    return table._alone(trial, "clock an hour back", "all", "any", seconds, 0, said)
+
+
+def network_cut(table: Table) -> Found | None:
+    """Cut a worker's network for ten seconds: each in a network namespace of its own, which only root may make."""
+    if os.geteuid() or shutil.which("ip") is None:
+        return None
+    table.close()
+    folder = table.out / f"cut-{time.time():.0f}"
+    steps = [["ip", "link", "add", "chaosbr", "type", "bridge"], ["ip", "link", "set", "chaosbr", "up"]]
+    for number in range(3):
+        name, inside = f"chaos{number}", ["ip", "-n", f"chaos{number}"]
+        steps += [
+            ["ip", "netns", "add", name],
+            ["ip", "link", "add", f"chaosv{number}", "type", "veth", "peer", "name", "e0", "netns", name],
+            ["ip", "link", "set", f"chaosv{number}", "master", "chaosbr", "up"],
+            [*inside, "link", "set", "lo", "up"],
+            [*inside, "addr", "add", f"10.78.0.{number + 1}/24", "dev", "e0"],
+            [*inside, "link", "set", "e0", "up"],
+        ]
+    workers: list[subprocess.Popen[bytes]] = []
+    try:
+        for step in steps:
+            subprocess.run(step, check=True)
+        log = folder.with_name(f"{folder.name}.log")
+        for number in range(3):
+            variables = {
+                **os.environ, "RANK": str(number), "WORLD_SIZE": "3", "OMP_NUM_THREADS": "1",
+                "MASTER_ADDR": "10.78.0.1", "MASTER_PORT": "29555",
+                "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tools")]),
+            }  # fmt: skip
+            command = [sys.executable, "-m", "isthmus", "train", "--model", "chaos:network", "--workers", "3"]
+            flags = ["--local-steps", "4", "--rounds", "20000", "--deadline", "6", "--out", str(folder)]
+            with log.open("a") as file:
+                workers.append(subprocess.Popen(["ip", "netns", "exec", f"chaos{number}", *command, *flags],
+                                                env=variables, stdout=file, stderr=file))  # fmt: skip
+        trial = Trial(folder)
+        trial.process, trial.log, trial.orders = workers[0], log, folder  # type: ignore[assignment]
+        trial.wait_for_rounds(5)
+        begun = time.monotonic()
+        subprocess.run(["ip", "link", "set", "chaosv2", "down"], check=True)
+        back = threading.Timer(10, subprocess.run, (["ip", "link", "set", "chaosv2", "up"],))
+        back.start()
+        seconds = trial.pause(begun, seconds=40)
+        back.join()
+        joined = trial.wait(lambda: any(event["event"] == "joined" for event in trial.events), 60)
+        said = [line for line in trial.said() if "worker 2" in line]
+        workers[0].terminate()
+        ended = [_ended(worker) for worker in workers]
+        lost = "nothing" if joined else "the worker did not come back"
+        return Found("network cut for 10 s", "worker", "any", None if seconds is None else round(seconds, 2), True,
+                     lost, sum(code is None for code in ended), said[0] if said else "", ended[0])  # fmt: skip
+    finally:
+        for worker in workers:
+            worker.kill()
+        for number in range(3):
+            subprocess.run(["ip", "netns", "del", f"chaos{number}"], check=False)
+        subprocess.run(["ip", "link", "del", "chaosbr"], check=False)
+
+
+def _ended(worker: subprocess.Popen[bytes]) -> int | None:
+    try:
+        return worker.wait(20)
+    except subprocess.TimeoutExpired:
+        return None
+
+
 def _pid(path: Path) -> int:
     return int(path.name.split("-")[3])
 
@@ -481,6 +624,9 @@ def faults() -> Iterator[Fault]:
         yield f"kill -9, launcher, {phase}", lambda table, p=phase: table.strike("kill -9", "launcher", p)
     for how in ("freeze for 5 s", "freeze for good"):
         yield f"{how}, launcher, steps", lambda table, h=how: table.strike(h, "launcher", "steps")
+    yield "disk full", full_disk
+    yield "network cut", network_cut
+    yield "clock set back", clock_set_back
 
 
 def table(args: argparse.Namespace) -> None:

@@ -143,7 +143,7 @@ class Members:
         before, acts, away = self.seats, self.acts, False
         while True:
             found = link.regroup(admitting)
-            gone, came, away = gone | found.lost, came.union(found.joined), away or link.fresh
+            gone, came, away = {**gone, **found.lost}, came.union(found.joined), away or link.fresh
             try:
                 yield from self._move(link)
             except LostPeer:
