@@ -39,6 +39,7 @@ from isthmus.trainer.observe.rows import Report, Rows
 from isthmus.trainer.plan.plan import Plan, Work, plan
 from isthmus.trainer.plan.show import show
 from isthmus.trainer.rounds.agree import agree, named
+from isthmus.trainer.rounds.members import CameBack
 from isthmus.trainer.rounds.rounds import TooFew
 from isthmus.trainer.store.whole import fingerprint
 from isthmus.trainer.strategies import Worker, part_of
@@ -182,8 +183,7 @@ class _Run:
         self.rows = Rows(config, record or _nowhere)
         training.hand_over(self._state)
         if training.handed is not None:
-            prelude.catch_up(training.handed["prelude"])
-            self.rows.go_on(training.handed["rows"], training.handed["state"], None)
+            self._catch_up()
         self.loop = Loop(config, training, setup.objective, setup.shares.of(training.seat, device))
         self.evaluator = Evaluator(
             training,
@@ -206,43 +206,65 @@ class _Run:
 
     def rounds(self) -> str:
         """Make all rounds; return how it ended."""
-        config, training = self.config, self.training
-        if config.resume and training.handed is None:
+        training = self.training
+        try:
+            self._first()
+        except CameBack:
+            self._catch_up()
+        rounds = len(self.config.steps_by_round)
+        with progress(_title(self.config), rounds) if self.writes else nullcontext(_nothing) as advance:
+            advance(training.round)
+            while training.round < rounds:
+                try:
+                    ended = self._round(training.round, advance)
+                except CameBack:
+                    self._catch_up()
+                else:
+                    if ended is not None:
+                        return ended
+        return "finished"
+
+    def _first(self) -> None:
+        if self.config.resume and self.training.handed is None:
             self._go_on()
-        elif training.handed is None:
+        elif self.training.handed is None:
             evaluation, reports = self.evaluator(), self._reports(0.0, 0)
             self.rows.first(evaluation, reports, self.writes)
-        steps_by_round = config.steps_by_round
-        with progress(_title(config), len(steps_by_round)) if self.writes else nullcontext(_nothing) as advance:
-            advance(training.round)
-            while training.round < len(steps_by_round):
-                steps = steps_by_round[training.round]
-                try:
-                    loss, made = self.loop.round(training.round, steps)
-                    training.merge()
-                except (Stopped, TooFew) as error:
-                    self._save()
-                    if isinstance(error, TooFew):
-                        raise
-                    return "interrupted"
-                number = training.round
-                training.say(loss / max(1, made))
-                account, reports = training.account(), self._reports(loss, made)
-                stopped = any(report.stop for report in reports)
-                refused = self._refused(number - 1)
-                diverged = not all(math.isfinite(each.loss) for each in reports if each.seat not in refused)
-                looks = config.evaluated(number) or diverged
-                seen = self.evaluator() if looks and not stopped else None
-                note = self.rows.add(number, steps, account, reports, seen, self.writes, refused)
-                self._tell_events(reports)
-                advance(1, note)
-                if diverged:
-                    return "diverged"
-                if reports[0].save or stopped:
-                    self._save()
-                if stopped:
-                    return "interrupted"
-        return "finished"
+
+    def _catch_up(self) -> None:
+        """Know what the others have done without this worker."""
+        handed = self.training.handed
+        self.prelude.catch_up(handed["prelude"])
+        self.rows.go_on(handed["rows"], handed["state"], None)
+
+    def _round(self, number: int, advance: Callable[..., None]) -> str | None:
+        """Make one round; return how the run ended, if it did."""
+        config, training = self.config, self.training
+        steps = config.steps_by_round[number]
+        try:
+            loss, made = self.loop.round(number, steps)
+            training.merge()
+        except (Stopped, TooFew) as error:
+            self._save()
+            if isinstance(error, TooFew):
+                raise
+            return "interrupted"
+        number = training.round
+        training.say(loss / max(1, made))
+        account, reports = training.account(), self._reports(loss, made)
+        stopped = any(report.stop for report in reports)
+        refused = self._refused(number - 1)
+        diverged = not all(math.isfinite(each.loss) for each in reports if each.seat not in refused)
+        looks = config.evaluated(number) or diverged
+        seen = self.evaluator() if looks and not stopped else None
+        note = self.rows.add(number, steps, account, reports, seen, self.writes, refused)
+        self._tell_events(reports)
+        advance(1, note)
+        if diverged:
+            return "diverged"
+        if reports[0].save or stopped:
+            self._save()
+        return "interrupted" if stopped else None
 
     def _refused(self, number: int) -> set[int]:
         """Return the seats whose blocks were refused in a round that has just been closed."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import torch.distributed as dist
@@ -23,6 +25,7 @@ from isthmus.trainer.wire.rendezvous import Place, check_in, find_place, heed
 from isthmus.trainer.wire.seats import seat
 
 _POLL = 0.05  # seconds
+_AGAIN = 1000  # added to the incarnation of a process that was declared lost and lives: no launcher counts as far
 _LEAST, _ROUNDS = 30.0, 10  # how long others are waited for: seconds at least, and how many of the longest round
 _log = logging.getLogger("isthmus")
 
@@ -63,14 +66,76 @@ class Change:
     joined: tuple[int, ...] = ()
 
 
+class Epoch:
+    """A stretch of time with the same members, as one of them sees it.
+
+    Attributes:
+        number: of it; -1 before the first.
+        members: by index.
+        gone: set as soon as one of them is known to be gone.
+    """
+
+    def __init__(self, number: int = -1, members: Sequence[Member] = ()) -> None:
+        self.number, self.members = number, list(members)
+        self.gone = threading.Event()
+        self._group: Gloo | None = None
+
+    def connect(self, store: dist.Store, index: int) -> None:
+        """Be joined to the others.
+
+        Gloo would wait for a member that is gone; so this is left to a thread, which nobody waits for then.
+
+        Args:
+            store: where they find each other, for this call alone.
+            index: of this worker.
+
+        Raises:
+            LostPeer: one of them does not come.
+        """
+        if len(self.members) == 1:
+            return
+        made: queue.SimpleQueue[Gloo | LostPeer] = queue.SimpleQueue()
+
+        def make() -> None:
+            try:
+                made.put(Gloo(store, index, len(self.members)))
+            except LostPeer as lost:
+                made.put(lost)
+
+        threading.Thread(target=make, daemon=True).start()
+        while not self.gone.is_set():
+            with suppress(queue.Empty):
+                found = made.get(timeout=_POLL)
+                if isinstance(found, LostPeer):
+                    raise found
+                self._group = found
+                return
+        raise LostPeer("another worker is gone")
+
+    def exchange(self, request: Exchange) -> list[Tensor]:
+        """Perform one exchange between the members.
+
+        Raises:
+            LostPeer: one of them is gone, or was left out.
+        """
+        if self._group is None or self.gone.is_set():
+            raise LostPeer("another worker is gone")
+        return self._group.exchange(request)
+
+    def leave(self) -> None:
+        """Break off, from any thread: whoever waits for another raises."""
+        self.gone.set()
+        if self._group is not None:
+            self._group.shut()
+
+
 class Elastic:
     """One worker's link. Its index and the number of workers change from epoch to epoch: the members stand in the
     order in which they came, so that worker 0 is one of those that know most.
 
     Attributes:
         register: where it is written who takes part.
-        members: of the present epoch, by index.
-        epoch: its number; -1 before the first.
+        epoch: the present one.
         own: what this worker tells of itself beside its exchanges.
         deadline: seconds that others are waited for; by default they follow from the rounds so far.
         stop: called, on another thread, when the run is to stop.
@@ -90,10 +155,7 @@ class Elastic:
         self.seat, self.seats = place.seat, place.seats
         self.me = Member(place.seat, place.incarnation)
         self.register = Register(place.store, self.me)
-        self.members: list[Member] = []
-        self.epoch, self.training = -1, 0
-        self._group: Gloo | None = None
-        self._broken = threading.Event()
+        self.epoch, self.training = Epoch(), 0
         self._since: float | None = None
         self.fresh = self.register.latest() >= 0
         self._monitor = Monitor(
@@ -114,7 +176,14 @@ class Elastic:
             self._ask()
         else:
             check_in(place, join_timeout)
+            self._since = time.monotonic()
             self._settle(0, self.register.first(self.seats))
+            self._since = None
+
+    @property
+    def members(self) -> list[Member]:
+        """Those of the present epoch, by index."""
+        return self.epoch.members
 
     @property
     def index(self) -> int:
@@ -150,12 +219,10 @@ class Elastic:
         """
         if len(self.members) == 1:
             return list(request.send)
-        if self._group is None or self._broken.is_set():
-            raise LostPeer("another worker is gone")
         self._since, before = time.monotonic(), self.own.phase
         self.own.phase = "moving" if request.counted else "waiting"
         try:
-            return self._group.exchange(request)
+            return self.epoch.exchange(request)
         finally:
             self._since, self.own.phase = None, before
 
@@ -167,17 +234,15 @@ class Elastic:
             why: in a few words.
             late: whether it lives, and may come back by itself.
         """
-        group = self._group
-        member = next((each for each in self.members if each.seat == gone), None)
+        epoch = self.epoch  # the other thread may be at the next one
+        member = next((each for each in epoch.members if each.seat == gone), None)
         if member is None or member == self.me:
             return
         if late:
-            self.register.leave_out(self.epoch + 1, member, why)
+            self.register.leave_out(epoch.number + 1, member, why)
         elif self.register.lost(member) is None:
             self.register.lose(member, why)
-        self._broken.set()
-        if group is not None:
-            group.shut()
+        epoch.leave()
 
     def regroup(self, admitting: bool) -> Change:
         """Agree with the others on who goes on, and be joined to them.
@@ -188,14 +253,12 @@ class Elastic:
         Raises:
             RunOver: this worker was left out, and the others have finished.
         """
-        before, self._since = self.members, time.monotonic()
-        self._leave()
+        before, number = self.members, self.epoch.number + 1
+        self.epoch.leave()
+        self._since = time.monotonic()
         try:
-            if self.fresh:
-                self._ask()
-                return Change()
             seats = self.seats if admitting else None
-            self._settle(self.epoch + 1, self.register.next(self.epoch + 1, before, seats, self._look))
+            self._settle(number, self.register.next(number, before, seats, self._look))
             if self.fresh:
                 return Change()
             gone = {m.seat: self.register.lost(m) or "was late" for m in before if m not in self.members}
@@ -222,25 +285,35 @@ class Elastic:
         return max(_LEAST, _ROUNDS * self.own.longest, 0.0 if self.own.longest else self._join_timeout)
 
     def _ask(self) -> None:
-        """Ask to be let in, and wait until it is so."""
-        known = self.register.latest()
+        """Ask to be let in, and wait until it is so.
+
+        Raises:
+            WorkerError: nobody is left who could let it in.
+        """
+        if self.register.lost(self.me) is not None:  # declared lost, but it lives: it comes back as another
+            self.me = self.register.me = Member(self.seat, self.me.incarnation + _AGAIN)
+        known, since = self.register.latest(), self._since
+        self._since = None  # nobody has to come for it
         self.register.enter()
         while True:
             latest = self.register.latest()
-            if latest > known:
-                known, decided = latest, self.register.members(latest)
-                if self.me in decided:
-                    self.register.entered()
-                    self._settle(latest, decided)
-                    return
+            decided = self.register.members(latest)
+            if latest > known and self.me in decided:
+                self.register.entered()
+                self._since = since
+                self._settle(latest, decided)
+                return
             self._look()
+            if all(self.register.lost(member) is not None for member in decided):
+                raise WorkerError("no worker is left that knows the network: go on from a checkpoint with --resume")
             time.sleep(_POLL)
 
     def _settle(self, number: int, members: list[Member]) -> None:
         """Be joined to the members of an epoch, or of one after it where some of them do not come."""
         while self.me in members:
+            self.epoch = Epoch(number, members)
             try:
-                self._form(number, members)
+                self.epoch.connect(self.register.group(number), self.index)
                 return
             except LostPeer:
                 number += 1
@@ -248,23 +321,10 @@ class Elastic:
         self.fresh = True
         self._ask()
 
-    def _form(self, number: int, members: list[Member]) -> None:
-        self._broken.clear()
-        self.members, self.epoch = members, number
-        self._group = None
-        if len(members) > 1:
-            self._group = Gloo(self.register.group(number), self.index, len(members))
-
     def quit(self) -> None:
         """Take part no more."""
-        self._broken.set()
-        self._leave()
+        self.epoch.leave()
         self._monitor.stop()
-
-    def _leave(self) -> None:
-        if self._group is not None:
-            self._group.shut()
-        self._group = None
 
     def _look(self) -> None:
         """Notice that the others have finished meanwhile, or that one of them says why nobody can go on."""

@@ -91,8 +91,8 @@ class Register:
         return [Member(*each) for each in json.loads(self.store.get(f"members/{epoch}").decode())]
 
     def group(self, epoch: int) -> dist.Store:
-        """Return where the members of an epoch find each other."""
-        return dist.PrefixStore(f"group/{epoch}", self.store)
+        """Return where the members of an epoch find each other; another thread may wait there."""
+        return dist.PrefixStore(f"group/{epoch}", self.store.clone())  # type: ignore[attr-defined]
 
     def first(self, seats: int) -> list[Member]:
         """Decide the first epoch, of all seats; waits for each."""

@@ -166,7 +166,7 @@ class Rows:
 
     @property
     def writer(self) -> RunWriter:
-        """Where worker 0 writes; opened when it is first needed."""
+        """Where worker 0 writes; opened when it is needed after another has written."""
         if self._writer is None:
             self._writer = self.record()
             if self.rows:  # another has written these
@@ -190,6 +190,8 @@ class Rows:
     def _append(self, row: dict[str, Any], root: bool) -> None:
         if root:
             self.writer.append(row)
+        else:
+            self._writer = None
         self.rows.append(row)
 
     def sums(self, column: str) -> list[Any]:

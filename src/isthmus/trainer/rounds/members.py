@@ -22,6 +22,10 @@ Result = TypeVar("Result")
 Body = Callable[[], Program[tuple[Commit, Result]]]  # what is to be done once all have come as far, and the result
 
 
+class CameBack(Exception):
+    """This worker was left out and takes part again: it goes on where the others are, with what it has been handed."""
+
+
 @dataclass
 class Members:
     """One worker's part in acts: what all do together, and what takes effect on all or on none.
@@ -129,22 +133,29 @@ class Members:
         Raises:
             LostPeer: the strategy, or the link, cannot go on.
             WorkerError: nobody is left who knows the network.
+            CameBack: this worker was left out, and has been handed what it missed.
         """
         link = self.link
         if not isinstance(link, Elastic) or not self.steady:
             raise lost or LostPeer("workers cannot come and go")
         gone: dict[int, str] = {}
+        came: set[int] = set()
+        before, acts, away = self.seats, self.acts, False
         while True:
             found = link.regroup(admitting)
-            gone |= found.lost
+            gone, came, away = {**gone, **found.lost}, came.union(found.joined), away or link.fresh
             try:
-                done = yield from self._move(link)
+                yield from self._move(link)
             except LostPeer:
                 continue
-            joined = tuple(seat for seat in self.seats if seat in found.joined)
-            if gone or joined:
-                self.noticed(Change(gone, joined), self.state.number if self.acts else 0)
-            return done
+            break
+        lost_now = {seat: why for seat, why in gone.items() if seat in before}
+        change = Change(lost_now, tuple(seat for seat in self.seats if seat in came))
+        if change != Change():
+            self.noticed(change, self.state.number if self.acts else 0)
+        if away and self.hand is not None:
+            raise CameBack
+        return self.acts > acts and not away
 
     def come(self) -> Program[None]:
         """Take up, as a newcomer, where the others are."""
@@ -168,7 +179,7 @@ class Members:
     def _seats(self) -> list[int]:
         return list(self.link.present)
 
-    def _move(self, link: Elastic) -> Program[bool]:
+    def _move(self, link: Elastic) -> Program[None]:
         """Find out how far all have come, and bring everything to where it belongs with the workers that are there."""
         told = yield from tell(None if link.fresh else self._standing(), link, self.device)
         known = [each for each in told if each is not None]
@@ -176,23 +187,22 @@ class Members:
             raise WorkerError("no worker is left that knows the network: go on from a checkpoint with --resume")
         moving, self._moving = self._moving, None
         newest, latest = (max(known, key=itemgetter(what)) for what in ("layout", "acts"))
-        done = False
         if not link.fresh:
             if self.layout < newest["layout"]:
                 assert moving is not None
                 moving()
             if self.acts < latest["acts"]:
                 self._do()
-                done = True
         else:
             state = self.state  # of a worker that was left out, and has come back: what it knew is no longer so
             state.round, state.kept, state.behind, state.made, state.reference = None, None, False, 0, {}
         self._ready = None
         if not latest["acts"]:  # nothing is there yet
             self.seats = self._seats()
-            return False
+            return
         before = list(newest["seats"])
-        was = (None if each is None else before.index(seat) for seat, each in zip(self._seats(), told, strict=True))
+        seats = self._seats()  # now: others may be there when this one hears that the move is done
+        was = (None if each is None else before.index(seat) for seat, each in zip(seats, told, strict=True))
         move = Move(len(before), tuple(was))
         handed = None
         if move.newcomers:
@@ -202,7 +212,7 @@ class Members:
 
         def settle() -> None:
             commit()
-            self.layout, self.acts, self.seats = newest["layout"] + 1, latest["acts"], self._seats()
+            self.layout, self.acts, self.seats = newest["layout"] + 1, latest["acts"], seats
             if link.fresh:
                 self.state.number, self.handed, link.fresh = number, handed, False
 
@@ -211,7 +221,6 @@ class Members:
         yield from self._vote()
         settle()
         self._moving = None
-        return done
 
     def _standing(self) -> dict[str, Any]:
         number = self.state.number if self.acts else 0
