@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from functools import cache
 from pathlib import Path
@@ -113,6 +115,35 @@ def test_over_processes_too() -> None:
     assert capacities[0] == 1.0 > capacities[2] > capacities[1]
     assert all(tuple(told) == capacities for told in found["told"])
     assert same({name: torch.from_numpy(value) for name, value in found["weights"].items()}, twin(capacities))
+
+
+def one_is_killed(slow: tuple[float, ...]) -> dict[str, Any]:
+    """Be one worker until the one that is killed, once capacities are known, has come back and trained with them."""
+    training = make(AUTO, elastic=True)
+    again = os.environ["TORCHELASTIC_RESTART_COUNT"] != "0"
+    began = training.capacities
+    back = 0.0
+    while back < 2:
+        if training.seat == 1 and training.round == MEASURED + 1 and not again:
+            os.kill(os.getpid(), signal.SIGKILL)
+        steps(training, slow, training.round, training.round + 1)
+        back += again or any(event.what == "joined" for event in training.events)
+        back = min(each[0] for each in training.gather(back))
+    held = training.module.get_parameter("0.bias").numel()
+    told = training.gather(*(training.capacities or ()), training.seat, float(again and began is not None), held)
+    training.close()
+    return {"told": told, "events": [(event.what, event.seat) for event in training.events]}
+
+
+def test_a_worker_that_comes_back_is_told() -> None:
+    """And as it now stands last among the workers, capacities must go by seat."""
+    found = launch(one_is_killed, (0.01, 0.16, 0.02), workers=WORKERS, elastic=True)
+    assert found is not None
+    assert found["events"] == [("lost", 1), ("joined", 1)]
+    first, second, last = (told for told in sorted(found["told"], key=lambda told: told[WORKERS]))
+    assert first[:WORKERS] == second[:WORKERS] == last[:WORKERS]
+    assert [told[-2] for told in (first, second, last)] == [0.0, 1.0, 0.0]
+    assert first[-1] > last[-1] > second[-1]
 
 
 def test_a_resumed_training_deals_as_before(tmp_path: Path) -> None:

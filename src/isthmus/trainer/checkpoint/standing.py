@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -163,8 +164,9 @@ class Standing:
         state = self.rounds.state
         state.number, state.round, state.made, state.held = plain["number"], round, plain["made"], held
         state.stale, state.kept, state.behind = frozenset(plain["stale"]), before, plain["behind"]
-        state.reference, state.began, self.steps = dict(plain["reference"]), plain["began"], plain["steps"]
-        capacities = plain["capacities"]
+        state.reference, self.steps = dict(plain["reference"]), plain["steps"]
+        state.began = plain.get("began", math.inf)
+        capacities = plain.get("capacities")
         state.capacities = None if capacities is None else tuple(capacities)
         self.rounds.part.restore(self.rounds.state, piece)
 

@@ -294,7 +294,7 @@ class ISTPart:
 
     def _partition(self, number: int, as_then: tuple[Law, tuple[int, ...]] | None = None) -> NetPartition:
         law, seats = as_then or (self._law, self._worker.link.present)
-        dealt = law if len(seats) == self._worker.link.seats else law.among(seats)
+        dealt = law if seats == tuple(range(self._worker.link.seats)) else law.among(seats)
         return self.store.coupling.partition(len(seats), self._worker.seed, number, dealt)
 
     def _deal(self, round: Round) -> Deal:
