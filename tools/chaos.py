@@ -192,7 +192,7 @@ class Trial:
             time.sleep(0.02)
         return until()
 
-    def wait_for_rounds(self, number: int, seconds: float = 120) -> bool:
+    def wait_for_rounds(self, number: int, seconds: float = 300) -> bool:
         """Wait for some more rounds."""
         last = len(self.rows) + number
         return self.wait(lambda: len(self.rows) >= last or not self.running, seconds) and self.running
@@ -205,7 +205,7 @@ class Trial:
         partial.write_text(json.dumps(said))
         partial.replace(self.orders / "order")
 
-    def struck(self, seconds: float = 60) -> dict[str, Any] | None:
+    def struck(self, seconds: float = 150) -> dict[str, Any] | None:
         """Wait until it has been done; return by whom and when, None if the phase did not come."""
         done = self.orders / f"done-{self.number}"
         came = self.wait(lambda: done.exists() or not self.running, seconds) and done.exists()
@@ -252,7 +252,7 @@ class Trial:
             self.look()
             self.process.terminate()
         try:
-            code: int | None = self.process.wait(30)
+            code: int | None = self.process.wait(60)
         except subprocess.TimeoutExpired:
             code = None
         return code

@@ -249,10 +249,14 @@ class _Run:
             if isinstance(error, TooFew):
                 raise
             return "interrupted"
-        number = training.round
-        training.say(loss / max(1, made))
         account, reports = training.account(), self._reports(loss, made)
         stopped = any(report.stop for report in reports)
+        if training.round == number:  # nobody had made a step yet when all were told to stop
+            if stopped:
+                self._save()
+            return "interrupted" if stopped else None
+        number = training.round
+        training.say(loss / max(1, made))
         diverged = not all(math.isfinite(report.loss) for report in reports)
         looks = config.evaluated(number) or diverged
         seen = self.evaluator() if looks and not stopped else None
