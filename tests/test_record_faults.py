@@ -294,8 +294,8 @@ def test_what_cannot_be_written_in_the_end_goes_to_the_spare_folder(small: Path,
         writer.append(row(round))
     run = read_run(writer.path)
     where = r"they are in \S*spare/rows-2.jsonl" if spare else "they are lost"
-    said = rf"rows.jsonl lacks {9 - len(run.rows)} lines, .*; {where}.*no summary"
-    with pytest.raises(RecordError, match=said) as caught:
+    lacks = rf"rows.jsonl lacks {9 - len(run.rows)} lines, .*; {where}.*no summary"
+    with pytest.raises(RecordError, match=lacks) as caught:
         writer.finish({"accuracy": 1})
     assert "\n" not in str(caught.value)
     assert not is_locked(writer.path)

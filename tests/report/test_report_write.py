@@ -242,7 +242,8 @@ def test_the_command_prints_where_the_page_is_and_json_for_machines(runs: Any, t
 
     plain = call(str(run), "--out", str(out))
     assert plain.returncode == 0
-    assert plain.stderr == ""
+    said = [line for line in plain.stderr.splitlines() if not line.startswith("drawing the report: ")]  # if it is slow
+    assert said == []
     assert f"page: {out / 'index.html'}" in plain.stdout
     assert "diverged" in plain.stdout
     machine = json.loads(call(str(run), "--out", str(out), "--json").stdout)

@@ -131,15 +131,17 @@ def outlive() -> str | None:
 
 
 def test_who_dies_when_the_run_is_over_is_not_started_again() -> None:
-    assert launch(finish, workers=2, elastic=True) == "done"
+    assert launch(finish, "done", workers=2, elastic=True) == "done"
+    with pytest.raises(WorkerError, match=r"^worker 1 was killed \(signal 9\) while the others were leaving$"):
+        launch(finish, None, workers=2, elastic=True)  # the result may have been that one's
 
 
-def finish() -> str | None:
+def finish(result: str | None) -> str | None:
     store, (seat, incarnation) = board(), me()
     assert incarnation == 0
     if seat == 0:
         store.set("first", str(os.getpid()))
-        return "done"
+        return result
     first = Path("/proc") / text(store, "first")
     while first.exists():
         time.sleep(0.01)

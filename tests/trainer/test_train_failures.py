@@ -35,9 +35,9 @@ PROGRESS = re.compile(r"train \S+: \d+/\d+.*, \d.*\n")  # may or may not be due 
 KILLED = r"isthmus: worker {} was killed \(signal {}\) in round \d+; rows so far are in .*run"
 
 
-def start(out: Path) -> subprocess.Popen[str]:
+def start(out: Path, *flags: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "isthmus", *ENDLESS, "--out", str(out)],
+        [sys.executable, "-m", "isthmus", *ENDLESS, "--out", str(out), *flags],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -72,22 +72,27 @@ def kill_worker(index: int, how: int) -> Callable[[subprocess.Popen[str], list[i
     return lambda command, workers: os.kill(workers[index], how)
 
 
+ALONE = "data-parallel"  # which cannot go on without a worker
+
+
 @pytest.mark.parametrize(
-    ("harm", "code", "status", "line"),
+    ("strategy", "harm", "code", "status", "line"),
     [
-        (kill_worker(2, signal.SIGKILL), 1, "failed", KILLED.format(2, 9)),
-        (kill_worker(0, signal.SIGKILL), 1, "failed", KILLED.format(0, 9)),
-        (kill_worker(1, signal.SIGTERM), 1, "failed", KILLED.format(1, 15)),
-        (lambda command, workers: os.killpg(command.pid, signal.SIGINT), 130, "interrupted", "isthmus: interrupted"),
-        (lambda command, workers: os.killpg(command.pid, signal.SIGTERM), 130, "interrupted", "isthmus: interrupted"),
-        (lambda command, workers: command.send_signal(signal.SIGHUP), 130, "interrupted", "isthmus: interrupted"),
-        (lambda command, workers: command.kill(), -signal.SIGKILL, "unfinished", None),
+        (ALONE, kill_worker(2, signal.SIGKILL), 1, "failed", KILLED.format(2, 9)),
+        (ALONE, kill_worker(0, signal.SIGKILL), 1, "failed", KILLED.format(0, 9)),
+        (ALONE, kill_worker(1, signal.SIGTERM), 1, "failed", KILLED.format(1, 15)),
+        ("ist", lambda command, workers: os.killpg(command.pid, signal.SIGINT), 130, "interrupted", "isthmus: interrupted"),
+        ("ist", lambda command, workers: os.killpg(command.pid, signal.SIGTERM), 130, "interrupted", "isthmus: interrupted"),
+        ("ist", lambda command, workers: command.send_signal(signal.SIGHUP), 130, "interrupted", "isthmus: interrupted"),
+        ("ist", lambda command, workers: command.kill(), -signal.SIGKILL, "unfinished", None),
     ],
     ids=["kill-9-worker", "kill-9-root", "kill-worker", "ctrl-c", "sigterm", "sighup-launcher", "kill-9-launcher"],
 )
-def test_a_run_that_is_cut_short(harm: Any, code: int, status: str, line: str | None, tmp_path: Path) -> None:
+def test_a_run_that_is_cut_short(
+    strategy: str, harm: Any, code: int, status: str, line: str | None, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
-    command = start(out)
+    command = start(out, "--strategy", strategy)
     try:
         wait_for(lambda: len(rows(out)) > 3)
         workers = rows(out)[0]["processes"]
@@ -212,8 +217,8 @@ def test_torchrun_that_starts_workers_again_goes_on_from_the_last_checkpoint(tmp
 
 def test_torchrun_with_another_number_of_workers_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="number of processes torchrun started, 2, got 4"):
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with pytest.raises(ValueError, match="number of processes torchrun started, 1, got 4"):
         isthmus.train(workers=4, out=tmp_path / "run")
 
 

@@ -49,6 +49,7 @@ from isthmus.trainer.wire.meter import Meter
 from isthmus.trainer.wire.tell import NotDone, tell
 
 _log = logging.getLogger("isthmus")
+REPEATED = 3  # rounds in a row from which on it is said that a worker's blocks are refused again and again
 
 
 class Stopped(KeyboardInterrupt):
@@ -60,7 +61,7 @@ class Event:
     """Something that happened to the workers.
 
     Attributes:
-        what: "lost" or "joined".
+        what: "lost", "joined", or "refused": what it had made of its block was no numbers, or too large.
         round: number of the round.
         seat: of the worker.
         text: more of it.
@@ -98,7 +99,7 @@ class Training:
         local_steps: steps between two merges.
         setup_bytes: (sent, received) by this worker before the first round.
         faults: what happens when a worker dies, freezes or does not come.
-        events: who was lost, and who came.
+        events: who was lost, who came, and whose blocks were refused.
     """
 
     def __init__(
@@ -170,6 +171,7 @@ class Training:
         self._worker = Worker(self._link, network, seed, None if wire is None else TYPES[wire], copies)
         self._closed, self._folder = False, Path()
         self.events: list[Event] = []
+        self._refusals: dict[int, int] = {}
         self._kept: tuple[str | Path, Any, int] | None = None
         self._stop = threading.Event()
         self._weighed: set[tuple[int, int]] = set()
@@ -178,7 +180,7 @@ class Training:
         self._members.least, self._members.patience = self.faults.least(link.seats), self.faults.join_timeout
         self._members.stopping = self._stop.is_set
         self._begin(prelude)
-        self._rounds = Rounds(self._members)
+        self._rounds = Rounds(self._members, self._closed_round)
         self._drive(self._rounds.train())
         self._opened = time.monotonic()
         self._be("computing")
@@ -605,6 +607,17 @@ class Training:
                 _log.warning(
                     "isthmus: worker %d %s (round %d, %d take part)", event.seat, event.text, number, self.workers
                 )
+
+    def _closed_round(self, number: int, refused: Mapping[int, str]) -> None:
+        """Say whose block was refused; this worker begins anew with the next round if it is its own."""
+        self._refusals = {seat: self._refusals.get(seat, 0) + 1 for seat in refused}
+        for seat, why in refused.items():
+            again = f", {self._refusals[seat]} rounds in a row" if self._refusals[seat] >= REPEATED else ""
+            self.events.append(Event("refused", number, seat, why + again))
+            if self.worker == 0:
+                _log.warning("isthmus: the block of worker %d is refused (round %d): %s", seat, number, why + again)
+        if self.seat in refused:
+            forget(self.module, self.optimizer, None)
 
     def _saved(self, name: str, start: int, stop: int) -> Tensor:
         """Return rows of the last checkpoint."""

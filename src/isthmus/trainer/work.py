@@ -257,11 +257,12 @@ class _Run:
             return "interrupted" if stopped else None
         number = training.round
         training.say(loss / max(1, made))
-        diverged = not all(math.isfinite(report.loss) for report in reports)
+        refused = self._refused(number - 1)
+        diverged = not all(math.isfinite(each.loss) for each in reports if each.seat not in refused)
         looks = config.evaluated(number) or diverged
         seen = self.evaluator() if looks and not stopped else None
-        note = self.rows.add(number, steps, account, reports, seen, self.writes)
-        self._tell_events()
+        note = self.rows.add(number, steps, account, reports, seen, self.writes, refused)
+        self._tell_events(reports)
         advance(1, note)
         if diverged:
             return "diverged"
@@ -269,12 +270,19 @@ class _Run:
             self._save()
         return "interrupted" if stopped else None
 
-    def _tell_events(self) -> None:
-        """Write what happened to workers since the last round."""
+    def _refused(self, number: int) -> set[int]:
+        """Return the seats whose blocks were refused in a round that has just been closed."""
+        new = self.training.events[self.told :]
+        return {event.seat for event in new if event.what == "refused" and event.round == number}
+
+    def _tell_events(self, reports: list[Report]) -> None:
+        """Write what happened to workers since the last round; of one that was refused, its loss, which no row has."""
         new = self.training.events[self.told :]
         self.told += len(new)
+        losses = {report.seat: report.loss / max(1, report.steps) for report in reports}
         for event in new if self.writes else ():
-            self.rows.writer.event(event.what, event.text, event.round, event.seat, self.rows.seconds)
+            loss = f" (its loss: {losses.get(event.seat, math.nan):.4g})" if event.what == "refused" else ""
+            self.rows.writer.event(event.what, event.text + loss, event.round, event.seat, self.rows.seconds)
 
     def _state(self) -> dict[str, Any]:
         return {"rows": self.rows.rows, "state": self.rows.state(), "prelude": self.prelude.state()}

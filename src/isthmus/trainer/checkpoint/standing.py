@@ -140,6 +140,7 @@ class Standing:
             "behind": state.behind,
             "stale": sorted(state.stale),
             "reference": dict(state.reference),
+            "began": state.began,
             "optimizer": self.optimizer.state_dict(),
         }
 
@@ -161,7 +162,7 @@ class Standing:
         state = self.rounds.state
         state.number, state.round, state.made, state.held = plain["number"], round, plain["made"], held
         state.stale, state.kept, state.behind = frozenset(plain["stale"]), before, plain["behind"]
-        state.reference, self.steps = dict(plain["reference"]), plain["steps"]
+        state.reference, state.began, self.steps = dict(plain["reference"]), plain["began"], plain["steps"]
         self.rounds.part.restore(self.rounds.state, piece)
 
     def _shared(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:

@@ -33,6 +33,7 @@ class Child:
         self.since = time.monotonic()
         self.process: int | None = None
         self.said: Returned | Raised | None = None
+        self.trouble: Raised | None = None  # why it could not be started
         self._doomed = False
         self._started: BaseProcess | None = None
 
@@ -42,7 +43,8 @@ class Child:
         try:
             started, line = start(self.seat, self.incarnation)
             here: Here = line.recv()
-        except (OSError, EOFError):
+        except Exception as error:
+            self.trouble = Raised.of(error)
             if line is not None:
                 line.close()
             tell(partial(told, self, None))
@@ -79,7 +81,11 @@ class Child:
     def _listen(self, started: BaseProcess, line: Connection, told: Told, tell: Tell) -> None:
         assert self.process is not None
         adopted = self.process != started.pid
-        sentinel = os.pidfd_open(self.process) if adopted else started.sentinel
+        try:
+            sentinel = os.pidfd_open(self.process) if adopted else started.sentinel
+        except ProcessLookupError:  # somebody else waits for all children of this process
+            tell(partial(told, self, None))
+            return
         sources: list[Any] = [line, sentinel]
         while line in (ready := wait(sources)) or sentinel not in ready:
             message = _receive(line)

@@ -135,9 +135,10 @@ class Supervisor:
             del self._living[child.seat]
             self._ended(child)
         elif isinstance(message, Here):
-            self._heard = time.monotonic()
+            child.since = self._heard = time.monotonic()
             if self._server is None and message.server is not None:
-                self._server = os.pidfd_open(message.server)
+                with suppress(ProcessLookupError):
+                    self._server = os.pidfd_open(message.server)
         else:
             child.said = message
             if isinstance(message, Returned):
@@ -176,11 +177,11 @@ class Supervisor:
         if not self._store.check([key]):
             self._store.set(key, how)
         if self._results:
-            _log.warning("isthmus: worker %d %s when the run was over", seat, how)
+            self._suspects.append(WorkerError(f"worker {seat} {how} while the others were leaving"))
             return
-        early = time.monotonic() - child.since < EARLY
+        early = child.process is None or time.monotonic() - child.since < EARLY
         self._early[seat] = self._early[seat] + 1 if early else 0
-        rests = self._early[seat] - OFTEN
+        rests = min(self._early[seat] - OFTEN, 5)
         pause = PAUSE if rests < 0 else REST * 2**rests
         self._due.add(seat)
         if not self._living and all(self._early[each] >= OFTEN for each in self._due):
@@ -195,14 +196,15 @@ class Supervisor:
         for child in self._living.values():
             if child.process is not None and self._store.check([f"lost/{child.seat}/{child.incarnation}"]):
                 child.kill()
-        if self._server is None:
+        if self._server is None or self._outcome is not None:
             return
         asked = [max(child.since, self._heard) for child in self._living.values() if child.process is None]
         if wait([self._server], 0):
             state = "has died"
         elif asked and time.monotonic() - min(asked) > SILENT:
             state = "does not answer and is killed"
-            signal.pidfd_send_signal(self._server, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._server, signal.SIGKILL)
         else:
             return
         _log.warning("isthmus: the process that workers are forked from %s; a new one is made when it is needed", state)
@@ -246,7 +248,7 @@ class Supervisor:
 def _how(child: Child, code: int | None) -> str:
     """Return how a process ended, in a few words on one line."""
     if child.process is None:
-        return "could not be started"
+        return f"could not be started ({child.trouble})"
     if code is None or code < 0:
         return f"was killed (signal {signal.SIGKILL if code is None else -code})"
     return f"failed (exit code {code})"

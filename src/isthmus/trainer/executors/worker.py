@@ -88,6 +88,7 @@ def enter(task: Task, line: Connection) -> None:
         _fork_again(line)
     else:
         line.send(Here(os.getpid(), None))
+    _set_signals(task.elastic)
     threading.Thread(target=_end_with_launcher, daemon=True).start()
     wait_for_parent(task.launcher)
     die_with_parent()
@@ -96,7 +97,6 @@ def enter(task: Task, line: Connection) -> None:
         line.recv()  # nobody works unknown to the launcher, which might start another in its place
     except (OSError, EOFError):
         return
-    _set_signals(task.elastic)
     os.environ.update(task.variables)
     said = _call(task)
     try:

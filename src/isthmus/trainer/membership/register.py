@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from isthmus.errors import WorkerError
 
-_POLL = 0.02  # seconds
+_POLL = 0.05  # seconds
 
 
 class Member(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import astuple, dataclass, field
 from itertools import zip_longest
 from typing import Any
@@ -118,10 +118,15 @@ class Rows:
         reports: list[Report],
         evaluation: Evaluation | None,
         root: bool,
+        refused: Collection[int] = (),
     ) -> str:
-        """Add the row of a round; return a note for the progress line."""
+        """Add the row of a round; return a note for the progress line.
+
+        Its loss is the mean over the steps of the seats whose blocks were not refused.
+        """
         config, made = self.config, sum(report.steps for report in reports)
-        loss = sum(report.loss for report in reports) / max(1, made)
+        merged = [report for report in reports if report.seat not in refused]
+        loss = sum(report.loss for report in merged) / max(1, sum(report.steps for report in merged))
         now, processes = self._columns(account), self._processes or [0] * config.workers
         for report in reports:
             seat, process = int(report.seat), int(report.process)

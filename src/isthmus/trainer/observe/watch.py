@@ -22,6 +22,7 @@ from isthmus.records.reader import EVENTS
 from isthmus.trainer.membership.live import LIVE
 
 QUIET = 10.0  # seconds without a change in the folder after which a run may no longer live
+_START = 60.0  # seconds that processes may take to start
 _TAIL = 1 << 18  # bytes that are read from the end of a file of rows
 _MOST = 1 << 20  # bytes of a file of one object
 _EVENT = ("event", "round", "seconds", "worker", "text")
@@ -196,10 +197,10 @@ def _end(path: Path, most: int) -> tuple[bytes, bool]:
 
 
 def _running(folder: Path, quiet: float, live: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """How a run is that has no end: without a live file it may be quiet for as long as ten of its rounds."""
+    """How a run is that has no end: at its start, or without a live file, it may be quiet for longer."""
     spent, done = (amount(rows[-1].get(name)) if rows else None for name in ("seconds", "round"))
-    usual = 0.0 if live else (spent or 0.0) / max(done or 0.0, 1.0)
-    if quiet <= QUIET or (quiet <= 10 * usual and is_locked(folder)):
+    usual = QUIET if live else 10 * (spent or 0.0) / max(done or 0.0, 1.0) if rows else _START
+    if quiet <= QUIET or (quiet <= usual and is_locked(folder)):
         return "running"
     return "quiet" if is_locked(folder) else "killed"  # a lock alone says little: other hosts may not see it
 

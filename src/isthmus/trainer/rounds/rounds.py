@@ -19,10 +19,11 @@ was home to to others, and do the act again if it was not done.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -31,9 +32,11 @@ from torch import Tensor
 from isthmus.errors import WorkerError
 from isthmus.trainer.local.heap import passing
 from isthmus.trainer.rounds.members import Members
+from isthmus.trainer.rounds.sound import fault, norm
 from isthmus.trainer.strategies import Part, Round, State
 from isthmus.trainer.strategies.interface import Commit
 from isthmus.trainer.wire.exchange import Link, Program, all_gather
+from isthmus.trainer.wire.tell import tell
 
 Result = TypeVar("Result")
 Done = tuple[Commit, Result]  # what is to be done once all have come as far, and what comes of it
@@ -104,9 +107,11 @@ class Rounds:
 
     Attributes:
         members: who takes part, and what happens when that changes.
+        closed: called when a round is closed, with its number and, by seat, why blocks were refused.
     """
 
     members: Members
+    closed: Callable[[int, Mapping[int, str]], None] = lambda number, refused: None
 
     @property
     def part(self) -> Part:
@@ -207,11 +212,14 @@ class Rounds:
 
     def _meeting(self, wish: Wish, does: Does | None, stack: ExitStack) -> Program[Done[Any]]:
         asks = _ASKS_IN * self.members.wished + _ASKS_OUT * self.members.stopping()
-        told = torch.tensor([wish, self.made, asks], dtype=torch.int64, device=self.device)
+        wrong = fault(self.part.block(), self.state.began) if self.training and self.made else None
+        told = torch.tensor([wish, self.made, asks, wrong is not None], dtype=torch.int64, device=self.device)
         replies = yield from all_gather(told, self.link, counted=False)
         wishes = [Wish(int(reply[0])) for reply in replies]
         if self.state.round is not None:
-            return (yield from self._in_round(wishes, [int(reply[1]) for reply in replies], does, stack))
+            refused = [w for w, reply in enumerate(replies) if reply[3]]
+            close = partial(self._close, refused, wrong or "", stack)
+            return (yield from self._in_round(wishes, [int(reply[1]) for reply in replies], does, close))
         training = tuple(w for w, other in enumerate(wishes) if other.trains)
         asked = max(int(reply[2]) for reply in replies) if training else 0
         if asked >= _ASKS_OUT:
@@ -222,15 +230,49 @@ class Rounds:
             return _nothing, _WAIT
         if training:
             stack.enter_context(passing(self._size))
-            return (yield from self.part.open(self.state, Round(self.state.number, training))), None
+            return (yield from self._open(training)), None
         return (yield from _done(_agreed(wishes), does))
+
+    def _open(self, active: tuple[int, ...]) -> Program[Commit]:
+        """Open a round for some workers."""
+        opened = yield from self.part.open(self.state, Round(self.state.number, active))
+
+        def commit() -> None:
+            opened()
+            if self.training:
+                self.state.began = norm(self.part.block())
+
+        return commit
+
+    def _close(self, refused: list[int], wrong: str, stack: ExitStack) -> Program[Commit]:
+        """Close the round without the blocks of some workers; with all of them if no other is left.
+
+        Args:
+            refused: those workers.
+            wrong: why this one is, if it is.
+            stack: left when all is done.
+        """
+        round, link = self.state.round, self.link
+        assert round is not None
+        stack.enter_context(passing(self._size))
+        if set(refused) == set(round.active):
+            refused = []
+        reasons = (yield from tell(wrong, link, self.device)) if refused else []
+        seats = {link.present[worker]: str(reasons[worker]) for worker in refused}
+        closed = yield from self.part.close(self.state, self.part.module, refused)
+
+        def commit() -> None:
+            closed()
+            self.closed(round.number, seats)
+
+        return commit
 
     @property
     def _size(self) -> int:
         return sum(tensor.nbytes for tensor in self.state.tensors.values())
 
     def _in_round(
-        self, wishes: list[Wish], made: list[int], does: Does | None, stack: ExitStack
+        self, wishes: list[Wish], made: list[int], does: Does | None, close: Callable[[], Program[Commit]]
     ) -> Program[Done[tuple[Wish, Any] | None]]:
         averaging = [w for w, other in enumerate(wishes) if other == Wish.AVERAGE]
         if averaging:
@@ -240,8 +282,7 @@ class Rounds:
             return (yield from _done(wishes[0], does))
         assert self.state.round is not None
         if any(made):
-            stack.enter_context(passing(self._size))
-            return (yield from self.part.close(self.state, self.part.module)), None
+            return (yield from close()), None
         if any(other.trains for other in wishes) or len(self.state.round.active) < self.link.workers:
             return self._give_up, None  # it was opened for some, and nobody has made a step: open it for all who want
         return (yield from _done(_agreed(wishes), does))

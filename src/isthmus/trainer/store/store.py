@@ -246,6 +246,7 @@ class Store:
         after: Deal | None,
         piece: Subnetwork | None,
         reference: Mapping[str, Tensor],
+        refused: Sequence[int] = (),
     ) -> Program[bool]:
         """Merge all workers' pieces into the shards; return whether something stayed with the workers.
 
@@ -256,9 +257,10 @@ class Store:
             after: the next one, if what stays with a worker may stay.
             piece: of this worker, None if it holds nothing.
             reference: what came rounded when the round was opened.
+            refused: workers whose pieces are not merged; if there are any, nothing stays.
         """
         step = None if after is None else self.step(deal, after)
-        if step is not None and step.keeps:
+        if step is not None and step.keeps and not refused:
             yield from self._bring(draft, step, "back", step.homeward, deal, piece, reference)
             if self.copies is not None and self.copies.needed:
                 here, before = self._worker.link.index, self.copies.before
@@ -266,13 +268,31 @@ class Store:
                 draft.kept = yield from self.copies.keep(own, step.kept(before, self.trained), self.types)
             return True
         draft.kept = ()
-        if self._short and kept is not None:  # what did not come rounded goes home as it is
-            opened = self.step(kept, deal)
-            yield from self._bring(draft, opened, "kept", opened.kept, deal, piece)
-            yield from self._bring(draft, opened, "came", opened.outward, deal, piece, reference)
+        came_from = deal if kept is None and after is deal else kept
+        if self._short and came_from is not None:  # what did not come rounded goes home as it is
+            opened = self.step(came_from, deal)
+            yield from self._bring(draft, opened, "kept", opened.kept, deal, piece, without=refused)
+            yield from self._bring(draft, opened, "came", opened.outward, deal, piece, reference, without=refused)
         else:
-            yield from self._bring(draft, deal, "back", deal.boxes, deal, piece, reference)
+            yield from self._bring(draft, deal, "back", deal.boxes, deal, piece, reference, without=refused)
         return False
+
+    def restore(self, draft: Drafts, step: Step, workers: Sequence[int]) -> Program[None]:
+        """Bring home what had stayed with some workers, as it was, from those that keep copies of it; if any do."""
+        copies, boxes = self.copies, list[list[Box]]([] for _ in range(self._worker.link.workers))
+        if copies is None or not copies.needed:
+            return
+        for worker in workers:
+            boxes[(worker + 1) % len(boxes)] = step.kept(worker, self.trained)
+        routes = self._pieces.routes(boxes)
+        yield from self._pieces.homeward(draft.shards, copies.kept if copies.before in workers else (), routes)
+        yield from copies.follow(draft.shards, draft.copies, routes)
+
+    def begin_statistics(self, piece: Subnetwork) -> None:
+        """Have the running statistics of a piece's norms be what they were at the start."""
+        for name, tensor in piece.state().items():
+            if name in self.statistics:
+                tensor.copy_(slice_tensor(self.fixed[name], piece.indices[name]))
 
     def settle(self, draft: Drafts, step: Step, piece: Subnetwork, viewing: bool) -> Program[None]:
         """Bring home what stayed with the workers after a round; they keep it too."""
@@ -355,10 +375,12 @@ class Store:
         piece: Subnetwork | None,
         reference: Mapping[str, Tensor] | None = None,
         viewing: bool = False,
+        without: Sequence[int] = (),
     ) -> Program[None]:
-        """Bring boxes of all workers home; changes alone of what came rounded, where a reference is given."""
-        boxes = [way(worker, self.trained) for worker in range(self._worker.link.workers)]
-        routes = self._routed((of, key), boxes)
+        """Bring boxes of all workers home, but for some; changes alone of what came rounded, given a reference."""
+        workers = range(self._worker.link.workers)
+        boxes = [[] if worker in without else way(worker, self.trained) for worker in workers]
+        routes = self._pieces.routes(boxes) if without else self._routed((of, key), boxes)
         state = {} if piece is None else piece.state()
         mine = deal.map(self._worker.link.index)
         values = _parts(state, mine, routes.boxes)

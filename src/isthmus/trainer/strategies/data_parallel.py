@@ -17,7 +17,8 @@ class DataParallelPart(LocalSGDPart):
     """One worker of synchronous data-parallel training.
 
     All take the same steps from the same weights. A worker whose loop has ended before the others' takes none: it is
-    behind, and is sent the weights when the round is closed.
+    behind, and is sent the weights when the round is closed. As gradients are averaged, and not blocks, no worker has
+    a block of its own that could be refused: what is wrong with one is wrong with all.
     """
 
     averages = True
@@ -38,7 +39,11 @@ class DataParallelPart(LocalSGDPart):
         yield from mean_over_workers(own, link, active, take, self._worker.wire)
         state.stale |= frozenset(range(link.workers)) - frozenset(active)
 
-    def close(self, state: State, module: nn.Module) -> Program[Commit]:
+    def block(self) -> dict[str, Tensor]:
+        """Return nothing."""
+        return {}
+
+    def close(self, state: State, module: nn.Module, refused: Sequence[int]) -> Program[Commit]:
         """Send the weights to those that are behind."""
         round = state.round
         assert round is not None

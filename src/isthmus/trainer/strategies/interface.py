@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -46,6 +47,7 @@ class State:
         kept: the round before, where entries that nobody else needs stayed with the workers that hold them.
         behind: whether the shards lack what so stayed.
         reference: what this worker began the open round with, where changes travel (with a shorter wire).
+        began: norm of its block when the open round was opened.
     """
 
     tensors: dict[str, Tensor]
@@ -57,6 +59,7 @@ class State:
     kept: Round | None = None
     behind: bool = False
     reference: dict[str, Tensor] = field(default_factory=dict)
+    began: float = math.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,8 +149,18 @@ class Part(Protocol):
         """Give the module what this worker holds in a round."""
         ...
 
-    def close(self, state: State, module: nn.Module) -> Program[Commit]:
-        """Bring what was trained in the open round back into the state."""
+    def block(self) -> Mapping[str, Tensor]:
+        """Return what of the module is merged when a round is closed, and looked at before: it may be refused."""
+        ...
+
+    def close(self, state: State, module: nn.Module, refused: Sequence[int]) -> Program[Commit]:
+        """Bring what was trained in the open round back into the state.
+
+        Args:
+            state, module: of this worker.
+            refused: workers whose blocks are no numbers, or too large: they count as if they had not trained, and go
+                on with what the others have made. Never all that train.
+        """
         ...
 
     def average(self, state: State, module: nn.Module, active: Sequence[int]) -> Program[None]:

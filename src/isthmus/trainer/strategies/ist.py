@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from torch import Tensor, nn
@@ -97,15 +97,27 @@ class ISTPart:
 
         return commit
 
-    def close(self, state: State, module: nn.Module) -> Program[Commit]:
-        """Merge the pieces into the shards."""
+    def block(self) -> dict[str, Tensor]:
+        """Return what goes home of the piece."""
+        assert self._piece is not None
+        return {name: tensor for name, tensor in self._piece.state().items() if name in self.store.trained}
+
+    def close(self, state: State, module: nn.Module, refused: Sequence[int]) -> Program[Commit]:
+        """Merge the pieces into the shards.
+
+        The units of a worker that is refused count as held by nobody. Then everything comes home: what had stayed with
+        it, as it was after the round before, where another worker has a copy.
+        """
         round, draft = state.round, self.store.draft(state.tensors)
         assert round is not None
         deal = self._deal(round)
         after = self._deal(self._all(round.number + 1)) if deal.full and not self._moved else None
         mine = None if deal.units[self._worker.link.index] is None else self._piece
         kept = None if state.kept is None else self._deal(state.kept)
-        keeps = yield from self.store.close(draft, deal, kept, after, mine, state.reference)
+        if refused and state.behind:
+            assert self._stayed is not None
+            yield from self.store.restore(draft, self._stayed, refused)
+        keeps = yield from self.store.close(draft, deal, kept, after, mine, state.reference, refused)
         stayed = self.store.step(deal, after) if keeps and after is not None else None
 
         def commit() -> None:
@@ -113,6 +125,8 @@ class ISTPart:
             self._stayed = stayed
             state.number, state.round, state.made, state.reference = round.number + 1, None, 0, {}
             state.kept, state.behind, self._moved = round if keeps else None, keeps, False
+            if self._worker.link.index in refused and self._piece is not None:
+                self.store.begin_statistics(self._piece)
 
         return commit
 

@@ -72,10 +72,15 @@ class LocalSGDPart:
 
         return commit
 
-    def close(self, state: State, module: nn.Module) -> Program[Commit]:
-        """Take the mean of the weights of all workers that trained."""
+    def block(self) -> dict[str, Tensor]:
+        """Return the parameters that are trained."""
+        return {name: parameter.detach() for name, parameter in trained_parameters(self.module).items()}
+
+    def close(self, state: State, module: nn.Module, refused: Sequence[int]) -> Program[Commit]:
+        """Take the mean of the weights of all workers that trained; those refused take the others', and buffers too."""
         worker, round, later = self._worker, state.round, dict[str, Tensor]()
         assert round is not None
+        active = [number for number in round.active if number not in refused]
         parameters, start = trained_parameters(module), state.reference
 
         def put(name: str, mean: Tensor) -> None:
@@ -88,11 +93,17 @@ class LocalSGDPart:
         if worker.link.workers > 1:
             own = {name: p.detach() - start[name] for name, p in parameters.items()} if start else parameters
             take = keep if worker.link.elastic else put
-            yield from mean_over_workers(own, worker.link, round.active, take, worker.wire)
+            yield from mean_over_workers(own, worker.link, active, take, worker.wire)
+
+        buffers = {name: t for name, t in state.tensors.items() if name not in parameters} if refused else {}
+        sound = {name: t.clone() for name, t in buffers.items()} if worker.link.index in refused else buffers
+        yield from send_tensors(sound, min(active), worker.link, worker.device, refused)
 
         def commit() -> None:
             for name, mean in later.items():
                 put(name, mean)
+            for name, tensor in buffers.items():
+                tensor.copy_(sound[name])
             state.number, state.round, state.made, state.reference = round.number + 1, None, 0, {}
 
         return commit
