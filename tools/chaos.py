@@ -160,7 +160,9 @@ class Trial:
     def _flags(self) -> list[str]:
         shutil.rmtree(self.folder, ignore_errors=True)
         own = ["--model", "chaos:network", "--workers", str(WORKERS), "--local-steps", "4", "--out", str(self.folder)]
-        given = {"--deadline": str(DEADLINE), "--checkpoint-every": "20", "--eval-every": "10"}
+        given = {"--checkpoint-every": "20", "--eval-every": "10"}
+        if "serial" not in self.flags:
+            given["--deadline"] = str(DEADLINE)
         return [*own, *(word for pair in given.items() if pair[0] not in self.flags for word in pair), *self.flags]
 
     @property
@@ -700,7 +702,7 @@ def calm(args: argparse.Namespace) -> None:
     """Make the same run undisturbed, over seeds; the workers take turns, which gives the same bits."""
     for seed in range(args.seed, args.seed + args.seeds):
         folder = args.out / f"calm-{args.rounds}-{seed}"
-        trial = Trial(folder, ("--rounds", str(args.rounds), "--seed", str(seed), "--executor", "serial", "--replace"))
+        trial = Trial(folder, ("--rounds", str(args.rounds), "--seed", str(seed), "--executor", "serial"))
         trial.start()
         trial.process.wait()
         accuracy = json.loads((folder / "summary.json").read_text())["test_accuracy"]
