@@ -3,6 +3,7 @@
 # make lint   ruff and mypy
 # make fuzz   many more random programs through the cut than the tests try
 # make mutants  change one operator, comparison or constant of the lab at a time: does a test notice?
+# make chaos  kill, freeze and cut off workers of real runs in every phase: what does it cost, what is lost?  (an hour)
 # make clean  remove the environment and everything made here
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PYTEST ?= $(BIN)/python -m pytest -n 2
 
-.PHONY: run test lint fuzz mutants system clean
+.PHONY: run test lint fuzz mutants chaos system clean
 
 run: $(VENV)/installed-run
 	$(BIN)/isthmus demo --out runs/demo --replace
@@ -28,6 +29,12 @@ fuzz: $(VENV)/installed-test
 
 mutants: $(VENV)/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python tools/mutants.py --processes 2
+
+chaos: $(VENV)/installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python tools/chaos.py table --kills 20 --minutes 60
+	OMP_NUM_THREADS=1 $(BIN)/python tools/chaos.py long --kills 200 --minutes 30 --rounds 3000
+	OMP_NUM_THREADS=1 $(BIN)/python tools/chaos.py calm --rounds 3000
+	$(BIN)/python tools/chaos.py show
 
 # What the tests use beside Python packages: a browser for pages, and real data (images, tables, text). Fetched where
 # that is possible (root on Debian); a test that misses one is skipped and says so at the end.

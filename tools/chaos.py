@@ -3,6 +3,7 @@
 
     python tools/chaos.py table [--kills 20] [--minutes 30] [--only WORD]    every fault, in every phase
     python tools/chaos.py long [--kills 200] [--minutes 30]                  one run, killed again and again
+    python tools/chaos.py calm [--seeds 5]                                   the same run undisturbed
     python tools/chaos.py show                                               what was found, as Markdown
 
 What was measured is kept in ``--out`` (runs/chaos), a line a fault; ``table`` goes on where it stopped. A fault is told
@@ -19,6 +20,7 @@ import random
 import re
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -158,7 +160,9 @@ class Trial:
     def _flags(self) -> list[str]:
         shutil.rmtree(self.folder, ignore_errors=True)
         own = ["--model", "chaos:network", "--workers", str(WORKERS), "--local-steps", "4", "--out", str(self.folder)]
-        given = {"--deadline": str(DEADLINE), "--checkpoint-every": "20", "--eval-every": "10"}
+        given = {"--checkpoint-every": "20", "--eval-every": "10"}
+        if "serial" not in self.flags:
+            given["--deadline"] = str(DEADLINE)
         return [*own, *(word for pair in given.items() if pair[0] not in self.flags for word in pair), *self.flags]
 
     @property
@@ -192,7 +196,7 @@ class Trial:
             time.sleep(0.02)
         return until()
 
-    def wait_for_rounds(self, number: int, seconds: float = 120) -> bool:
+    def wait_for_rounds(self, number: int, seconds: float = 300) -> bool:
         """Wait for some more rounds."""
         last = len(self.rows) + number
         return self.wait(lambda: len(self.rows) >= last or not self.running, seconds) and self.running
@@ -205,7 +209,7 @@ class Trial:
         partial.write_text(json.dumps(said))
         partial.replace(self.orders / "order")
 
-    def struck(self, seconds: float = 60) -> dict[str, Any] | None:
+    def struck(self, seconds: float = 150) -> dict[str, Any] | None:
         """Wait until it has been done; return by whom and when, None if the phase did not come."""
         done = self.orders / f"done-{self.number}"
         came = self.wait(lambda: done.exists() or not self.running, seconds) and done.exists()
@@ -252,7 +256,7 @@ class Trial:
             self.look()
             self.process.terminate()
         try:
-            code: int | None = self.process.wait(30)
+            code: int | None = self.process.wait(60)
         except subprocess.TimeoutExpired:
             code = None
         return code
@@ -660,7 +664,7 @@ def long(args: argparse.Namespace) -> None:
     trial = Trial(args.out / f"long-{time.time():.0f}", rounds)
     trial.start()
     pauses: list[float] = []
-    roots = kills = 0
+    kills = 0
     until = time.monotonic() + 60 * args.minutes
     try:
         trial.wait_for_rounds(3)
@@ -688,7 +692,7 @@ def long(args: argparse.Namespace) -> None:
         "kills": kills, "lost": sum(event["event"] == "lost" for event in trial.events), "seconds": round(seconds),
         "rounds": len(trial.rows) - 1, "code": code, "orphans": len(left), "check": trial.check(),
         "accuracy": summary.get("test_accuracy"), "pauses": sorted(round(pause, 2) for pause in pauses),
-        "folder": str(trial.folder), "roots": roots,
+        "folder": str(trial.folder),
     }  # fmt: skip
     _note(args.out / "long.jsonl", found)
     print(json.dumps(found), flush=True)
@@ -698,12 +702,34 @@ def calm(args: argparse.Namespace) -> None:
     """Make the same run undisturbed, over seeds; the workers take turns, which gives the same bits."""
     for seed in range(args.seed, args.seed + args.seeds):
         folder = args.out / f"calm-{args.rounds}-{seed}"
-        trial = Trial(folder, ("--rounds", str(args.rounds), "--seed", str(seed), "--executor", "serial", "--replace"))
+        trial = Trial(folder, ("--rounds", str(args.rounds), "--seed", str(seed), "--executor", "serial"))
         trial.start()
         trial.process.wait()
         accuracy = json.loads((folder / "summary.json").read_text())["test_accuracy"]
         _note(args.out / "calm.jsonl", {"rounds": args.rounds, "seed": seed, "accuracy": accuracy})
         print(f"undisturbed, seed {seed}: {accuracy:.4f}", flush=True)
+
+
+def show(args: argparse.Namespace) -> None:
+    """Print what was found, as Markdown, a line for each kind of fault."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for line in _lines(args.out / "table.jsonl"):
+        who = line["who"] if re.fullmatch("[a-z ]+", line["who"]) else "workers"
+        groups.setdefault(f"{line['fault']} | {who} | {line['phase']}", []).append(line)
+    print("| what | of | when | times | went on, or ended, within s (most) | lost | left over | said |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, lines in groups.items():
+        known = [line["seconds"] for line in lines if line["seconds"] is not None]
+        lost = " / ".join(sorted({line["lost"].replace("\n", " ") for line in lines}))
+        said = next((line["message"].removeprefix("isthmus: ") for line in lines if line["message"]), "")
+        said = re.sub(r"/\S+/", "", said).replace("|", "/")
+        worst = f"{statistics.median(known):.1f} ({max(known):.1f})" if known else "it hangs"
+        print(f"| {name} | {len(lines)} | {worst} | {lost} | {sum(line['orphans'] for line in lines)} | {said} |")
+    for line in _lines(args.out / "long.jsonl"):
+        print(f"\n{line['kills']} kills in {line['rounds']} rounds: accuracy {line['accuracy']}, {line['check']}")
+    calm = [line["accuracy"] for line in _lines(args.out / "calm.jsonl")]
+    if len(calm) > 1:
+        print(f"\nundisturbed, {len(calm)} seeds: {statistics.mean(calm):.4f} +- {statistics.stdev(calm):.4f}")
 
 
 def _note(path: Path, entry: dict[str, Any]) -> None:
@@ -724,7 +750,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "chaos")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    {"table": table, "long": long, "calm": calm}[args.what](args)
+    {"table": table, "long": long, "calm": calm, "show": show}[args.what](args)
 
 
 if __name__ == "__main__":

@@ -16,11 +16,13 @@ import torch
 from torch.nn import functional
 
 from cases.loops import batch, perceptron
+from cases.runs import DIGITS, trained
 from isthmus import Training, launch
 from isthmus.errors import WorkerError
 from isthmus.trainer.checkpoint.manifest import checkpoints, number_of
 from isthmus.trainer.config import Faults
 from isthmus.trainer.executors.supervisor import Supervisor
+from isthmus.trainer.local.loop import Loop
 from isthmus.trainer.membership import link as links
 from isthmus.trainer.membership.link import Elastic, join
 
@@ -177,18 +179,21 @@ def test_a_worker_and_the_root_are_killed_and_come_back_and_sigterm_leaves_a_che
     """Rows go on, whoever writes them; a signal ends the run within ten seconds, and it can be gone on with."""
     starts(trial)
     first = strikes(trial, "worker", "merge")["seat"]
-    assert trial.wait(lambda: ("joined", first) in kinds(trial), 60), trial.said()
+    assert trial.wait(lambda: ("joined", first) in kinds(trial), 150), trial.said()
     root = strikes(trial, "root", "any")["seat"]
-    assert trial.wait(lambda: kinds(trial).count(("joined", root)) > (root == first), 60), trial.said()
+    assert trial.wait(lambda: kinds(trial).count(("joined", root)) > (root == first), 150), trial.said()
     begun = time.monotonic()
     assert trial.end() == 130
     assert time.monotonic() - begun < 10
     assert trial.orphans() == []
     assert trial.check() == "sound"
     rounds = trial.rows[-1]["round"]
-    assert (trial.folder / "checkpoints" / f"checkpoint-{rounds:06d}").is_dir() or rounds, trial.rows[-1]
+    assert (trial.folder / "checkpoints" / f"checkpoint-{rounds:06d}").is_dir()
     trial.start("--resume", str(trial.folder))
-    assert trial.wait(lambda: trial.rows[-1]["round"] > rounds or not trial.running, 60), trial.said()
+    assert trial.wait(lambda: trial.rows[-1]["round"] > rounds or not trial.running, 200), trial.said()
+    os.kill(min(trial.here.values()), signal.SIGSTOP)  # not even one that stands still outlives the launcher
+    trial.process.kill()
+    assert trial.orphans() == []
     assert [row["round"] for row in trial.rows] == list(range(len(trial.rows)))
 
 
@@ -200,7 +205,7 @@ def test_who_stands_still_for_a_moment_is_waited_for_and_who_does_so_for_good_is
     assert trial.wait_for_rounds(5)
     assert not kinds(trial)
     root = strikes(trial, "root", "any", signal.SIGSTOP)
-    assert trial.wait(lambda: ("lost", root["seat"]) in kinds(trial), 30), trial.said()
+    assert trial.wait(lambda: ("lost", root["seat"]) in kinds(trial), 60), trial.said()
     assert any(f"worker {root['seat']} silent for" in line for line in trial.said())
     assert {seat for what, seat in kinds(trial) if what == "lost"} == {root["seat"]}
     begun = time.monotonic()
@@ -212,17 +217,12 @@ def test_who_stands_still_for_a_moment_is_waited_for_and_who_does_so_for_good_is
 
 
 def test_nobody_outlives_the_launcher_and_a_checkpoint_is_whole_or_not_there(trial: Trial) -> None:
-    """It is killed while a checkpoint is written, and another worker stands still."""
     starts(trial)
-    assert trial.wait(lambda: len(trial.rows) > 6, 60)
+    assert trial.wait(lambda: len(trial.rows) > 6, 150)
     trial.look()
     strikes(trial, "launcher", "checkpoint")
     assert trial.orphans() == []
     assert trial.check() == "sound"
-    trial.start("--resume", str(trial.folder))
-    assert trial.wait_for_rounds(3), trial.said()
-    os.kill(min(trial.here.values()), signal.SIGSTOP)
-    trial.process.kill()
 
 
 def too_few(folder: Path) -> None:
@@ -234,13 +234,32 @@ def too_few(folder: Path) -> None:
         at_exchange(60)
     training = Training(
         perceptron(), (torch.zeros(2, 6),), lambda m: torch.optim.SGD(m.parameters(), lr=0.1), local_steps=1,
-        faults=Faults(min_workers=3, join_timeout=0.5),
+        faults=Faults(min_workers=3),
     )  # fmt: skip
+    training._members.patience = 0.5
     training.save(folder)
     for step in range(1000):
         x, y = batch(training.seat, step)
         functional.cross_entropy(training.module(x), y).backward()
         training.optimizer.step()
+
+
+def test_a_signal_before_the_first_step_of_a_round_makes_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Loop.round
+
+    def told_to_stop(self: Loop, number: int, steps: range) -> Any:
+        if number == 2:
+            self.training.open()
+            self.training._stop.set()
+        return made(self, number, steps)
+
+    monkeypatch.setattr(Loop, "round", told_to_stop)
+    found = trained(tmp_path / "run", **DIGITS)
+    assert [row["round"] for row in found.rows] == [0, 1, 2]
+    assert found.status == "interrupted"
+    assert [number_of(each) for each in checkpoints(tmp_path / "run" / "checkpoints")] == [2]
 
 
 def test_a_run_stops_when_too_few_are_left(tmp_path: Path) -> None:
@@ -256,7 +275,7 @@ def test_who_is_late_starts_from_what_the_others_have(tmp_path: Path) -> None:
     trial = Trial(tmp_path / "run", flags, (tmp_path,))
     trial.start()
     try:
-        assert trial.wait(lambda: len(kinds(trial)) > 1, 60), trial.said()
+        assert trial.wait(lambda: len(kinds(trial)) > 1, 200), trial.said()
         assert trial.wait_for_rounds(5), trial.said()
         assert trial.end() == 130
     finally:

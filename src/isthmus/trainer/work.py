@@ -249,10 +249,14 @@ class _Run:
             if isinstance(error, TooFew):
                 raise
             return "interrupted"
-        number = training.round
-        training.say(loss / max(1, made))
         account, reports = training.account(), self._reports(loss, made)
         stopped = any(report.stop for report in reports)
+        if training.round == number:  # nobody had made a step yet when all were told to stop
+            if stopped:
+                self._save()
+            return "interrupted" if stopped else None
+        number = training.round
+        training.say(loss / max(1, made))
         refused = self._refused(number - 1)
         diverged = not all(math.isfinite(each.loss) for each in reports if each.seat not in refused)
         looks = config.evaluated(number) or diverged

@@ -30,7 +30,7 @@ PATIENCE = 20.0  # seconds after which a worker that only lost another is the ca
 LOOK = 0.2  # seconds between looks into the store
 PAUSE = 0.1  # seconds before a worker is started again
 EARLY, OFTEN, REST = 10.0, 3, 20.0  # one that dies so soon, so often in a row, waits so long, and twice that next time
-SILENT = 20.0  # seconds after which the server that workers are forked from does not answer
+SILENT = 60.0  # seconds after which the server that workers are forked from does not answer
 
 _log = logging.getLogger("isthmus")
 
