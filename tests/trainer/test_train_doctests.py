@@ -27,6 +27,8 @@ WITH_EXAMPLES = {
     "isthmus.trainer.config.flags",
     "isthmus.trainer.config.saving",
     "isthmus.trainer.local.flops",
+    "isthmus.trainer.local.pace",
+    "isthmus.trainer.rounds.sound",
     "isthmus.trainer.observe.evaluate",
     "isthmus.trainer.observe.watch",
     "isthmus.trainer.plan.ahead",
