@@ -172,8 +172,10 @@ def test_rivals_go_on_too(strategy: Strategy) -> None:
     assert [event[::2] for event in found["events"]] == [("lost", 1)]
 
 
-def test_with_a_shorter_wire() -> None:
-    check(Case(IST(law_of("fixed"), scale="none"), "bf16", (1,), (19,)))
+@pytest.mark.parametrize("at", [11, 19])
+def test_with_a_shorter_wire(at: int) -> None:
+    """In the first round too, which begins with what will stay with the workers as it is, and the rest rounded."""
+    check(Case(IST(law_of("fixed", core=0.25), scale="none"), "bf16", (1,), (at,)))
 
 
 def test_two_at_once_that_do_not_keep_each_other() -> None:
