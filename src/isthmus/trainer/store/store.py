@@ -242,7 +242,7 @@ class Store:
         self,
         draft: Drafts,
         deal: Deal,
-        kept: Deal | None,
+        opened: Step | None,
         after: Deal | None,
         piece: Subnetwork | None,
         reference: Mapping[str, Tensor],
@@ -253,7 +253,7 @@ class Store:
         Args:
             draft: of this worker's shards.
             deal: the round.
-            kept: the round before, if it was opened with what had stayed.
+            opened: of :meth:`apart`, for this round.
             after: the next one, if what stays with a worker may stay.
             piece: of this worker, None if it holds nothing.
             reference: what came rounded when the round was opened.
@@ -268,14 +268,17 @@ class Store:
                 draft.kept = yield from self.copies.keep(own, step.kept(before, self.trained), self.types)
             return True
         draft.kept = ()
-        came_from = deal if kept is None and after is deal else kept
-        if self._short and came_from is not None:  # what did not come rounded goes home as it is
-            opened = self.step(came_from, deal)
+        if opened is not None:  # what did not come rounded goes home as it is
             yield from self._bring(draft, opened, "kept", opened.kept, deal, piece, without=refused)
             yield from self._bring(draft, opened, "came", opened.outward, deal, piece, reference, without=refused)
         else:
             yield from self._bring(draft, deal, "back", deal.boxes, deal, piece, reference, without=refused)
         return False
+
+    def apart(self, deal: Deal, kept: Deal | None, after: Deal | None) -> Step | None:
+        """Return the step whose kept entries did not come rounded when a round was opened so; None if all did."""
+        before = deal if kept is None and after is deal else kept
+        return self.step(before, deal) if self._short and before is not None else None
 
     def restore(self, draft: Drafts, step: Step, workers: Sequence[int]) -> Program[None]:
         """Bring home what had stayed with some workers, as it was, from those that keep copies of it; if any do."""
@@ -302,10 +305,6 @@ class Store:
     def stayed(self, step: Step, worker: int, piece: Subnetwork) -> list[Tensor]:
         """Return the values of what stays with a worker, whose piece is here."""
         return _parts(piece.state(), step.before.map(worker), step.kept(worker, self.trained))
-
-    def pin(self, step: Step) -> None:
-        """Have this be what moves between its two rounds."""
-        self._steps = [step, *self._steps[:1]]
 
     def move(
         self,

@@ -43,6 +43,7 @@ class ISTPart:
         self._deals: list[tuple[Round, Deal]] = []
         self._scaled: tuple[int, Scaling] | None = None
         self._moved = False  # whether the open round was opened with workers that are gone
+        self._apart: Step | None = None  # what of the open round did not come rounded
         self._stayed: Step | None = None  # what stayed with workers after the last round, and is not home
         self._dealt: tuple[Law, tuple[int, ...]] | None = None  # by which law, and to which seats, in the last round
         self.changed: frozenset[str] = frozenset()
@@ -87,6 +88,7 @@ class ISTPart:
         if self._piece is not None:
             self._piece.module.zero_grad()  # of what it held: gone too
         read = yield from self.store.open(draft.shards, deal, kept, after, self._piece, reference)
+        apart = self.store.apart(deal, kept, after)
         copied = None if self.store.copied else (yield from self.store.copy(draft.shards))
 
         def commit() -> None:
@@ -95,7 +97,7 @@ class ISTPart:
                 copied()
             if not stays:
                 state.kept, state.behind = None, False
-            state.reference = reference
+            state.reference, self._apart = reference, apart
             if own is not None:
                 self._take(read, own)
                 state.held = round
@@ -119,11 +121,10 @@ class ISTPart:
         deal = self._deal(round)
         after = self._deal(self._all(round.number + 1)) if deal.full and not self._moved else None
         mine = None if deal.units[self._worker.link.index] is None else self._piece
-        kept = None if state.kept is None else self._deal(state.kept)
         if refused and state.behind:
             assert self._stayed is not None
             yield from self.store.restore(draft, self._stayed, refused)
-        keeps = yield from self.store.close(draft, deal, kept, after, mine, state.reference, refused)
+        keeps = yield from self.store.close(draft, deal, self._apart, after, mine, state.reference, refused)
         stayed = self.store.step(deal, after) if keeps and after is not None else None
 
         def commit() -> None:
@@ -189,38 +190,28 @@ class ISTPart:
         def commit() -> None:
             taken()
             self._weigh(state, capacities)
-            self._deals, steps = pins
-            for pinned in steps:
-                store.pin(pinned)
+            self._deals, self._apart = pins
             self._moved = state.round is not None
-            if state.round is None or not steps:
-                state.kept = None
-            state.behind = False
-            state.kept, state.round = moved(state.kept, move), moved(state.round, move)
+            state.kept, state.behind, state.round = None, False, moved(state.round, move)
             state.held = state.round
 
         return commit
 
-    def _pins(self, state: State, move: Move) -> tuple[list[tuple[Round, Deal]], list[Step]]:
-        """Return the deals and steps of the open round, for those who go on."""
+    def _pins(self, state: State, move: Move) -> tuple[list[tuple[Round, Deal]], Step | None]:
+        """Return the deal of the open round, and what of it did not come rounded, for those who go on."""
         if state.round is None:
-            return [], []
-        known: dict[int, Deal] = {}
+            return [], None
 
         def left(deal: Deal) -> Deal:
-            units = [None if then is None else deal.units[then] for then in move.was]
-            return known.setdefault(id(deal), Deal(deal.coupling, units))
+            return Deal(deal.coupling, [None if then is None else deal.units[then] for then in move.was])
 
-        deal, now = self._deal(state.round), moved(state.round, move)
+        now = moved(state.round, move)
         assert now is not None
-        deals, steps = [(now, left(deal))], []
-        if state.kept is not None and self._worker.wire is not None:
-            before, then = self._deal(state.kept), moved(state.kept, move)
-            assert then is not None
-            ways = self.store.step(before, deal).moved
-            deals.append((then, left(before)))
-            steps.append(Step(left(before), left(deal), tuple({} if w is None else ways[w] for w in move.was)))
-        return deals, steps
+        apart = self._apart
+        if apart is not None:
+            ways = tuple({} if then is None else apart.moved[then] for then in move.was)
+            apart = Step(left(apart.before), left(apart.after), ways)
+        return [(now, left(self._deal(state.round)) if apart is None else apart.after)], apart
 
     @property
     def measures(self) -> bool:
@@ -284,6 +275,10 @@ class ISTPart:
             assert own is not None
             self._take(piece, own)
         self.store.copied = False
+        if state.round is not None:
+            deal, kept = self._deal(state.round), None if state.kept is None else self._deal(state.kept)
+            after = self._deal(self._all(state.round.number + 1)) if deal.full else None
+            self._apart = self.store.apart(deal, kept, after)
         if state.kept is not None:
             after = self._deal(self._all(state.kept.number + 1))
             self._stayed = self.store.step(self._deal(state.kept), after)
