@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -54,7 +55,7 @@ class Look:
             for name, (start, stop) in mine.items()
             if stop > start
         }
-        self.service = Service(homes, dtypes, shards, self.link, CPU)
+        self.service = Service(SimpleNamespace(homes=homes, types=dtypes), shards, self.link, CPU)
         self.live = self.most = 0
         self.reader = Reader(homes, dtypes, self._fetch, here=here, **options)
 
@@ -80,7 +81,8 @@ class Look:
 
     def end(self) -> None:
         self.reader.close()
-        drive(self.service.serve(), self.link, self.meter)
+        while not drive(self.service.serve(), self.link, self.meter):
+            pass
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,10 +15,21 @@ from isthmus.trainer.store.homes import Homes
 from isthmus.trainer.store.reader import Span
 from isthmus.trainer.wire.exchange import Exchange, Link, Program, all_gather
 
-if TYPE_CHECKING:
-    from isthmus.trainer.store.store import Store
-
 _DONE = Span(0, 0, 0, 0)
+
+
+class Housed(Protocol):
+    """Whatever knows who is home to what; that may change when workers are lost."""
+
+    @property
+    def homes(self) -> Homes:
+        """Who is home to what."""
+        ...
+
+    @property
+    def types(self) -> Mapping[str, torch.dtype]:
+        """Of the tensors."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,13 +37,13 @@ class Service:
     """One worker's side of it.
 
     Attributes:
-        store: who is home to what; that may change when workers are lost.
+        housed: who is home to what.
         shards: what this worker is home to, by name.
         link: to the others.
         device: where values are to be.
     """
 
-    store: Store
+    housed: Housed
     shards: Mapping[str, Tensor]
     link: Link
     device: torch.device
@@ -40,12 +51,12 @@ class Service:
     @property
     def homes(self) -> Homes:
         """Who is home to what."""
-        return self.store.homes
+        return self.housed.homes
 
     @property
     def dtypes(self) -> Mapping[str, torch.dtype]:
         """Of the tensors."""
-        return self.store.types
+        return self.housed.types
 
     def fetch(self, span: Span) -> Program[dict[str, Tensor]]:
         """Return the tensors of a span; meanwhile send the others what they want."""
