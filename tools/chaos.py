@@ -285,7 +285,7 @@ class Trial:
     def said(self) -> list[str]:
         """Return the lines that it has printed, without those of its progress."""
         lines = re.split(r"[\r\n]+", self.log.read_text(errors="replace"))
-        return [line for line in lines if line.startswith("isthmus:")]
+        return [line for line in lines if line.startswith("isthmus:") and line != "isthmus: interrupted"]
 
 
 def children(pid: int) -> set[int]:
