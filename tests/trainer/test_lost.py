@@ -23,6 +23,7 @@ from isthmus.partitions import law_of
 from isthmus.strategies import IST, LocalSGD, Narrow, Strategy
 from isthmus.trainer.config import Faults
 from isthmus.trainer.membership.link import Elastic, join
+from isthmus.trainer.strategies.ist import ISTPart
 from isthmus.trainer.wire.exchange import Exchange
 
 WORKERS, ROUNDS, STEPS = 4, 4, 2
@@ -178,3 +179,45 @@ def test_with_a_shorter_wire() -> None:
 def test_two_at_once_that_do_not_keep_each_other() -> None:
     found = check(Case(IST(scale="none"), None, (1, 3), (14, 14)))
     assert len({number for number, _ in found.values()}) == 1
+
+
+@pytest.mark.parametrize("law", ["block", "uniform", "fixed", "overlapping"])
+def test_a_neighbour_has_the_very_rows_at_half_again_the_traffic(law: str) -> None:
+    """After every round; under a law that lets entries stay with workers, these too, as the pieces have them."""
+    found = launch(copied, IST(law_of(law)), workers=WORKERS)
+    assert found is not None
+    assert found["same"] == [True] * ROUNDS
+    if law != "fixed":  # where next to nothing travels but copies
+        extra, method = (sum(column) for column in zip(*found["bytes"], strict=True))
+        assert extra <= 0.58 * method  # half, and what all hold of so small a network (biases) in full
+
+
+def copied(strategy: IST) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    training = Training(network(), (torch.zeros(2, 6),), plain, strategy, local_steps=STEPS)
+    same, account = [], training.account()
+    part, state = training._members.part, training._members.state
+    assert isinstance(part, ISTPart)
+    copies = part.store.copies
+    assert copies is not None
+    begun = list(zip(account.copying_bytes, account.sent_bytes, account.received_bytes, strict=True))
+    for step in range(ROUNDS * STEPS):
+        x, y = batch(training.seat, step)
+        functional.cross_entropy(training.module(x), y).backward()
+        training.optimizer.step()
+        training.optimizer.zero_grad()
+        if training.merged:
+            kept = part.store.stayed(part._stayed, training.worker, part._piece) if part._stayed else []
+            counts = training.gather(len(state.tensors), len(kept))
+            told = training.collect(*state.tensors.values(), *kept, *copies.shards.values(), *copies.kept)
+            sizes = [int(sum(each)) for each in counts]
+            alike = []
+            for worker, tensors in enumerate(told):
+                after = (worker + 1) % WORKERS
+                own, theirs = tensors[: sizes[worker]], told[after][sizes[after] :]
+                alike += [len(own) == len(theirs) and all(map(torch.equal, own, theirs))]
+            same += [all(alike)]
+    now = training.account()
+    spent = zip(now.copying_bytes, now.sent_bytes, now.received_bytes, begun, strict=True)
+    training.close()
+    return {"same": same, "bytes": [(c - b[0], s + r - b[1] - b[2]) for c, s, r, b in spent]}

@@ -72,6 +72,10 @@ def kill_worker(index: int, how: int) -> Callable[[subprocess.Popen[str], list[i
     return lambda command, workers: os.kill(workers[index], how)
 
 
+def to_all(how: int) -> Callable[[subprocess.Popen[str], list[int]], None]:
+    return lambda command, workers: os.killpg(command.pid, how)
+
+
 ALONE = "data-parallel"  # which cannot go on without a worker
 
 
@@ -81,9 +85,9 @@ ALONE = "data-parallel"  # which cannot go on without a worker
         (ALONE, kill_worker(2, signal.SIGKILL), 1, "failed", KILLED.format(2, 9)),
         (ALONE, kill_worker(0, signal.SIGKILL), 1, "failed", KILLED.format(0, 9)),
         (ALONE, kill_worker(1, signal.SIGTERM), 1, "failed", KILLED.format(1, 15)),
-        ("ist", lambda command, workers: os.killpg(command.pid, signal.SIGINT), 130, "interrupted", "isthmus: interrupted"),
-        ("ist", lambda command, workers: os.killpg(command.pid, signal.SIGTERM), 130, "interrupted", "isthmus: interrupted"),
-        ("ist", lambda command, workers: command.send_signal(signal.SIGHUP), 130, "interrupted", "isthmus: interrupted"),
+        ("ist", to_all(signal.SIGINT), 130, "interrupted", "isthmus: interrupted"),
+        ("ist", to_all(signal.SIGTERM), 130, "interrupted", "isthmus: interrupted"),
+        ("ist", lambda command, _: command.send_signal(signal.SIGHUP), 130, "interrupted", "isthmus: interrupted"),
         ("ist", lambda command, workers: command.kill(), -signal.SIGKILL, "unfinished", None),
     ],
     ids=["kill-9-worker", "kill-9-root", "kill-worker", "ctrl-c", "sigterm", "sighup-launcher", "kill-9-launcher"],

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import tyro
 from rich.console import Console
@@ -80,7 +80,7 @@ class Dealing:
         strategy: how the network is trained: IST, or a rival.
         law: how units are dealt to workers (ist; of narrow it sets the width).
         core: fraction of the units of every cut axis that all workers hold (ist, narrow).
-        capacities: relative speed of each worker (law weighted).
+        capacities: relative speed of each worker, or auto: measured in the first rounds (law weighted).
         minimum: units of every axis a worker holds at least; of residual blocks the least depth (law overlapping).
         cut: axes to cut instead of the default: kinds (hidden channel head ffn stream block), names or patterns, as
             `isthmus inspect` shows them (ist, narrow).
@@ -91,7 +91,7 @@ class Dealing:
     strategy: Annotated[str | None, _flag("ist", *STRATEGIES)] = None
     law: Annotated[str | None, _flag("block", *LAWS, "MODULE:CLASS")] = None
     core: Annotated[float | None, _flag(0, "FRACTION")] = None
-    capacities: Annotated[tuple[float, ...] | None, _flag("none", "FLOAT ...")] = None
+    capacities: Annotated[tuple[float, ...] | Literal["auto"] | None, _flag("none", "FLOAT ... | auto")] = None
     minimum: Annotated[int | None, _flag("none", "INT")] = None
     cut: Annotated[tuple[str, ...] | None, _flag("as `isthmus inspect` shows", "AXIS ...")] = None
     scale: Annotated[str | None, _flag("expected", *SCALES)] = None

@@ -53,6 +53,15 @@ class Core(Law):
         """Return the law with the inner law's for those who are left."""
         return Core(self.law.among(workers), self.fraction)
 
+    @property
+    def measures(self) -> bool:
+        """Whether the inner law does."""
+        return self.law.measures
+
+    def measured(self, capacities: Sequence[float]) -> Core:
+        """Return the law with the inner law's for workers of these capacities."""
+        return Core(self.law.measured(capacities), self.fraction)
+
     def units(self, axis: Axis, workers: int, seed: int, round: int) -> Sequence[Indices]:
         """Return the core, and what the inner law deals of the rest."""
         core, rest = self._split(axis, seed)

@@ -89,6 +89,15 @@ class Law(ABC):
         """
         return self
 
+    @property
+    def measures(self) -> bool:
+        """Whether it is yet to be told how fast the workers are; by default it does not ask."""
+        return False
+
+    def measured(self, capacities: Sequence[float]) -> Law:
+        """Return the law for workers of these capacities, where it asks for them."""
+        return self
+
     def check_units(self, axis: Axis, workers: int, what: str = "units") -> None:
         """Refuse an axis with fewer units than workers, unless the law deals one unit to several.
 

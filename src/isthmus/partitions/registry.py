@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, Literal
 
 from isthmus.errors import InvalidInput, check_choice
 from isthmus.factories import call_factory, load_factory
@@ -26,7 +26,7 @@ LAWS: Mapping[str, type[Law]] = {
 def law_of(
     law: Law | str,
     core: float = 0.0,
-    capacities: Sequence[float] | None = None,
+    capacities: Sequence[float] | Literal["auto"] | None = None,
     minimum: int | None = None,
     **others: Any,
 ) -> Law:
@@ -35,7 +35,7 @@ def law_of(
     Args:
         law: a name of the registry, ``MODULE:CLASS`` for a law of one's own, or a law already made.
         core: fraction of the units of every axis that all workers hold.
-        capacities: of :class:`Weighted`.
+        capacities: of :class:`Weighted`, or ``auto``.
         minimum: of :class:`Overlapping`.
         others: parameters of a law of one's own.
 

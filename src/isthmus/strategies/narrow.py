@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from isthmus.errors import InvalidInput
 from isthmus.partitions import Block, Law, law_of
 from isthmus.strategies.base import Strategy
 
@@ -17,7 +18,7 @@ class Narrow(Strategy):
         law: of the IST it is the rival of: it says how wide (the widest piece of round 0).
 
     Raises:
-        InvalidInput: an unknown law.
+        InvalidInput: an unknown law, or capacities that are to be measured.
     """
 
     name: ClassVar[str] = "narrow"
@@ -33,6 +34,8 @@ class Narrow(Strategy):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "law", law_of(self.law))
+        if self.dealt.measures:
+            raise InvalidInput("`capacities` auto has no effect with strategy 'narrow', whose network keeps its width")
 
     @property
     def dealt(self) -> Law:

@@ -32,6 +32,7 @@ from isthmus.trainer.config.faults import Faults
 from isthmus.trainer.config.run import check_wire
 from isthmus.trainer.local.heap import passing
 from isthmus.trainer.local.optimizer import adopt, forget
+from isthmus.trainer.local.pace import Pace
 from isthmus.trainer.local.recent import Recent
 from isthmus.trainer.membership.link import Change, Elastic, RunOver, join
 from isthmus.trainer.membership.monitor import Heard
@@ -161,7 +162,7 @@ class Training:
         if not isinstance(network, Network):
             network = describe(network, example, self._seed, cut, device, init)
         self._network = network
-        self._meter = Meter()
+        self._meter, self._pace = Meter(), Pace()
         if isinstance(link, Elastic):
             link.begin()
             link.own.meter, link.deadline, link.stop = self._meter, self.faults.deadline, lambda why: self._stop.set()
@@ -180,7 +181,7 @@ class Training:
         self._members.least, self._members.patience = self.faults.least(link.seats), self.faults.join_timeout
         self._members.stopping = self._stop.is_set
         self._begin(prelude)
-        self._rounds = Rounds(self._members, self._closed_round)
+        self._rounds = Rounds(self._members, self._closed_round, lambda: self._pace.seconds)
         self._drive(self._rounds.train())
         self._opened = time.monotonic()
         self._be("computing")
@@ -245,6 +246,11 @@ class Training:
         return self._rounds.state.number
 
     @property
+    def capacities(self) -> tuple[float, ...] | None:
+        """Relative speeds of all workers, by seat, as they were measured; None if they were not (yet)."""
+        return self._rounds.state.capacities
+
+    @property
     def steps(self) -> int:
         """Steps this worker has made."""
         return self._standing.steps
@@ -281,6 +287,7 @@ class Training:
             return
         if self._closed:
             raise InvalidInput("training is closed: what is trained after close() would be lost")
+        before = self.capacities
         try:
             self._drive(self._rounds.train())
         except Stop as stop:
@@ -290,6 +297,8 @@ class Training:
             self._save_again()
             raise
         self._opened = time.monotonic()
+        if self.worker == 0 and self.capacities != before:
+            _log.warning("isthmus: capacities as measured: %s", " ".join(f"{each:g}" for each in self.capacities or ()))
         kept = self._keep_state or self._members.part.averages
         forget(self.module, self.optimizer, self._members.part.changed if kept else None)
 
@@ -618,6 +627,7 @@ class Training:
                 _log.warning("isthmus: the block of worker %d is refused (round %d): %s", seat, number, why + again)
         if self.seat in refused:
             forget(self.module, self.optimizer, None)
+        self._pace.mark(self._meter.stepping, self.steps)
 
     def _saved(self, name: str, start: int, stop: int) -> Tensor:
         """Return rows of the last checkpoint."""

@@ -395,6 +395,7 @@ class _Run:
                 "measured_peak_bytes": rows.by_seat(peaks, seats, None),
                 "flops_per_worker": int(max(rows.operations)),
                 "cut_axes": self._cut_axes(),
+                "capacities": training.capacities,
                 "eval_scale": training.scale,
                 "line_search": line_search_record(tried),
                 "weights_sha256": fingerprint(model),

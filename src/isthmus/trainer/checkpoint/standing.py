@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -117,7 +118,7 @@ class Standing:
         same = checkpoint.workers == link.workers
         optimizer = kept["optimizer"]
         if not same:
-            kept |= {"held": None, "kept": None}
+            kept |= {"held": None, "kept": None, "capacities": None}
             optimizer = optimizer if whole else {**optimizer, "state": {}}
         self._take_up(kept, value, piece)
         self.optimizer.load_state_dict(optimizer)
@@ -141,6 +142,7 @@ class Standing:
             "stale": sorted(state.stale),
             "reference": dict(state.reference),
             "began": state.began,
+            "capacities": state.capacities,
             "optimizer": self.optimizer.state_dict(),
         }
 
@@ -162,7 +164,10 @@ class Standing:
         state = self.rounds.state
         state.number, state.round, state.made, state.held = plain["number"], round, plain["made"], held
         state.stale, state.kept, state.behind = frozenset(plain["stale"]), before, plain["behind"]
-        state.reference, state.began, self.steps = dict(plain["reference"]), plain["began"], plain["steps"]
+        state.reference, self.steps = dict(plain["reference"]), plain["steps"]
+        state.began = plain.get("began", math.inf)
+        capacities = plain.get("capacities")
+        state.capacities = None if capacities is None else tuple(capacities)
         self.rounds.part.restore(self.rounds.state, piece)
 
     def _shared(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:

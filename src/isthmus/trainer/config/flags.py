@@ -61,6 +61,8 @@ def configure(**flags: Any) -> TrainConfig:
         _refuse(given, ("keep_state",), f"with strategy {strategy.name!r}, which always keeps it")
     if given.get("executor") == "serial":
         _refuse(given, PROCESSES, "with executor 'serial', whose workers are one process")
+        if strategy.dealt is not None and strategy.dealt.measures:
+            raise InvalidInput("`capacities` auto has no effect with executor 'serial': its workers are as fast")
     _refuse(given, ("samples",) if "rounds" in given else (), "beside `rounds`: it is a budget instead of them")
     return TrainConfig(
         model=_model(given),

@@ -108,10 +108,12 @@ class Rounds:
     Attributes:
         members: who takes part, and what happens when that changes.
         closed: called when a round is closed, with its number and, by seat, why blocks were refused.
+        pace: returns how many seconds a step of this worker takes, 0 as long as that is not known.
     """
 
     members: Members
     closed: Callable[[int, Mapping[int, str]], None] = lambda number, refused: None
+    pace: Callable[[], float] = lambda: 0.0
 
     @property
     def part(self) -> Part:
@@ -228,6 +230,10 @@ class Rounds:
             return (yield from self.part.settle(self.state, viewing=False)), _LET_IN
         if training and self.members.few:
             return _nothing, _WAIT
+        if training and self.part.measures:
+            measured = yield from self.part.measure(self.state, self.pace())
+            if measured is not None:
+                return measured, None
         if training:
             stack.enter_context(passing(self._size))
             return (yield from self._open(training)), None

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from isthmus.nets.ownership import Held, view_slice, write_slice
 from isthmus.trainer.store.draft import Draft
 from isthmus.trainer.store.homes import Homes
-from isthmus.trainer.store.routes import Box, Leg, Routes, in_groups
+from isthmus.trainer.store.routes import Box, Routes, in_groups, rows_of
 from isthmus.trainer.wire.exchange import Exchange, Link, Program
 
 
@@ -20,7 +19,8 @@ from isthmus.trainer.wire.exchange import Exchange, Link, Program
 class Copies:
     """One worker's side: it keeps what the worker before it keeps, and is kept by the one after it.
 
-    Copies are brought up to date by what came home in a round, not sent whole.
+    Copies are brought up to date by what came home in a round, not sent whole; and of that a worker is not sent what it
+    has sent home itself.
 
     Attributes:
         link: to the others.
@@ -64,20 +64,29 @@ class Copies:
                 each.copy_(part.view(each.shape))
         return found
 
-    def follow(self, draft: Mapping[str, Tensor], copy: Draft, routes: Routes) -> Program[None]:
-        """Have the copy become what this worker's rows become when boxes have come home.
+    def follow(
+        self, draft: Mapping[str, Tensor], copy: Draft, routes: Routes, values: Sequence[Tensor] | None
+    ) -> Program[None]:
+        """Have the copy become what the rows of the worker before become when boxes have come home.
 
         Args:
-            draft: this worker's rows as they will be.
+            draft: this worker's own rows as they will be.
             copy: of those of the worker before.
             routes: of the boxes.
+            values: of this worker's boxes, which it need not be sent back; None where homes have made others of them.
         """
-        both = changed(routes, self.link.index), changed(routes, self.before)
-        for (kind, mine), (_, theirs) in zip(*both, strict=True):
-            parts = [view_slice(draft[leg.name], leg.held).reshape(-1) for leg in mine]
-            reply = yield from self._pass(parts, sum(leg.size for leg in theirs), kind)
-            for leg, part in zip(theirs, reply.split([leg.size for leg in theirs]) if theirs else (), strict=True):
+        here, workers = self.link.index, self.link.workers
+        mine = routes.changes(here, None if values is None else (here + 1) % workers)
+        theirs = routes.changes(self.before, None if values is None else here)
+        for sent, came in zip(mine, theirs, strict=True):
+            parts = [view_slice(draft[leg.name], leg.held).reshape(-1) for leg in sent.told]
+            reply = yield from self._pass(parts, sum(leg.size for leg in came.told), sent.dtype)
+            sizes = [leg.size for leg in came.told]
+            for leg, part in zip(came.told, reply.split(sizes) if sizes else (), strict=True):
                 _put(copy.writable(leg.name), leg.held, part.view(leg.shape))
+            for leg in came.known:
+                assert values is not None
+                _put(copy.writable(leg.name), leg.held, rows_of(values[leg.box], leg))
 
     def keep(
         self, values: Sequence[Tensor], theirs: Sequence[Box], types: Mapping[str, torch.dtype]
@@ -112,26 +121,6 @@ class Copies:
         expect = tuple(expected if w == self.before else 0 for w in range(link.workers))
         reply = yield Exchange(send, expect, copying=True)
         return reply[self.before]
-
-
-def changed(routes: Routes, home: int) -> Iterator[tuple[torch.dtype, list[Leg]]]:
-    """Yield what of a home's rows changes when boxes come home, each entry once or little more often."""
-    for dtype, outgoing in routes.at(home):
-        found: dict[str, dict[tuple[bytes | None, ...], Leg]] = {}
-        for legs in outgoing:
-            for leg in legs:
-                found.setdefault(leg.name, {}).setdefault(_mark(leg.held), leg)
-        yield dtype, [leg for named in found.values() for leg in _fewest(named)]
-
-
-def _fewest(named: Mapping[tuple[bytes | None, ...], Leg]) -> list[Leg]:
-    """Return the legs of one tensor: that which has all the others, if there is one."""
-    whole = next((leg for mark, leg in named.items() if all(part is None for part in mark)), None)
-    return list(named.values()) if whole is None else [whole]
-
-
-def _mark(held: Held) -> tuple[bytes | None, ...]:
-    return tuple(None if indices is None else np.asarray(indices).tobytes() for indices in held)
 
 
 def _put(whole: Tensor, held: Held, part: Tensor) -> None:

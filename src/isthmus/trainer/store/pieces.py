@@ -11,7 +11,7 @@ from torch import Tensor
 from isthmus.nets.ownership import Held, merge_into, view_slice
 from isthmus.trainer.store.draft import Draft
 from isthmus.trainer.store.homes import Homes
-from isthmus.trainer.store.routes import Box, Leg, Routes
+from isthmus.trainer.store.routes import Box, Leg, Routes, rows_of
 from isthmus.trainer.wire.exchange import Exchange, Link, Program
 
 _MERGED = 1 << 24  # bytes of copies at most, while parts of one tensor are merged
@@ -80,7 +80,7 @@ class Pieces:
             reply = yield Exchange(send, tuple(map(_size, group.incoming)))
             for legs, flat in zip(group.incoming, reply, strict=True):
                 for leg, part in zip(legs, _unpack(flat, legs), strict=True):
-                    _rows(values[leg.box], leg).copy_(part)
+                    rows_of(values[leg.box], leg).copy_(part)
         if reference is not None:
             rounded = ((box.name, v) for box, v in zip(boxes, values, strict=True) if self._is_short(v.dtype))
             reference |= {name: value.to(self._travelling(value.dtype)) for name, value in rounded}
@@ -136,16 +136,12 @@ def _of_shard(shards: Mapping[str, Tensor], leg: Leg) -> Tensor:
 
 
 def _of_box(values: Sequence[Tensor], leg: Leg) -> Tensor:
-    return _rows(values[leg.box], leg)
+    return rows_of(values[leg.box], leg)
 
 
 def _change(values: Sequence[Tensor], began: Sequence[Tensor], leg: Leg) -> Tensor:
     value = _of_box(values, leg)
-    return value - _rows(began[leg.box], leg).to(value.dtype)
-
-
-def _rows(value: Tensor, leg: Leg) -> Tensor:
-    return value[leg.rows[0] : leg.rows[1]] if value.dim() else value
+    return value - rows_of(began[leg.box], leg).to(value.dtype)
 
 
 def _unpack(flat: Tensor, legs: Sequence[Leg]) -> list[Tensor]:

@@ -115,6 +115,20 @@ class Group:
     incoming: tuple[list[Leg], ...]
 
 
+class Changes(NamedTuple):
+    """What of a home's rows changes when the boxes of a group come home, each entry once or little more often.
+
+    Attributes:
+        dtype: of the tensors.
+        told: what another worker has to be told to know it.
+        known: what it knows, as it comes from it alone.
+    """
+
+    dtype: torch.dtype
+    told: list[Leg]
+    known: list[Leg]
+
+
 class Routes:
     """What one worker sends and receives when every worker's boxes come from the homes, or go back to them.
 
@@ -138,6 +152,14 @@ class Routes:
             for dtype, names in self._together
         ]
         self._homes = {here: [(group.dtype, group.outgoing) for group in self.groups]}
+        self._changes: dict[tuple[int, int | None], list[Changes]] = {}
+
+    def changes(self, home: int, keeper: int | None) -> list[Changes]:
+        """Return, for every group, what changes at a home, and what of it a worker knows by itself (None: nothing)."""
+        key = home, keeper
+        if key not in self._changes:
+            self._changes[key] = [Changes(dtype, *_told(legs, keeper)) for dtype, legs in self.at(home)]
+        return self._changes[key]
 
     def at(self, home: int) -> list[tuple[torch.dtype, tuple[list[Leg], ...]]]:
         """Return, for every group, the legs between any home and every worker."""
@@ -187,3 +209,41 @@ def _most(types: Mapping[str, torch.dtype], boxes: Sequence[Sequence[Box]]) -> d
         for name, size in own.items():
             most[name] = max(size, most.get(name, 0))
     return most
+
+
+def rows_of(value: Tensor, leg: Leg) -> Tensor:
+    """Return the rows of a box's values that are a leg."""
+    return value[leg.rows[0] : leg.rows[1]] if value.dim() else value
+
+
+def _told(legs: Sequence[Sequence[Leg]], keeper: int | None) -> tuple[list[Leg], list[Leg]]:
+    """Return what of some workers' legs one of them has to be told, and what comes from it alone."""
+    by_name: dict[str, list[tuple[int, Leg]]] = {}
+    for worker, its in enumerate(legs):
+        for leg in its:
+            by_name.setdefault(leg.name, []).append((worker, leg))
+    told: list[Leg] = []
+    known: list[Leg] = []
+    for named in by_name.values():
+        others = [leg for worker, leg in named if worker != keeper]
+        rest: dict[tuple[bytes | None, ...], Leg] = {}
+        for worker, leg in named:
+            if worker == keeper and all(_apart(leg.held, other.held) for other in others):
+                known.append(leg)
+            else:
+                rest.setdefault(_mark(leg.held), leg)
+        whole = next((leg for mark, leg in rest.items() if all(part is None for part in mark)), None)
+        told += list(rest.values()) if whole is None else [whole]
+    return told, known
+
+
+def _mark(held: Held) -> tuple[bytes | None, ...]:
+    return tuple(None if indices is None else np.asarray(indices).tobytes() for indices in held)
+
+
+def _apart(one: Held, other: Held) -> bool:
+    """Whether two boxes have no entry in common."""
+    return any(
+        a is not None and b is not None and not np.isin(np.asarray(a), np.asarray(b), assume_unique=True).any()
+        for a, b in zip(one, other, strict=True)
+    )

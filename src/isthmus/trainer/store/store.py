@@ -286,7 +286,7 @@ class Store:
             boxes[(worker + 1) % len(boxes)] = step.kept(worker, self.trained)
         routes = self._pieces.routes(boxes)
         yield from self._pieces.homeward(draft.shards, copies.kept if copies.before in workers else (), routes)
-        yield from copies.follow(draft.shards, draft.copies, routes)
+        yield from copies.follow(draft.shards, draft.copies, routes, None)
 
     def begin_statistics(self, piece: Subnetwork) -> None:
         """Have the running statistics of a piece's norms be what they were at the start."""
@@ -389,7 +389,8 @@ class Store:
             began = _parts({**state, **reference}, mine, routes.boxes)
         yield from self._pieces.homeward(draft.shards, values, routes, began, viewing)
         if self.copies is not None and self.copies.needed:
-            yield from self.copies.follow(draft.shards, draft.copies, routes)
+            known = values if began is None else None
+            yield from self.copies.follow(draft.shards, draft.copies, routes, known)
 
     def _routed(self, key: tuple[object, str], boxes: Sequence[Sequence[Box]]) -> Routes:
         """Return the routes of some boxes; those of the last few rounds are kept."""

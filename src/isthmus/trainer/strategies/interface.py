@@ -48,6 +48,7 @@ class State:
         behind: whether the shards lack what so stayed.
         reference: what this worker began the open round with, where changes travel (with a shorter wire).
         began: norm of its block when the open round was opened.
+        capacities: of every seat, as measured, where that was asked for and done.
     """
 
     tensors: dict[str, Tensor]
@@ -60,6 +61,7 @@ class State:
     behind: bool = False
     reference: dict[str, Tensor] = field(default_factory=dict)
     began: float = math.inf
+    capacities: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,6 +162,20 @@ class Part(Protocol):
             state, module: of this worker.
             refused: workers whose blocks are no numbers, or too large: they count as if they had not trained, and go
                 on with what the others have made. Never all that train.
+        """
+        ...
+
+    @property
+    def measures(self) -> bool:
+        """Whether it waits to be told how fast the workers are."""
+        ...
+
+    def measure(self, state: State, seconds: float) -> Program[Commit | None]:
+        """Have pieces fit the workers' speeds from the next round on; None as long as not all are known.
+
+        Args:
+            state: between rounds.
+            seconds: of a step of this worker; 0 if that is not known yet.
         """
         ...
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from isthmus.nets import NetPartition, Scaling, Subnetwork, scaling
 from isthmus.nets.ownership import Held
 from isthmus.nets.subnetwork import blank, build, rebuild, refill
+from isthmus.partitions import Law
+from isthmus.partitions.weighted import balance
 from isthmus.strategies import IST
 from isthmus.trainer.store.keeping import Deal, Step, Units, same_indices
 from isthmus.trainer.store.rehome import Move
 from isthmus.trainer.store.routes import Box
 from isthmus.trainer.store.store import Drafts, Store
 from isthmus.trainer.strategies.interface import Commit, Merged, Needs, Round, Saved, State, Worker, moved
-from isthmus.trainer.wire.exchange import Program
+from isthmus.trainer.wire.exchange import Program, all_gather
+from isthmus.trainer.wire.tell import tell
 
 
 class ISTPart:
@@ -31,6 +36,7 @@ class ISTPart:
 
     def __init__(self, strategy: IST, worker: Worker) -> None:
         self._strategy = strategy
+        self._law = strategy.dealt
         self._worker = worker
         self.store = Store(worker, worker.wire)
         self._piece: Subnetwork | None = None
@@ -38,7 +44,7 @@ class ISTPart:
         self._scaled: tuple[int, Scaling] | None = None
         self._moved = False  # whether the open round was opened with workers that are gone
         self._stayed: Step | None = None  # what stayed with workers after the last round, and is not home
-        self._dealt_to: tuple[int, ...] | None = None  # the seats of the workers in the last round
+        self._dealt: tuple[Law, tuple[int, ...]] | None = None  # by which law, and to which seats, in the last round
         self.changed: frozenset[str] = frozenset()
 
     @property
@@ -93,7 +99,7 @@ class ISTPart:
             if own is not None:
                 self._take(read, own)
                 state.held = round
-            state.round, state.made, self._dealt_to = round, 0, present
+            state.round, state.made, self._dealt = round, 0, (self._law, present)
 
         return commit
 
@@ -174,10 +180,15 @@ class ISTPart:
                     assert store.copies is not None
                     values += store.copies.kept
         taken = yield from store.move(state.tensors, move, saved, boxes, values)
+        capacities = state.capacities
+        if self._strategy.dealt.measures:  # newcomers do not know
+            told = yield from tell(capacities, self._worker.link, self._worker.device)
+            capacities = next((tuple(each) for each in told if each is not None), None)
         pins = self._pins(state, move)
 
         def commit() -> None:
             taken()
+            self._weigh(state, capacities)
             self._deals, steps = pins
             for pinned in steps:
                 store.pin(pinned)
@@ -211,6 +222,45 @@ class ISTPart:
             steps.append(Step(left(before), left(deal), tuple({} if w is None else ways[w] for w in move.was)))
         return deals, steps
 
+    @property
+    def measures(self) -> bool:
+        """Whether the law does."""
+        return self._law.measures
+
+    def measure(self, state: State, seconds: float) -> Program[Commit | None]:
+        """Deal by capacities with which all workers need about as long, from the next round on.
+
+        How long a piece takes goes by how many trained numbers it has. A seat that is empty counts as the slowest.
+        """
+        link = self._worker.link
+        own = torch.tensor([seconds], dtype=torch.float64, device=self._worker.device)
+        told = yield from all_gather(own, link, counted=False)
+        if not all(bool(each > 0) for each in told):
+            return None
+        capacities = balance([each.item() for each in told], partial(self._work, state.number))
+        known = dict(zip(link.present, capacities, strict=True))
+        by_seat = tuple(known.get(seat, min(capacities)) for seat in range(link.seats))
+        settled = yield from self.settle(state, viewing=False)
+
+        def commit() -> None:
+            settled()
+            self._weigh(state, by_seat)
+
+        return commit
+
+    def _work(self, number: int, capacities: Sequence[float]) -> list[int]:
+        """Return how many trained numbers each worker's piece would have in a round."""
+        workers, coupling = range(self._worker.link.workers), self.store.coupling
+        law = self._strategy.dealt.measured(capacities)
+        partition = coupling.partition(len(workers), self._worker.seed, number, law)
+        deal = Deal(coupling, [partition.of(w) for w in workers])
+        return [sum(box.size for box in deal.boxes(w, self.store.trained)) for w in workers]
+
+    def _weigh(self, state: State, capacities: tuple[float, ...] | None) -> None:
+        """Deal by capacities from now on; None: those of the law."""
+        state.capacities, self._deals = capacities, []
+        self._law = self._strategy.dealt if capacities is None else self._strategy.dealt.measured(capacities)
+
     def average(self, state: State, module: nn.Module, active: object) -> Program[None]:
         """Do nothing: pieces have no gradients in common."""
         yield from ()
@@ -221,12 +271,14 @@ class ISTPart:
             return Merged(None)
         last = max(0, state.number - 1)
         if self._scaled is None or self._scaled[0] != last:
-            self._scaled = last, scaling(self.store.coupling, self._partition(last, self._dealt_to))
+            self._scaled = last, scaling(self.store.coupling, self._partition(last, self._dealt))
         found = self._scaled[1]
         return Merged(None, found.evaluation, found.open)
 
     def restore(self, state: State, piece: Callable[[str, Held], Tensor]) -> None:
         """Take up the piece that was held."""
+        known = state.capacities
+        self._weigh(state, known if known is not None and len(known) == self._worker.link.seats else None)
         if state.held is not None:
             own = self._deal(state.held).units[self._worker.link.index]
             assert own is not None
@@ -240,9 +292,9 @@ class ISTPart:
         """Return a round in which every worker trains."""
         return Round(number, tuple(range(self._worker.link.workers)))
 
-    def _partition(self, number: int, to: tuple[int, ...] | None = None) -> NetPartition:
-        seats = self._worker.link.present if to is None else to
-        dealt = self._strategy.dealt if len(seats) == self._worker.link.seats else self._strategy.dealt.among(seats)
+    def _partition(self, number: int, as_then: tuple[Law, tuple[int, ...]] | None = None) -> NetPartition:
+        law, seats = as_then or (self._law, self._worker.link.present)
+        dealt = law if seats == tuple(range(self._worker.link.seats)) else law.among(seats)
         return self.store.coupling.partition(len(seats), self._worker.seed, number, dealt)
 
     def _deal(self, round: Round) -> Deal:

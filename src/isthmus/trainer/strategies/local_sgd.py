@@ -108,6 +108,16 @@ class LocalSGDPart:
 
         return commit
 
+    @property
+    def measures(self) -> bool:
+        """It does not ask: all do the same."""
+        return False
+
+    def measure(self, state: State, seconds: float) -> Program[Commit | None]:
+        """Do nothing."""
+        yield from ()
+        return None
+
     def move(self, state: State, move: Move, saved: Saved) -> Program[Commit]:
         """Send the network to newcomers; those who were there have it."""
         worker = self._worker

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 @dataclass
 class Meter:
     """Bytes without what stays with the worker itself; apart, sent and received together, those to look at the merged
-    network and those of copies; seconds computing, moving payload, and waiting for others."""
+    network and those of copies; seconds computing, moving payload, waiting for others, and of the
+    first those in steps."""
 
     sent: int = 0
     received: int = 0
@@ -18,6 +19,7 @@ class Meter:
     compute: float = 0.0
     move: float = 0.0
     wait: float = 0.0
+    stepping: float = 0.0
     _step: float | None = None
 
     def step_begins(self) -> None:
@@ -28,7 +30,9 @@ class Meter:
     def step_ends(self) -> None:
         """Count the time since the step's beginning as computing, but for what was counted in it (an exchange)."""
         if self._step is not None:
-            self.compute += self._uncounted() - self._step
+            spent = self._uncounted() - self._step
+            self.compute += spent
+            self.stepping += spent
             self._step = None
 
     def _uncounted(self) -> float:
