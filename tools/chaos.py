@@ -285,7 +285,7 @@ class Trial:
     def said(self) -> list[str]:
         """Return the lines that it has printed, without those of its progress."""
         lines = re.split(r"[\r\n]+", self.log.read_text(errors="replace"))
-        return [line for line in lines if line.startswith("isthmus:")]
+        return [line for line in lines if line.startswith("isthmus:") and line != "isthmus: interrupted"]
 
 
 def children(pid: int) -> set[int]:
@@ -669,10 +669,10 @@ def long(args: argparse.Namespace) -> None:
     try:
         trial.wait_for_rounds(3)
         while trial.running and kills < args.kills and time.monotonic() < until:
-            trial.wait(lambda: not trial.running or len(trial.here) > WORKERS // 2, 60)
+            trial.wait(lambda: not trial.running or _enough(trial), 60)
             time.sleep(chance.uniform(0.0, 2 * 60 * args.minutes / args.kills / 3))
             here = trial.here
-            if len(here) <= WORKERS // 2 or not trial.running:  # a run stops when less than half of it is left
+            if not (_enough(trial) and trial.running):
                 continue
             begun = time.monotonic()
             with suppress(ProcessLookupError):
@@ -696,6 +696,11 @@ def long(args: argparse.Namespace) -> None:
     }  # fmt: skip
     _note(args.out / "long.jsonl", found)
     print(json.dumps(found), flush=True)
+
+
+def _enough(trial: Trial) -> bool:
+    """Whether the run need not wait for others when one more is killed: it does when less than half of it is left."""
+    return WORKERS - len(trial.absent) > WORKERS // 2 and len(trial.here) > WORKERS // 2
 
 
 def calm(args: argparse.Namespace) -> None:

@@ -68,6 +68,21 @@ def when_joining(epoch: int) -> None:
     links.Epoch.connect = late  # type: ignore[method-assign]
 
 
+def in_epoch(number: int) -> None:
+    """Die at the second exchange with the members of an epoch, while things are brought to where they belong."""
+    link = join()
+    assert isinstance(link, Elastic)
+    made, exchange = [0], link.exchange
+
+    def counted(request: Any) -> Any:
+        made[0] += link.epoch.number == number
+        if made[0] > 1:
+            die()
+        return exchange(request)
+
+    link.exchange = counted  # type: ignore[method-assign]
+
+
 def freeze_at_exchange(number: int) -> None:
     """Stand still for four seconds when so many exchanges have been made."""
     link = join()
@@ -117,6 +132,14 @@ def test_one_more_dies_when_those_who_are_left_are_about_to_be_joined() -> None:
     found = launch(train, {2: (at_exchange, 30), 0: (when_joining, 1)}, workers=4)
     assert {seat for what, seat in found["events"] if what == "lost"} == {0, 2}
     assert found["longest"] < 12  # gloo itself gives up after 20
+
+
+def test_one_more_dies_while_a_worker_is_being_let_in() -> None:
+    """The newcomer and those who were there agree again at once on who goes on."""
+    found = launch(train, {2: (at_exchange, 30), 3: (in_epoch, 2)}, None, 5000, workers=4)
+    assert [event for event in found["events"] if event[0] == "lost"] == [("lost", 2), ("lost", 3)]
+    assert ("joined", 2) in found["events"]
+    assert found["longest"] < 12
 
 
 def test_nobody_waits_for_ever_when_all_have_died() -> None:
@@ -184,7 +207,7 @@ def test_a_worker_and_the_root_are_killed_and_come_back_and_sigterm_leaves_a_che
     assert trial.wait(lambda: kinds(trial).count(("joined", root)) > (root == first), 150), trial.said()
     begun = time.monotonic()
     assert trial.end() == 130
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 10, trial.said()
     assert trial.orphans() == []
     assert trial.check() == "sound"
     rounds = trial.rows[-1]["round"]

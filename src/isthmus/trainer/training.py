@@ -173,7 +173,7 @@ class Training:
         self._closed, self._folder = False, Path()
         self.events: list[Event] = []
         self._refusals: dict[int, int] = {}
-        self._kept: tuple[str | Path, Any, int] | None = None
+        self._kept: tuple[str | Path, Any, int, bool] | None = None
         self._stop = threading.Event()
         self._weighed: set[tuple[int, int]] = set()
         self._synchronized = True
@@ -467,7 +467,7 @@ class Training:
             WorkerError: a worker could not write.
         """
         check_integer("keep", keep, at_least=1)
-        self._kept = folder, extra, keep
+        self._kept = folder, extra, keep, parents
         self._together(Wish.SAVE, self._settle)
         return self._save([str(folder), keep, parents], extra)
 

@@ -179,7 +179,7 @@ class _Run:
     ) -> None:
         config, device = setup.config, training.device
         self.config, self.setup, self.training, self.prelude = config, setup, training, prelude
-        self.recorded = record is not None
+        self.recorded, self.steps_by_round = record is not None, config.steps_by_round
         self.rows = Rows(config, record or _nowhere)
         training.hand_over(self._state)
         if training.handed is not None:
@@ -211,7 +211,7 @@ class _Run:
             self._first()
         except CameBack:
             self._catch_up()
-        rounds = len(self.config.steps_by_round)
+        rounds = len(self.steps_by_round)
         with progress(_title(self.config), rounds) if self.writes else nullcontext(_nothing) as advance:
             advance(training.round)
             while training.round < rounds:
@@ -240,7 +240,7 @@ class _Run:
     def _round(self, number: int, advance: Callable[..., None]) -> str | None:
         """Make one round; return how the run ended, if it did."""
         config, training = self.config, self.training
-        steps = config.steps_by_round[number]
+        steps = self.steps_by_round[number]
         try:
             loss, made = self.loop.round(number, steps)
             training.merge()

@@ -161,9 +161,11 @@ class Supervisor:
 
     def _ended(self, child: Child) -> None:
         code = child.reap()
-        if child.said is not None or self._outcome is not None:
-            return
         how = _how(child, code)
+        if child.said is not None or self._outcome is not None:
+            if self._elastic and not isinstance(child.said, Returned):
+                self._out(child, how)  # others may be about to save, and must not wait for it
+            return
         if self._elastic:
             self._died(child, how)
         elif code is not None and -code in SIGNALS:  # it may have gone to all of us, and this worker was the faster
@@ -173,9 +175,8 @@ class Supervisor:
 
     def _died(self, child: Child, how: str) -> None:
         """Tell the others that a process is gone, and start it again: soon, or later if it keeps dying."""
-        seat, key = child.seat, f"out/{child.seat}/{child.incarnation}"
-        if not self._store.check([key]):
-            self._store.set(key, how)
+        seat = child.seat
+        self._out(child, how)
         if self._results:
             self._suspects.append(WorkerError(f"worker {seat} {how} while the others were leaving"))
             return
@@ -189,6 +190,11 @@ class Supervisor:
             return
         _log.warning("isthmus: worker %d %s; starting it again%s", seat, how, "" if rests < 0 else f" in {pause:g} s")
         self._clock.enter(pause, 1, self._start, (seat, child.incarnation + 1))
+
+    def _out(self, child: Child, how: str) -> None:
+        key = f"out/{child.seat}/{child.incarnation}"
+        if not self._store.check([key]):
+            self._store.set(key, how)
 
     def _look(self) -> None:
         """Kill whom the others have declared lost, and see to the process that workers are forked from."""
