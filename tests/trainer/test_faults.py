@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from cases.loops import batch, perceptron
 from cases.runs import DIGITS, trained
 from isthmus import Training, launch
 from isthmus.errors import WorkerError
+from isthmus.records import read_run
 from isthmus.trainer.checkpoint.manifest import checkpoints, number_of
 from isthmus.trainer.config import Faults
 from isthmus.trainer.executors.supervisor import Supervisor
@@ -306,3 +308,29 @@ def test_who_is_late_starts_from_what_the_others_have(tmp_path: Path) -> None:
     assert [row["round"] for row in trial.rows] == list(range(len(trial.rows)))
     assert kinds(trial)[:2] == [("lost", 1), ("joined", 1)]
     assert trial.check() == "sound"
+
+
+def test_workers_started_by_hand_save_and_leave_when_one_of_them_is_told_to(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "isthmus", "train", "--workers", "2", "--rounds", "100000", "--out", str(out)]
+    command += ["--eval-every", "1000", "--checkpoint-every", "100000", "--widths", "16"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    workers = [
+        subprocess.Popen(command, env={**shared, "RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    try:
+        until = time.monotonic() + 90
+        while not (out / "rows.jsonl").exists() or len((out / "rows.jsonl").read_text().splitlines()) < 3:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        workers[1].send_signal(signal.SIGTERM)
+        said = [worker.communicate(timeout=60)[1] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert [worker.returncode for worker in workers] == [130, 130], said
+    assert len(checkpoints(out / "checkpoints")) == 1
+    assert read_run(out).status == "interrupted"

@@ -28,10 +28,11 @@ try:
     from isthmus.trainer.executors.in_turn import run_in_turn
     from isthmus.trainer.executors.launcher import launch
     from isthmus.trainer.executors.processes import export_worker, run_worker
-    from isthmus.trainer.membership.link import join, leave
+    from isthmus.trainer.executors.signals import heeding
+    from isthmus.trainer.membership.link import Elastic, join, leave
     from isthmus.trainer.store.whole import check_path
     from isthmus.trainer.task.setup import Setup, set_up
-    from isthmus.trainer.wire.exchange import Alone, LostPeer, drive
+    from isthmus.trainer.wire.exchange import Alone, Link, LostPeer, drive
     from isthmus.trainer.wire.meter import Meter
     from isthmus.trainer.wire.rendezvous import shared
 except ImportError as error:
@@ -106,15 +107,29 @@ def _join(config: TrainConfig, command: list[str] | None) -> Run | None:
             raise InvalidInput(
                 f"`workers` must be the number of processes torchrun started, {link.seats}, got {config.workers}"
             )
-        if link.seat != 0:
-            run_worker(config, None)
-            return None
-        with _writer(config, command) as writer:
-            _finish(writer, run_worker(config, writer.path) or {})
-        return read_run(writer.path)
+        with _stopping(link):
+            if link.seat != 0:
+                run_worker(config, None)
+                return None
+            with _writer(config, command) as writer:
+                summary = run_worker(config, writer.path) or {}
+                _finish(writer, summary)
+            if summary["status"] == "interrupted":
+                raise KeyboardInterrupt
+            return read_run(writer.path)
     except IsthmusError as error:
         leave()  # the others notice
         raise shared(error, wait=_HEARD if isinstance(error, LostPeer) else 0.0) from error
+
+
+@contextmanager
+def _stopping(link: Link) -> Iterator[None]:
+    """Have all workers save and leave when one is told to end."""
+    if not isinstance(link, Elastic):
+        yield
+        return
+    with heeding(lambda number: link.stop_all(f"signal {number}")):
+        yield
 
 
 def _writer(config: TrainConfig, command: list[str] | None) -> RunWriter:

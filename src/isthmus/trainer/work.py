@@ -61,6 +61,9 @@ def work(setup: Setup, record: Callable[[], RunWriter] | None, start: int | None
         setup: data and network.
         record: returns the writer of the rows, when this worker has to write; None where it cannot.
         start: bytes of this process before the data were read and the network described.
+
+    Raises:
+        Stopped: the run was told to stop; not on worker 0, whose summary says so.
     """
     prelude = _Prelude(setup, record)
     with _training(setup, prelude) as training:
@@ -69,9 +72,12 @@ def work(setup: Setup, record: Callable[[], RunWriter] | None, start: int | None
         account = training.account()
         summary = run.summary(status, account, start)
         training.watch(_unwatched)
-        if run.writes:
+        writes = run.writes
+        if writes:
             run.live.remove()
-        return summary
+    if status == "interrupted" and not writes:
+        raise Stopped("the run was told to stop")
+    return summary
 
 
 def export(setup: Setup, source: Path, target: Path) -> None:

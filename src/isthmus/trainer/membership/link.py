@@ -266,6 +266,10 @@ class Elastic:
         finally:
             self._since = None
 
+    def stop_all(self, why: str) -> None:
+        """Tell all workers to stop; from any thread."""
+        self.register.store.clone().set("stop", why)  # type: ignore[attr-defined]  # torch's stubs do not know it
+
     def begin(self) -> None:
         """Begin a training; a process may do so more than once."""
         self.training += 1
