@@ -18,6 +18,19 @@ class Place:
     index: int
     workers: int
     shared: bool = True
+    elastic: bool = False
+
+    @property
+    def seat(self) -> int:
+        return self.index
+
+    @property
+    def seats(self) -> int:
+        return self.workers
+
+    @property
+    def present(self) -> tuple[int, ...]:
+        return tuple(range(self.workers))
 
     def exchange(self, request: Exchange) -> list[Tensor]:
         raise AssertionError("driven by together()")

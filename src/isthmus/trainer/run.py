@@ -109,17 +109,22 @@ def _join(config: TrainConfig, command: list[str] | None) -> Run | None:
             )
         with _stopping(link):
             if link.seat != 0:
-                run_worker(config, None)
+                _check_told(run_worker(config, None) or {})
                 return None
             with _writer(config, command) as writer:
                 summary = run_worker(config, writer.path) or {}
                 _finish(writer, summary)
-            if summary["status"] == "interrupted":
-                raise KeyboardInterrupt
+            _check_told(summary)
             return read_run(writer.path)
     except IsthmusError as error:
         leave()  # the others notice
         raise shared(error, wait=_HEARD if isinstance(error, LostPeer) else 0.0) from error
+
+
+def _check_told(summary: dict[str, Any]) -> None:
+    """Raise where a run has ended because it was told to."""
+    if summary.get("status") == "interrupted":
+        raise KeyboardInterrupt
 
 
 @contextmanager

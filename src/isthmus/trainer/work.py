@@ -57,13 +57,12 @@ _OWN = ("out", "executor", "join_timeout", "spare")  # settings that are each wo
 def work(setup: Setup, record: Callable[[], RunWriter] | None, start: int | None = None) -> dict[str, Any]:
     """Be one worker of a run; worker 0 writes a row a round and returns the summary, the others return {}.
 
+    Of a run that was told to stop all return the status.
+
     Args:
         setup: data and network.
         record: returns the writer of the rows, when this worker has to write; None where it cannot.
         start: bytes of this process before the data were read and the network described.
-
-    Raises:
-        Stopped: the run was told to stop; not on worker 0, whose summary says so.
     """
     prelude = _Prelude(setup, record)
     with _training(setup, prelude) as training:
@@ -72,12 +71,9 @@ def work(setup: Setup, record: Callable[[], RunWriter] | None, start: int | None
         account = training.account()
         summary = run.summary(status, account, start)
         training.watch(_unwatched)
-        writes = run.writes
-        if writes:
+        if run.writes:
             run.live.remove()
-    if status == "interrupted" and not writes:
-        raise Stopped("the run was told to stop")
-    return summary
+        return summary
 
 
 def export(setup: Setup, source: Path, target: Path) -> None:
@@ -365,7 +361,7 @@ class _Run:
         """Save the network and return the summary, on worker 0."""
         training, rows, folders = self.training, self.rows, self.prelude.folders
         if status == "interrupted":
-            return {"status": status, "error": "interrupted"} if self.writes else {}
+            return {"status": status, "error": "interrupted"}
         place = (folders[0] if folders else Path()) / "model.safetensors"
         tried, factor = self.export(place)
         peaks = self._peaks(start)
