@@ -22,6 +22,7 @@ from isthmus.errors import InvalidInput, WorkerError
 from isthmus.nets.ownership import mean_of
 from isthmus.partitions import Block, Core, Fixed, Law, Overlapping, Rotated, Uniform
 from isthmus.strategies import IST, STRATEGIES, DataParallel, LocalSGD, Narrow, Strategy
+from isthmus.trainer.config import Faults
 from isthmus.trainer.membership.link import join
 
 EVERY = [IST(Fixed()), IST(Core(Block(), 0.25)), LocalSGD(), Narrow(), DataParallel()]
@@ -44,7 +45,7 @@ def make(**changes: Any) -> Training:
 
 def whole_run(changes: dict[str, Any], steps: int) -> tuple[dict[str, Tensor], tuple[Any, ...]]:
     torch.manual_seed(0)
-    training = make(**changes)
+    training = make(**changes, faults=Faults(copies=False))  # which only workers that can be lost hold
     with training:
         for step in range(steps):
             take_step(training, step)
