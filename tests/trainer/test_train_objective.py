@@ -19,6 +19,7 @@ from cases.runs import trained
 from isthmus.data import load, train_test
 from isthmus.errors import InvalidInput
 from isthmus.nets.mlp import MLP, MLPSpec
+from isthmus.records import RunWriter
 from isthmus.strategies import STRATEGIES
 from isthmus.trainer import TrainConfig, configure
 from isthmus.trainer.executors.processes import run_worker
@@ -132,13 +133,13 @@ def test_own_data_and_loss_over_processes_equal_serial(tmp_path: Path, strategy:
     data = (Items(*several()), Items(*several(200, 1)))
     flags = own(data=data, model=four_labels, loss=nn.BCEWithLogitsLoss(), strategy=strategy)
     serial = trained(tmp_path / "serial", **flags).summary
-    (tmp_path / "processes").mkdir()
-    found = run_group(_worker, 2, configure(**flags, out=tmp_path / "processes"))
+    with RunWriter(tmp_path / "processes", "train", {}):
+        found = run_group(_worker, 2, configure(**flags, out=tmp_path / "processes"))
     assert found[0]["weights_sha256"] == serial["weights_sha256"]
     assert found[0]["test_loss"] == serial["test_loss"]
 
 
-def _worker(config: TrainConfig) -> dict[str, Any]:
+def _worker(config: TrainConfig) -> dict[str, Any] | None:
     return run_worker(config, config.out)
 
 
