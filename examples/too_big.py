@@ -26,6 +26,7 @@ from torch.nn import functional
 import isthmus
 from isthmus.errors import IsthmusError
 from isthmus.trainer import memory_plan
+from isthmus.trainer.config import Faults
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,16 @@ class Options:
     """
 
     width: int = 8192
-    limit: int = 160
+    limit: int = 190
     workers: int = 8
     rounds: int = 12
     strategies: tuple[str, ...] = ("data-parallel", "local-sgd", "ist")
 
 
 BATCH = 32
+
+
+BARE = Faults(copies=False)  # a copy of a neighbour's rows, for the case that it dies, has no room here
 
 
 def network(width: int) -> nn.Module:
@@ -99,7 +103,8 @@ def train(options: Options, strategy: str, path: str) -> str:
     warm_up()
     limit_memory(options.limit)
     x, y = digits()
-    training = isthmus.Training(lambda: network(options.width), (x[:2],), optimizer, strategy, local_steps=10)
+    whole, example = (lambda: network(options.width)), (x[:2],)
+    training = isthmus.Training(whole, example, optimizer, strategy, local_steps=10, faults=BARE)
     mine = training.share(range(1437))
     order = torch.Generator().manual_seed(training.worker)
     for _ in range(10 * options.rounds):

@@ -119,7 +119,7 @@ class Store:
 
     def draft(self, shards: dict[str, Tensor]) -> Drafts:
         """Return what this worker's shards, and the copies it keeps, are to become."""
-        direct, copies = not self._worker.link.elastic, {} if self.copies is None else self.copies.shards
+        direct, copies = self._direct, {} if self.copies is None else self.copies.shards
         return Drafts(self.copies, Draft(shards, direct), Draft(copies, direct))
 
     def beside(self) -> list[Tensor]:
@@ -138,6 +138,11 @@ class Store:
             copies.shards, copies.kept, self.copied = rows, (), True
 
         return commit
+
+    @property
+    def _direct(self) -> bool:
+        """Whether rows are merged in place: a lost worker's are lost anyway, and merging once more gives the same."""
+        return not self._worker.link.elastic or (self.copies is None and not self._short)
 
     def kept_bytes(self) -> int:
         """Return the bytes of what this worker will be home to or copy, and of what every worker has whole."""
@@ -159,7 +164,7 @@ class Store:
         link = self._worker.link
         routes = self._pieces.routes([deal.boxes(worker, self._out) for worker in range(link.workers)])
         drafts = 0
-        if link.elastic and link.workers > 1:
+        if not self._direct and link.workers > 1:
             drafts = sum(self._home_bytes(name, link.index) for name in self.trained)
             if self.copies is not None:
                 drafts += sum(self._home_bytes(name, self.copies.before) for name in self.trained)
