@@ -27,6 +27,7 @@ import isthmus
 from isthmus.errors import IsthmusError
 from isthmus.trainer import memory_plan
 from isthmus.trainer.config import Faults
+from isthmus.trainer.membership.link import join
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Options:
     """
 
     width: int = 8192
-    limit: int = 190
+    limit: int = 160
     workers: int = 8
     rounds: int = 12
     strategies: tuple[str, ...] = ("data-parallel", "local-sgd", "ist")
@@ -101,6 +102,7 @@ def bare(options: Options) -> str:
 def train(options: Options, strategy: str, path: str) -> str:
     """Be one worker: train, test the merged network on this worker's part of the test images, export."""
     warm_up()
+    join()  # the limit is for the network: not for the connections, and the threads that serve them
     limit_memory(options.limit)
     x, y = digits()
     whole, example = (lambda: network(options.width)), (x[:2],)

@@ -6,7 +6,7 @@ from examples.too_big import Options, main
 
 @pytest.mark.processes
 def test_what_no_worker_can_hold_is_trained_and_exported() -> None:
-    table = main(Options(width=6144, limit=150, workers=4, rounds=1, strategies=("ist",)))
+    table = main(Options(width=6144, limit=130, workers=4, rounds=1, strategies=("ist",)))
     what, planned, limit, outcome = (list(column.cells) for column in table.columns)
     assert what == ["bare weights", "ist"]
     assert int(planned[0]) > int(limit[0]) > int(planned[1])

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from isthmus.errors import WorkerError
 from isthmus.trainer.membership.beat import Beat
+from isthmus.trainer.membership.beside import beside
 from isthmus.trainer.membership.monitor import Heard, Monitor
 from isthmus.trainer.membership.register import Member, Register
 from isthmus.trainer.wire.exchange import Alone, Exchange, Link, LostPeer
@@ -102,7 +103,7 @@ class Epoch:
             except LostPeer as lost:
                 made.put(lost)
 
-        threading.Thread(target=make, daemon=True).start()
+        beside(make, f"joining of worker {index}")
         while not self.gone.is_set():
             with suppress(queue.Empty):
                 found = made.get(timeout=_POLL)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from isthmus.errors import check_number
 from isthmus.trainer.membership.beat import Beat
+from isthmus.trainer.membership.beside import beside
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -143,18 +144,18 @@ class Monitor:
         self._number = 0
         self._stopped = False
         self._leave = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"monitor of worker {seat}", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Begin; the thread ends with ``stop``, or with the process."""
-        self._thread.start()
+        self._thread = beside(self._run, f"monitor of worker {self.seat}")
         atexit.register(self.stop)  # a thread that wakes up in torch while Python shuts down would abort the process
 
     def stop(self) -> None:
         """Say that this worker has ended, and end the thread; a store that does not answer is left after a second."""
         self._leave.set()
         atexit.unregister(self.stop)
-        if self._thread.ident is not None and self._thread is not threading.current_thread():
+        if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(max(1.0, self.patience.interval))
 
     def _run(self) -> None:
