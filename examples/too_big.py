@@ -146,7 +146,7 @@ def main(options: Options) -> Table:
         for strategy in options.strategies:
             path = Path(folder) / f"{strategy}.safetensors"
             plans = memory_plan(
-                lambda: network(options.width), example, optimizer, strategy, workers=options.workers
+                lambda: network(options.width), example, optimizer, strategy, workers=options.workers, copies=False
             )
             planned = f"{max(plan.total for plan in plans) / 1e6:.0f}"
             said = outcome(train, options, strategy, str(path), workers=options.workers)

@@ -8,29 +8,16 @@ from typing import Any
 
 from torch import Tensor
 
-from isthmus.trainer.wire.exchange import Exchange, Program
+from isthmus.trainer.wire.exchange import Exchange, Program, Same
 
 
 @dataclass(frozen=True)
-class Place:
+class Place(Same):
     """A link that only says who this worker is; what a program asks for is performed by :func:`together`."""
 
     index: int
     workers: int
     shared: bool = True
-    elastic: bool = False
-
-    @property
-    def seat(self) -> int:
-        return self.index
-
-    @property
-    def seats(self) -> int:
-        return self.workers
-
-    @property
-    def present(self) -> tuple[int, ...]:
-        return tuple(range(self.workers))
 
     def exchange(self, request: Exchange) -> list[Tensor]:
         raise AssertionError("driven by together()")

@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 import isthmus
+from cases.loops import processes
 from isthmus.trainer import memory_plan
 from isthmus.trainer.executors.in_turn import run_in_turn
 from isthmus.trainer.plan.live import Live
@@ -56,7 +57,7 @@ def job(make: Callable[[], nn.Module], strategy: str, optimizer: str) -> tuple[i
 @pytest.mark.parametrize("optimizer", MAKERS)
 @pytest.mark.parametrize(("strategy", "hidden"), [("ist", 4), ("narrow", 4), ("local-sgd", 8), ("data-parallel", 8)])
 def test_what_is_held_is_counted_by_hand_and_held(strategy: str, hidden: int, optimizer: str) -> None:
-    plans = memory_plan(network, (torch.ones(BATCH, INPUTS),), MAKERS[optimizer], strategy, workers=2)
+    plans = memory_plan(network, (torch.ones(BATCH, INPUTS),), MAKERS[optimizer], strategy, workers=2, copies=False)
     piece = hidden * INPUTS + hidden + CLASSES * hidden + CLASSES
     each, beside = STATE[optimizer]
     homes = [0, 0]
@@ -70,8 +71,20 @@ def test_what_is_held_is_counted_by_hand_and_held(strategy: str, hidden: int, op
 
 @pytest.mark.parametrize("strategy", ["ist", "narrow", "local-sgd"])
 def test_norms_and_frozen_weights_are_held_as_planned(strategy: str) -> None:
-    plans = memory_plan(normed, (torch.ones(BATCH, INPUTS),), MAKERS["adamw"], strategy, workers=3)
+    plans = memory_plan(normed, (torch.ones(BATCH, INPUTS),), MAKERS["adamw"], strategy, workers=3, copies=False)
     assert run_in_turn(job, [(normed, strategy, "adamw")] * 3)[0] == tuple(plan.held for plan in plans)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("strategy", ["ist", "local-sgd"])
+def test_workers_that_can_be_lost_hold_the_copies_that_are_planned(strategy: str) -> None:
+    call = network, (torch.ones(BATCH, INPUTS),), MAKERS["adamw"], strategy
+    plans, without = memory_plan(*call, workers=2), memory_plan(*call, workers=2, copies=False)
+    found: list[tuple[int, ...]] = processes(job, 2, network, strategy, "adamw")
+    assert found[0] == tuple(plan.held for plan in plans)
+    homes = [plan.home for plan in without]
+    neighbours = homes[::-1] if strategy == "ist" else [0, 0]
+    assert [plan.home for plan in plans] == [own + copy for own, copy in zip(homes, neighbours, strict=True)]
 
 
 def deep(layers: int, width: int) -> nn.Module:
@@ -97,7 +110,7 @@ def test_an_optimizers_temporaries_count_where_they_are_more() -> None:
 
 def test_a_networks_pieces_shrink_with_the_workers_and_their_plans_too() -> None:
     x = torch.ones(8, 64)
-    plans = [memory_plan(lambda: deep(3, 64), (x,), MAKERS["adamw"], workers=n)[0] for n in (1, 2, 4)]
+    plans = [memory_plan(lambda: deep(3, 64), (x,), MAKERS["adamw"], workers=n, copies=False)[0] for n in (1, 2, 4)]
     for fewer, more in pairwise(plans):
         assert more.home == math.ceil(fewer.home / 2)
         assert more.piece < fewer.piece
@@ -119,7 +132,7 @@ def test_planning_holds_no_weights() -> None:
     """Of a network with 80 GB."""
     width = 100_000
     plan = memory_plan(
-        lambda: nn.Sequential(Square(width), nn.ReLU(), Square(width)), (torch.ones(1, width),), workers=4
+        lambda: nn.Sequential(Square(width), nn.ReLU(), Square(width)), (torch.ones(1, width),), workers=4, copies=False
     )[0]
     assert plan.home == 2 * 4 * width * width // 4
     assert plan.piece == 2 * 4 * width * width // 4

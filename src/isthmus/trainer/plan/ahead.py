@@ -18,32 +18,17 @@ from isthmus.trainer.config.run import check_wire
 from isthmus.trainer.plan.plan import Plan, Work, plan
 from isthmus.trainer.strategies import Worker, part_of
 from isthmus.trainer.task.network import describe
-from isthmus.trainer.wire.exchange import TYPES, Exchange
+from isthmus.trainer.wire.exchange import TYPES, Exchange, Same
 
 
 @dataclass(frozen=True)
-class _Nobody:
+class _Nobody(Same):
     """The link of a worker that is only thought of."""
 
     index: int
     workers: int
     shared: bool = True
-    elastic: bool = False
-
-    @property
-    def seat(self) -> int:
-        """As at the start."""
-        return self.index
-
-    @property
-    def seats(self) -> int:
-        """As at the start."""
-        return self.workers
-
-    @property
-    def present(self) -> tuple[int, ...]:
-        """All that were started."""
-        return tuple(range(self.workers))
+    elastic: bool = True
 
     def exchange(self, request: Exchange) -> list[Tensor]:
         """Refuse: there is nobody to talk to."""
@@ -63,6 +48,7 @@ def memory_plan(
     cut: Sequence[str] | None = None,
     wire: str | None = None,
     loss: Callable[[Any], Tensor] | None = None,
+    copies: bool = True,
 ) -> list[Plan]:
     """Return the bytes that every worker of an ``isthmus.Training`` with these arguments will need at most.
 
@@ -75,6 +61,7 @@ def memory_plan(
             called on as many.
         workers: number of workers.
         loss: of the network's output; by default its mean.
+        copies: whether each keeps a copy of its neighbour's rows, as workers in processes of their own do by default.
 
     Raises:
         InvalidInput: as ``isthmus.Training``.
@@ -98,7 +85,7 @@ def memory_plan(
     work = Work(optimizer or _plain, lambda module: (loss or _mean)(call(module)), call)
     kind = None if wire is None else TYPES[wire]
     return [
-        plan(part_of(chosen, Worker(_Nobody(each, workers), described, seed, kind)), described, work)
+        plan(part_of(chosen, Worker(_Nobody(each, workers), described, seed, kind, copies)), described, work)
         for each in range(workers)
     ]
 

@@ -241,11 +241,12 @@ class Rounds:
 
     def _open(self, active: tuple[int, ...]) -> Program[Commit]:
         """Open a round for some workers."""
+        trains = self.link.index in active  # by its number now: it may be another when all have come as far
         opened = yield from self.part.open(self.state, Round(self.state.number, active))
 
         def commit() -> None:
             opened()
-            if self.training:
+            if trains:
                 self.state.began = norm(self.part.block())
 
         return commit

@@ -141,7 +141,12 @@ class Store:
 
     @property
     def _direct(self) -> bool:
-        """Whether rows are merged in place: a lost worker's are lost anyway, and merging once more gives the same."""
+        """Whether rows are merged in place, and no room is needed for new ones beside the old.
+
+        So where nobody can be lost, and where no copies are kept: then a lost worker's rows are lost with it, and homes
+        that had got its block keep it, others do not. Merging the others' once more gives the same, unless it is
+        changes that travel.
+        """
         return not self._worker.link.elastic or (self.copies is None and not self._short)
 
     def kept_bytes(self) -> int:

@@ -100,11 +100,33 @@ class Link(Protocol):
         ...
 
 
-class Alone:
+class Same:
+    """What is so of every link whose workers are those of the start for as long as it lasts."""
+
+    index: int
+    workers: int
+    elastic = False
+
+    @property
+    def seat(self) -> int:
+        """The number this worker was started with."""
+        return self.index
+
+    @property
+    def seats(self) -> int:
+        """Number of workers at the start."""
+        return self.workers
+
+    @property
+    def present(self) -> tuple[int, ...]:
+        """The seat of every worker."""
+        return tuple(range(self.workers))
+
+
+class Alone(Same):
     """The link of a run with one worker."""
 
-    index, workers, seat, seats, present = 0, 1, 0, 1, (0,)
-    shared = elastic = False
+    index, workers, shared = 0, 1, False
 
     def exchange(self, request: Exchange) -> list[Tensor]:
         """Return what the worker sent itself."""

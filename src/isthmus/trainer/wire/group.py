@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from isthmus.trainer.wire.exchange import Exchange, LostPeer
+from isthmus.trainer.wire.exchange import Exchange, LostPeer, Same
 
 _CONNECTING = timedelta(seconds=20)
 _WAITING = timedelta(days=1)  # whoever watches the workers decides when to wait no longer, and breaks the group off
@@ -87,14 +87,13 @@ class Gloo:
         return unflat(request, self.index, expected, incoming)
 
 
-class Default:
+class Default(Same):
     """The default process group that somebody else has made, with NCCL. It cannot be broken off."""
 
-    shared = elastic = False
+    shared = False
 
     def __init__(self) -> None:
         self.index, self.workers = dist.get_rank(), dist.get_world_size()
-        self.seat, self.seats, self.present = self.index, self.workers, tuple(range(self.workers))
 
     def exchange(self, request: Exchange) -> list[Tensor]:
         """Perform one ragged all-to-all, as bytes, on the device."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from isthmus.errors import IsthmusError, WorkerError
-from isthmus.trainer.wire.exchange import Exchange
+from isthmus.trainer.wire.exchange import Exchange, Same
 
 _CLOSE = "every worker must end with training.close()"
 _SEAT: ContextVar[Seat | None] = ContextVar("seat", default=None)
@@ -28,15 +28,14 @@ def seat() -> Seat | None:
     return _SEAT.get()
 
 
-class Seat:
+class Seat(Same):
     """One worker's place."""
 
-    shared, elastic = True, False
+    shared = True
 
     def __init__(self, table: Table, index: int) -> None:
-        self.index = self.seat = index
-        self.workers = self.seats = table.workers
-        self.present = tuple(range(table.workers))
+        self.index = index
+        self.workers = table.workers
         self._table = table
         self._noise = torch.Generator().get_state()  # as that of a process that has drawn nothing
 
