@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 from cases.loops import WAYS, batch, in_turn, normed, perceptron, same, state_of
-from isthmus import Training, launch, trace, train
-from isthmus.nets import Coupling
+from cases.twins import network, plain, traced, trained
+from isthmus import Training, launch, train
 from isthmus.nets.merge import merge, zero_cross_blocks
-from isthmus.nets.subnetwork import cut
 from isthmus.partitions import Core, Law, law_of
 from isthmus.records import read_run
 from isthmus.strategies import IST, LocalSGD, Narrow, Strategy
@@ -26,15 +24,6 @@ from isthmus.trainer.rounds.sound import MOST, fault, norm
 
 WORKERS, ROUNDS, STEPS = 3, 5, 2
 Spoils = dict[tuple[int, int], float]  # (round, worker) -> what its last weight becomes; or is multiplied by, if finite
-
-
-def plain(module: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.SGD(module.parameters(), lr=0.1)
-
-
-def network() -> nn.Module:
-    torch.manual_seed(7)
-    return perceptron()
 
 
 def job(
@@ -69,11 +58,6 @@ def launched(*arguments: Any) -> dict[str, Any]:
     return found | {"weights": {name: value.numpy() for name, value in found["weights"].items()}}
 
 
-@cache
-def traced() -> Coupling:
-    return trace(network(), (torch.zeros(2, 6),))
-
-
 def twin(law: Law, spoils: Spoils) -> dict[str, Tensor]:
     """Return the weights of a course in which the spoilt blocks are not merged; one process holds everything."""
     whole, coupling = network(), traced()
@@ -81,16 +65,8 @@ def twin(law: Law, spoils: Spoils) -> dict[str, Tensor]:
         zero_cross_blocks(whole, coupling, coupling.partition(WORKERS, 0, 0, law))
     for number in range(ROUNDS):
         partition = coupling.partition(WORKERS, 0, number, law)
-        pieces = []
-        for seat in range(WORKERS):
-            piece = cut(whole, coupling, partition, seat)
-            optimizer = plain(piece.module)
-            for step in range(number * STEPS, (number + 1) * STEPS):
-                x, y = batch(seat, step)
-                functional.cross_entropy(piece.module(x), y).backward()
-                optimizer.step()
-                optimizer.zero_grad()
-            pieces.append(piece)
+        steps = range(number * STEPS, (number + 1) * STEPS)
+        pieces = trained(whole, partition, range(WORKERS), steps)
         merge(whole, [piece for seat, piece in enumerate(pieces) if (number, seat) not in spoils])
     return state_of(whole)
 

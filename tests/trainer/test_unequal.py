@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import time
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from cases.loops import batch, in_turn, perceptron, same, state_of
-from isthmus import Training, launch, trace
+from cases.loops import batch, in_turn, same, state_of
+from cases.twins import network, plain, traced, trained
+from isthmus import Training, launch
 from isthmus.errors import InvalidInput
-from isthmus.nets import Coupling
 from isthmus.nets.merge import merge
-from isthmus.nets.subnetwork import cut
 from isthmus.partitions import Core, Law, Weighted, law_of
 from isthmus.partitions.weighted import balance, shares
 from isthmus.strategies import IST, Narrow
@@ -28,15 +26,6 @@ from isthmus.trainer.config.flags import command
 
 WORKERS, ROUNDS, STEPS, MEASURED = 3, 6, 2, 3  # the first three rounds are dealt equally
 AUTO = Weighted("auto")
-
-
-def plain(module: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.SGD(module.parameters(), lr=0.1)
-
-
-def network() -> nn.Module:
-    torch.manual_seed(7)
-    return perceptron()
 
 
 def make(law: Law, elastic: bool = False) -> Training:
@@ -71,27 +60,14 @@ def launched(law: Law, slow: tuple[float, ...]) -> dict[str, Any]:
     return found | {"weights": {name: value.numpy() for name, value in found["weights"].items()}}
 
 
-@cache
-def traced() -> Coupling:
-    return trace(network(), (torch.zeros(2, 6),))
-
-
 def twin(capacities: tuple[float, ...], core: float = 0.0) -> dict[str, Tensor]:
     """Return the weights of a course with given capacities from a round on; one process holds everything."""
     whole, coupling = network(), traced()
     for number in range(ROUNDS):
         now = capacities if number >= MEASURED else (1.0,) * WORKERS
         partition = coupling.partition(WORKERS, 0, number, law_of("weighted", core=core, capacities=now))
-        pieces = []
-        for seat in range(WORKERS):
-            piece = cut(whole, coupling, partition, seat)
-            optimizer = plain(piece.module)
-            for step in range(number * STEPS, (number + 1) * STEPS):
-                x, y = batch(seat, step)
-                functional.cross_entropy(piece.module(x), y).backward()
-                optimizer.step()
-                optimizer.zero_grad()
-            pieces.append(piece)
+        steps = range(number * STEPS, (number + 1) * STEPS)
+        pieces = trained(whole, partition, range(WORKERS), steps)
         merge(whole, pieces)
     return state_of(whole)
 
