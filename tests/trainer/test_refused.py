@@ -102,12 +102,12 @@ def test_what_stayed_with_it_comes_back_from_its_neighbours_copy() -> None:
 @pytest.mark.parametrize("spoils", [{(0, 1): float("nan")}, {(2, 1): float("nan")}], ids=["first", "later"])
 @pytest.mark.parametrize("law", ["block", "fixed"])
 def test_with_a_shorter_wire(law: str, spoils: Spoils) -> None:
-    """What never travels under a fixed law keeps all its digits."""
+    """What never travels under a fixed law keeps all its digits. Rounding makes 3e-4, another course 7e-3 and more."""
     found = in_turn(job, WORKERS, IST(law_of(law), scale="none"), spoils, "bf16", True)
     expected = twin(law_of(law), spoils)
     for each in found:
         assert len(each["events"]) == 1
-        assert all(torch.allclose(value, expected[name], atol=0.02) for name, value in each["weights"].items())
+        assert all((value - expected[name]).abs().max() < 1e-3 for name, value in each["weights"].items())
 
 
 @pytest.mark.parametrize("wire", [None, "bf16"])

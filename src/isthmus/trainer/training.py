@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +37,7 @@ from isthmus.trainer.membership.link import Change, Elastic, RunOver, join
 from isthmus.trainer.membership.monitor import Heard
 from isthmus.trainer.observe.account import Account, held_bytes
 from isthmus.trainer.rounds.agree import agree, named
+from isthmus.trainer.rounds.events import Event, Stopped
 from isthmus.trainer.rounds.members import Members
 from isthmus.trainer.rounds.rounds import Done, Rounds, Stop, TooFew, Wish
 from isthmus.trainer.store.view import View
@@ -51,27 +51,6 @@ from isthmus.trainer.wire.tell import NotDone, tell
 
 _log = logging.getLogger("isthmus")
 REPEATED = 3  # rounds in a row from which on it is said that a worker's blocks are refused again and again
-
-
-class Stopped(KeyboardInterrupt):
-    """The run was told to stop, and has done so between two rounds."""
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened to the workers.
-
-    Attributes:
-        what: "lost", "joined", or "refused": what it had made of its block was no numbers, or too large.
-        round: number of the round.
-        seat: of the worker.
-        text: more of it.
-    """
-
-    what: str
-    round: int
-    seat: int
-    text: str
 
 
 class Training:

@@ -6,16 +6,11 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import astuple, dataclass, field
-from functools import partial
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import torch
-from torch import Tensor, nn
 
 from isthmus.errors import InvalidInput
 from isthmus.progress import progress
@@ -23,35 +18,28 @@ from isthmus.records import RunWriter, spare_path
 from isthmus.trainer.checkpoint.manifest import checkpoints, number_of
 from isthmus.trainer.config import Own, TrainConfig
 from isthmus.trainer.config.again import FOLDER
-from isthmus.trainer.config.flags import record
-from isthmus.trainer.local.loop import Loop, autocast
+from isthmus.trainer.local.loop import Loop
 from isthmus.trainer.membership.live import LiveFile
 from isthmus.trainer.observe.account import Account, resident_bytes
 from isthmus.trainer.observe.evaluate import (
-    CALIBRATION_MOST,
-    PARTS,
     Evaluation,
     Evaluator,
     best_factor,
+    calibration,
     line_search_record,
 )
 from isthmus.trainer.observe.rows import Report, Rows
-from isthmus.trainer.plan.plan import Plan, Work, plan
-from isthmus.trainer.plan.show import show
-from isthmus.trainer.rounds.agree import agree, named
+from isthmus.trainer.prelude import Prelude
+from isthmus.trainer.rounds.events import Stopped
 from isthmus.trainer.rounds.members import CameBack
 from isthmus.trainer.rounds.rounds import TooFew
 from isthmus.trainer.store.whole import fingerprint
-from isthmus.trainer.strategies import Worker, part_of
 from isthmus.trainer.task.examples import Examples, Positions
 from isthmus.trainer.task.setup import Setup
-from isthmus.trainer.training import Stopped, Training
-from isthmus.trainer.wire.exchange import TYPES, Link, Program
-from isthmus.trainer.wire.tell import NotDone, tell
+from isthmus.trainer.training import Training
+from isthmus.trainer.wire.tell import NotDone
 
 _log = logging.getLogger("isthmus")
-
-_OWN = ("out", "executor", "join_timeout", "spare")  # settings that are each worker's own
 
 
 def work(setup: Setup, record: Callable[[], RunWriter] | None, start: int | None = None) -> dict[str, Any]:
@@ -64,7 +52,7 @@ def work(setup: Setup, record: Callable[[], RunWriter] | None, start: int | None
         record: returns the writer of the rows, when this worker has to write; None where it cannot.
         start: bytes of this process before the data were read and the network described.
     """
-    prelude = _Prelude(setup, record)
+    prelude = Prelude(setup, record)
     with _training(setup, prelude) as training:
         run = _Run(setup, training, record, prelude)
         status = run.rounds()
@@ -84,83 +72,13 @@ def export(setup: Setup, source: Path, target: Path) -> None:
         source: the checkpoint, or a folder of some.
         target: the file.
     """
-    prelude = _Prelude(setup, None)
+    prelude = Prelude(setup, None)
     with _training(setup, prelude) as training:
         training.resume(source)
         _Run(setup, training, None, prelude).export(target)
 
 
-@dataclass
-class _Prelude:
-    """What workers tell each other before the first round: settings, what each will need in memory, where rows go.
-
-    Attributes:
-        setup: data and network.
-        record: returns the writer of the rows, on those who can write.
-        plans: of all workers.
-        folders: of the run, and a spare one.
-    """
-
-    setup: Setup
-    record: Callable[[], RunWriter] | None
-    plans: list[Plan] = field(default_factory=list)
-    folders: list[Path] = field(default_factory=list)
-
-    def __call__(self, link: Link) -> Program[None]:
-        """Tell and be told."""
-        config, network = self.setup.config, self.setup.network
-        settings = {name: value for name, value in record(config).items() if name not in _OWN}
-        terms = named(settings) | network.terms | self.setup.shares.terms()
-        yield from agree(terms, link, network.device)
-        wire = None if config.wire is None else TYPES[config.wire]
-        copies = config.faults.copies and link.elastic
-        part = part_of(config.strategy, Worker(link, network, config.seed, wire, copies))
-        own = plan(part, network, _intended(self.setup, link))
-        told = yield from tell(own.numbers(), link, network.device)
-        self.plans = [Plan.of(numbers) for numbers in told]
-        if link.index == 0 and self.record is not None:
-            show(self.plans)
-        writer = self.record() if link.index == 0 and self.record is not None else None
-        folders = [] if writer is None else [str(each) for each in (writer.path, writer.spare) if each is not None]
-        self.folders = list(map(Path, (yield from tell(folders, link, network.device))[0]))
-
-    def state(self) -> dict[str, Any]:
-        """Return what a worker that comes later has missed."""
-        plans = [each.numbers() for each in self.plans]
-        return {"plans": plans, "folders": self.folders}
-
-    def catch_up(self, state: dict[str, Any]) -> None:
-        """Know what one has missed."""
-        self.plans = [Plan.of(numbers) for numbers in state["plans"]]
-        self.folders = list(map(Path, state["folders"]))
-
-
-def _intended(setup: Setup, link: Link) -> Work:
-    """Return what a worker does with its module: steps on batches of its share, evaluations on the test part."""
-    step, objective, shares, device = setup.config.step, setup.objective, setup.shares, setup.network.device
-    nowhere = torch.device("meta")
-    share, held_out, test = (part(nowhere) for part in (partial(shares.of, link.index), shares.held_out, shares.test))
-    trained = share.batch(np.arange(step.batch_size // step.accumulate))
-    tested = test.batch(next(test.pieces(parts=PARTS)))
-    measured = share.batch(next(_calibration(share, link.workers)))
-
-    def loss(module: nn.Module) -> Tensor:
-        with autocast(step.autocast, device):
-            return objective.training_loss(module, trained.without_values(device))
-
-    def look(network: nn.Module) -> None:
-        if any(True for _ in network.buffers()):  # statistics of norms
-            batch = measured.without_values(device)
-            network(*batch.args, **batch.kwargs)
-        batch = tested.without_values(device)
-        with autocast(step.autocast, device):
-            output = network(*batch.args, **batch.kwargs)
-        objective.tested(output, batch)
-
-    return Work(setup.config.optimizer.make, loss, look, sum(part.held_bytes for part in (share, held_out, test)))
-
-
-def _training(setup: Setup, prelude: _Prelude) -> Training:
+def _training(setup: Setup, prelude: Prelude) -> Training:
     config = setup.config
     return Training(
         setup.network,
@@ -177,7 +95,7 @@ def _training(setup: Setup, prelude: _Prelude) -> Training:
 
 class _Run:
     def __init__(
-        self, setup: Setup, training: Training, record: Callable[[], RunWriter] | None, prelude: _Prelude
+        self, setup: Setup, training: Training, record: Callable[[], RunWriter] | None, prelude: Prelude
     ) -> None:
         config, device = setup.config, training.device
         self.config, self.setup, self.training, self.prelude = config, setup, training, prelude
@@ -195,7 +113,7 @@ class _Run:
             setup.shares.held_out(device),
             setup.shares.test(device),
         )
-        training.recalibrate(_Calls(self.loop.share, list(_calibration(self.loop.share, config.workers))))
+        training.recalibrate(_Calls(self.loop.share, list(calibration(self.loop.share, config.workers))))
         self.places = [folder / FOLDER for folder in prelude.folders]  # for checkpoints: the run's own, a spare one
         self.saved, self.saving_took, self.told = time.perf_counter(), 0.0, 0
         self.live = LiveFile(lambda: next(iter(prelude.folders), None), len(config.steps_by_round))
@@ -406,11 +324,6 @@ class _Run:
     def _cut_axes(self) -> dict[str, int]:
         cut = self.setup.network.coupling.cut_axes if self.config.strategy.cuts else ()
         return {axis.name: axis.size for axis in cut}
-
-
-def _calibration(share: Examples, workers: int) -> Iterator[Positions]:
-    """Return what a worker measures the statistics of norms on."""
-    return share.pieces(-(-CALIBRATION_MOST // workers))
 
 
 @dataclass(frozen=True, eq=False)

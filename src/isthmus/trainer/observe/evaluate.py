@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from isthmus.errors import InvalidInput
 from isthmus.trainer.local.loop import autocast
-from isthmus.trainer.task.examples import Batch, Examples
+from isthmus.trainer.task.examples import Batch, Examples, Positions
 from isthmus.trainer.task.objective import Objective, chosen, detached
 from isthmus.trainer.training import Training
 
@@ -125,6 +125,11 @@ class _Tested:
 
     sums: tuple[float, int, float]
     pair: tuple[Tensor, ...] = ()
+
+
+def calibration(share: Examples, workers: int) -> Iterator[Positions]:
+    """Return what each of some workers measures the statistics of norms on."""
+    return share.pieces(-(-CALIBRATION_MOST // workers))
 
 
 def in_turn(rows: Sequence[Sequence[Item]]) -> list[Item]:
