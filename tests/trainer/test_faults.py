@@ -337,3 +337,32 @@ def test_workers_started_by_hand_save_and_leave_when_one_of_them_is_told_to(tmp_
     assert [worker.returncode for worker in workers] == [130, 130], said
     assert len(checkpoints(out / "checkpoints")) == 1
     assert read_run(out).status == "interrupted"
+
+
+def phases(folder: Path) -> list[str] | None:
+    """Return what this worker said that it was doing, whenever it turned to the others."""
+    link = join()
+    assert isinstance(link, Elastic)
+    seen, exchange = dict[str, None](), link.exchange
+
+    def noted(request: Any) -> Any:
+        seen[link.own.phase] = None
+        return exchange(request)
+
+    link.exchange = noted  # type: ignore[method-assign]
+    training = Training(
+        perceptron(), (torch.zeros(2, 6),), lambda m: torch.optim.SGD(m.parameters(), lr=0.1), local_steps=1
+    )
+    x, y = batch(training.seat, 0)
+    functional.cross_entropy(training.module(x), y).backward()
+    training.optimizer.step()
+    with training.whole() as merged:
+        assert merged is not None
+        merged(x)
+    training.save(folder)
+    training.close()
+    return list(seen)
+
+
+def test_a_worker_says_what_it_is_doing(tmp_path: Path) -> None:
+    assert launch(phases, tmp_path, workers=2) == ["starting", "computing", "looking", "saving"]

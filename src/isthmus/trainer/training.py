@@ -161,8 +161,7 @@ class Training:
         self._members.stopping = self._stop.is_set
         self._begin(prelude)
         self._rounds = Rounds(self._members, self._closed_round, lambda: self._pace.seconds)
-        self._drive(self._rounds.train())
-        self._opened = time.monotonic()
+        self._train()
         self._be("computing")
         self.module = self._members.part.module
         self.optimizer = adopt(self.module, optimizer)
@@ -267,15 +266,7 @@ class Training:
         if self._closed:
             raise InvalidInput("training is closed: what is trained after close() would be lost")
         before = self.capacities
-        try:
-            self._drive(self._rounds.train())
-        except Stop as stop:
-            self._save_again()
-            raise Stopped("the run was told to stop") from stop
-        except TooFew:
-            self._save_again()
-            raise
-        self._opened = time.monotonic()
+        self._train()
         if self.worker == 0 and self.capacities != before:
             _log.warning("isthmus: capacities as measured: %s", " ".join(f"{each:g}" for each in self.capacities or ()))
         kept = self._keep_state or self._members.part.averages
@@ -312,12 +303,8 @@ class Training:
         check_choice("on", on, ("all", "root"))
         everywhere = on == "all"
         self._together(Wish.SEE_EVERYWHERE if everywhere else Wish.SEE, self._settle)
-        self._be("looking")
-        try:
-            with self._view.show(self._rounds.state, everywhere, factor) as model:
-                yield model
-        finally:
-            self._be("computing")
+        with self._being("looking"), self._view.show(self._rounds.state, everywhere, factor) as model:
+            yield model
 
     def export(self, path: str | Path, metadata: Mapping[str, str] | None = None, factor: float = 1.0) -> Path:
         """Write the merged network to use, scales folded in, as one safetensors file; every worker enters.
@@ -339,7 +326,7 @@ class Training:
         self._together(Wish.EXPORT, self._settle)
         failure: Exception | None = None
         try:
-            with self._view.show(self._rounds.state, False, factor) as model:
+            with self._being("looking"), self._view.show(self._rounds.state, False, factor) as model:
                 if model is not None:
                     save(model, target, metadata)
         except (OSError, InvalidInput) as error:  # the others wait to hear of it
@@ -579,6 +566,18 @@ class Training:
                 self._drive(members.act(body))
         self.setup_bytes = (self._meter.sent, self._meter.received)
 
+    def _train(self) -> None:
+        """Come to be in an open round."""
+        try:
+            self._drive(self._rounds.train())
+        except Stop as stop:
+            self._save_again()
+            raise Stopped("the run was told to stop") from stop
+        except TooFew:
+            self._save_again()
+            raise
+        self._opened = time.monotonic()
+
     def _save_again(self) -> None:
         """Save where the user has saved before."""
         if self._kept is not None:
@@ -625,6 +624,15 @@ class Training:
         """Have others hear what this worker does."""
         if isinstance(self._link, Elastic):
             self._link.own.phase = phase
+
+    @contextmanager
+    def _being(self, phase: str) -> Iterator[None]:
+        """Have others hear what this worker does inside the block."""
+        self._be(phase)
+        try:
+            yield
+        finally:
+            self._be("computing")
 
     def _merged(self) -> None:
         """Note how long a round was."""
@@ -700,7 +708,8 @@ class Training:
             snapshot = self._standing.snapshot(extra)
             return (yield from write(snapshot, Path(folder), keep, self._link, self.device, parents))
 
-        return self._act(program, Meter())
+        with self._being("saving"):
+            return self._act(program, Meter())
 
     def _dealt_anew(self, found: Checkpoint) -> str:
         moments = ", and momentum and moments start at zero" if self._members.part.store is not None else ""
