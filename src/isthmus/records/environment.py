@@ -12,11 +12,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from isthmus.line import line_here
+
 _VERSIONS = ("isthmus", "numpy", "scipy", "scikit-learn", "torch")
 
 
 def environment() -> dict[str, Any]:
-    """Return versions, platform and commit, for ``environment.json``."""
+    """Return versions, platform, commit, and the line a run is made over if it is known, for ``environment.json``."""
     versions = {"python": platform.python_version()}
     for name in _VERSIONS:
         try:
@@ -29,6 +31,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "cores": os.cpu_count(),
         "commit": _commit(),
+        "line": None if (line := line_here()) is None else line.record(),
     }
 
 

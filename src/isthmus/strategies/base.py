@@ -20,6 +20,7 @@ class Strategy:
         cuts: whether a worker trains a piece of the network.
         restarts: whether an optimizer's momentum may start anew every round.
         elastic: whether the others can go on when a worker is lost.
+        processes: whether every worker needs a process of its own.
         lr: a peak learning rate that suits it with momentum that starts anew every round (measured on digits and
             Fashion-MNIST; without momentum that goes on, steps may be three times longer).
     """
@@ -32,6 +33,7 @@ class Strategy:
     cuts: ClassVar[bool] = False
     restarts: ClassVar[bool] = True
     elastic: ClassVar[bool] = True
+    processes: ClassVar[bool] = False
     lr: ClassVar[float] = 0.3
 
     @property

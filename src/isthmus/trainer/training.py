@@ -722,7 +722,7 @@ class Training:
         """This worker's account, in the order of its fields."""
         meter = self._meter
         spent = [meter.sent, meter.received, meter.compute, meter.move, meter.wait, *self._standing.most, self.steps]
-        return [*spent, meter.viewing, meter.copying, self._link.seat]
+        return [*spent, meter.viewing, meter.copying, meter.hops, self._link.seat]
 
     def _tell(self, numbers: list[float]) -> Program[list[list[float]]]:
         """Tell all workers some numbers, as many as each likes."""

@@ -99,6 +99,8 @@ class TrainConfig:
         if least is not None and least > self.workers:
             raise InvalidInput(f"`min_workers` must be at most `workers`, {self.workers}, got {least}")
         self.strategy.check_workers(self.workers)
+        if self.strategy.processes and self.executor == "serial":
+            raise InvalidInput(f"`executor` must be processes with strategy {self.strategy.name!r}, got 'serial'")
         if isinstance(self.model, Perceptron) and self.strategy.dealt is not None:
             self.model.check_cut(self.strategy.dealt, self.workers)
         self._check_samples()

@@ -25,6 +25,7 @@ class Account:
         steps: made.
         viewing_bytes: sent and received, together, to look at the merged network: evaluations, ``whole()``, export.
         copying_bytes: sent and received, together, for copies that outlive a worker.
+        hops: how often something had to arrive before the worker could go on, but to look at the network.
         seats: the numbers that the workers were started with.
     """
 
@@ -38,6 +39,7 @@ class Account:
     steps: tuple[int, ...]
     viewing_bytes: tuple[int, ...]
     copying_bytes: tuple[int, ...]
+    hops: tuple[int, ...]
     seats: tuple[int, ...]
 
     @classmethod

@@ -73,6 +73,7 @@ class Rows:
             "received_bytes": self.by_seat([int(report.setup_received) for report in reports], seats),
             "compute_seconds": [0.0] * self.config.workers,
             "communicate_seconds": [0.0] * self.config.workers,
+            "hops": [0] * self.config.workers,
         }
         self._before = columns
         self._processes = self.by_seat([int(report.process) for report in reports], seats)
@@ -205,6 +206,7 @@ class Rows:
             "received_bytes": account.received_bytes,
             "compute_seconds": account.computing_seconds,
             "communicate_seconds": [moving + waiting for moving, waiting in both],
+            "hops": account.hops,
         }
         return {name: self.by_seat(column, account.seats) for name, column in columns.items()}
 

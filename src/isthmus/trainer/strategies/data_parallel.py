@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from isthmus.trainer.strategies.interface import Commit, State
 from isthmus.trainer.strategies.local_sgd import LocalSGDPart, trained_parameters
 from isthmus.trainer.wire.exchange import Program
-from isthmus.trainer.wire.tensors import mean_over_workers, send_tensors
+from isthmus.trainer.wire.meter import Traffic
+from isthmus.trainer.wire.tensors import mean_over_workers, send_tensors, together
 
 
 class DataParallelPart(LocalSGDPart):
@@ -38,6 +39,27 @@ class DataParallelPart(LocalSGDPart):
 
         yield from mean_over_workers(own, link, active, take, self._worker.wire)
         state.stale |= frozenset(range(link.workers)) - frozenset(active)
+
+    def step_traffic(self, module: nn.Module) -> Traffic:
+        """Return that of a mean over all workers: its share of every worker's gradients, and the shares' means.
+
+        A reduce-scatter and an all-gather of all gradients, some of them at a time, and a meeting before.
+        """
+        workers, trained = self._worker.link.workers, trained_parameters(module)
+        if workers == 1 or not trained:
+            return Traffic()
+        wire, index = self._worker.wire, self._worker.link.index
+        sent = received = 0
+        groups = together(trained)
+        for names in groups:
+            first = trained[names[0]]
+            size = first.element_size() if wire is None or not first.is_floating_point() else wire.itemsize
+            whole = sum(trained[name].numel() for name in names)
+            own = whole // workers + (index < whole % workers)  # as tensor_split deals it
+            others = whole - own
+            sent += size * (others + (workers - 1) * own)
+            received += size * ((workers - 1) * own + others)
+        return Traffic(sent, received, 1 + 2 * len(groups))
 
     def block(self) -> dict[str, Tensor]:
         """Return nothing."""

@@ -14,6 +14,7 @@ from isthmus.nets.ownership import Held
 from isthmus.nets.pattern import Pattern
 from isthmus.trainer.task.network import Network
 from isthmus.trainer.wire.exchange import Link, Program
+from isthmus.trainer.wire.meter import Traffic
 
 if TYPE_CHECKING:
     from isthmus.trainer.store.rehome import Move
@@ -181,6 +182,14 @@ class Part(Protocol):
 
     def average(self, state: State, module: nn.Module, active: Sequence[int]) -> Program[None]:
         """Average gradients over the active workers; only of strategies that ask for it in every backward pass."""
+        ...
+
+    def step_traffic(self, module: nn.Module) -> Traffic:
+        """Return what a worker moves in every step, beside what opens and closes a round.
+
+        Args:
+            module: what it trains; its tensors may have no values.
+        """
         ...
 
     @property

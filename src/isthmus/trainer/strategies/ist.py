@@ -21,6 +21,7 @@ from isthmus.trainer.store.routes import Box
 from isthmus.trainer.store.store import Drafts, Store
 from isthmus.trainer.strategies.interface import Commit, Merged, Needs, Round, Saved, State, Worker, moved
 from isthmus.trainer.wire.exchange import Program, all_gather
+from isthmus.trainer.wire.meter import Traffic
 from isthmus.trainer.wire.tell import tell
 
 
@@ -251,6 +252,10 @@ class ISTPart:
         """Deal by capacities from now on; None: those of the law."""
         state.capacities, self._deals = capacities, []
         self._law = self._strategy.dealt if capacities is None else self._strategy.dealt.measured(capacities)
+
+    def step_traffic(self, module: nn.Module) -> Traffic:
+        """Return nothing: workers meet between rounds."""
+        return Traffic()
 
     def average(self, state: State, module: nn.Module, active: object) -> Program[None]:
         """Do nothing: pieces have no gradients in common."""

@@ -14,6 +14,7 @@ from isthmus.trainer.strategies.interface import Commit, Merged, Needs, Round, S
 from isthmus.trainer.task.initial import copied, like
 from isthmus.trainer.wire.exchange import Program
 from isthmus.trainer.wire.layout import digest
+from isthmus.trainer.wire.meter import Traffic
 from isthmus.trainer.wire.tensors import differing, mean_over_workers, send_tensors, together
 
 
@@ -127,6 +128,10 @@ class LocalSGDPart:
             state.round = moved(state.round, move)
 
         return commit
+
+    def step_traffic(self, module: nn.Module) -> Traffic:
+        """Return nothing: workers meet between rounds."""
+        return Traffic()
 
     def average(self, state: State, module: nn.Module, active: Sequence[int]) -> Program[None]:
         """Do nothing: workers average weights, not gradients."""

@@ -6,16 +6,38 @@ import time
 from dataclasses import dataclass
 
 
+@dataclass(frozen=True)
+class Traffic:
+    """What one worker has to move.
+
+    Attributes:
+        sent, received: bytes.
+        hops: how often something has to arrive before it can go on.
+    """
+
+    sent: float = 0.0
+    received: float = 0.0
+    hops: float = 0.0
+
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(self.sent + other.sent, self.received + other.received, self.hops + other.hops)
+
+    def times(self, number: float) -> Traffic:
+        """Return that of as many alike."""
+        return Traffic(number * self.sent, number * self.received, number * self.hops)
+
+
 @dataclass
 class Meter:
     """Bytes without what stays with the worker itself; apart, sent and received together, those to look at the merged
     network and those of copies; seconds computing, moving payload, waiting for others, and of the
-    first those in steps."""
+    first those in steps; hops: how often something had to arrive before this worker could go on, but to look."""
 
     sent: int = 0
     received: int = 0
     viewing: int = 0
     copying: int = 0
+    hops: int = 0
     compute: float = 0.0
     move: float = 0.0
     wait: float = 0.0
@@ -41,6 +63,7 @@ class Meter:
     def meeting(self, seconds: float) -> None:
         """Add an exchange that carries no payload."""
         self.wait += seconds
+        self.hops += 1
 
     def count(self, moved: tuple[int, int], viewing: bool, copying: bool, seconds: float) -> None:
         """Add an exchange that does: bytes sent and received, and how long it took."""
@@ -51,4 +74,5 @@ class Meter:
         else:
             self.sent += sent
             self.received += received
+        self.hops += not viewing
         self.move += seconds
