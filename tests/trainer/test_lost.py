@@ -18,7 +18,7 @@ from cases.twins import network, plain, traced, trained
 from isthmus import Training, launch
 from isthmus.nets.merge import merge, zero_cross_blocks
 from isthmus.partitions import law_of
-from isthmus.strategies import IST, LocalSGD, Narrow, Strategy
+from isthmus.strategies import IST, DiLoCo, LocalSGD, Narrow, Strategy
 from isthmus.trainer.config import Faults
 from isthmus.trainer.membership.link import Elastic, join
 from isthmus.trainer.strategies.ist import ISTPart
@@ -143,7 +143,7 @@ def test_whenever_workers_are_lost_the_others_have_done_all_or_nothing_without_t
     assert len(set(rounds)) > 1
 
 
-@pytest.mark.parametrize("strategy", [LocalSGD(), Narrow()], ids=["local-sgd", "narrow"])
+@pytest.mark.parametrize("strategy", [LocalSGD(), Narrow(), DiLoCo(fragments=2)], ids=["local-sgd", "narrow", "diloco"])
 def test_rivals_go_on_too(strategy: Strategy) -> None:
     found = run(Case(strategy, None, (1,), (9,)))
     assert [event[::2] for event in found["events"]] == [("lost", 1)]

@@ -18,7 +18,7 @@ from isthmus import Training, launch, train
 from isthmus.nets.merge import merge, zero_cross_blocks
 from isthmus.partitions import Core, Law, law_of
 from isthmus.records import read_run
-from isthmus.strategies import IST, LocalSGD, Narrow, Strategy
+from isthmus.strategies import IST, DiLoCo, LocalSGD, Narrow, Strategy
 from isthmus.trainer.config import Faults
 from isthmus.trainer.rounds.sound import MOST, fault, norm
 
@@ -111,7 +111,7 @@ def test_with_a_shorter_wire(law: str, spoils: Spoils) -> None:
 
 
 @pytest.mark.parametrize("wire", [None, "bf16"])
-@pytest.mark.parametrize("strategy", [LocalSGD(), Narrow()], ids=["local-sgd", "narrow"])
+@pytest.mark.parametrize("strategy", [LocalSGD(), Narrow(), DiLoCo(fragments=2)], ids=["local-sgd", "narrow", "diloco"])
 def test_rivals_take_the_others_mean(strategy: Strategy, wire: str | None) -> None:
     """Two of three are refused: the mean is the third's own, by whatever way the first two have been spoilt."""
     ways = [

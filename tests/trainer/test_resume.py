@@ -26,7 +26,7 @@ from isthmus.cli import main
 from isthmus.errors import DataError, InvalidInput, WorkerError
 from isthmus.partitions import Core, Fixed, Rotated
 from isthmus.records import Run, read_run
-from isthmus.strategies import IST, DataParallel, LocalSGD, Narrow, Strategy
+from isthmus.strategies import IST, DataParallel, DiLoCo, LocalSGD, Narrow, Strategy
 from isthmus.trainer.membership.link import join
 
 EXAMPLE = (torch.zeros(2, 6),)
@@ -38,6 +38,8 @@ STRATEGIES = {
     "local-sgd": LocalSGD(),
     "narrow": Narrow(),
     "data-parallel": DataParallel(),
+    "diloco": DiLoCo(),
+    "diloco-streaming": DiLoCo(fragments=3),
 }
 
 

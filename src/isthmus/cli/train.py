@@ -19,7 +19,7 @@ from isthmus.cli import status
 from isthmus.errors import WorkerError
 from isthmus.partitions import LAWS
 from isthmus.records import Run
-from isthmus.strategies import STRATEGIES
+from isthmus.strategies import STRATEGIES, DiLoCo
 from isthmus.trainer import TrainConfig, train
 from isthmus.trainer.config import OPTIMIZERS, SCHEDULES, SGD, AdamW, Perceptron, Step
 from isthmus.trainer.config.evaluation import SCALES
@@ -95,6 +95,21 @@ class Dealing:
     minimum: Annotated[int | None, _flag("none", "INT")] = None
     cut: Annotated[tuple[str, ...] | None, _flag("as `isthmus inspect` shows", "AXIS ...")] = None
     scale: Annotated[str | None, _flag("expected", *SCALES)] = None
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """Of one rival alone.
+
+    Attributes:
+        outer_lr: rate of the step that is made with the mean of what the workers have changed (diloco).
+        outer_momentum: of that step, Nesterov's (diloco).
+        fragments: parts that the network is averaged in, one after each round, in turn (diloco).
+    """
+
+    outer_lr: Annotated[float | None, _flag(DiLoCo.outer_lr, "FLOAT")] = None
+    outer_momentum: Annotated[float | None, _flag(DiLoCo.outer_momentum, "FLOAT")] = None
+    fragments: Annotated[int | None, _flag(DiLoCo.fragments, "INT")] = None
 
 
 @dataclass(frozen=True)
@@ -207,6 +222,7 @@ class Options:
     data: tyro.conf.OmitArgPrefixes[Data] = Data()
     network: tyro.conf.OmitArgPrefixes[Network] = Network()
     dealing: tyro.conf.OmitArgPrefixes[Dealing] = Dealing()
+    rivals: tyro.conf.OmitArgPrefixes[Rivals] = Rivals()
     steps: tyro.conf.OmitArgPrefixes[Steps] = Steps()
     testing: tyro.conf.OmitArgPrefixes[Testing] = Testing()
     running: tyro.conf.OmitArgPrefixes[Running] = Running()
@@ -214,7 +230,9 @@ class Options:
 
     def flags(self) -> dict[str, Any]:
         """Return what was given, and None for the rest, by the names of ``isthmus.trainer.configure``."""
-        groups = (self.data, self.network, self.dealing, self.steps, self.testing, self.running, self.trouble)
+        groups = (
+            self.data, self.network, self.dealing, self.rivals, self.steps, self.testing, self.running, self.trouble,
+        )  # fmt: skip
         values = {field.name: getattr(group, field.name) for group in groups for field in dataclasses.fields(group)}
         return {name: value for name, value in values.items() if name not in ("json", "resume")}
 

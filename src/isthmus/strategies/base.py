@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from isthmus.errors import InvalidInput
 from isthmus.partitions import Law
 
 
@@ -18,6 +20,7 @@ class Strategy:
         label, color, meaning: on pictures, and in one sentence.
         rival: whether it is there to be compared with.
         cuts: whether a worker trains a piece of the network.
+        axes: which axes it cuts, where that is not left to the user.
         restarts: whether an optimizer's momentum may start anew every round.
         elastic: whether the others can go on when a worker is lost.
         processes: whether every worker needs a process of its own.
@@ -31,6 +34,7 @@ class Strategy:
     meaning: ClassVar[str]
     rival: ClassVar[bool] = True
     cuts: ClassVar[bool] = False
+    axes: ClassVar[tuple[str, ...] | None] = None
     restarts: ClassVar[bool] = True
     elastic: ClassVar[bool] = True
     processes: ClassVar[bool] = False
@@ -64,6 +68,22 @@ class Strategy:
         """
         if self.dealt is not None:
             self.dealt.check(workers)
+
+    def check_cut(self, cut: Sequence[str] | None) -> tuple[str, ...] | None:
+        """Return which axes are to be cut, None for those that a network is cut at by default.
+
+        Args:
+            cut: as a user asks for it.
+
+        Raises:
+            InvalidInput: it would have no effect.
+        """
+        if cut is not None and tuple(cut) != self.axes:
+            if not self.cuts:
+                raise InvalidInput(f"`cut` has no effect with strategy {self.name!r}, which cuts nothing")
+            if self.axes is not None:
+                raise InvalidInput(f"`cut` has no effect with strategy {self.name!r}, which cuts {' '.join(self.axes)}")
+        return self.axes if cut is None else tuple(cut)
 
     def record(self) -> dict[str, Any]:
         """Return the strategy as plain data: its fields, and those of its law."""

@@ -109,7 +109,7 @@ class Training:
             example: an example call of the network: (args) or (args, kwargs), or a dictionary of named arguments; any
                 nesting of tensors and constants.
             optimizer: returns an optimizer of a module's parameters, with groups or without.
-            strategy: ist, local-sgd, narrow or data-parallel, or an object of ``isthmus.strategies``.
+            strategy: a name (`isthmus train --help` has all), or an object of ``isthmus.strategies``.
             law: how ist deals units to workers, a name or an object of ``isthmus.partitions``; by default ``block``.
             core: fraction of the units that all workers hold.
             local_steps: steps between two merges.
@@ -132,8 +132,7 @@ class Training:
         self._seed = check_integer("seed", seed, at_least=0, at_most=2**64 - 1)
         if not callable(optimizer):
             raise InvalidInput(f"`optimizer` must be a function of the module that returns one, got {optimizer!r}")
-        if cut is not None and not self.strategy.cuts:
-            raise InvalidInput(f"`cut` has no effect with strategy {self.strategy.name!r}, which cuts nothing")
+        cut = self.strategy.check_cut(cut)
         self._keep_state = keep_state
         self.faults = Faults() if faults is None else faults
         self._link = link = join(self.faults.join_timeout)
@@ -269,7 +268,7 @@ class Training:
         self._train()
         if self.worker == 0 and self.capacities != before:
             _log.warning("isthmus: capacities as measured: %s", " ".join(f"{each:g}" for each in self.capacities or ()))
-        kept = self._keep_state or self._members.part.averages
+        kept = self._keep_state or not self.strategy.restarts
         forget(self.module, self.optimizer, self._members.part.changed if kept else None)
 
     def merge(self) -> None:

@@ -175,9 +175,8 @@ class Standing:
         store = self.rounds.part.store
         if store is not None:
             return {name: (shape, store.coupling.entries[name].dtype) for name, shape in store.homes.shapes.items()}
-        parameters = dict(self.rounds.part.module.named_parameters())
-        tensors = self.rounds.state.tensors
-        return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items() if name in parameters}
+        tensors, common = self.rounds.state.tensors, self.rounds.part.common
+        return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items() if name in common}
 
     def _own(self, shared: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return what else the module holds: buffers, of a piece those of its units."""

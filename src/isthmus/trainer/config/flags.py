@@ -32,9 +32,17 @@ _SAVING = {"checkpoint_every": "every", "keep_checkpoints": "keep"}
 PROCESSES = ("min_workers", "deadline", "join_timeout", "copies")  # of workers that can be lost
 _FAULTS = (*PROCESSES, "spare")
 _PLACE = ("out", "replace")
+OPTIONS = tuple(
+    dict.fromkeys(
+        field.name
+        for kind in STRATEGIES.values()
+        for field in dataclasses.fields(kind)
+        if field.name not in ("law", "scale")
+    )
+)  # of strategies, beside how they deal and scale
 FLAGS = (
-    "data", "features", "model", "example", "init", "cut", *_PERCEPTRON, "strategy", *_DEALING, "scale", "optimizer",
-    "lr", "momentum", "weight_decay", "keep_state", "schedule", "warmup", *_STEP, "loss", "metric", "eval_every",
+    "data", "features", "model", "example", "init", "cut", *_PERCEPTRON, "strategy", *_DEALING, "scale", *OPTIONS,
+    "optimizer", "lr", "momentum", "weight_decay", "keep_state", "schedule", "warmup", *_STEP, "loss", "metric", "eval_every",
     "wire", "workers", "rounds", "samples", "local_steps", "seed", "executor", *_SAVING, *_FAULTS,
     *_PLACE,
 )  # fmt: skip
@@ -152,13 +160,13 @@ def _strategy(given: Mapping[str, Any]) -> Strategy:
     named = given.get("strategy", "ist")
     if isinstance(named, Strategy):
         searched = given.get("scale") == "readout" and hasattr(named, "scale")
-        _refuse(given, _DEALING if searched else (*_DEALING, "scale"), "beside a strategy object")
+        _refuse(given, (*_DEALING, *OPTIONS, *(() if searched else ("scale",))), "beside a strategy object")
         return named
     kind = STRATEGIES[check_choice("strategy", named, STRATEGIES)]
     fields = {field.name for field in dataclasses.fields(kind)}
-    without = [*(() if "law" in fields else _DEALING), *(() if "scale" in fields else ("scale",))]
+    without = [*(() if "law" in fields else _DEALING), *(n for n in ("scale", *OPTIONS) if n not in fields)]
     _refuse(given, without, f"with strategy {named!r}")
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = _only(given, OPTIONS)
     if any(name in given for name in _DEALING):
         default = kind().dealt
         assert default is not None

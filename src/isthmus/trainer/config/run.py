@@ -83,7 +83,7 @@ class TrainConfig:
     resume: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "cut", None if self.cut is None else tuple(self.cut))
+        object.__setattr__(self, "cut", self.strategy.check_cut(self.cut))
         object.__setattr__(self, "init", None if self.init is None else str(self.init))
         object.__setattr__(self, "out", None if self.out is None else Path(self.out))
         for name in ("workers", "rounds", "local_steps"):
@@ -93,8 +93,6 @@ class TrainConfig:
         if self.features is not None:
             check_choice("features", self.features, FEATURES)
         check_wire(self.wire, self.workers)
-        if self.cut is not None and not self.strategy.cuts:
-            raise InvalidInput(f"`cut` has no effect with strategy {self.strategy.name!r}, which cuts nothing")
         least = self.faults.min_workers
         if least is not None and least > self.workers:
             raise InvalidInput(f"`min_workers` must be at most `workers`, {self.workers}, got {least}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from isthmus.errors import InvalidInput
-from isthmus.strategies import IST, DataParallel, LocalSGD, Narrow, Strategy
+from isthmus.strategies import IST, DataParallel, DiLoCo, LocalSGD, Narrow, Shallow, Strategy
 from isthmus.trainer.strategies.data_parallel import DataParallelPart
+from isthmus.trainer.strategies.diloco import DiLoCoPart
 from isthmus.trainer.strategies.interface import Build, Merged, Part, Round, State, Worker
 from isthmus.trainer.strategies.ist import ISTPart
 from isthmus.trainer.strategies.local_sgd import LocalSGDPart
@@ -16,6 +17,8 @@ PARTS: dict[type[Strategy], Build] = {
     IST: ISTPart,
     LocalSGD: LocalSGDPart,
     Narrow: NarrowPart,
+    Shallow: NarrowPart,
+    DiLoCo: DiLoCoPart,
     DataParallel: DataParallelPart,
 }
 

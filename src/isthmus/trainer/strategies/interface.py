@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -200,6 +200,11 @@ class Part(Protocol):
     @property
     def changed(self) -> frozenset[str]:
         """Parameters of the module that stand for other entries than in the round before."""
+        ...
+
+    @property
+    def common(self) -> Collection[str]:
+        """Tensors of the state that are the same on all workers between rounds, where each has all of them."""
         ...
 
     @property

@@ -50,6 +50,11 @@ class ISTPart:
         self.changed: frozenset[str] = frozenset()
 
     @property
+    def common(self) -> tuple[str, ...]:
+        """None: every worker has its rows."""
+        return ()
+
+    @property
     def module(self) -> nn.Module:
         """The piece this worker trains."""
         assert self._piece is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +108,11 @@ class LocalSGDPart:
             state.number, state.round, state.made, state.reference = round.number + 1, None, 0, {}
 
         return commit
+
+    @property
+    def common(self) -> Collection[str]:
+        """The parameters; what else a forward pass writes to is a worker's own."""
+        return [name for name, _ in self.module.named_parameters()]
 
     @property
     def measures(self) -> bool:
