@@ -14,7 +14,7 @@ DIGITS: dict[str, Any] = {
 READER: dict[str, Any] = {
     "model": "cases.trainable:reader", "workers": 2, "batch_size": 8, "rounds": 2, "law": "fixed", "lr": 0.01,
 }  # fmt: skip
-TIMES = ("seconds", "compute_seconds", "communicate_seconds", "processes")
+TIMES = ("seconds", "compute_seconds", "communicate_seconds", "hops", "processes")  # votes are of processes alone
 
 
 def trained(folder: Path, **flags: Any) -> Run:

@@ -42,8 +42,8 @@ OPTIONS = tuple(
 )  # of strategies, beside how they deal and scale
 FLAGS = (
     "data", "features", "model", "example", "init", "cut", *_PERCEPTRON, "strategy", *_DEALING, "scale", *OPTIONS,
-    "optimizer", "lr", "momentum", "weight_decay", "keep_state", "schedule", "warmup", *_STEP, "loss", "metric", "eval_every",
-    "wire", "workers", "rounds", "samples", "local_steps", "seed", "executor", *_SAVING, *_FAULTS,
+    "optimizer", "lr", "momentum", "weight_decay", "keep_state", "schedule", "warmup", *_STEP, "loss", "metric",
+    "eval_every", "wire", "workers", "rounds", "samples", "local_steps", "seed", "executor", *_SAVING, *_FAULTS,
     *_PLACE,
 )  # fmt: skip
 

@@ -1,0 +1,6 @@
+"""Which strategies can do what, as they say it themselves."""
+
+from isthmus.strategies import STRATEGIES
+
+# That train whatever network there is, by workers of one process too.
+ON_ANY = [name for name, kind in STRATEGIES.items() if kind.axes is None and not kind.processes]
