@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -109,6 +110,98 @@ def test_the_mean_of_equal_tensors_is_that_tensor() -> None:
     for copies in range(1, 12):
         assert torch.equal(mean_of([tensor] * copies), tensor)
     assert mean_of([torch.tensor([1.0]), torch.tensor([2.0]), torch.tensor([6.0])]).item() == 3.0
+
+
+DTYPES = [
+    torch.bool, torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.uint64,
+    torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex32, torch.complex64,
+    torch.complex128, torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz,
+    torch.float8_e8m0fnu,
+]  # fmt: skip
+
+
+def any_bits(shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> torch.Tensor:
+    """Numbers of any bits: infinities, nan, the smallest, the largest, both zeros."""
+    random = np.random.Generator(np.random.Philox(seed))
+    size = torch.empty((), dtype=dtype).element_size()
+    raw = random.integers(0, 2 if dtype == torch.bool else 256, (*shape, size), dtype=np.uint8)
+    found = torch.from_numpy(raw.copy()).view(dtype).reshape(shape)
+    if dtype.is_floating_point and dtype != torch.float8_e8m0fnu:
+        found.view(-1)[:3] = torch.tensor([0.0, -0.0, float("-inf")])[: found.numel()].to(dtype)
+    return found
+
+
+def bits(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@given(case=cuts())
+@settings(max_examples=30, deadline=None)
+def test_what_all_agree_on_keeps_its_bits_whatever_its_type(
+    dtype: torch.dtype, case: tuple[tuple[int, ...], list[Held]]
+) -> None:
+    shape, maps = case
+    whole = any_bits(shape, dtype, len(maps))
+    merged = whole.clone()
+    merge_into(merged, [(slice_tensor(whole, held), held) for held in maps])
+    assert torch.equal(bits(merged), bits(whole))
+    assert torch.equal(bits(mean_of([whole] * 3)), bits(whole))
+
+
+@pytest.mark.parametrize(
+    "dtype", [each for each in DTYPES if not each.is_floating_point and not each.is_complex], ids=str
+)
+@given(case=cuts(), seed=st.integers(0, 99))
+@settings(max_examples=30, deadline=None)
+def test_the_mean_of_integers_is_exact(dtype: torch.dtype, case: tuple[tuple[int, ...], list[Held]], seed: int) -> None:
+    shape, maps = case
+    whole = any_bits(shape, dtype, seed)
+    parts = [(any_bits(tuple(slice_tensor(whole, held).shape), dtype, seed + n), held) for n, held in enumerate(maps)]
+    expected = np.array(whole.tolist(), dtype=object)
+    for place in np.ndindex(*shape):
+        values = [part.tolist() for part, _ in parts]
+        found = []
+        for value, (_, held) in zip(values, parts, strict=True):
+            try:
+                at = [i if s is None else list(s).index(i) for i, s in zip(place, held, strict=True)]
+            except ValueError:
+                continue
+            for index in at:
+                value = value[index]
+            found.append(value)
+        if found:
+            expected[place] = found[0] if dtype == torch.bool else round(Fraction(sum(found), len(found)))
+    merge_into(whole, parts)
+    assert whole.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_infinities_win_over_numbers_and_meet_in_nan(cut: bool) -> None:
+    inf, nan, most = float("inf"), float("nan"), torch.finfo(torch.float32).max
+    parts = [
+        torch.tensor([inf, -inf, inf, 1.0, inf, nan, most, -0.0]),
+        torch.tensor([inf, -inf, 1.0, -inf, -inf, 1.0, -most, -0.0]),
+    ]
+    expected = torch.tensor([inf, -inf, inf, -inf, nan, nan, 0.0, -0.0])
+    held = [np.array([*range(8), 8]), np.array([*range(8), 9])] if cut else [None, None]
+    if cut:
+        parts = [torch.cat([part, torch.tensor([number])]) for part, number in zip(parts, (5.0, 7.0), strict=True)]
+        expected = torch.cat([expected, torch.tensor([5.0, 7.0])])
+    whole = torch.full((len(expected),), 3.0)
+    merge_into(whole, [(part, (indices,)) for part, indices in zip(parts, held, strict=True)])
+    torch.testing.assert_close(whole, expected, rtol=0, atol=0, equal_nan=True)
+    assert bool(whole[7].signbit())
+
+
+def test_short_numbers_are_rounded_once() -> None:
+    parts = [
+        torch.tensor([1.0, 2049.0]).half(),
+        torch.tensor([1.0, 2050.0]).half(),
+        torch.tensor([1.001, 2052.0]).half(),
+    ]
+    assert torch.equal(mean_of(parts), (sum(part.double() for part in parts) / 3).half())
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -20,6 +20,12 @@ from isthmus.partitions import Indices
 Held = tuple[Indices | Tensor | None, ...]  # tensors on the CPU: the same sets, converted already
 IndexMap = Mapping[str, Held]
 _PIECE = 1 << 16
+_HALF = 1 << 32
+_MOVABLE = {  # what torch takes and puts at index sets; other types go as integers of the same size
+    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16,
+    torch.float32, torch.float64, torch.complex64, torch.complex128,
+}  # fmt: skip
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _ROWS_AT_ONCE = 1 << 22  # bytes of a tensor that are merged at once, where copies are made
 
 
@@ -34,7 +40,7 @@ def view_slice(tensor: Tensor, held: Held) -> Tensor:
     part = tensor
     for dim, indices in enumerate(held):
         if indices is not None:
-            part = part.index_select(dim, _as_tensor(indices, tensor.device))
+            part = _movable(part).index_select(dim, _as_tensor(indices, tensor.device)).view(tensor.dtype)
     return part
 
 
@@ -47,8 +53,8 @@ def merge_into(whole: Tensor, holders: Sequence[tuple[Tensor, Held]]) -> None:
     """Merge the parts of one tensor into it, in place.
 
     An entry that one part holds is copied; one that several hold becomes the mean over its holders (not over all
-    parts); one that none holds keeps its value. Equal values stay equal bit for bit, whatever the number of holders.
-    Integer tensors keep their type (the mean is rounded).
+    parts), as :func:`mean_of` has it; one that none holds keeps its value. Equal values stay equal bit for bit,
+    whatever the number of holders.
 
     Args:
         whole: what the parts were cut from.
@@ -92,10 +98,13 @@ def _merge(whole: Tensor, holders: Sequence[tuple[Tensor, Held]]) -> None:
     if len(holders) < 2 or _disjoint([held for _, held in holders], whole.shape):
         for part, held in holders:
             _write(whole, held, part)
-    elif _is_exact(whole) and all(indices is None for _, held in holders for indices in held):
+    elif all(indices is None for _, held in holders for indices in held):
         _mean_into(whole, [part for part, _ in holders])
     else:
-        whole.copy_(_merge_tensor(whole, holders))
+        first = whole.clone()
+        for part, held in reversed(holders):  # the first holder has the last word
+            _write(first, held, part)
+        whole.copy_(_mean(first, holders))
 
 
 def _mean_into(whole: Tensor, parts: Sequence[Tensor]) -> None:
@@ -109,30 +118,92 @@ def _mean_into(whole: Tensor, parts: Sequence[Tensor]) -> None:
 
 
 def mean_of(tensors: Sequence[Tensor]) -> Tensor:
-    """Return the mean in the given order, as first + sum(x - first) / n: equal tensors give back their very bits."""
-    first, *others = tensors
-    if not others:
-        return first.clone()
-    drift = torch.zeros_like(first)
-    for tensor in others:
-        drift += tensor - first
-    return first + drift / len(tensors)
+    """Return the mean of tensors of one shape and type, in the given order.
+
+    Real and complex numbers are summed up as first + sum(x - first) / n, those shorter than float32 in float32;
+    integers are averaged exactly, and rounded half to even; of truth values the first counts. Where all agree, the mean
+    has their very bits, infinities and nan too.
+    """
+    return _mean(tensors[0].clone(), [(tensor, (None,) * tensor.dim()) for tensor in tensors])
 
 
-def _merge_tensor(whole: Tensor, holders: Sequence[tuple[Tensor, Held]]) -> Tensor:
-    base = whole.clone()
-    for part, held in reversed(holders):  # the first holder has the last word: it is the base the others drift from
-        _write(base, held, part)
-    if len(holders) < 2 or whole.dtype == torch.bool or _disjoint([held for _, held in holders], whole.shape):
-        return base
-    exact = base if _is_exact(whole) else base.double()
-    drift, count = torch.zeros_like(exact), torch.zeros_like(exact.real)
+def _mean(first: Tensor, holders: Sequence[tuple[Tensor, Held]]) -> Tensor:
+    """Return the mean of every entry over its holders.
+
+    Args:
+        first: what the first holder of each entry has; of an entry without one, the mean.
+        holders: (part, index set per dimension) of each.
+    """
+    if first.dtype == torch.bool or len(holders) < 2:
+        return first
+    everywhere = all(indices is None for _, held in holders for indices in held)
+    count = len(holders) if everywhere else _counted(first, holders)
+    if not (first.is_floating_point() or first.is_complex()):
+        return _integer_mean(first, holders, count)
+    base = _wide(first)
+    drift = torch.zeros_like(base)
+    for part, held in holders[everywhere:]:  # the first drifts from itself by 0
+        _add(drift, held, _wide(part) - view_slice(base, held))
+    mean, kept = base + drift / count, drift == 0  # what drifts by 0 is kept: -0 + 0 would be 0
+    finite = mean.isfinite()
+    if not bool(finite.all()):
+        agreed, other = _odd_mean(base, holders, count)
+        mean, kept = torch.where(finite, mean, other), kept | (agreed & ~finite)
+    return torch.where(kept, first, mean.to(first.dtype))
+
+
+def _odd_mean(
+    base: Tensor, holders: Sequence[tuple[Tensor, Held]], count: Tensor | int
+) -> tuple[Tensor, Tensor]:
+    """Return where all agree, and the mean where a drift is no number: of infinities, of nan, of what is further apart
+    than can be said."""
+    agreed, total = torch.ones_like(base, dtype=torch.bool), torch.zeros_like(base)
     for part, held in holders:
-        here = slice_tensor(drift, held)
-        _write(drift, held, here + (part - slice_tensor(exact, held)))
-        _write(count, held, slice_tensor(count, held) + 1)
-    mean = exact + drift / count.clamp(min=1)
-    return mean if _is_exact(whole) else mean.round().to(whole.dtype)
+        value, begun = _wide(part), view_slice(base, held)
+        same = (value == begun) | (value.isnan() & begun.isnan())
+        _write(agreed, held, view_slice(agreed, held) & same)
+        _add(total, held, value / (count if isinstance(count, int) else view_slice(count, held)))
+    return agreed, total
+
+
+def _integer_mean(first: Tensor, holders: Sequence[tuple[Tensor, Held]], count: Tensor | int) -> Tensor:
+    """Return the mean of integers, from the sums of the halves of their 64 bits: that of all may be too large."""
+    high, low = (torch.zeros(first.shape, dtype=torch.int64, device=first.device) for _ in range(2))
+    signed = first.dtype != torch.uint64
+    for part, held in holders:
+        value = part.to(torch.int64) if signed else part.view(torch.int64)
+        _add(high, held, value >> 32 if signed else (value >> 32) & (_HALF - 1))
+        _add(low, held, value & (_HALF - 1))
+    number = count if isinstance(count, int) else count.clamp(min=1)
+    low += high.remainder(number) * _HALF
+    mean = high.div(number, rounding_mode="floor") * _HALF + low.div(number, rounding_mode="floor")
+    twice = 2 * low.remainder(number)
+    mean += (twice > number) | ((twice == number) & (mean.remainder(2) == 1))
+    found = mean.to(first.dtype) if signed else mean.view(first.dtype)
+    return found if isinstance(count, int) else torch.where(count > 0, found, first)
+
+
+def _counted(like: Tensor, holders: Sequence[tuple[Tensor, Held]]) -> Tensor:
+    """Return how many hold each entry."""
+    count = torch.zeros(like.shape, dtype=torch.int64, device=like.device)
+    for part, held in holders:
+        _add(count, held, torch.ones(part.shape, dtype=torch.int64, device=part.device))
+    return count
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Return floating-point numbers in a type that has room for their sums."""
+    if tensor.dtype == torch.complex32:
+        return tensor.to(torch.complex64)
+    return tensor.float() if tensor.is_floating_point() and tensor.element_size() < 4 else tensor
+
+
+def _add(target: Tensor, held: Held, values: Tensor) -> None:
+    """Add ``values`` to the held entries of ``target``, in place."""
+    if all(indices is None for indices in held):
+        target += values
+    else:
+        _write(target, held, view_slice(target, held) + values)
 
 
 def _write(target: Tensor, held: Held, values: Tensor) -> None:
@@ -141,9 +212,14 @@ def _write(target: Tensor, held: Held, values: Tensor) -> None:
     if not cut:
         target.copy_(values)
     elif len(cut) == 1:
-        target.index_copy_(cut[0], _as_tensor(held[cut[0]], target.device), values)
+        _movable(target).index_copy_(cut[0], _as_tensor(held[cut[0]], target.device), _movable(values))
     else:
-        target[_mesh(target, held, cut[0], cut[-1])] = values
+        _movable(target)[_mesh(target, held, cut[0], cut[-1])] = _movable(values)
+
+
+def _movable(tensor: Tensor) -> Tensor:
+    """Return the tensor's memory as numbers of a type that torch takes and puts at index sets."""
+    return tensor if tensor.dtype in _MOVABLE else tensor.view(_BITS[tensor.element_size()])
 
 
 def _mesh(target: Tensor, held: Held, first: int, last: int) -> tuple[Tensor | slice, ...]:
@@ -155,11 +231,6 @@ def _mesh(target: Tensor, held: Held, first: int, last: int) -> tuple[Tensor | s
     ]  # fmt: skip
     spread = [each.view([-1 if d == dim else 1 for d in range(len(sets))]) for dim, each in enumerate(sets)]
     return (*[slice(None)] * first, *spread)
-
-
-def _is_exact(tensor: Tensor) -> bool:
-    """Whether a mean can be taken in the tensor's own type: real or complex numbers, not integers."""
-    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def _disjoint(maps: Sequence[Held], shape: Sequence[int]) -> bool:
