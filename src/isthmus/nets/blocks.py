@@ -13,6 +13,7 @@ from isthmus.nets.exported import ExportedGraph, module_path
 from isthmus.nets.policy import Residual
 from isthmus.nets.propagation import Propagation
 from isthmus.nets.terms import Atom
+from isthmus.nets.writes import writes
 
 
 @dataclass(frozen=True)
@@ -81,27 +82,35 @@ def _removal(exported: ExportedGraph, residual: Residual) -> tuple[Removal, froz
     graph = exported.module.graph
     nodes = list(graph.nodes)
     output = nodes[-1]
-    effects = [n for n in nodes if n.op == "call_function" and not n.users and n.all_input_nodes]
+    written: dict[fx.Node, list[fx.Node]] = {}
+    for writer, origin in writes(exported.module):
+        written.setdefault(writer, []).append(origin)
+    idle = [n for n in nodes if n.op == "call_function" and not n.users and n.all_input_nodes]
+    effects = dict.fromkeys([*idle, *(n for n in nodes if n in written)])
     before = _reached([output, *effects], {})
     instead = {residual.node: [residual.skip]}
     live = _reached([output], instead)
-    gone = before - live
-    paths = {module_path(n) for n in gone if n.op == "call_function"}
+    branch = _reached([residual.node], {}) - live
+    paths = {module_path(n) for n in branch if n.op == "call_function"}
     paths -= {module_path(n) for n in live if n.op == "call_function"}
-    staying = [n for n in effects if not _belongs(n, paths, gone)]
-    live = _reached([output, *staying], instead)
+
+    def stays(effect: fx.Node) -> bool:
+        """Whether an operator that is there for what it does, not for its result, is not the removed block's own."""
+        made = [origin for origin in written.get(effect, []) if origin.op == "call_function"]
+        if made:  # it fills in a tensor: needed where that is
+            return any(origin in live for origin in made)
+        return module_path(effect) not in paths and not _reached([effect], instead) & branch
+
+    waiting = list(effects)
+    while staying := [effect for effect in waiting if stays(effect)]:  # what one needs, another may fill in
+        live |= _reached(staying, instead)
+        waiting = [effect for effect in waiting if effect not in live]
     dead = before - live
     dead -= set(exported.input_nodes)  # the call keeps its inputs, needed or not
     users = exported.state_nodes
     lost = {name for node, name in users.items() if node in dead} - {n for node, n in users.items() if node in live}
     named = frozenset(name for name in lost if name not in exported.constants)
     return Removal(residual.node, residual.skip, frozenset(dead - {residual.node})), named
-
-
-def _belongs(effect: fx.Node, paths: set[str], gone: set[fx.Node]) -> bool:
-    """Whether a side effect (a counter of batches) is the removed block's own."""
-    inputs = [n for n in effect.all_input_nodes if n.op == "call_function"]
-    return module_path(effect) in paths or (bool(inputs) and all(n in gone for n in inputs))
 
 
 def _reached(roots: Iterable[fx.Node], instead: Mapping[fx.Node, list[fx.Node]]) -> set[fx.Node]:
