@@ -18,11 +18,12 @@ def join(switch: Space, hosts: Sequence[Space], interface: str, rate: float) -> 
         interface: its name in every host.
         rate: at which each receives, in bits a second.
     """
-    switch.ip("link add bridge type bridge mcast_snooping 0", "link set bridge addrgenmode none up")
+    switch.ip("link add bridge type bridge mcast_snooping 0")
+    switch.without_ipv6("bridge")
+    switch.ip("link set bridge up")
     for number, host in enumerate(hosts):
         inside = f"/proc/{os.getpid()}/fd/{host.descriptor}"  # `ip` takes a namespace's path for its name
-        switch.ip(
-            f"link add to{number} type veth peer name {interface} netns {inside}",
-            f"link set to{number} addrgenmode none master bridge up",
-        )
+        switch.ip(f"link add to{number} type veth peer name {interface} netns {inside}")
+        switch.without_ipv6(f"to{number}")
+        switch.ip(f"link set to{number} master bridge up")
         limit(switch, f"to{number}", rate)

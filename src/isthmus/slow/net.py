@@ -145,8 +145,8 @@ def hosts(n: int, line: Line, loss: float = 0.0) -> Iterator[Net]:
             else:
                 bridge.join(stack.enter_context(closing(Space.new())), spaces, INTERFACE, line.down)
             for number, space in enumerate(spaces):
+                space.without_ipv6(INTERFACE)
                 space.ip(
-                    f"link set {INTERFACE} addrgenmode none",
                     f"addr add {ADDRESSES}.{number + 1}/24 dev {INTERFACE}",
                     f"link set {INTERFACE} up",
                 )

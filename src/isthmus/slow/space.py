@@ -67,6 +67,12 @@ class Space:
         """Run commands of `tc` inside."""
         self._batch("tc", commands)
 
+    def without_ipv6(self, interface: str) -> None:
+        """Have the kernel say nothing of its own by an interface; it would be counted."""
+        setting = Path(f"/proc/sys/net/ipv6/conf/{interface}/disable_ipv6")
+        with suppress(FileNotFoundError):  # there is none
+            self.inside(lambda: setting.write_text("1"))
+
     def counted(self, interface: str) -> tuple[int, int]:
         """Return the bytes that an interface has received and sent."""
         said = self.inside(Path("/proc/thread-self/net/dev").read_text)
