@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -181,77 +181,80 @@ def wait_for(true: Callable[[], bool], seconds: float = 10.0) -> bool:
     return True
 
 
+MARK = "ISTHMUS_TEST_OF_SLOW"
+
+
+def marked(mark: str) -> list[int]:
+    """The processes that have inherited a mark."""
+    found = []
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        with suppress(OSError):
+            if f"{MARK}={mark}\0".encode() in Path(f"/proc/{name}/environ").read_bytes():
+                found.append(int(name))
+    return found
+
+
 @pytest.fixture
-def running(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
-    """`isthmus slow` with a command on two hosts, and their namespaces; each waits with a child of its own."""
-    told = f"readlink /proc/self/ns/net > {tmp_path}/$RANK.new && mv {tmp_path}/$RANK.new {tmp_path}/$RANK"
-    script = f"{request.param}; sleep 60 & {told}; wait; wait"
-    flags = ["--hosts", "2", "--rate", "100mbit", "--json"]
-    with subprocess.Popen([*SLOW, *flags, "--", "sh", "-c", script], stdout=subprocess.PIPE, text=True) as process:
+def running(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`isthmus slow` with a shell on two hosts that both wait for a child, and the mark of all these processes."""
+    mark = str(tmp_path)
+    script = f"{request.param}; sleep 60 & touch {tmp_path}/$RANK; wait; wait"
+    flags = ["--hosts", "2", "--rate", "100mbit", "--json", "--", "sh", "-c", script]
+    with subprocess.Popen(
+        [*SLOW, *flags], stdout=subprocess.PIPE, text=True, env={**os.environ, MARK: mark}
+    ) as process:
         assert wait_for(lambda: all((tmp_path / f"{host}").exists() for host in range(2)), 30)
-        yield process, [(tmp_path / f"{host}").read_text().strip() for host in range(2)]
+        assert wait_for(lambda: len(marked(mark)) == 6)  # it, its keeper, two shells, their children
+        yield process, mark
         process.kill()
-
-
-def inside(spaces: list[str]) -> list[int]:
-    """The processes in namespaces."""
-    found = []
-    for name in filter(str.isdecimal, os.listdir("/proc")):
-        try:
-            found += [int(name)] if os.readlink(f"/proc/{name}/ns/net") in spaces else []
-        except OSError:
-            continue
-    return found
-
-
-def keepers(owner: int) -> list[str]:
-    """The processes that keep a network of this owner."""
-    found = []
-    for name in filter(str.isdecimal, os.listdir("/proc")):
-        try:
-            found += [name] if f'"owner": {owner},' in Path(f"/proc/{name}/cmdline").read_text() else []
-        except OSError:
-            continue
-    return found
 
 
 @needs_bridge
 @pytest.mark.parametrize("running", ["trap '' INT TERM HUP"], indirect=True)
-def test_nothing_is_left_of_what_is_killed(running: tuple[subprocess.Popen[str], list[str]]) -> None:
-    process, spaces = running
-    assert len(inside(spaces)) == 4
-    assert len(keepers(process.pid)) == 1
+def test_nothing_is_left_of_what_is_killed(running: tuple[subprocess.Popen[str], str]) -> None:
+    process, mark = running
     process.kill()
-    assert wait_for(lambda: not inside(spaces) and not keepers(process.pid))
+    process.wait()
+    assert wait_for(lambda: not marked(mark))
 
 
 @needs_bridge
 @pytest.mark.parametrize("running", ["trap 'exit 7' TERM"], indirect=True)
-def test_a_signal_is_passed_on(running: tuple[subprocess.Popen[str], list[str]]) -> None:
-    process, spaces = running
+def test_a_signal_is_passed_on(running: tuple[subprocess.Popen[str], str]) -> None:
+    process, mark = running
     process.send_signal(signal.SIGTERM)
     said = json.loads(process.communicate(timeout=20)[0])
     assert process.returncode == 7
     assert [each["code"] for each in said["hosts"]] == [7, 7]
-    assert not inside(spaces)
+    assert not marked(mark)
 
 
 @needs_bridge
 @pytest.mark.parametrize("running", ["trap '' TERM"], indirect=True)
-def test_a_second_signal_kills(running: tuple[subprocess.Popen[str], list[str]]) -> None:
-    process, spaces = running
+def test_a_second_signal_kills(running: tuple[subprocess.Popen[str], str]) -> None:
+    process, mark = running
     process.send_signal(signal.SIGTERM)
     time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
     assert process.returncode == 137
-    assert not inside(spaces)
+    assert not marked(mark)
+
+
+def keepers(owner: int) -> list[int]:
+    """The processes that keep a network of this owner."""
+    found = []
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        with suppress(OSError):
+            if f'"owner": {owner},' in Path(f"/proc/{name}/cmdline").read_text():
+                found.append(int(name))
+    return found
 
 
 @needs_bridge
 def test_a_network_without_its_keeper_is_an_error() -> None:
     with hosts(2, Line.of("1gbit")) as net:
-        os.kill(int(keepers(os.getpid())[0]), signal.SIGKILL)
+        os.kill(keepers(os.getpid())[0], signal.SIGKILL)
         with pytest.raises(IsthmusError, match="has ended"):
             run_command(net, ["sleep", "60"])
 

@@ -10,7 +10,6 @@ packets of many may meet, and what finds too long a queue there is lost.
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Iterator
 from itertools import count
 
@@ -36,10 +35,10 @@ class Relay:
         self._patience = queue_seconds(line.down)
         self._up = [0.0] * hosts  # when each host's line is free, each way
         self._down = [0.0] * hosts
-        # under way: (first bit there, number, last bit there, bits, target, packet), the first to come first
+        self._numbers = count()  # of packets, so that none is compared
+        # (first bit there, number, last bit there, bits, target, packet) of those under way, the first to come first
         self._flying: list[tuple[float, int, float, int, int, bytes]] = []
-        self._numbers = count()
-        self._arriving: list[deque[tuple[float, bytes]]] = [deque() for _ in range(hosts)]
+        self._arriving: list[tuple[float, int, int, bytes]] = []  # (last bit there, number, target, packet)
 
     def take(self, now: float, source: int, packet: bytes) -> None:
         """Take a packet that a host has sent."""
@@ -56,21 +55,22 @@ class Relay:
         """Give (target, packet) of all whose last bit is there."""
         # nothing that is sent from now on can be at a host sooner than this
         while self._flying and self._flying[0][0] <= now + self._line.latency:
-            first, _, last, bits, to, packet = heapq.heappop(self._flying)
+            first, number, last, bits, to, packet = heapq.heappop(self._flying)
             free = self._down[to]
             if free - first <= self._patience:
-                self._down[to] = done = max(last, max(first, free) + bits / self._line.down)
-                self._arriving[to].append((done, packet))
-        for to, queue in enumerate(self._arriving):
-            while queue and queue[0][0] <= now:
-                yield to, queue.popleft()[1]
+                self._down[to] = max(first, free) + bits / self._line.down
+                heapq.heappush(self._arriving, (max(last, self._down[to]), number, to, packet))
+        while self._arriving and self._arriving[0][0] <= now:
+            _, _, to, packet = heapq.heappop(self._arriving)
+            yield to, packet
 
     def next(self) -> float | None:
         """Return when there is something to do, None where nothing is under way."""
-        times = [queue[0][0] for queue in self._arriving if queue]
-        if self._flying:
-            times.append(self._flying[0][0] - self._line.latency)
-        return min(times, default=None)
+        arrives = self._arriving[0][0] if self._arriving else None
+        if not self._flying:
+            return arrives
+        decided = self._flying[0][0] - self._line.latency
+        return decided if arrives is None else min(decided, arrives)
 
     def _is_lost(self) -> bool:
         return self._draws is not None and self._draws.random() < self._loss
