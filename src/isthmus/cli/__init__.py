@@ -28,6 +28,7 @@ COMMANDS = {
     "claims": "every numbered statement of the paper, checked on random problems",
     "inspect": "what of a network can be cut, and what each worker would hold",
     "train": "train a network by IST or a rival over real processes",
+    "slow": "run a command on several hosts of this machine, over slow lines between them",
     "watch": "follow a training that goes on: each worker, the whole, what has happened",
     "export": "the network of a run's checkpoint as one safetensors file",
     "check": "compare all that runs have written with its checksums",
