@@ -3,8 +3,7 @@ that is really slow.
 
     python -m benchmarks.slow_links curves    how many rounds each needs to a target (the link does not change that)
     python -m benchmarks.slow_links links     how long a round takes over shaped links (as root; alone on the machine)
-    python -m benchmarks.slow_links whole     some whole runs over shaped links, against the product of the two
-    python -m benchmarks.slow_links show      tables as Markdown, and the figure
+    python -m benchmarks.slow_links show      tables as Markdown
 
 Every variant has its own best learning rate and local steps, from one grid for all. The rate is chosen by accuracy on
 training data held out, the local steps by the time to the target over the link in question, both under a seed of their
@@ -14,18 +13,24 @@ exist are not made again.
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import tyro
 
+from isthmus.line import Line
 from isthmus.progress import progress
 from isthmus.records import Run, is_run, read_run
 
@@ -82,12 +87,11 @@ _PIECES = {
     "narrow, core 1/4": Variant({"strategy": "narrow", "core": 0.25}),
     "IST block": Variant({"strategy": "ist", "law": "block"}),
     "IST block, core 1/4": Variant({"strategy": "ist", "law": "block", "core": 0.25}),
-    "IST fixed, core 1/4": Variant({"strategy": "ist", "law": "fixed", "core": 0.25}),
 }
 TASKS = {
     "mlp": Task(
         {"data": DATA, "widths": (2048, 2048), "batch_size": 32},
-        0.86,
+        0.85,
         (0.03, 0.1, 0.3),
         (20, 100),
         {**_DENSE, **_PIECES, "shallow": Variant({"strategy": "local-sgd", "widths": (860,)})},
@@ -108,16 +112,20 @@ class Options:
         seeds: number of seeds, 0 first.
         jobs: runs at a time.
         only: variants whose name contains this.
+        lines: over which links.
+        rounds: to measure over a link.
         folder: where the runs are.
     """
 
     what: tyro.conf.Positional[str] = "show"
     task: str = "mlp"
     workers: int = 4
-    samples: int = 160_000
+    samples: int = 96_000
     seeds: int = 3
     jobs: int = 2
     only: str = ""
+    lines: tuple[str, ...] = tuple(LINES)
+    rounds: int = 4
     folder: Path = Path("runs/slow-links")
 
     @property
@@ -152,7 +160,7 @@ def course(options: Options, name: str, rate: float, steps: int, seed: int) -> t
     rounds = math.ceil(options.samples / (options.workers * steps * task.flags["batch_size"]))
     flags = {
         **task.flags, **variant.flags, "workers": options.workers, "lr": rate, "local_steps": steps, "seed": seed,
-        "rounds": rounds, "schedule": "constant", "eval_every": max(1, rounds // 60),
+        "rounds": rounds, "schedule": "constant", "eval_every": max(1, round(rounds / 12)),
         "executor": "processes" if variant.processes else "serial",
     }  # fmt: skip
     return options.place / f"{slug(name)}-H{steps}-lr{rate:g}-seed{seed}", flags
@@ -208,6 +216,157 @@ def rounds_to(run: Run, target: float) -> float | None:
     return None
 
 
+def links(options: Options) -> None:
+    """Measure rounds over every line."""
+    plan = [(line, name, steps) for line in options.lines for name, steps in over(options)]
+    with progress("slow_links links", len(plan)) as advance:
+        for line, name, steps in plan:
+            seconds_of_a_round(options, line, name, steps)
+            advance(1, f"{name} at {line}")
+
+
+def over(options: Options) -> Iterator[tuple[str, int]]:
+    """Return variants and local steps to measure over a line: those that are run in every step, one at a time."""
+    task = TASKS[options.task]
+    for name, variant in task.variants.items():
+        if options.only in name:
+            yield from ((name, steps) for steps in ([1] if variant.every_step else task.steps))
+
+
+def seconds_of_a_round(options: Options, line: str, name: str, steps: int) -> dict[str, Any]:
+    """Return what a round took over a line, from a file if it was measured: some rounds, without looking on, then
+    stopped."""
+    from isthmus.slow import hosts
+
+    task, variant = TASKS[options.task], TASKS[options.task].variants[name]
+    out = options.place / "links" / f"{slug(line)}-{slug(name)}-H{steps}"
+    kept = out.with_suffix(".json")
+    if kept.exists():
+        return dict(json.loads(kept.read_text()))
+    flags = {
+        **task.flags, **variant.flags, **OVER.get(name, {}), "workers": options.workers, "local_steps": steps,
+        "rounds": 10_000, "eval_every": 10_000, "checkpoint_every": 0, "schedule": "constant", "join_timeout": 300,
+        "deadline": 600, "out": out,
+    }  # fmt: skip
+    words = [sys.executable, "-m", "isthmus", "train", "--replace"]
+    for key, value in flags.items():
+        words += [f"--{key.replace('_', '-')}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+    shutil.rmtree(out, ignore_errors=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    with hosts(options.workers, Line.of(*LINES[line])) as net, (out.parent / f"{out.name}.log").open("w") as log:
+        people = [net.popen(host, words, stdout=log, stderr=log) for host in range(options.workers)]
+        while len(rows) < 2 + options.rounds:
+            time.sleep(0.2)
+            if any(each.poll() is not None for each in people):
+                raise RuntimeError(f"{name} at {line} ended; see {out}.log")
+            before, rows = rows, lines_of(out / "rows.jsonl")
+            if len(rows) > len(before):
+                wire = [(net.sent(host), net.received(host)) for host in range(options.workers)]
+                if len(rows) == 3:
+                    first = wire
+    timed = rows[2:]  # in the first round much is done for the first time
+    spent = [after["seconds"] - earlier["seconds"] for earlier, after in pairwise(rows[1:])]
+    both = zip(wire, first, strict=True)
+    found = {
+        "variant": name, "line": line, "steps": steps, "rounds": len(spent), "seconds": mean(spent),
+        "spread": (max(spent) - min(spent)) / mean(spent),
+        "computing": mean(max(row["compute_seconds"]) for row in timed),
+        "busiest": mean(max(map(sum, zip(row["sent_bytes"], row["received_bytes"], strict=True))) for row in timed),
+        "hops": mean(max(row["hops"]) for row in timed),
+        "wire": max((b[0] + b[1] - a[0] - a[1]) / max(1, len(rows) - 3) for b, a in both),
+    }  # fmt: skip
+    shutil.rmtree(out, ignore_errors=True)
+    kept.write_text(json.dumps(found))
+    return found
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """Return the whole rows of a run that goes on."""
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except (OSError, ValueError):
+        return []
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One variant over one line.
+
+    Attributes:
+        rate, steps: learning rate and local steps that were chosen.
+        rounds: to the target, by seed; None where it was not reached.
+        round: what was measured of a round.
+        accuracy: at the end of the budget, by seed.
+    """
+
+    rate: float
+    steps: int
+    rounds: list[float | None]
+    round: dict[str, Any]
+    accuracy: list[float]
+
+    @property
+    def seconds(self) -> list[float]:
+        """To the target, by seed, of those that reached it."""
+        return [rounds * self.round["seconds"] for rounds in self.rounds if rounds is not None]
+
+
+def found(options: Options, line: str, name: str) -> Finding | None:
+    """Return what is known of a variant over a line; its local steps are the best of those tried there."""
+    task, variant = TASKS[options.task], TASKS[options.task].variants[name]
+    model = variant.as_in or name
+    tried = [min(task.steps)] if variant.every_step else list(task.steps)
+
+    def needed(steps: int, seed: int) -> tuple[float | None, Run]:
+        run = read_run(course(options, model, best_rate(options, model, steps), steps, seed)[0])
+        rounds = rounds_to(run, task.target)
+        return (None if rounds is None else rounds * (steps if variant.every_step else 1)), run
+
+    def round_of(steps: int) -> dict[str, Any]:
+        return seconds_of_a_round(options, line, name, 1 if variant.every_step else steps)
+
+    def time_to(steps: int) -> float:
+        rounds = needed(steps, TUNING_SEED)[0]
+        return math.inf if rounds is None else rounds * round_of(steps)["seconds"]
+
+    steps = min(tried, key=time_to)
+    seeds = [needed(steps, seed) for seed in range(options.seeds)]
+    accuracy = [run.summary["test_accuracy"] for _, run in seeds]
+    return Finding(best_rate(options, model, steps), steps, [each for each, _ in seeds], round_of(steps), accuracy)
+
+
+def show(options: Options) -> None:
+    """Print a table for every line."""
+    task = TASKS[options.task]
+    for line in options.lines:
+        results = {name: found(options, line, name) for name in task.variants if options.only in name}
+        dense = {name: mean(one.seconds) for name, one in results.items() if one.seconds and name in _DENSE}
+        print(f"\n### {options.workers} hosts, {line} and {LINES[line][1]} one way, to {100 * task.target:g} %\n")
+        print("| | H | rate | steps to the target | a round (s) | computing (s) | MB a round, busiest | to the target "
+              "(s) | DDP takes | local SGD takes | after the budget (%) |")  # fmt: skip
+        print("|---|---|---|---|---|---|---|---|---|---|---|")
+        for name, one in sorted(results.items(), key=lambda pair: mean(pair[1].seconds or [math.inf])):
+            every = task.variants[name].every_step
+            steps = [rounds * (1 if every else one.steps) for rounds in one.rounds if rounds is not None]
+            reached = f"{mean(one.seconds):.0f} ± {deviation(one.seconds):.0f}" if one.seconds else "not reached"
+            if 0 < len(one.seconds) < len(one.rounds):
+                reached += f" ({len(one.seconds)} of {len(one.rounds)})"
+            against = [
+                f"{dense[other] / mean(one.seconds):.1f}x" if one.seconds and other in dense else ""
+                for other in ("DDP", "local SGD")
+            ]
+            accuracy = f"{100 * mean(one.accuracy):.1f} ± {100 * deviation(one.accuracy):.1f}"
+            print(f"| {name} | {1 if every else one.steps} | {one.rate:g} | {mean(steps) if steps else math.nan:.0f} | "
+                  f"{one.round['seconds']:.2f} | {one.round['computing']:.2f} | {one.round['busiest'] / 1e6:.2f} | "
+                  f"{reached} | {against[0]} | {against[1]} | {accuracy} |")  # fmt: skip
+
+
+def deviation(values: Sequence[float]) -> float:
+    """Return the standard deviation over seeds, 0 of one."""
+    return stdev(values) if len(values) > 1 else 0.0
+
+
 if __name__ == "__main__":
     chosen = tyro.cli(Options, description=__doc__)
-    {"curves": curves}[chosen.what](chosen)
+    {"curves": curves, "links": links, "show": show}[chosen.what](chosen)
