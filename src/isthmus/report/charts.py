@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from isthmus.report.plots import Bars, Marks, Panel, Plot, Series, shade
+from isthmus.report.plots import POINTS, Bars, Marks, Panel, Plot, Series, shade
 from isthmus.report.wording import MISSING, label_lines
 
-_DASHES = {"line": "solid", "dashed": "dash", "dotted": "dot", "dashdot": "dashdot", "markers": "solid"}
+_DASHES = {"line": "solid", "dashed": "dash", "dotted": "dot", "dashdot": "dashdot"}
+_POINTS = {"squares": {"symbol": "square-open"}, "crosses": {"symbol": "x-thin-open", "line": {"width": 2}}}
 _SYMBOLS = {"cross": "x-thin-open", "up": "triangle-up", "down": "triangle-down"}  # the others have their own names
 _FONT = {"family": "system-ui, -apple-system, 'Segoe UI', 'Noto Sans', 'DejaVu Sans', sans-serif", "size": 13}
 _WHOLE = {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True}
@@ -51,8 +52,9 @@ def _plot(plot: Plot) -> go.Figure:
 
 def _line(series: Series, plot: Plot) -> go.Scatter:
     few = 2 < len(series.x) <= 30
-    mode = "markers" if series.style == "markers" or len(series.x) == 1 else "lines+markers" if few else "lines"
-    name = _text(series.name or series.group)
+    points = series.style in POINTS
+    mode = "markers" if points or len(series.x) == 1 else "lines+markers" if few else "lines"
+    name, said = _text(series.name or series.group), _text(series.said or series.name or series.group)
     return go.Scatter(
         x=series.x,
         y=series.y,
@@ -60,9 +62,10 @@ def _line(series: Series, plot: Plot) -> go.Scatter:
         name=name,
         legendgroup=_text(series.group or series.name),
         showlegend=bool(series.name),
-        line={"color": series.color, "width": 2, "dash": _DASHES[series.style]},
-        marker={"color": series.color, "size": 5 if few and series.style != "markers" else 7},
-        customdata=[name] * len(series.x),
+        line={"color": series.color, "width": 2, "dash": _DASHES.get(series.style, "solid")},
+        marker={"color": series.color, "size": 5 if few and not points else 7} | _POINTS.get(series.style, {}),
+        meta=series.key or None,
+        customdata=[said] * len(series.x),
         hovertemplate="<b>%{customdata}</b><br>"
         f"{_hover(plot.x_label)}: %{{x:,.5~g}}<br>{_hover(plot.y_label)}: %{{y:,.4~g}}<extra></extra>",
     )
@@ -114,6 +117,7 @@ def _band(series: Series) -> go.Scatter:
         legendgroup=_text(series.group or series.name),
         showlegend=False,
         hoverinfo="skip",
+        meta=series.key or None,
     )
 
 

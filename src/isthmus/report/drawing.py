@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from isthmus.report.plots import Bars, Figure, Marks, Panel, Plot, shade
+from isthmus.report.plots import POINTS, Bars, Figure, Marks, Panel, Plot, shade
 from isthmus.report.wording import MISSING, label_lines, prefix_for
 
 _SYMBOLS = {"cross": "x", "up": "^", "down": "v", "square": "s", "diamond": "D"}
-_DASHES = {"line": "-", "dashed": "--", "dotted": ":", "dashdot": "-.", "markers": "none"}
+_DASHES = {"line": "-", "dashed": "--", "dotted": ":", "dashdot": "-."}
+_POINTS = {"squares": "s", "crosses": "x"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,12 @@ LOOKS: dict[str, Look] = {
 
 def draw_figure(figure: Figure, path: Path) -> None:
     """Draw one figure's panels side by side into one file, in the look of the format that its name ends with."""
-    kind = path.suffix.removeprefix(".")
+    path.write_bytes(drawn(figure, path.suffix.removeprefix(".")))
+
+
+def drawn(figure: Figure, kind: str) -> bytes:
+    """Return the same as the bytes of a file of the format ``kind``."""
+    file = BytesIO()
     look = LOOKS[kind]
     columns = len(figure.panels) if len(figure.panels) <= 3 else 2
     rows = math.ceil(len(figure.panels) / columns)
@@ -94,7 +101,8 @@ def draw_figure(figure: Figure, path: Path) -> None:
         for axes in grid[len(figure.panels) :]:
             axes.set_axis_off()
         _legend(canvas, grid[: len(figure.panels)], look)
-        canvas.savefig(path, format=kind, **look.file)
+        canvas.savefig(file, format=kind, **look.file)
+    return file.getvalue()
 
 
 def _height(panels: Sequence[Panel], look: Look) -> float:
@@ -117,14 +125,15 @@ def _plot(axes: Axes, plot: Plot, look: Look) -> None:
     axes.set_xscale(plot.x_scale)
     axes.set_yscale(plot.y_scale)
     for series in plot.drawn():
-        marker = "o" if series.style == "markers" or len(series.x) == 1 else ""
+        points = series.style in POINTS or len(series.x) == 1
+        marker = _POINTS.get(series.style, "o") if points else ""
         if series.low:
             axes.fill_between(series.x, series.low, series.high, color=series.color, alpha=0.22, linewidth=0)
         axes.plot(
             series.x,
             series.y,
             color=series.color,
-            linestyle=_DASHES[series.style],
+            linestyle=_DASHES.get(series.style, "none"),
             marker=marker,
             markersize=2.35 * look.line,
             linewidth=look.line,
