@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -12,7 +13,10 @@ from isthmus.report.plots import POINTS, Bars, Marks, Panel, Plot, Series, shade
 from isthmus.report.wording import MISSING, label_lines
 
 _DASHES = {"line": "solid", "dashed": "dash", "dotted": "dot", "dashdot": "dashdot"}
-_POINTS = {"squares": {"symbol": "square-open"}, "crosses": {"symbol": "x-thin-open", "line": {"width": 2}}}
+_POINTS: dict[str, dict[str, Any]] = {
+    "squares": {"symbol": "square-open"},
+    "crosses": {"symbol": "x-thin-open", "line": {"width": 2}},
+}
 _SYMBOLS = {"cross": "x-thin-open", "up": "triangle-up", "down": "triangle-down"}  # the others have their own names
 _FONT = {"family": "system-ui, -apple-system, 'Segoe UI', 'Noto Sans', 'DejaVu Sans', sans-serif", "size": 13}
 _WHOLE = {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True}
@@ -63,7 +67,7 @@ def _line(series: Series, plot: Plot) -> go.Scatter:
         legendgroup=_text(series.group or series.name),
         showlegend=bool(series.name),
         line={"color": series.color, "width": 2, "dash": _DASHES.get(series.style, "solid")},
-        marker={"color": series.color, "size": 5 if few and not points else 7} | _POINTS.get(series.style, {}),
+        marker={**_POINTS.get(series.style, {}), "color": series.color, "size": 5 if few and not points else 7},
         meta=series.key or None,
         customdata=[said] * len(series.x),
         hovertemplate="<b>%{customdata}</b><br>"

@@ -20,7 +20,7 @@ from isthmus.report.wording import MISSING, label_lines, prefix_for
 
 _SYMBOLS = {"cross": "x", "up": "^", "down": "v", "square": "s", "diamond": "D"}
 _DASHES = {"line": "-", "dashed": "--", "dotted": ":", "dashdot": "-."}
-_POINTS = {"squares": "s", "crosses": "x"}
+_POINTS = {"squares": {"marker": "s", "fillstyle": "none"}, "crosses": {"marker": "x"}}
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _plot(axes: Axes, plot: Plot, look: Look) -> None:
     axes.set_yscale(plot.y_scale)
     for series in plot.drawn():
         points = series.style in POINTS or len(series.x) == 1
-        marker = _POINTS.get(series.style, "o") if points else ""
+        marker: dict[str, Any] = _POINTS.get(series.style, {"marker": "o"}) if points else {}
         if series.low:
             axes.fill_between(series.x, series.low, series.high, color=series.color, alpha=0.22, linewidth=0)
         axes.plot(
@@ -134,10 +134,10 @@ def _plot(axes: Axes, plot: Plot, look: Look) -> None:
             series.y,
             color=series.color,
             linestyle=_DASHES.get(series.style, "none"),
-            marker=marker,
             markersize=2.35 * look.line,
             linewidth=look.line,
             label=_text(series.name) if series.name else "_",
+            **marker,
         )
     limits = plot.y_range()
     if limits is not None:

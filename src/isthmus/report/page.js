@@ -45,7 +45,7 @@ const isthmus = (() => {
     return `${ratio < 10 ? digits(ratio, 2) : whole(ratio)} ×`;
   };
   const said = (middle, margin) =>
-    secondsWords(middle) + (margin ? ` ± ${secondsWords(margin).replace(/ s$/, "")}` : "");
+    secondsWords(middle) + (margin > 1e-9 * middle ? ` ± ${secondsWords(margin).replace(/ s$/, "")}` : "");
 
   const RATES = { "": 1, k: 1e3, m: 1e6, g: 1e9, t: 1e12 };
   const TIMES = { us: 1e-6, "µs": 1e-6, ms: 1e-3, s: 1 };

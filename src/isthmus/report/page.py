@@ -111,7 +111,8 @@ def _race(race: Race, name: str, charts: list[str]) -> str:
     still = base64.b64encode(drawn(race.figure, "png")).decode()
     around = (
         _box(race, name),
-        f'<noscript><img alt="{_text(race.figure.title)}" src="data:image/png;base64,{still}"></noscript>',
+        f'<noscript><img alt="{_text(race.figure.title)}" src="data:image/png;base64,{still}"></noscript>'
+        f"<details><summary>How the seconds are worked out</summary><p>{_text(race.model)}</p></details>",
     )
     figure = _figure(race.figure, chart, charts, around)
     charts.append(f"isthmus.race({json.dumps(name)}, {json.dumps(f'{chart}-0')}, {json.dumps(race.courses)});")
@@ -145,7 +146,10 @@ def _box(race: Race, name: str) -> str:
 
 def _figure(figure: Figure, name: str, charts: list[str], around: tuple[str, str] = ("", "")) -> str:
     """A figure with its words; ``around`` stands before and after its panels."""
-    panels = [_panel(panel, f"{name}-{at}", charts) for at, panel in enumerate(figure.panels)]
+    panels = [
+        _panel(panel, f"{name}-{at}", f"{figure.title} {panel.title}".strip(), charts)
+        for at, panel in enumerate(figure.panels)
+    ]
     notes = dict.fromkeys(note for panel in figure.panels if isinstance(panel, Plot) for note in panel.notes)
     said = "".join(f'<p class="note">{_text(note)}</p>' for note in notes)
     return (
@@ -154,11 +158,14 @@ def _figure(figure: Figure, name: str, charts: list[str], around: tuple[str, str
     )
 
 
-def _panel(panel: Panel, name: str, charts: list[str]) -> str:
+def _panel(panel: Panel, name: str, words: str, charts: list[str]) -> str:
     if panel.has_points:
         figure = chart(panel)
         charts.append(_script(name, figure.to_json()))
-        shown = f'<div id="{_text(name)}" class="chart" style="height:{int(figure.layout.height)}px"></div>'
+        shown = (
+            f'<div id="{_text(name)}" class="chart" role="figure" aria-label="{_text(words)}" '
+            f'style="height:{int(figure.layout.height)}px"></div>'
+        )
     else:
         shown = '<p class="note">Nothing to show: the runs hold no such numbers.</p>'
     title = f"<h4>{_text(panel.title)}</h4>" if panel.title else ""
@@ -178,7 +185,9 @@ def _table(table: Table, name: str = "") -> str:
         for row in table.rows
     )
     return (
-        f'<h3>{_text(table.title)}</h3><div class="table"><table{known}><caption>{_text(table.caption)}</caption>'
+        f"<h3>{_text(table.title)}</h3>"
+        + (f'<p class="soft">{_text(table.caption)}</p>' if table.caption else "")
+        + f'<div class="table"><table{known} aria-label="{_text(table.title)}">'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 

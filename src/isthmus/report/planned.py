@@ -17,16 +17,15 @@ def planned_tables(found: Sequence[Curve]) -> tuple[Table, ...]:
     """Return the table of all curves whose runs have a plan; none where none has."""
     rows = [row for one in found for row in _rows(one)]
     caption = (
-        "Of the worker that has most of it; bytes and seconds are means over the rounds after the first, and over seeds; "
-        "evaluations are left out. "
-        "The difference is that of the measured number from the planned one."
+        "Of the worker that has most of it; bytes and seconds are means over the rounds after the first, and over "
+        "seeds; evaluations are left out. The difference is that of the measured number from the planned one."
     )
     columns = ("strategy", "what", "planned", "measured", "difference")
     return (Table("Planned and measured", caption, columns, tuple(rows), "llrrr"),) if rows else ()
 
 
 def _rows(one: Curve) -> list[tuple[str, ...]]:
-    result = []
+    result: list[tuple[str, ...]] = []
     for words, name, measured, show in _QUANTITIES:
         pairs = [(_plan(run, name), measured(run)) for run in one.runs]
         known = [(plan, found) for plan, found in pairs if plan is not None and found is not None]

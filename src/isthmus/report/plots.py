@@ -113,6 +113,21 @@ def wide(series: Sequence[Series]) -> bool:
     return bool(ends) and max(ends) > WIDE_SPREAD * min(ends)
 
 
+def focus(series: Sequence[Series], finished: Sequence[Series]) -> tuple[float, float] | None:
+    """Return the part of the y axis around the finished curves' ends, None where that is nearly all of it.
+
+    The start would squeeze their differences to nothing.
+    """
+    values = [value for one in series for value in (*one.y, *one.low, *one.high)]
+    ends = [one.y[-1] for one in finished if one.y]
+    if len(ends) < 2:
+        return None
+    room = 2 * (max(ends) - min(ends)) + 0.04 * (max(values) - min(values))
+    low, high = max(min(values), min(ends) - room), min(max(values), max(ends) + room)
+    margin = 0.03 * (high - low)
+    return (low - margin, high + margin) if high - low < 0.6 * (max(values) - min(values)) else None
+
+
 def thinning(count: int) -> tuple[int, list[int]]:
     """Return every how many-th of ``count`` points is drawn, and which: the first and the last always.
 
@@ -304,6 +319,7 @@ class Race:
         figure: one plot.
         table: its last three columns hang on the line.
         lines: (words, line) that a reader may choose.
+        model: how the seconds are worked out, in words.
         courses: the recorded numbers, as plain data, from which ``page.js`` computes the same.
     """
 
@@ -311,6 +327,7 @@ class Race:
     figure: Figure
     table: Table | None
     lines: tuple[tuple[str, Line], ...]
+    model: str
     courses: dict[str, Any]
 
 

@@ -14,7 +14,7 @@ from isthmus.line import Line
 from isthmus.records import Run
 from isthmus.report.curves import Curve, averaged, drawn_rows, traffic
 from isthmus.report.model import COMMON, View, line_of, overlaps, rounds, seconds
-from isthmus.report.plots import POINTS, Figure, Plot, Race, Series, Table, number, wide
+from isthmus.report.plots import POINTS, Figure, Plot, Race, Series, Table, focus, number, wide
 from isthmus.report.wording import MISSING, mean, percent, plain, scaled, times
 from isthmus.report.wording import seconds as shown_seconds
 
@@ -91,7 +91,8 @@ def race(found: Sequence[Curve], measure: Measure, view: View) -> Race | None:
     lines = _lines(runs)
     caption = (
         "Who gets how far after how many seconds, were the workers' hosts joined by the line in the box. "
-        f"{'Higher' if measure.rises else 'Lower'} and further left is better. {_MODEL}{_points(found)}"
+        f"{'Higher' if measure.rises else 'Lower'} and further left is better. The curves are a model, worked out from "
+        f"what the runs recorded.{_points(found)}"
     )
     figure = Figure("time", f"Test {measure.words} against seconds", caption, (plot,))
     return Race(
@@ -99,6 +100,7 @@ def race(found: Sequence[Curve], measure: Measure, view: View) -> Race | None:
         figure=figure,
         table=_table(entries, measure, goal, line),
         lines=lines,
+        model=_MODEL.format(_OVERLAPS * any(map(overlaps, runs))),
         courses={
             "curves": [_course(one, measure) for one in found],
             "entries": [entry.record() for entry in entries],
@@ -107,10 +109,15 @@ def race(found: Sequence[Curve], measure: Measure, view: View) -> Race | None:
 
 
 _MODEL = (
-    "The curves are a model, not a measurement: for each round the seconds that the slowest worker computed where the "
-    "run was made, and those its messages would take, the larger of 8 × bytes sent / rate up and 8 × bytes received / "
-    "rate down of the busiest worker, and the latency for every hop (each time that something had to arrive before a "
-    "worker could go on). Evaluations take no time. On a logarithmic axis the start at 0 s is left out."
+    "The seconds up to a round are a sum over the rounds so far. Of each round it has the seconds that the slowest "
+    "worker computed, on the machine where the run was made; the larger of 8 × bytes sent / rate up and 8 × bytes "
+    "received / rate down, of the workers that sent and received most; and the latency times the hops: how often "
+    "something had to arrive before a worker could go on. {}Evaluations take no time. The first round has also what a "
+    "program makes ready when it starts. On a logarithmic axis the start at 0 s is left out."
+)
+_OVERLAPS = (
+    "Strategies that compute while their messages are on the way have the larger of computing and moving instead of "
+    "their sum. "
 )
 
 
@@ -134,13 +141,29 @@ def recorded_seconds(run: Run) -> list[Any]:
     return [row.get("seconds") for row in run.rows]
 
 
+def _places(run: Run) -> list[Any]:
+    return list(range(len(run.rows)))
+
+
 def _plot(found: Sequence[Curve], measure: Measure, line: Line) -> Plot:
     column, factor = measure.column, measure.factor
     curves = [
         averaged(one, lambda run: seconds(run, line), column, factor, key=f"curve {at}") for at, one in enumerate(found)
     ]
+    finished = [drawn for one, drawn in zip(found, curves, strict=True) if one.runs[0].status == "finished"]
     scale = "log" if wide(curves) else "linear"
-    return Plot("", f"seconds over {line.shown}", measure.label, (*curves, *_measured(found, measure)), x_scale=scale)
+    series = [without_start(one) if scale == "log" else one for one in (*curves, *_measured(found, measure))]
+    shown = tuple(one for one in series if one.x)
+    return Plot("", f"seconds over {line.shown}", measure.label, shown, x_scale=scale, focus=focus(curves, finished))
+
+
+def without_start(series: Series) -> Series:
+    """Return a series without the points at no time at all, which a logarithmic axis cannot show."""
+    kept = [at for at, x in enumerate(series.x) if x > 0]
+    x, y, low, high = (
+        tuple(side[at] for at in kept if side) for side in (series.x, series.y, series.low, series.high)
+    )  # fmt: skip
+    return replace(series, x=x, y=y, low=low, high=high)
 
 
 def _measured(found: Sequence[Curve], measure: Measure) -> list[Series]:
@@ -165,7 +188,7 @@ def _lines(runs: Sequence[Run]) -> tuple[tuple[str, Line], ...]:
 def _target(found: Sequence[Curve], measure: Measure) -> float:
     """A level that the mean of every finished curve reaches."""
     ended = [one for one in found if one.runs[0].status == "finished"] or found
-    drawn = [averaged(one, lambda run: range(len(run.rows)), measure.column, 1.0).y for one in ended]
+    drawn = [averaged(one, _places, measure.column, 1.0).y for one in ended]
     return measure.plain_below([measure.best(y) for y in drawn if y])
 
 
@@ -195,9 +218,8 @@ class _Entry:
         taken = [seconds(run, line)[at] for run, at in self.hits]
         if not taken or not all(map(math.isfinite, taken)):
             return None
-        means = [math.fsum(taken[at] for at in places) / len(places) for places in self.seeds()]
-        spread = statistics.stdev(means) if len(means) > 1 else 0.0
-        return math.fsum(means) / len(means), self.margin() * spread
+        means = [mean([taken[at] for at in places]) or 0.0 for places in self.seeds()]
+        return mean(means) or 0.0, self.margin() * statistics.stdev(means) if len(means) > 1 else 0.0
 
     def record(self) -> dict[str, Any]:
         """What the page needs to compute :meth:`seconds`: for each hit its run's place in the curve and its row."""
@@ -238,7 +260,8 @@ def said(middle: float, margin: float) -> str:
     >>> said(75.2, 1.25), said(3.0, 0.0)
     ('75 s ± 1.25', '3 s')
     """
-    return shown_seconds(middle) + (f" ± {shown_seconds(margin).removesuffix(' s')}" if margin else "")
+    known = margin > 1e-9 * middle  # less is rounding
+    return shown_seconds(middle) + (f" ± {shown_seconds(margin).removesuffix(' s')}" if known else "")
 
 
 def ratio(larger: float, smaller: float) -> str:
@@ -248,7 +271,7 @@ def ratio(larger: float, smaller: float) -> str:
 
 def _course(one: Curve, measure: Measure) -> dict[str, Any]:
     """A curve as ``page.js`` draws it anew: what is on its y axis, and of each run the rows of the points."""
-    drawn = averaged(one, lambda run: range(len(run.rows)), measure.column, measure.factor)
+    drawn = averaged(one, _places, measure.column, measure.factor)
     places = drawn_rows(one, measure.column)
     if any(len(at) != len(drawn.y) for at in places):  # a number that no axis can show was left out
         return {"y": [], "low": [], "high": [], "overlaps": False, "runs": []}

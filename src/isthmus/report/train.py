@@ -13,7 +13,7 @@ from isthmus.report.events import MEANING, marks
 from isthmus.report.model import View
 from isthmus.report.noise import is_noise
 from isthmus.report.planned import planned_tables
-from isthmus.report.plots import Bars, Figure, Marks, Plot, Section, Series, Table, number, slug, wide
+from isthmus.report.plots import Bars, Figure, Marks, Plot, Section, Series, Table, focus, number, slug, wide
 from isthmus.report.race import ACCURACY, LOSS, Measure, over_lines, race, recorded_seconds
 from isthmus.report.strategies import RIVALS, STRATEGIES, law_words
 from isthmus.report.wording import mean, percent, plain, prefix_for, scaled, seconds, spread, times
@@ -55,7 +55,7 @@ def _section(subject: str, runs: Sequence[Run], view: View) -> Section:
     spans = f" Lines are means over up to {seeds} seeds, bands reach from the lowest to the highest." * (seeds > 1)
     spans += f" {MEANING}" * any(run.events for run in runs)
     rest = tuple(axis for axis in _AXES if axis is not _TRAFFIC)
-    figures = [_figure(found, measure, (_TRAFFIC,), "traffic", "its bytes", _TRAFFIC_CAPTION + spans)]
+    figures = [_figure(found, measure, (_TRAFFIC,), "traffic", "bytes", _TRAFFIC_CAPTION + spans)]
     more = [
         _figure(found, ACCURACY, rest, "accuracy", "what it costs", _ACCURACY_CAPTION + spans),
         _figure(found, LOSS, rest if measure is LOSS else _AXES, "loss", "what it costs", _LOSS_CAPTION + spans),
@@ -108,7 +108,8 @@ def _figure(
         shown = _by_line(found) if chosen is _SECONDS else found
         series = [averaged(one, positions, measure.column, measure.factor) for one in shown]
         finished = [drawn for one, drawn in zip(shown, series, strict=True) if one.runs[0].status == "finished"]
-        plot = _plot(f"against {axis}", x_label, measure.label, series, _focus(series, finished))
+        heading = f"against {axis}" if len(axes) > 1 else ""
+        plot = _plot(heading, x_label, measure.label, series, focus(series, finished))
         panels.append(replace(plot, marks=_marks(found, axis, positions)))
     title = f"Test {measure.words} against {against}"
     return Figure(name, title, caption, tuple(panels)) if any(panel.has_points for panel in panels) else None
@@ -117,7 +118,7 @@ def _figure(
 def _by_line(found: Sequence[Curve]) -> list[Curve]:
     """Seconds over different lines are never averaged."""
     return [
-        one if line is None else replace(one, label=f"{one.label}, over {line.shown}")
+        one if line is None else replace(one, label=f"{one.label}, {line.shown}")
         for line, one in over_lines(found)
     ]
 
@@ -127,22 +128,10 @@ def _marks(found: Sequence[Curve], axis: str, positions: Callable[[Run], list[An
 
 
 def _plot(
-    title: str, x_label: str, y_label: str, series: Sequence[Series], focus: tuple[float, float] | None = None
+    title: str, x_label: str, y_label: str, series: Sequence[Series], limits: tuple[float, float] | None = None
 ) -> Plot:
     shown = tuple(one for one in series if one.x)
-    return Plot(title, x_label, y_label, shown, x_scale="log" if wide(series) else "linear", focus=focus)
-
-
-def _focus(series: Sequence[Series], finished: Sequence[Series]) -> tuple[float, float] | None:
-    """The part of the y axis around the finished curves' ends; the start would squeeze their differences to nothing."""
-    values = [value for one in series for value in (*one.y, *one.low, *one.high)]
-    ends = [one.y[-1] for one in finished if one.y]
-    if len(ends) < 2:
-        return None
-    room = 2 * (max(ends) - min(ends)) + 0.04 * (max(values) - min(values))
-    low, high = max(min(values), min(ends) - room), min(max(values), max(ends) + room)
-    margin = 0.03 * (high - low)
-    return (low - margin, high + margin) if high - low < 0.6 * (max(values) - min(values)) else None
+    return Plot(title, x_label, y_label, shown, x_scale="log" if wide(series) else "linear", focus=limits)
 
 
 def _train_loss(found: Sequence[Curve]) -> Figure | None:
@@ -314,7 +303,7 @@ def _warnings(runs: Sequence[Run]) -> tuple[str, ...]:
     if any(run.config.get("executor") == "serial" for run in runs):
         said.append(
             "Some runs did the workers' work in turn in one process (the serial executor): "
-            "their seconds are not those of workers side by side."
+            "their own seconds are not those of workers side by side. Seconds over a line count the slowest worker's."
         )
     if any(row.get("sent_bytes") and not row.get("hops") for run in runs for row in run.rows):
         said.append(

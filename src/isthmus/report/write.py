@@ -103,8 +103,8 @@ def write_report(
     view = View(line, target)
     read, left_out = read_runs(runs)
     _check_free(folder)
-    for line in left_out:
-        _log.warning("isthmus: left out of the report: %s", line)
+    for wrong in left_out:
+        _log.warning("isthmus: left out of the report: %s", wrong)
     for run in read:
         for fault in made_faults(run.path):
             _log.warning("isthmus: %s is damaged, which the report does not show: %s", run.path, fault)
