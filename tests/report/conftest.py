@@ -177,7 +177,7 @@ def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
         page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         page.goto(path.resolve().as_uri())
         page.wait_for_function("document.querySelector('.js-plotly-plot') || !document.querySelector('.chart')")
-        page.evaluate("document.querySelectorAll('details').forEach(folded => { folded.open = true; })")
+        page.evaluate("document.querySelectorAll('details.more').forEach(folded => { folded.open = true; })")
         page.wait_for_function("document.querySelectorAll('.chart:not(.js-plotly-plot)').length === 0")
         return page
 

@@ -168,6 +168,7 @@ def test_a_slug_is_safe_in_a_path(text: str) -> None:
 
 
 LINE = JSON | st.fixed_dictionaries({}, optional=dict.fromkeys(("down", "up", "latency"), JSON))
+ENVIRONMENT = {"versions": JSON, "commit": JSON, "started": JSON, "line": LINE}
 KEYS = {
     "train": (
         ["round", "samples", "train_loss", "test_accuracy", "test_loss", "sent_bytes", "received_bytes", "seconds",
@@ -201,7 +202,7 @@ def some_run(draw: st.DrawFn, kind: str) -> Run:
         kind=kind,
         command=draw(st.text(max_size=8)),
         config=draw(st.fixed_dictionaries({}, optional=config)),
-        environment=draw(st.fixed_dictionaries({}, optional={"versions": JSON, "commit": JSON, "started": JSON, "line": LINE})),
+        environment=draw(st.fixed_dictionaries({}, optional=ENVIRONMENT)),
         rows=draw(st.lists(st.fixed_dictionaries({}, optional=rows), max_size=4)),
         summary=draw(st.fixed_dictionaries({}, optional=summary)),
     )

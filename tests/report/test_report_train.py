@@ -13,15 +13,15 @@ from cases.records import rewrite, rewrite_rows
 from isthmus.records import Run, RunWriter, read_run
 from isthmus.report import train
 from isthmus.report.curves import averaged, curves, traffic
+from isthmus.report.model import View
 from isthmus.report.noise import _seed_error
 from isthmus.report.plots import Bars, Plot, Section
 from isthmus.report.strategies import STRATEGIES
-from isthmus.report.model import View
 from isthmus.report.wording import distinct_labels
 
 
-def training_sections(runs: list[Run], view: View = View()) -> list[Section]:
-    return train.training_sections(runs, view)
+def training_sections(runs: list[Run]) -> list[Section]:
+    return train.training_sections(runs, View())
 
 
 def read(*paths: Path) -> list[Run]:

@@ -14,12 +14,14 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from PIL import Image
 
 from isthmus.report.plots import POINTS, Bars, Figure, Marks, Panel, Plot, shade
 from isthmus.report.wording import MISSING, label_lines, prefix_for
 
 _SYMBOLS = {"cross": "x", "up": "^", "down": "v", "square": "s", "diamond": "D"}
 _DASHES = {"line": "-", "dashed": "--", "dotted": ":", "dashdot": "-."}
+_COLORS = 128
 _POINTS = {"squares": {"marker": "s", "fillstyle": "none"}, "crosses": {"marker": "x"}}
 
 
@@ -102,6 +104,13 @@ def drawn(figure: Figure, kind: str) -> bytes:
             axes.set_axis_off()
         _legend(canvas, grid[: len(figure.panels)], look)
         canvas.savefig(file, format=kind, **look.file)
+    return file.getvalue()
+
+
+def still(figure: Figure) -> bytes:
+    """Return the figure as a PNG of few colours, a third as large."""
+    file = BytesIO()
+    Image.open(BytesIO(drawn(figure, "png"))).convert("RGB").quantize(_COLORS).save(file, "png", optimize=True)
     return file.getvalue()
 
 

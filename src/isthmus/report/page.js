@@ -157,12 +157,12 @@ const isthmus = (() => {
   // As isthmus.report.charts has it.
   function timeAxis(log, places) {
     const positive = places.filter((value) => value > 0);
-    const plain = { type: "linear", autorange: true, dtick: null, nticks: 0, tickformat: "", exponentformat: "SI", minor: {} };
+    const plain = { type: "linear", autorange: true, tickmode: "auto", dtick: null, nticks: 0, tickformat: "", exponentformat: "SI", minor: {} };
     const low = Math.min(...positive), high = Math.max(...positive);
     const extreme = low < 1e-4 || high > 1e13, few = high > 10 ** 1.7 * low;
     const powers = { nticks: 8, exponentformat: "power" };
     const full = {
-      dtick: few ? 1 : high > 10 * low ? "D2" : "D1", tickformat: low >= 1 ? "~s" : "~g",
+      tickmode: "linear", dtick: few ? 1 : high > 10 * low ? "D2" : "D1", tickformat: low >= 1 ? "~s" : "~g",
       minor: { dtick: few ? "D1" : 1, ticks: few ? "outside" : "" },
     };
     const chosen = !log || !positive.length ? plain : { ...plain, type: "log", ...(extreme ? powers : full) };

@@ -11,15 +11,17 @@ import html
 import json
 import zlib
 from collections.abc import Sequence
+from functools import cache
 from importlib import resources
 from string import Template
+from typing import Any
 
 from plotly.offline import get_plotlyjs
 
 from isthmus.line import shown_rate
 from isthmus.records import Run
 from isthmus.report.charts import chart
-from isthmus.report.drawing import drawn
+from isthmus.report.drawing import still
 from isthmus.report.events import event_rows
 from isthmus.report.plots import Figure, Panel, Plot, Race, Section, Table
 from isthmus.report.wording import plain
@@ -50,7 +52,7 @@ def render(title: str, sections: Sequence[Section], runs: Sequence[Run], left_ou
         title=_text(title),
         contents="".join(f'<li><a href="#{_text(name)}">{_text(shown)}</a></li>' for name, shown in links),
         body="\n".join(body),
-        packed=_packed("\n".join([get_plotlyjs(), _resource("page.js"), *charts])),
+        packed=_packed("\n".join([_resource("page.js"), *charts])),
     )
 
 
@@ -59,8 +61,17 @@ def _resource(name: str) -> str:
 
 
 def _packed(script: str) -> str:
-    """The page's script as a third of its size: deflated, in base 85, which has no "/" that could close an element."""
-    return base64.b85encode(zlib.compress(script.encode(), 9)).decode()
+    """Plotly and a script as a third of their size: deflated, in base 85, which has no "/" to close an element by."""
+    head, state = _plotly()
+    rest = state.copy()
+    return base64.b85encode(head + rest.compress(script.encode()) + rest.flush()).decode()
+
+
+@cache
+def _plotly() -> tuple[bytes, Any]:
+    """Plotly deflated, as far as it comes by itself, and the state in which more can be added."""
+    state = zlib.compressobj(9)
+    return state.compress(f"{get_plotlyjs()}\n".encode()), state
 
 
 def _text(value: object) -> str:
@@ -108,10 +119,10 @@ def _folded(figures: Sequence[str]) -> str:
 def _race(race: Race, name: str, charts: list[str]) -> str:
     """The first picture with the reader's box; without JavaScript it is a picture that stays as it is."""
     chart = f"{name}-{race.figure.name}"
-    still = base64.b64encode(drawn(race.figure, "png")).decode()
+    picture = base64.b64encode(still(race.figure)).decode()
     around = (
         _box(race, name),
-        f'<noscript><img alt="{_text(race.figure.title)}" src="data:image/png;base64,{still}"></noscript>'
+        f'<noscript><img alt="{_text(race.figure.title)}" src="data:image/png;base64,{picture}"></noscript>'
         f"<details><summary>How the seconds are worked out</summary><p>{_text(race.model)}</p></details>",
     )
     figure = _figure(race.figure, chart, charts, around)

@@ -153,7 +153,7 @@ def _plot(found: Sequence[Curve], measure: Measure, line: Line) -> Plot:
     finished = [drawn for one, drawn in zip(found, curves, strict=True) if one.runs[0].status == "finished"]
     scale = "log" if wide(curves) else "linear"
     series = [without_start(one) if scale == "log" else one for one in (*curves, *_measured(found, measure))]
-    shown = tuple(one for one in series if one.x)
+    shown = tuple(one for one in series if max(one.x, default=0.0) > 0)  # a start alone is no curve
     return Plot("", f"seconds over {line.shown}", measure.label, shown, x_scale=scale, focus=focus(curves, finished))
 
 
