@@ -152,8 +152,9 @@ def _plot(found: Sequence[Curve], measure: Measure, line: Line) -> Plot:
     ]
     finished = [drawn for one, drawn in zip(found, curves, strict=True) if one.runs[0].status == "finished"]
     scale = "log" if wide(curves) else "linear"
-    series = [without_start(one) if scale == "log" else one for one in (*curves, *_measured(found, measure))]
+    series = [without_start(one) if scale == "log" else one for one in curves]
     shown = tuple(one for one in series if max(one.x, default=0.0) > 0)  # a start alone is no curve
+    shown += tuple(_measured(found, measure))
     return Plot("", f"seconds over {line.shown}", measure.label, shown, x_scale=scale, focus=focus(curves, finished))
 
 
@@ -176,6 +177,7 @@ def _measured(found: Sequence[Curve], measure: Measure) -> list[Series]:
         look = {"style": POINTS[lines.index(line) % len(POINTS)], "said": f"{one.label}, {words}", "group": words}
         first = all(series.group != words for series in result)
         drawn = averaged(one, recorded_seconds, measure.column, measure.factor, name=words * first, **look)
+        drawn = without_start(drawn)  # it is there on every axis that the page may choose
         result += [replace(drawn, low=(), high=())] if drawn.x else []
     return result
 
