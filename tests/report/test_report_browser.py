@@ -74,7 +74,7 @@ LINES = {
     ("10mbit", "1.5 Mbps", "0"): Line.of("10mbit", up="1.5mbit"),
     ("300 gbit/s", ".5Gbit", "50 us"): Line.of("300gbit", "50us", up="500mbit"),
     ("no limit", "no limit", "2 s"): Line(latency=2.0),
-    ("9600", "9600 bit", "0.7s"): Line(9600.0, 9600.0, 0.7),
+    ("9600bit", "9600 bit/s", "0.7s"): Line(9600.0, 9600.0, 0.7),
 }
 
 
@@ -111,8 +111,9 @@ def test_another_line_in_the_box_gives_the_numbers_that_python_gives(
         ]
         assert [(name, filled) for name, filled, _, _ in drawn] == [(name, filled) for name, filled, _, _ in expected]
         for (name, _, x, y), (_, _, right_x, right_y) in zip(drawn, expected, strict=True):
-            assert x == pytest.approx(right_x, rel=1e-12), (line, name)
-            assert y == pytest.approx(right_y, rel=1e-12), (line, name)
+            error = 1e-12 if name.startswith("curve") else 1e-6  # what is not drawn anew is written to seven digits
+            assert x == pytest.approx(right_x, rel=error), (line, name)
+            assert y == pytest.approx(right_y, rel=error), (line, name)
         axis = chart.evaluate("c => [c._fullLayout.xaxis.type, c._fullLayout.xaxis.title.text]")
         assert axis == [plot.x_scale, plot.x_label]
         cells = [tuple(row.locator("td").all_text_contents()) for row in table.all()]

@@ -60,8 +60,8 @@ def _line(series: Series, plot: Plot) -> go.Scatter:
     mode = "markers" if points or len(series.x) == 1 else "lines+markers" if few else "lines"
     name, said = _text(series.name or series.group), _text(series.said or series.name or series.group)
     return go.Scatter(
-        x=series.x,
-        y=series.y,
+        x=_short(series.x),
+        y=_short(series.y),
         mode=mode,
         name=name,
         legendgroup=_text(series.group or series.name),
@@ -73,6 +73,11 @@ def _line(series: Series, plot: Plot) -> go.Scatter:
         hovertemplate="<b>%{customdata}</b><br>"
         f"{_hover(plot.x_label)}: %{{x:,.5~g}}<br>{_hover(plot.y_label)}: %{{y:,.4~g}}<extra></extra>",
     )
+
+
+def _short(values: Sequence[float]) -> list[float]:
+    """Numbers to seven digits, which is more than a screen can show: the page is a third shorter for it."""
+    return [float(f"{value:.7g}") for value in values]
 
 
 def _stems(marks: Marks) -> go.Scatter:
@@ -111,8 +116,8 @@ def _heads(marks: Marks) -> go.Scatter:
 def _band(series: Series) -> go.Scatter:
     red, green, blue = (int(series.color[at : at + 2], 16) for at in (1, 3, 5))
     return go.Scatter(
-        x=series.x + series.x[::-1],
-        y=series.high + series.low[::-1],
+        x=_short(series.x + series.x[::-1]),
+        y=_short(series.high + series.low[::-1]),
         mode="lines",
         line={"width": 0},
         fill="toself",
