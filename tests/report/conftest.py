@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from isthmus.line import VARIABLE, Line
 from isthmus.randomness import generator
 from isthmus.records import RunWriter
 
@@ -29,14 +31,17 @@ class Runs:
         self.root = root
 
     def training(self, name: str, strategy: str = "ist", status: str | None = "finished", rounds: int = 40,
-                 seed: int = 0, **config: Any) -> Path:  # fmt: skip
+                 seed: int = 0, line: Line | None = None, **config: Any) -> Path:  # fmt: skip
         traffic, parameters, memory, operations, goal = COSTS.get(strategy, COSTS["ist"])
         flags = {
             "data": "digits", "strategy": strategy, "law": "fixed", "workers": 4, "widths": [512, 512], "core": 0.0,
             "local_steps": 10, "lr": 0.1, "seed": seed, "executor": "processes", **config,
         }  # fmt: skip
         noise = generator(seed, f"test/{name}")
-        writer = RunWriter(self.root / name, "train", flags, ["isthmus", "train", "--strategy", strategy])
+        with pytest.MonkeyPatch.context() as patch:
+            if line is not None:
+                patch.setenv(VARIABLE, json.dumps(line.record()))
+            writer = RunWriter(self.root / name, "train", flags, ["isthmus", "train", "--strategy", strategy])
         clock = 0.0
         for at in range(rounds + 1):
             evaluated = at % 4 == 0
@@ -49,7 +54,8 @@ class Runs:
                 "test_accuracy": accuracy if evaluated else None,
                 "test_loss": -math.log(accuracy) + 0.2 if evaluated else None,
                 "sent_bytes": [traffic if at else 0] * 4, "received_bytes": [traffic if at else 0] * 4,
-                "compute_seconds": work, "communicate_seconds": links, "seconds": clock, "lr": 0.1,
+                "hops": [6 * (at > 0)] * 4, "compute_seconds": work, "communicate_seconds": links, "seconds": clock,
+                "lr": 0.1,
             })  # fmt: skip
         if status is None:  # killed: no summary
             writer.close()
@@ -114,6 +120,7 @@ class Runs:
         """The main job and more: strategies over seeds, variants, a killed run, two analyses, a figure."""
         return [
             *(self.training(f"{strategy}-{seed}", strategy, seed=seed) for strategy in COSTS for seed in range(3)),
+            *(self.training(f"shaped-{seed}", line=Line.of("10mbit", "40ms"), seed=seed) for seed in range(2)),
             self.training("ist-core", core=0.25),
             self.training("ist-uniform", law="uniform"),
             self.training("killed", "local-sgd", status=None, rounds=12, lr=0.3),
@@ -169,6 +176,8 @@ def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         page.goto(path.resolve().as_uri())
+        page.wait_for_function("document.querySelector('.js-plotly-plot') || !document.querySelector('.chart')")
+        page.evaluate("document.querySelectorAll('details.more').forEach(folded => { folded.open = true; })")
         page.wait_for_function("document.querySelectorAll('.chart:not(.js-plotly-plot)').length === 0")
         return page
 

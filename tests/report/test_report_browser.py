@@ -10,14 +10,19 @@ from typing import Any
 
 import pytest
 
+from isthmus.line import Line
 from isthmus.records import read_run
 from isthmus.report import write_report
+from isthmus.report.model import View
+from isthmus.report.page import render
 from isthmus.report.plots import Bars, Plot
 from isthmus.report.write import find_runs, sections
+from isthmus.strategies import DataParallel
 
 pytestmark = pytest.mark.browser
 
 ACCURACY = "#training-digits-accuracy-0"
+RACE = "#training-digits-time-0"
 VISIBLE = "chart => chart.querySelectorAll('.scatterlayer .trace').length"
 
 
@@ -45,7 +50,7 @@ def test_every_picture_is_drawn_with_all_its_curves_and_bars(full_report: Path, 
     panels = {
         f"{section.name}-{figure.name}-{at}": panel
         for section in chapters
-        for figure in section.figures
+        for figure in section.pictures
         for at, panel in enumerate(figure.panels)
     }
     assert len(panels) >= 20
@@ -62,6 +67,110 @@ def test_every_picture_is_drawn_with_all_its_curves_and_bars(full_report: Path, 
             assert chart.locator(".bars .point").count() == len(panel.labels) * len(panel.groups)
             texts = [text or "–" for _, _, texts in panel.groups for text in texts]
             assert chart.locator(".bartext").all_text_contents() == texts
+
+
+LINES = {
+    ("100 Mbit/s", "100 Mbit/s", "10 ms"): Line.of("100mbit", "10ms"),
+    ("10mbit", "1.5 Mbps", "0"): Line.of("10mbit", up="1.5mbit"),
+    ("300 gbit/s", ".5Gbit", "50 us"): Line.of("300gbit", "50us", up="500mbit"),
+    ("no limit", "no limit", "2 s"): Line(latency=2.0),
+    ("9600bit", "9600 bit/s", "0.7s"): Line(9600.0, 9600.0, 0.7),
+}
+
+
+def test_another_line_in_the_box_gives_the_numbers_that_python_gives(
+    runs: Any, tmp_path: Path, visit: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The curves, their bands, the axis and the table; the measured points stay where they are."""
+    monkeypatch.setattr(DataParallel, "overlaps", True)  # the others' computing and moving are added
+    for name in ("ist", "data-parallel"):
+        for seed in range(3):
+            runs.training(f"{name}-{seed}", name, rounds=12 + 4 * seed, seed=seed)
+    runs.training("once", "local-sgd", line=Line.of("1gbit"))
+    runs.training("never", "narrow", rounds=3)
+    found, view = [read_run(path) for path in find_runs([runs.root])], View(target=0.7)
+    (tmp_path / "index.html").write_text(render("lines", sections(found, view), found))
+    page = visit(tmp_path / "index.html")
+    page.set_default_timeout(10_000)
+    chart, table = page.locator(RACE), page.locator("#training-digits-race tbody tr")
+    for written, line in LINES.items():
+        for field, text in zip(("down", "up", "latency"), written, strict=True):
+            page.fill(f"#training-digits-line [name={field}]", text)
+        (section,) = sections(found, View(line, view.target))
+        assert section.race is not None
+        assert section.race.table is not None
+        assert page.text_content("#training-digits-told") == f"Drawn for {line.shown}."
+        (plot,) = section.race.figure.panels
+        assert isinstance(plot, Plot)
+        drawn = chart.evaluate("c => c.data.map(t => [t.meta ?? t.name, Boolean(t.fill), [...t.x], [...t.y]])")
+        series = plot.drawn()
+        banded = [one for one in series if one.low]
+        expected = [
+            *((one.key or one.name, True, (*one.x, *one.x[::-1]), (*one.high, *one.low[::-1])) for one in banded),
+            *((one.key or one.name, False, one.x, one.y) for one in series),
+        ]
+        assert [(name, filled) for name, filled, _, _ in drawn] == [(name, filled) for name, filled, _, _ in expected]
+        for (name, _, x, y), (_, _, right_x, right_y) in zip(drawn, expected, strict=True):
+            error = 1e-12 if name.startswith("curve") else 1e-6  # what is not drawn anew is written to seven digits
+            assert x == pytest.approx(right_x, rel=error), (line, name)
+            assert y == pytest.approx(right_y, rel=error), (line, name)
+        axis = chart.evaluate("c => [c._fullLayout.xaxis.type, c._fullLayout.xaxis.title.text]")
+        assert axis == [plot.x_scale, plot.x_label]
+        cells = [tuple(row.locator("td").all_text_contents()) for row in table.all()]
+        assert cells == list(section.race.table.rows)
+
+
+def test_what_cannot_be_a_line_is_said_and_the_picture_stays(full_report: Path, visit: Callable[..., Any]) -> None:
+    page = visit(full_report)
+    box, told = page.locator("#training-digits-line"), page.locator("#training-digits-told")
+    before = page.locator(RACE).evaluate("c => [...c.data.at(-1).x]")
+    for field, text in (("down", "fast"), ("up", "0 Mbit/s"), ("latency", "10")):
+        place = box.locator(f"[name={field}]")
+        good = place.input_value()
+        place.fill(text)
+        assert "must be" in told.text_content()
+        assert place.get_attribute("aria-invalid") == "true"
+        place.press("Enter")  # sends nothing, leaves the page where it is
+        place.fill(good)
+        assert place.get_attribute("aria-invalid") == "false"
+        assert told.text_content().startswith("Drawn for ")
+    assert page.locator(RACE).evaluate("c => [...c.data.at(-1).x]") == before
+
+
+def test_a_chosen_line_fills_the_box(full_report: Path, visit: Callable[..., Any]) -> None:
+    page = visit(full_report)
+    box = page.locator("#training-digits-line")
+    box.locator("select").select_option(label="at home, by cable: 100 Mbit/s, up 20 Mbit/s, 15 ms")
+    assert [box.locator(f"[name={name}]").input_value() for name in ("down", "up", "latency")] == [
+        "100 Mbit/s", "20 Mbit/s", "15 ms"
+    ]  # fmt: skip
+    assert page.text_content("#training-digits-told") == "Drawn for 100 Mbit/s, up 20 Mbit/s, 15 ms."
+    assert "measured: 10 Mbit/s, 40 ms" in box.locator("option").all_text_contents()
+
+
+def test_without_javascript_the_first_picture_and_all_tables_are_there(full_report: Path, chromium: Any) -> None:
+    context = chromium.new_context(java_script_enabled=False, offline=True)
+    page = context.new_page()
+    page.goto(full_report.resolve().as_uri())
+    picture = page.locator("#training-digits figure img")
+    assert picture.bounding_box()["width"] > 400
+    assert picture.get_attribute("alt") == "Test accuracy against seconds"
+    assert page.locator("#training-digits-told").text_content() == "Drawn for 10 Mbit/s, 40 ms."
+    assert not page.locator("#training-digits-line").is_visible()
+    assert page.locator("#training-digits-race tbody tr").count() == 7
+    assert not any(chart.is_visible() for chart in page.locator(".chart").all())
+    context.close()
+
+
+def test_pictures_that_are_folded_away_are_drawn_when_they_are_unfolded(full_report: Path, chromium: Any) -> None:
+    page = chromium.new_page()
+    page.goto(full_report.resolve().as_uri())
+    page.locator(f"{RACE}.js-plotly-plot").wait_for()
+    assert not page.locator(ACCURACY).is_visible()
+    page.get_by_text("More pictures").click()
+    page.locator(f"{ACCURACY}.js-plotly-plot").wait_for()
+    assert page.locator(ACCURACY).evaluate("c => c._fullLayout.width === Math.round(c.clientWidth)")
+    page.close()
 
 
 def test_a_click_in_the_legend_hides_a_curve_with_its_band_and_shows_it_again(

@@ -12,6 +12,7 @@ import pytest
 from isthmus.errors import InvalidInput
 from isthmus.records import Run, read_run
 from isthmus.report.events import marks
+from isthmus.report.model import View
 from isthmus.report.page import render
 from isthmus.report.plots import MOST_MARKS, Marks, Plot, curve
 from isthmus.report.train import training_sections
@@ -32,10 +33,12 @@ def eventful(runs: Any, name: str = "eventful") -> Run:
 
 
 def test_an_event_is_at_its_round_on_every_axis_and_at_its_second_in_time(runs: Any) -> None:
-    (section,) = training_sections([eventful(runs), read_run(runs.training("calm", "local-sgd"))])
-    accuracy, loss, train_loss, _ = section.figures
-    rounds, samples, traffic, time = (
-        {each.name: each.x for each in panel.marks} for panel in accuracy.panels if isinstance(panel, Plot)
+    (section,) = training_sections([eventful(runs), read_run(runs.training("calm", "local-sgd"))], View())
+    _, by_bytes, accuracy, loss, train_loss, _ = section.pictures
+    rounds, samples, time, traffic = (
+        {each.name: each.x for each in panel.marks}
+        for panel in (*accuracy.panels, *by_bytes.panels)
+        if isinstance(panel, Plot)
     )
     assert rounds == {"worker lost": (5, 8), "worker joined": (10,), "something else": (12,)}
     assert samples == {name: tuple(2560 * at for at in places) for name, places in rounds.items()}
@@ -45,7 +48,9 @@ def test_an_event_is_at_its_round_on_every_axis_and_at_its_second_in_time(runs: 
         "worker lost": (0.2, 0.3), "worker joined": (0.35,), "checkpoint": (0.9,), "something else": (row,),
     }  # fmt: skip
     assert [panel.marks for panel in loss.panels if isinstance(panel, Plot)] == [
-        panel.marks for panel in accuracy.panels if isinstance(panel, Plot)
+        panel.marks
+        for panel in (*accuracy.panels[:2], *by_bytes.panels, accuracy.panels[2])
+        if isinstance(panel, Plot)
     ]
     assert isinstance(train_loss.panels[0], Plot)
     assert len(train_loss.panels[0].marks) == 3
@@ -59,7 +64,7 @@ def test_an_event_is_at_its_round_on_every_axis_and_at_its_second_in_time(runs: 
 def test_a_run_without_events_has_no_marks_and_no_list(runs: Any) -> None:
     run = read_run(runs.training("calm"))
     assert marks([run], lambda run: [row["round"] for row in run.rows]) == ()
-    page = render("calm", training_sections([run]), [run])
+    page = render("calm", training_sections([run], View()), [run])
     assert "What happened" not in page
     assert "Thin vertical lines" not in page
 
@@ -89,9 +94,9 @@ def test_the_page_draws_a_line_a_mark_and_lists_the_events_folded(
     runs: Any, tmp_path: Path, visit: Callable[..., Any]
 ) -> None:
     run = eventful(runs)
-    (tmp_path / "index.html").write_text(render("eventful", training_sections([run]), [run]))
+    (tmp_path / "index.html").write_text(render("eventful", training_sections([run], View()), [run]))
     page = visit(tmp_path / "index.html")
-    chart = page.locator("#training-digits-accuracy-3")  # against seconds
+    chart = page.locator("#training-digits-accuracy-2")  # against seconds
     assert chart.locator(".legendtext").all_text_contents() == [
         "IST, fixed pieces", "worker lost", "worker joined", "checkpoint", "something else",
     ]  # fmt: skip

@@ -167,12 +167,14 @@ def test_a_slug_is_safe_in_a_path(text: str) -> None:
     assert 0 < len(slug(text)) <= 48
 
 
+LINE = JSON | st.fixed_dictionaries({}, optional=dict.fromkeys(("down", "up", "latency"), JSON))
+ENVIRONMENT = {"versions": JSON, "commit": JSON, "started": JSON, "line": LINE}
 KEYS = {
     "train": (
         ["round", "samples", "train_loss", "test_accuracy", "test_loss", "sent_bytes", "received_bytes", "seconds",
-         "compute_seconds", "communicate_seconds"],
+         "compute_seconds", "communicate_seconds", "hops"],
         ["status", "test_accuracy", "model_parameters", "worker_parameters", "sent_bytes", "received_bytes",
-         "worker_memory_bytes", "measured_peak_bytes", "flops_per_worker", "error"],
+         "worker_memory_bytes", "measured_peak_bytes", "flops_per_worker", "error", "planned"],
         ["data", "strategy", "law", "workers", "widths", "executor", "seed"],
     ),
     "analyze": (
@@ -200,7 +202,7 @@ def some_run(draw: st.DrawFn, kind: str) -> Run:
         kind=kind,
         command=draw(st.text(max_size=8)),
         config=draw(st.fixed_dictionaries({}, optional=config)),
-        environment=draw(st.fixed_dictionaries({}, optional={"versions": JSON, "commit": JSON, "started": JSON})),
+        environment=draw(st.fixed_dictionaries({}, optional=ENVIRONMENT)),
         rows=draw(st.lists(st.fixed_dictionaries({}, optional=rows), max_size=4)),
         summary=draw(st.fixed_dictionaries({}, optional=summary)),
     )

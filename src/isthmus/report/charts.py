@@ -5,13 +5,18 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
-from isthmus.report.plots import Bars, Marks, Panel, Plot, Series, shade
+from isthmus.report.plots import POINTS, Bars, Marks, Panel, Plot, Series, shade
 from isthmus.report.wording import MISSING, label_lines
 
-_DASHES = {"line": "solid", "dashed": "dash", "dotted": "dot", "dashdot": "dashdot", "markers": "solid"}
+_DASHES = {"line": "solid", "dashed": "dash", "dotted": "dot", "dashdot": "dashdot"}
+_POINTS: dict[str, dict[str, Any]] = {
+    "squares": {"symbol": "square-open"},
+    "crosses": {"symbol": "x-thin-open", "line": {"width": 2}},
+}
 _SYMBOLS = {"cross": "x-thin-open", "up": "triangle-up", "down": "triangle-down"}  # the others have their own names
 _FONT = {"family": "system-ui, -apple-system, 'Segoe UI', 'Noto Sans', 'DejaVu Sans', sans-serif", "size": 13}
 _WHOLE = {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True}
@@ -51,21 +56,28 @@ def _plot(plot: Plot) -> go.Figure:
 
 def _line(series: Series, plot: Plot) -> go.Scatter:
     few = 2 < len(series.x) <= 30
-    mode = "markers" if series.style == "markers" or len(series.x) == 1 else "lines+markers" if few else "lines"
-    name = _text(series.name or series.group)
+    points = series.style in POINTS
+    mode = "markers" if points or len(series.x) == 1 else "lines+markers" if few else "lines"
+    name, said = _text(series.name or series.group), _text(series.said or series.name or series.group)
     return go.Scatter(
-        x=series.x,
-        y=series.y,
+        x=_short(series.x),
+        y=_short(series.y),
         mode=mode,
         name=name,
         legendgroup=_text(series.group or series.name),
         showlegend=bool(series.name),
-        line={"color": series.color, "width": 2, "dash": _DASHES[series.style]},
-        marker={"color": series.color, "size": 5 if few and series.style != "markers" else 7},
-        customdata=[name] * len(series.x),
+        line={"color": series.color, "width": 2, "dash": _DASHES.get(series.style, "solid")},
+        marker={**_POINTS.get(series.style, {}), "color": series.color, "size": 5 if few and not points else 7},
+        meta=series.key or None,
+        customdata=[said] * len(series.x),
         hovertemplate="<b>%{customdata}</b><br>"
         f"{_hover(plot.x_label)}: %{{x:,.5~g}}<br>{_hover(plot.y_label)}: %{{y:,.4~g}}<extra></extra>",
     )
+
+
+def _short(values: Sequence[float]) -> list[float]:
+    """Numbers to seven digits, which is more than a screen can show: the page is a third shorter for it."""
+    return [float(f"{value:.7g}") for value in values]
 
 
 def _stems(marks: Marks) -> go.Scatter:
@@ -104,8 +116,8 @@ def _heads(marks: Marks) -> go.Scatter:
 def _band(series: Series) -> go.Scatter:
     red, green, blue = (int(series.color[at : at + 2], 16) for at in (1, 3, 5))
     return go.Scatter(
-        x=series.x + series.x[::-1],
-        y=series.high + series.low[::-1],
+        x=_short(series.x + series.x[::-1]),
+        y=_short(series.high + series.low[::-1]),
         mode="lines",
         line={"width": 0},
         fill="toself",
@@ -114,6 +126,7 @@ def _band(series: Series) -> go.Scatter:
         legendgroup=_text(series.group or series.name),
         showlegend=False,
         hoverinfo="skip",
+        meta=series.key or None,
     )
 
 

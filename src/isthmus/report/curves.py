@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from isthmus.records import Run
-from isthmus.report.plots import Series, curve, cycle_colors, number, shade
+from isthmus.report.plots import Series, curve, cycle_colors, number, shade, thinning
 from isthmus.report.strategies import COLORS, RIVALS, STRATEGIES, law_words
 from isthmus.report.wording import distinct_labels, mean, plain, worst
 
@@ -131,14 +131,30 @@ def traffic(run: Run) -> list[float]:
     return [max(totals, default=0.0) for totals in _running_totals(run, ("sent_bytes", "received_bytes"))]
 
 
-def averaged(one: Curve, positions: Callable[[Run], list[Any]], column: str, factor: float) -> Series:
-    """Mean, lowest and highest over the seeds, round by round where every seed has the round."""
+def averaged(one: Curve, positions: Callable[[Run], list[Any]], column: str, factor: float, **look: str) -> Series:
+    """Mean, lowest and highest over the seeds, round by round where every seed has the round.
+
+    ``look`` is what differs from the curve's own color and style, as for :func:`isthmus.report.plots.curve`.
+    """
     tables = [_by_round(run, positions(run), column) for run in one.runs]
-    rounds = sorted(set.intersection(*(set(table) for table in tables)))
+    rounds = _shared(tables)
     xs = [mean([table[at][0] for table in tables]) for at in rounds]
     values = [[table[at][1] * factor for table in tables] for at in rounds]
     band = ([min(row) for row in values], [max(row) for row in values]) if len(tables) > 1 else None
-    return curve(one.label, xs, [mean(row) for row in values], band, color=one.color, style=one.style)
+    shown = {"name": one.label, "color": one.color, "style": one.style} | look
+    return curve(shown.pop("name"), xs, [mean(row) for row in values], band, **shown)
+
+
+def drawn_rows(one: Curve, column: str) -> list[list[int]]:
+    """Return, for each run, the rows whose numbers are in the points that :func:`averaged` draws."""
+    tables = [_by_round(run, range(len(run.rows)), column) for run in one.runs]
+    rounds = _shared(tables)
+    return [[int(table[rounds[at]][0]) for at in thinning(len(rounds))[1]] for table in tables]
+
+
+def _shared(tables: Sequence[dict[float, tuple[float, float]]]) -> list[float]:
+    """The rounds that all have."""
+    return sorted(set.intersection(*(set(table) for table in tables)))
 
 
 def _by_round(run: Run, positions: Sequence[Any], column: str) -> dict[float, tuple[float, float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from PIL import Image
 
-from isthmus.report.plots import Bars, Figure, Marks, Panel, Plot, shade
+from isthmus.report.plots import POINTS, Bars, Figure, Marks, Panel, Plot, shade
 from isthmus.report.wording import MISSING, label_lines, prefix_for
 
 _SYMBOLS = {"cross": "x", "up": "^", "down": "v", "square": "s", "diamond": "D"}
-_DASHES = {"line": "-", "dashed": "--", "dotted": ":", "dashdot": "-.", "markers": "none"}
+_DASHES = {"line": "-", "dashed": "--", "dotted": ":", "dashdot": "-."}
+_COLORS = 128
+_POINTS = {"squares": {"marker": "s", "fillstyle": "none"}, "crosses": {"marker": "x"}}
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,12 @@ LOOKS: dict[str, Look] = {
 
 def draw_figure(figure: Figure, path: Path) -> None:
     """Draw one figure's panels side by side into one file, in the look of the format that its name ends with."""
-    kind = path.suffix.removeprefix(".")
+    path.write_bytes(drawn(figure, path.suffix.removeprefix(".")))
+
+
+def drawn(figure: Figure, kind: str) -> bytes:
+    """Return the same as the bytes of a file of the format ``kind``."""
+    file = BytesIO()
     look = LOOKS[kind]
     columns = len(figure.panels) if len(figure.panels) <= 3 else 2
     rows = math.ceil(len(figure.panels) / columns)
@@ -94,7 +103,15 @@ def draw_figure(figure: Figure, path: Path) -> None:
         for axes in grid[len(figure.panels) :]:
             axes.set_axis_off()
         _legend(canvas, grid[: len(figure.panels)], look)
-        canvas.savefig(path, format=kind, **look.file)
+        canvas.savefig(file, format=kind, **look.file)
+    return file.getvalue()
+
+
+def still(figure: Figure) -> bytes:
+    """Return the figure as a PNG of few colours, a third as large."""
+    file = BytesIO()
+    Image.open(BytesIO(drawn(figure, "png"))).convert("RGB").quantize(_COLORS).save(file, "png", optimize=True)
+    return file.getvalue()
 
 
 def _height(panels: Sequence[Panel], look: Look) -> float:
@@ -117,18 +134,19 @@ def _plot(axes: Axes, plot: Plot, look: Look) -> None:
     axes.set_xscale(plot.x_scale)
     axes.set_yscale(plot.y_scale)
     for series in plot.drawn():
-        marker = "o" if series.style == "markers" or len(series.x) == 1 else ""
+        points = series.style in POINTS or len(series.x) == 1
+        marker: dict[str, Any] = _POINTS.get(series.style, {"marker": "o"}) if points else {}
         if series.low:
             axes.fill_between(series.x, series.low, series.high, color=series.color, alpha=0.22, linewidth=0)
         axes.plot(
             series.x,
             series.y,
             color=series.color,
-            linestyle=_DASHES[series.style],
-            marker=marker,
+            linestyle=_DASHES.get(series.style, "none"),
             markersize=2.35 * look.line,
             linewidth=look.line,
             label=_text(series.name) if series.name else "_",
+            **marker,
         )
     limits = plot.y_range()
     if limits is not None:

@@ -1,34 +1,31 @@
 """The page: sections to one HTML file that opens offline and fetches nothing.
 
-Run folders are untrusted: every text that comes from one is escaped here, chart data cannot close its script element,
-and the page's own policy forbids the browser any request.
+Run folders are untrusted: every text that comes from one is escaped here, the packed script holds nothing that could
+close its element, and the page's own policy forbids the browser any request.
 """
 
 from __future__ import annotations
 
+import base64
 import html
 import json
+import zlib
 from collections.abc import Sequence
+from functools import cache
 from importlib import resources
 from string import Template
+from typing import Any
 
 from plotly.offline import get_plotlyjs
 
+from isthmus.line import shown_rate
 from isthmus.records import Run
 from isthmus.report.charts import chart
+from isthmus.report.drawing import still
 from isthmus.report.events import event_rows
-from isthmus.report.plots import Figure, Panel, Plot, Section, Table
+from isthmus.report.plots import Figure, Panel, Plot, Race, Section, Table
 from isthmus.report.wording import plain
 
-# The buttons are named one by one because plotly's own choice includes one that sends the chart to a server.
-_BUTTONS = ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d", "toImage"]
-_CONFIG = {
-    "displaylogo": False,
-    "displayModeBar": "hover",
-    "responsive": True,
-    "modeBarButtons": [_BUTTONS],
-    "plotlyServerURL": "",
-}
 _MOST_EVENTS = 1000  # listed of one run
 _UNFINISHED = {
     "unfinished": "no end: still going on, or killed",
@@ -50,14 +47,31 @@ def render(title: str, sections: Sequence[Section], runs: Sequence[Run], left_ou
     charts: list[str] = []
     body = [_flags(runs), _left_out(left_out), *(_section(section, charts) for section in sections), _runs(runs)]
     links = [(section.name, section.title) for section in sections] + [("runs", "The runs")]
-    template = Template(resources.files("isthmus.report").joinpath("page.html").read_text(encoding="utf-8"))
+    template = Template(_resource("page.html"))
     return template.substitute(
         title=_text(title),
         contents="".join(f'<li><a href="#{_text(name)}">{_text(shown)}</a></li>' for name, shown in links),
         body="\n".join(body),
-        plotly=get_plotlyjs(),
-        charts="\n".join(charts),
+        packed=_packed("\n".join([_resource("page.js"), *charts])),
     )
+
+
+def _resource(name: str) -> str:
+    return resources.files("isthmus.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _packed(script: str) -> str:
+    """Plotly and a script as a third of their size: deflated, in base 85, which has no "/" to close an element by."""
+    head, state = _plotly()
+    rest = state.copy()
+    return base64.b85encode(head + rest.compress(script.encode()) + rest.flush()).decode()
+
+
+@cache
+def _plotly() -> tuple[bytes, Any]:
+    """Plotly deflated, as far as it comes by itself, and the state in which more can be added."""
+    state = zlib.compressobj(9)
+    return state.compress(f"{get_plotlyjs()}\n".encode()), state
 
 
 def _text(value: object) -> str:
@@ -86,43 +100,95 @@ def _section(section: Section, charts: list[str]) -> str:
     parts = [
         f'<section id="{_text(section.name)}"><h2>{_text(section.title)}</h2>',
         f"<p>{_text(section.intro)}</p>" if section.intro else "",
-        f'<div class="cards">{cards}</div>' if cards else "",
         *(f'<p class="warning">{_text(warning)}</p>' for warning in section.warnings),
+        "" if section.race is None else _race(section.race, section.name, charts),
+        f'<div class="cards">{cards}</div>' if cards else "",
         f"<dl>{terms}</dl>" if terms else "",
         *(_figure(figure, f"{section.name}-{figure.name}", charts) for figure in section.figures),
         *(_table(table) for table in section.tables),
+        _folded([_figure(figure, f"{section.name}-{figure.name}", charts) for figure in section.more]),
         "</section>",
     ]
     return "\n".join(part for part in parts if part)
 
 
-def _figure(figure: Figure, name: str, charts: list[str]) -> str:
-    panels = [_panel(panel, f"{name}-{at}", charts) for at, panel in enumerate(figure.panels)]
+def _folded(figures: Sequence[str]) -> str:
+    return f'<details class="more"><summary>More pictures</summary>{"".join(figures)}</details>' if figures else ""
+
+
+def _race(race: Race, name: str, charts: list[str]) -> str:
+    """The first picture with the reader's box; without JavaScript it is a picture that stays as it is."""
+    chart = f"{name}-{race.figure.name}"
+    picture = base64.b64encode(still(race.figure)).decode()
+    around = (
+        _box(race, name),
+        f'<noscript><img alt="{_text(race.figure.title)}" src="data:image/png;base64,{picture}"></noscript>'
+        f"<details><summary>How the seconds are worked out</summary><p>{_text(race.model)}</p></details>",
+    )
+    figure = _figure(race.figure, chart, charts, around)
+    charts.append(f"isthmus.race({json.dumps(name)}, {json.dumps(f'{chart}-0')}, {json.dumps(race.courses)});")
+    return figure + ("" if race.table is None else _table(race.table, f"{name}-race"))
+
+
+def _box(race: Race, name: str) -> str:
+    """Inputs for rates and latency; hidden until the script is there that answers them."""
+    line = race.line
+    fields = (
+        ("down", "Rate down", shown_rate(line.down)),
+        ("up", "Rate up", shown_rate(line.up)),
+        ("latency", "Latency, one way", f"{1000 * line.latency:g} ms"),
+    )
+    inputs = "".join(
+        f'<label>{words}<input name="{field}" value="{value}" data-words="{words}" autocomplete="off" '
+        f'spellcheck="false" aria-describedby="{_text(name)}-told"></label>'
+        for field, words, value in fields
+    )
+    options = "".join(
+        f'<option value="{_text(json.dumps(each.record()))}">{_text(f"{words}: {each.shown}")}</option>'
+        for words, each in race.lines
+    )
+    preset = f'<label>Or one of these<select name="preset"><option value="">–</option>{options}</select></label>'
+    return (
+        f'<form id="{_text(name)}-line" class="line" aria-label="The line that joins the workers\' hosts" hidden>'
+        f"{inputs}{preset}</form>"
+        f'<p class="told" id="{_text(name)}-told" role="status">Drawn for {_text(line.shown)}.</p>'
+    )
+
+
+def _figure(figure: Figure, name: str, charts: list[str], around: tuple[str, str] = ("", "")) -> str:
+    """A figure with its words; ``around`` stands before and after its panels."""
+    panels = [
+        _panel(panel, f"{name}-{at}", f"{figure.title} {panel.title}".strip(), charts)
+        for at, panel in enumerate(figure.panels)
+    ]
     notes = dict.fromkeys(note for panel in figure.panels if isinstance(panel, Plot) for note in panel.notes)
     said = "".join(f'<p class="note">{_text(note)}</p>' for note in notes)
     return (
         f"<figure><h3>{_text(figure.title)}</h3><figcaption>{_text(figure.caption)}</figcaption>"
-        f'<div class="panels">{"".join(panels)}</div>{said}</figure>'
+        f'{around[0]}<div class="panels">{"".join(panels)}</div>{around[1]}{said}</figure>'
     )
 
 
-def _panel(panel: Panel, name: str, charts: list[str]) -> str:
+def _panel(panel: Panel, name: str, words: str, charts: list[str]) -> str:
     if panel.has_points:
         figure = chart(panel)
         charts.append(_script(name, figure.to_json()))
-        shown = f'<div id="{_text(name)}" class="chart" style="height:{int(figure.layout.height)}px"></div>'
+        shown = (
+            f'<div id="{_text(name)}" class="chart" role="figure" aria-label="{_text(words)}" '
+            f'style="height:{int(figure.layout.height)}px"></div>'
+        )
     else:
         shown = '<p class="note">Nothing to show: the runs hold no such numbers.</p>'
-    return f'<div class="panel"><h4>{_text(panel.title)}</h4>{shown}</div>'
+    title = f"<h4>{_text(panel.title)}</h4>" if panel.title else ""
+    return f'<div class="panel">{title}{shown}</div>'
 
 
 def _script(name: str, figure: str) -> str:
-    """The chart's script; plotly's ``to_json`` escapes "<", so that no text in it can close the element."""
-    target, config = json.dumps(name), json.dumps(_CONFIG)
-    return f"<script>(f => Plotly.newPlot({target}, f.data, f.layout, {config}))({figure});</script>"
+    return f"isthmus.draw({json.dumps(name)}, {figure});"
 
 
-def _table(table: Table) -> str:
+def _table(table: Table, name: str = "") -> str:
+    known = f' id="{_text(name)}"' if name else ""
     sides = [' class="r"' if side == "r" else "" for side in table.align]
     head = "".join(f'<th scope="col"{side}>{_text(name)}</th>' for name, side in zip(table.columns, sides, strict=True))
     rows = "".join(
@@ -130,7 +196,9 @@ def _table(table: Table) -> str:
         for row in table.rows
     )
     return (
-        f'<h3>{_text(table.title)}</h3><div class="table"><table><caption>{_text(table.caption)}</caption>'
+        f"<h3>{_text(table.title)}</h3>"
+        + (f'<p class="soft">{_text(table.caption)}</p>' if table.caption else "")
+        + f'<div class="table"><table{known} aria-label="{_text(table.title)}">'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 

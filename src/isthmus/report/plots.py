@@ -14,13 +14,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from isthmus.errors import InvalidInput, check_choice
+from isthmus.line import Line
 
 _MORE_COLORS = ("#332288", "#117733", "#999933", "#44AA99", "#AA4499", "#661100")
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#882255", "#5B5B5B")
 SCALES = ("linear", "log")
-STYLES = ("line", "dashed", "dotted", "dashdot", "markers")
+STYLES = ("line", "dashed", "dotted", "dashdot", "markers", "squares", "crosses")
+POINTS = ("markers", "squares", "crosses")  # the styles without a line
 LARGEST = 1e100  # a run that diverges goes to 1e308, where the arithmetic of axes itself overflows
 MOST_POINTS = 1500  # a screen is about as many pixels wide
+WIDE_SPREAD = 8  # curves whose ends are further apart than this factor need a logarithmic axis
 MOST_MARKS = 300  # of one kind; more would be a wall
 SYMBOLS = ("cross", "up", "down", "square", "diamond")
 
@@ -37,6 +40,8 @@ class Series:
         style: one of :data:`STYLES`.
         group: curves of one group are switched on and off together (default: the name).
         thinned: every how many-th point was kept.
+        said: what a reader who points at it is told it is (default: the name).
+        key: by which the page finds it again to draw it anew.
     """
 
     name: str
@@ -48,6 +53,8 @@ class Series:
     style: str = "line"
     group: str = ""
     thinned: int = 1
+    said: str = ""
+    key: str = ""
 
     def __post_init__(self) -> None:
         check_choice("style", self.style, STYLES)
@@ -82,7 +89,7 @@ def curve(
         name: in the legend.
         x, y: values, null where there is none.
         band: (low, high); a point whose band is missing gets one of width zero.
-        look: color, style, group of :class:`Series`.
+        look: color, style, group, said, key of :class:`Series`.
 
     >>> curve("loss", [0, 1, 2], [4.0, None, 1.0]).x
     (0.0, 2.0)
@@ -93,11 +100,42 @@ def curve(
         at, value, low, high = (number(item) for item in values)
         if at is not None and value is not None:
             points.append((at, value, value if low is None else low, value if high is None else high))
-    step = max(1, math.ceil(len(points) / MOST_POINTS))
-    kept = points[::step] + (points[-1:] if (len(points) - 1) % step else [])
+    step, places = thinning(len(points))
+    kept = [points[at] for at in places]
     xs, ys, low_side, high_side = zip(*kept, strict=True) if kept else ((), (), (), ())
     sides = (low_side, high_side) if band is not None else ((), ())
     return Series(name, xs, ys, *sides, thinned=step, **look)  # type: ignore[arg-type]
+
+
+def wide(series: Sequence[Series]) -> bool:
+    """Return whether the curves' ends are so far apart that their x axis must be logarithmic."""
+    ends = [one.x[-1] for one in series if one.x and one.x[-1] > 0]
+    return bool(ends) and max(ends) > WIDE_SPREAD * min(ends)
+
+
+def focus(series: Sequence[Series], finished: Sequence[Series]) -> tuple[float, float] | None:
+    """Return the part of the y axis around the finished curves' ends, None where that is nearly all of it.
+
+    The start would squeeze their differences to nothing.
+    """
+    values = [value for one in series for value in (*one.y, *one.low, *one.high)]
+    ends = [one.y[-1] for one in finished if one.y]
+    if len(ends) < 2:
+        return None
+    room = 2 * (max(ends) - min(ends)) + 0.04 * (max(values) - min(values))
+    low, high = max(min(values), min(ends) - room), min(max(values), max(ends) + room)
+    margin = 0.03 * (high - low)
+    return (low - margin, high + margin) if high - low < 0.6 * (max(values) - min(values)) else None
+
+
+def thinning(count: int) -> tuple[int, list[int]]:
+    """Return every how many-th of ``count`` points is drawn, and which: the first and the last always.
+
+    >>> thinning(3)
+    (1, [0, 1, 2])
+    """
+    step = max(1, math.ceil(count / MOST_POINTS))
+    return step, sorted({*range(0, count, step), *range(count)[-1:]})
 
 
 @dataclass(frozen=True)
@@ -273,6 +311,27 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Race:
+    """A picture against seconds and its table, which the page draws anew for the line that a reader chooses.
+
+    Attributes:
+        line: for which they are drawn first.
+        figure: one plot.
+        table: its last three columns hang on the line.
+        lines: (words, line) that a reader may choose.
+        model: how the seconds are worked out, in words.
+        courses: the recorded numbers, as plain data, from which ``page.js`` computes the same.
+    """
+
+    line: Line
+    figure: Figure
+    table: Table | None
+    lines: tuple[tuple[str, Line], ...]
+    model: str
+    courses: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Section:
     """A chapter of the page: headline numbers first, then words, pictures and tables.
 
@@ -282,6 +341,8 @@ class Section:
         headlines: (number, what it says).
         warnings: what the reader must know before believing the numbers.
         terms: (word, meaning).
+        race: the picture that comes first.
+        more: pictures that are folded away.
     """
 
     name: str
@@ -292,6 +353,13 @@ class Section:
     figures: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()
     terms: tuple[tuple[str, str], ...] = ()
+    race: Race | None = None
+    more: tuple[Figure, ...] = ()
+
+    @property
+    def pictures(self) -> tuple[Figure, ...]:
+        """All figures, in the order of the page."""
+        return (*([] if self.race is None else [self.race.figure]), *self.figures, *self.more)
 
 
 def slug(text: str) -> str:

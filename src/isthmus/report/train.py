@@ -1,4 +1,4 @@
-"""Training runs: accuracy and loss against what they cost, costs as bars, one table of all strategies, headlines."""
+"""Training runs: who gets there first, accuracy and loss against what they cost, one table of all, headlines."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 from isthmus.records import Run
 from isthmus.report.curves import Curve, averaged, curves, traffic
 from isthmus.report.events import MEANING, marks
+from isthmus.report.model import View
 from isthmus.report.noise import is_noise
-from isthmus.report.plots import Bars, Figure, Marks, Plot, Section, Series, Table, slug
+from isthmus.report.planned import planned_tables
+from isthmus.report.plots import Bars, Figure, Marks, Plot, Section, Series, Table, focus, number, slug, wide
+from isthmus.report.race import ACCURACY, LOSS, Measure, over_lines, race, recorded_seconds
 from isthmus.report.strategies import RIVALS, STRATEGIES, law_words
 from isthmus.report.wording import mean, percent, plain, prefix_for, scaled, seconds, spread, times
-
-_WIDE_SPREAD = 8  # curves whose ends are further apart than this factor need a logarithmic axis
 
 _INTRO = (
     "The same network trained by several strategies. Test accuracy is the share of held-out examples that the joined "
@@ -25,19 +26,20 @@ _ONE_SEED = (
     " Where a strategy has one seed only, a difference of a few examples is chance; headlines call a difference level "
     "when it is within the error of the test set."
 )
+_TRAFFIC_CAPTION = "What the busiest worker had sent and received by then. Further left is better."
 _ACCURACY_CAPTION = (
-    "The same curves four times: against rounds, samples seen, bytes sent and received by the busiest worker, and "
-    "seconds. Higher and further left is better; which strategy leads depends on what is dear."
+    "Against rounds, samples seen by all workers, and the seconds of the machine that the runs were made on. Which "
+    "strategy leads depends on what is dear."
 )
-_LOSS_CAPTION = "The same for the loss on held-out data: lower is better."
+_LOSS_CAPTION = "The loss on held-out data, against what it costs: lower is better."
 
 
-def training_sections(runs: Sequence[Run]) -> list[Section]:
+def training_sections(runs: Sequence[Run], view: View) -> list[Section]:
     """Return one section for each network on each data set."""
     by_subject: dict[str, list[Run]] = {}
     for run in runs:
         by_subject.setdefault(_subject(run), []).append(run)
-    return [_section(subject, alike) for subject, alike in by_subject.items()]
+    return [_section(subject, alike, view) for subject, alike in by_subject.items()]
 
 
 def _subject(run: Run) -> str:
@@ -46,14 +48,17 @@ def _subject(run: Run) -> str:
     return f"{plain(model)} on {plain(run.config.get('data'))}" if model else plain(run.config.get("data"))
 
 
-def _section(subject: str, runs: Sequence[Run]) -> Section:
+def _section(subject: str, runs: Sequence[Run], view: View) -> Section:
     found = curves(runs)
+    measure = next((one for one in (ACCURACY, LOSS) if _known(runs, one)), LOSS)
     seeds = max((len(one.runs) for one in found), default=1)
     spans = f" Lines are means over up to {seeds} seeds, bands reach from the lowest to the highest." * (seeds > 1)
     spans += f" {MEANING}" * any(run.events for run in runs)
-    figures = [
-        _figure(found, "accuracy", "Test accuracy against what it costs", _ACCURACY_CAPTION + spans),
-        _figure(found, "loss", "Test loss against what it costs", _LOSS_CAPTION + spans),
+    rest = tuple(axis for axis in _AXES if axis is not _TRAFFIC)
+    figures = [_figure(found, measure, (_TRAFFIC,), "traffic", "bytes", _TRAFFIC_CAPTION + spans)]
+    more = [
+        _figure(found, ACCURACY, rest, "accuracy", "what it costs", _ACCURACY_CAPTION + spans),
+        _figure(found, LOSS, rest if measure is LOSS else _AXES, "loss", "what it costs", _LOSS_CAPTION + spans),
         _train_loss(found),
         *_cost_figures(found),
     ]
@@ -65,7 +70,9 @@ def _section(subject: str, runs: Sequence[Run]) -> Section:
         headlines=_headlines(found),
         warnings=_warnings(runs),
         figures=tuple(figure for figure in figures if figure is not None),
-        tables=(_table(found),),
+        race=race(found, measure, view),
+        more=tuple(figure for figure in more if figure is not None),
+        tables=(*planned_tables(found), _table(found)),
         terms=tuple((known.label, known.meaning) for name in shown if (known := STRATEGIES.get(name))) + _laws(found),
     )
 
@@ -76,24 +83,44 @@ def _laws(found: Sequence[Curve]) -> tuple[tuple[str, str], ...]:
     return tuple(law for law in shown if law is not None and law[1])
 
 
-_MEASURES = {"accuracy": ("test_accuracy", "test accuracy (%)", 100.0), "loss": ("test_loss", "test loss", 1.0)}
-_AXES: tuple[tuple[str, str, Callable[[Run], list[Any]]], ...] = (
+_Axis = tuple[str, str, Callable[[Run], list[Any]]]
+_TRAFFIC: _Axis = ("bytes per worker", "bytes sent and received by the busiest worker", traffic)
+_SECONDS: _Axis = ("seconds", "seconds on the machine of the run", recorded_seconds)
+_SAMPLES: _Axis = ("samples", "samples seen by all workers", lambda run: [row.get("samples") for row in run.rows])
+_AXES: tuple[_Axis, ...] = (
     ("rounds", "round", lambda run: [row.get("round") for row in run.rows]),
-    ("samples", "samples seen by all workers", lambda run: [row.get("samples") for row in run.rows]),
-    ("bytes per worker", "bytes sent and received by the busiest worker", traffic),
-    ("seconds", "seconds", lambda run: [row.get("seconds") for row in run.rows]),
+    _SAMPLES,
+    _TRAFFIC,
+    _SECONDS,
 )
 
 
-def _figure(found: Sequence[Curve], name: str, title: str, caption: str) -> Figure | None:
-    column, y_label, factor = _MEASURES[name]
+def _known(runs: Sequence[Run], measure: Measure) -> bool:
+    return any(number(row.get(measure.column)) is not None for run in runs for row in run.rows)
+
+
+def _figure(
+    found: Sequence[Curve], measure: Measure, axes: Sequence[_Axis], name: str, against: str, caption: str
+) -> Figure | None:
     panels = []
-    for axis, x_label, positions in _AXES:
-        series = [averaged(one, positions, column, factor) for one in found]
-        finished = [drawn for one, drawn in zip(found, series, strict=True) if one.runs[0].status == "finished"]
-        plot = _plot(f"against {axis}", x_label, y_label, series, _focus(series, finished))
+    for chosen in axes:
+        axis, x_label, positions = chosen
+        shown = _by_line(found) if chosen is _SECONDS else found
+        series = [averaged(one, positions, measure.column, measure.factor) for one in shown]
+        finished = [drawn for one, drawn in zip(shown, series, strict=True) if one.runs[0].status == "finished"]
+        heading = f"against {axis}" if len(axes) > 1 else ""
+        plot = _plot(heading, x_label, measure.label, series, focus(series, finished))
         panels.append(replace(plot, marks=_marks(found, axis, positions)))
+    title = f"Test {measure.words} against {against}"
     return Figure(name, title, caption, tuple(panels)) if any(panel.has_points for panel in panels) else None
+
+
+def _by_line(found: Sequence[Curve]) -> list[Curve]:
+    """Seconds over different lines are never averaged."""
+    return [
+        one if line is None else replace(one, label=f"{one.label}, {line.shown}")
+        for line, one in over_lines(found)
+    ]
 
 
 def _marks(found: Sequence[Curve], axis: str, positions: Callable[[Run], list[Any]]) -> tuple[Marks, ...]:
@@ -101,28 +128,14 @@ def _marks(found: Sequence[Curve], axis: str, positions: Callable[[Run], list[An
 
 
 def _plot(
-    title: str, x_label: str, y_label: str, series: Sequence[Series], focus: tuple[float, float] | None = None
+    title: str, x_label: str, y_label: str, series: Sequence[Series], limits: tuple[float, float] | None = None
 ) -> Plot:
-    ends = [one.x[-1] for one in series if one.x and one.x[-1] > 0]
-    wide = bool(ends) and max(ends) > _WIDE_SPREAD * min(ends)
     shown = tuple(one for one in series if one.x)
-    return Plot(title, x_label, y_label, shown, x_scale="log" if wide else "linear", focus=focus)
-
-
-def _focus(series: Sequence[Series], finished: Sequence[Series]) -> tuple[float, float] | None:
-    """The part of the y axis around the finished curves' ends; the start would squeeze their differences to nothing."""
-    values = [value for one in series for value in (*one.y, *one.low, *one.high)]
-    ends = [one.y[-1] for one in finished if one.y]
-    if len(ends) < 2:
-        return None
-    room = 2 * (max(ends) - min(ends)) + 0.04 * (max(values) - min(values))
-    low, high = max(min(values), min(ends) - room), min(max(values), max(ends) + room)
-    margin = 0.03 * (high - low)
-    return (low - margin, high + margin) if high - low < 0.6 * (max(values) - min(values)) else None
+    return Plot(title, x_label, y_label, shown, x_scale="log" if wide(series) else "linear", focus=limits)
 
 
 def _train_loss(found: Sequence[Curve]) -> Figure | None:
-    axis, x_label, positions = _AXES[1]
+    axis, x_label, positions = _SAMPLES
     series = [averaged(one, positions, "train_loss", 1.0) for one in found]
     plot = replace(_plot(f"against {axis}", x_label, "training loss", series), marks=_marks(found, axis, positions))
     caption = (
@@ -290,7 +303,12 @@ def _warnings(runs: Sequence[Run]) -> tuple[str, ...]:
     if any(run.config.get("executor") == "serial" for run in runs):
         said.append(
             "Some runs did the workers' work in turn in one process (the serial executor): "
-            "their seconds are not those of workers side by side."
+            "their own seconds are not those of workers side by side. Seconds over a line count the slowest worker's."
+        )
+    if any(row.get("sent_bytes") and not row.get("hops") for run in runs for row in run.rows):
+        said.append(
+            "Some runs were made before hops were counted: their seconds over a line leave out its latency, and are "
+            "too few."
         )
     if any(not run.rows for run in runs):
         said.append("Some runs have no rows: they ended before their first round.")

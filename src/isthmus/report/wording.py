@@ -104,7 +104,10 @@ def spread(values: Sequence[float | None], show: Any) -> str:
 def mean(values: Sequence[float | None]) -> float | None:
     """Return the mean of the numbers among ``values``, None if there is none."""
     known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else None
+    try:
+        return math.fsum(known) / len(known) if known else None
+    except OverflowError:  # of the sum, not of the mean
+        return math.fsum(value / len(known) for value in known)
 
 
 def worst(value: Any) -> float | None:

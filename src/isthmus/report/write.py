@@ -11,12 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from isthmus.errors import RecordError, check_choice
+from isthmus.line import Line
 from isthmus.progress import progress
 from isthmus.records import Run, find_runs, read_run
 from isthmus.records.check import made_faults
 from isthmus.report.analyze import analysis_sections
 from isthmus.report.drawing import LOOKS, draw_figure
 from isthmus.report.figure import figure_section
+from isthmus.report.model import View
 from isthmus.report.other import other_section
 from isthmus.report.page import render
 from isthmus.report.plots import Section
@@ -28,11 +30,12 @@ FORMATS = tuple(LOOKS)
 _log = logging.getLogger("isthmus")
 
 # Kinds of runs, in the order of the page; runs of one kind share pictures.
-_KINDS: dict[str, Callable[[Sequence[Run]], list[Section]]] = {
+_KINDS: dict[str, Callable[[Sequence[Run], View], list[Section]]] = {
     "train": training_sections,
-    "analyze": analysis_sections,
-    "figure": lambda runs: [figure_section(run) for run in runs],
+    "analyze": lambda runs, _: analysis_sections(runs),
+    "figure": lambda runs, _: [figure_section(run) for run in runs],
 }
+_ANY = View()
 
 
 def read_runs(paths: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
@@ -53,12 +56,12 @@ def read_runs(paths: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
     return runs, left_out
 
 
-def sections(runs: Sequence[Run]) -> list[Section]:
+def sections(runs: Sequence[Run], view: View = _ANY) -> list[Section]:
     """Return the page's sections; their names are distinct."""
     result: list[Section] = []
     for kind, build in _KINDS.items():
         alike = [run for run in runs if run.kind == kind]
-        result += build(alike) if alike else []
+        result += build(alike, view) if alike else []
     result += [other_section(run) for run in runs if run.kind not in _KINDS]
     names = [section.name for section in result]
     return [
@@ -69,7 +72,13 @@ def sections(runs: Sequence[Run]) -> list[Section]:
     ]
 
 
-def write_report(runs: Sequence[str | Path], out: str | Path, format: str = "png") -> Path:
+def write_report(
+    runs: Sequence[str | Path],
+    out: str | Path,
+    format: str = "png",
+    line: Line | None = None,
+    target: float | None = None,
+) -> Path:
     """Write the page and the figures of some runs into a folder and return the page's path.
 
     A run that is damaged is left out: one line on the log ``isthmus`` and on the page names it and the fault.
@@ -81,24 +90,28 @@ def write_report(runs: Sequence[str | Path], out: str | Path, format: str = "png
         runs: run folders, or folders that hold some.
         out: the folder; gets ``index.html`` and ``figures/*.png``.
         format: of the figures: png, or pdf or svg, which are made for a paper.
+        line: over which seconds of trainings are drawn first; None for the one they were made over, or a common one.
+        target: accuracy as a share (or loss, where there is none), to which times are given; None for one that all
+            reach.
 
     Raises:
-        InvalidInput: no run given, or an unknown format.
+        InvalidInput: no run given, an unknown format, or a target that is not positive.
         RecordError: no run that is sound, or ``out`` cannot be written or holds a page that isthmus did not write.
     """
     folder = Path(out)
     check_choice("format", format, FORMATS)
+    view = View(line, target)
     read, left_out = read_runs(runs)
     _check_free(folder)
-    for line in left_out:
-        _log.warning("isthmus: left out of the report: %s", line)
+    for wrong in left_out:
+        _log.warning("isthmus: left out of the report: %s", wrong)
     for run in read:
         for fault in made_faults(run.path):
             _log.warning("isthmus: %s is damaged, which the report does not show: %s", run.path, fault)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".report-", dir=folder.parent) as scratch:
-            _draw(read, left_out, Path(scratch), format)
+            _draw(sections(read, view), read, left_out, Path(scratch), format)
             return _move(Path(scratch), folder)
     except OSError as error:
         raise RecordError(f"cannot write the report to {folder}: {error.strerror or error}") from error
@@ -120,15 +133,14 @@ def draw(run: Run, folder: str | Path, format: str = "png") -> list[Path]:
     target.mkdir(parents=True, exist_ok=True)
     drawn = []
     for section in sections([run]):
-        for figure in section.figures:
+        for figure in section.pictures:
             drawn.append(target / f"{figure.name}.{format}")
             draw_figure(figure, drawn[-1])
     return drawn
 
 
-def _draw(runs: Sequence[Run], left_out: Sequence[str], folder: Path, format: str) -> None:
-    chapters = sections(runs)
-    figures = [(section, figure) for section in chapters for figure in section.figures]
+def _draw(chapters: list[Section], runs: Sequence[Run], left_out: Sequence[str], folder: Path, format: str) -> None:
+    figures = [(section, figure) for section in chapters for figure in section.pictures]
     (folder / FIGURES).mkdir()
     with progress("drawing the report", len(figures) + 1) as advance:
         page = render("isthmus report", chapters, runs, left_out)

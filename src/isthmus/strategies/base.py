@@ -24,6 +24,7 @@ class Strategy:
         restarts: whether an optimizer's momentum may start anew every round.
         elastic: whether the others can go on when a worker is lost.
         processes: whether every worker needs a process of its own.
+        overlaps: whether a worker computes while its messages are on the way, within a step.
         lr: a peak learning rate that suits it with momentum that starts anew every round (measured on digits and
             Fashion-MNIST; without momentum that goes on, steps may be three times longer).
     """
@@ -38,6 +39,7 @@ class Strategy:
     restarts: ClassVar[bool] = True
     elastic: ClassVar[bool] = True
     processes: ClassVar[bool] = False
+    overlaps: ClassVar[bool] = False
     lr: ClassVar[float] = 0.3
 
     @property
