@@ -19,13 +19,12 @@ from isthmus.cli import status
 from isthmus.errors import IsthmusError
 from isthmus.progress import progress
 from isthmus.records import Run, read_run
-from isthmus.strategies import STRATEGIES
 
 ANALYSES = {
     "breast-cancer": "--problem data --data breast-cancer --workers 4",
     "gaussian": "--problem gaussian --dim 200 --workers 10",
 }
-TRAININGS = {name: f"--strategy {name}" for name in reversed(STRATEGIES)}
+TRAININGS = {name: f"--strategy {name}" for name in ("data-parallel", "local-sgd", "narrow", "ist")}
 
 
 @dataclass(frozen=True)

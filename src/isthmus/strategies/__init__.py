@@ -9,8 +9,13 @@ from __future__ import annotations
 from isthmus.strategies.base import Strategy
 from isthmus.strategies.choose import STRATEGIES, strategy_of
 from isthmus.strategies.data_parallel import DataParallel
+from isthmus.strategies.ddp import DDP
+from isthmus.strategies.fsdp import FSDP
 from isthmus.strategies.ist import IST
 from isthmus.strategies.local_sgd import LocalSGD
 from isthmus.strategies.narrow import Narrow
+from isthmus.strategies.post_local_sgd import PostLocalSGD
 
-__all__ = ["IST", "STRATEGIES", "DataParallel", "LocalSGD", "Narrow", "Strategy", "strategy_of"]
+__all__ = [
+    "DDP", "FSDP", "IST", "STRATEGIES", "DataParallel", "LocalSGD", "Narrow", "PostLocalSGD", "Strategy", "strategy_of",
+]  # fmt: skip

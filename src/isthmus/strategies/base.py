@@ -20,7 +20,8 @@ class Strategy:
         cuts: whether a worker trains a piece of the network.
         restarts: whether an optimizer's momentum may start anew every round.
         elastic: whether the others can go on when a worker is lost.
-        processes: whether every worker needs a process of its own.
+        processes: whether every worker needs a process of its own: torch's own parts do the work, and what travels
+            is theirs. All workers must make the same number of steps.
         lr: a peak learning rate that suits it with momentum that starts anew every round (measured on digits and
             Fashion-MNIST; without momentum that goes on, steps may be three times longer).
     """

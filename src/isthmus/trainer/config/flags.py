@@ -23,6 +23,7 @@ from isthmus.trainer.config.step import Step
 
 _PERCEPTRON = ("widths", "activation", "norm")
 _DEALING = ("law", "core", "capacities", "minimum")
+_OWN = ("scale", "hook", "powersgd_rank", "powersgd_start", "start")  # of one strategy or another
 _STEP = ("batch_size", "accumulate", "clip", "autocast")
 _RUN = (
     "data", "features", "init", "cut", "keep_state", "wire", "workers", "rounds", "samples", "local_steps", "seed",
@@ -33,7 +34,7 @@ PROCESSES = ("min_workers", "deadline", "join_timeout", "copies")  # of workers 
 _FAULTS = (*PROCESSES, "spare")
 _PLACE = ("out", "replace")
 FLAGS = (
-    "data", "features", "model", "example", "init", "cut", *_PERCEPTRON, "strategy", *_DEALING, "scale", "optimizer",
+    "data", "features", "model", "example", "init", "cut", *_PERCEPTRON, "strategy", *_DEALING, *_OWN, "optimizer",
     "lr", "momentum", "weight_decay", "keep_state", "schedule", "warmup", *_STEP, "loss", "metric", "eval_every",
     "wire", "workers", "rounds", "samples", "local_steps", "seed", "executor", *_SAVING, *_FAULTS,
     *_PLACE,
@@ -152,13 +153,14 @@ def _strategy(given: Mapping[str, Any]) -> Strategy:
     named = given.get("strategy", "ist")
     if isinstance(named, Strategy):
         searched = given.get("scale") == "readout" and hasattr(named, "scale")
-        _refuse(given, _DEALING if searched else (*_DEALING, "scale"), "beside a strategy object")
+        own = [name for name in _OWN if name != "scale" or not searched]
+        _refuse(given, (*_DEALING, *own), "beside a strategy object")
         return named
     kind = STRATEGIES[check_choice("strategy", named, STRATEGIES)]
     fields = {field.name for field in dataclasses.fields(kind)}
-    without = [*(() if "law" in fields else _DEALING), *(() if "scale" in fields else ("scale",))]
+    without = [*(() if "law" in fields else _DEALING), *(name for name in _OWN if name not in fields)]
     _refuse(given, without, f"with strategy {named!r}")
-    values: dict[str, Any] = {}
+    values = _only(given, _OWN)
     if any(name in given for name in _DEALING):
         default = kind().dealt
         assert default is not None
@@ -187,9 +189,7 @@ def _schedule(given: Mapping[str, Any]) -> Schedule:
 
 
 def _evaluation(given: Mapping[str, Any]) -> Evaluation:
-    return Evaluation(
-        given.get("eval_every"), given.get("scale") == "readout", given.get("loss"), given.get("metric")
-    )
+    return Evaluation(given.get("eval_every"), given.get("scale") == "readout", given.get("loss"), given.get("metric"))
 
 
 def _only(given: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

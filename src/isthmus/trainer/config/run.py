@@ -92,7 +92,7 @@ class TrainConfig:
         check_choice("executor", self.executor, EXECUTORS)
         if self.features is not None:
             check_choice("features", self.features, FEATURES)
-        check_wire(self.wire, self.workers)
+        check_wire(self.wire, self.workers, self.strategy)
         if self.cut is not None and not self.strategy.cuts:
             raise InvalidInput(f"`cut` has no effect with strategy {self.strategy.name!r}, which cuts nothing")
         least = self.faults.min_workers
@@ -170,8 +170,8 @@ class TrainConfig:
         return "-".join([*parts, f"{self.workers}w", f"seed{self.seed}"])
 
 
-def check_wire(wire: str | None, workers: int) -> None:
-    """Refuse an unknown type of number to travel in, or one where nothing travels.
+def check_wire(wire: str | None, workers: int, strategy: Strategy) -> None:
+    """Refuse an unknown type of number to travel in, or one where nothing travels, or not by our means.
 
     Raises:
         InvalidInput: either.
@@ -181,6 +181,9 @@ def check_wire(wire: str | None, workers: int) -> None:
     check_choice("wire", wire, WIRES)
     if workers == 1:
         raise InvalidInput("`wire` has no effect with one worker: nothing travels")
+    if strategy.processes:
+        hint = ": `hook` fp16 halves its bytes" if hasattr(strategy, "hook") else ""
+        raise InvalidInput(f"`wire` has no effect with strategy {strategy.name!r}, where torch does the sending{hint}")
 
 
 def under_torchrun() -> bool:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from isthmus.errors import InvalidInput
-from isthmus.strategies import IST, DataParallel, LocalSGD, Narrow, Strategy
+from isthmus.strategies import DDP, FSDP, IST, DataParallel, LocalSGD, Narrow, PostLocalSGD, Strategy
 from isthmus.trainer.strategies.data_parallel import DataParallelPart
+from isthmus.trainer.strategies.ddp import DDPPart
+from isthmus.trainer.strategies.fsdp import FSDPPart
 from isthmus.trainer.strategies.interface import Build, Merged, Part, Round, State, Worker
 from isthmus.trainer.strategies.ist import ISTPart
 from isthmus.trainer.strategies.local_sgd import LocalSGDPart
 from isthmus.trainer.strategies.narrow import NarrowPart
+from isthmus.trainer.strategies.post_local_sgd import PostLocalSGDPart
 
 __all__ = ["PARTS", "Merged", "Part", "Round", "State", "Worker", "part_of"]
 
@@ -17,6 +20,9 @@ PARTS: dict[type[Strategy], Build] = {
     LocalSGD: LocalSGDPart,
     Narrow: NarrowPart,
     DataParallel: DataParallelPart,
+    PostLocalSGD: PostLocalSGDPart,
+    DDP: DDPPart,
+    FSDP: FSDPPart,
 }
 
 
