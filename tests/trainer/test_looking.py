@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cases.loops import batch, in_turn, perceptron, same, sgd, state_of, take_step
+from cases.strategies import IN_TURN
 from isthmus import Training
 from isthmus.errors import InvalidInput, WorkerError
 from isthmus.nets.example import example_of
 from isthmus.partitions import Uniform
-from isthmus.strategies import IST, STRATEGIES
+from isthmus.strategies import IST
 from isthmus.trainer.observe.evaluate import Evaluation, Evaluator
 from isthmus.trainer.store import reader as reading
 from isthmus.trainer.store.reader import Reader
@@ -132,7 +133,7 @@ def test_looking_is_counted_apart() -> None:
 
 
 @pytest.mark.parametrize("block", [16, 1 << 20])
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", IN_TURN)
 def test_the_file_is_what_all_saw(strategy: str, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "BLOCK", block)
     monkeypatch.setattr(Reader, "most", 0)

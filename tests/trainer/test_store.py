@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from cases.loops import adamw, in_turn, perceptron, processes, same, sgd, state_of, take_step
 from cases.programs import Place, together
+from cases.strategies import IN_TURN
 from isthmus import Training, trace
 from isthmus.errors import InvalidInput
 from isthmus.nets.merge import holders
 from isthmus.nets.ownership import Held, merge_into, slice_tensor
 from isthmus.partitions import Block, Core, Fixed, Law, Overlapping, Rotated, Uniform
-from isthmus.strategies import IST, STRATEGIES
+from isthmus.strategies import IST
 from isthmus.trainer.store import routes as routing
 from isthmus.trainer.store.draft import Draft
 from isthmus.trainer.store.homes import Homes
@@ -263,7 +264,7 @@ def trained(wire: str | None, strategy: Any, steps: int = 12) -> Any:
 
 @pytest.mark.processes
 @pytest.mark.parametrize("wire", ["bf16", "fp16"])
-@pytest.mark.parametrize("strategy", [*STRATEGIES, IST(Core(Fixed(), 0.3))], ids=str)
+@pytest.mark.parametrize("strategy", [*IN_TURN, IST(Core(Fixed(), 0.3))], ids=str)
 def test_a_shorter_wire_halves_the_bytes_and_rounds_changes_alone(wire: str, strategy: Any) -> None:
     found = in_turn(trained, 3, wire, strategy)
     real = wire == "bf16" and strategy in ("ist", "narrow")

@@ -10,11 +10,11 @@ import pytest
 from cases.groups import run_group
 from cases.laws import LAW_CASES
 from cases.runs import trained, without_times, write_text
+from cases.strategies import IN_TURN
 from cases.traffic import round_bytes
 from isthmus.nets.mlp import MLPSpec, parameter_count
 from isthmus.partitions import LAWS
 from isthmus.records import Run, RunWriter, read_run
-from isthmus.strategies import STRATEGIES
 from isthmus.trainer import TrainConfig, configure
 from isthmus.trainer.config.flags import record
 from isthmus.trainer.executors.processes import run_worker
@@ -86,7 +86,7 @@ def _train_in_group(config: TrainConfig) -> dict[str, Any]:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", IN_TURN)
 def test_every_strategy_over_four_processes_equals_serial_bit_for_bit(tmp_path: Path, strategy: str) -> None:
     check_processes_equal_serial(tmp_path, {"strategy": strategy})
 
@@ -131,7 +131,7 @@ def test_bytes_are_those_of_the_tensors(tmp_path: Path) -> None:
     dense = 64 * 32 + 2 * 32 + 32 * 16 + 2 * 16 + 16 * 10 + 10
     piece = 64 * 8 + 2 * 8 + 8 * 4 + 2 * 4 + 4 * 10 + 10
     assert parameter_count(MLPSpec(64, (32, 16), 10)) == dense
-    by_strategy: dict[str, Run] = {name: trained(tmp_path / name, **even, strategy=name) for name in STRATEGIES}
+    by_strategy: dict[str, Run] = {name: trained(tmp_path / name, **even, strategy=name) for name in IN_TURN}
     ist, coupling = by_strategy["ist"].rows[1], set_up(configure(**even, executor="serial")).network.coupling
     back = {name for name, entry in coupling.entries.items() if entry.is_parameter}
     counted = round_bytes(coupling, coupling.partition(4, 3, 0, "block"), back, set(coupling.entries) - back)

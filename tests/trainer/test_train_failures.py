@@ -20,10 +20,10 @@ import torch
 import isthmus
 from cases.objectives import Items, Plain, blobs
 from cases.runs import trained, without_times
+from cases.strategies import IN_TURN
 from isthmus.errors import InvalidInput, WorkerError
 from isthmus.partitions import Rotated
 from isthmus.records import read_run
-from isthmus.strategies import STRATEGIES
 from isthmus.trainer.membership.link import join
 from isthmus.trainer.wire.exchange import all_gather, drive
 from isthmus.trainer.wire.meter import Meter
@@ -157,7 +157,7 @@ def test_a_label_out_of_range_that_a_worker_finds_is_what_python_raises(tmp_path
         isthmus.train(**own, workers=2, batch_size=16, rounds=20, out=tmp_path / "run")
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", IN_TURN)
 def test_the_launchers_processes_equal_serial(tmp_path: Path, strategy: str) -> None:
     flags = {"widths": (16,), "rounds": 3, "workers": 2, "strategy": strategy}
     launched = trained(tmp_path / "launched", **flags, executor="processes")

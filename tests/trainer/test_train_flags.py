@@ -17,12 +17,13 @@ from cases import trainable
 from cases.laws import Window
 from cases.objectives import Items, Plain, blobs, smoothed
 from cases.runs import DIGITS, trained, without_times
+from cases.strategies import IN_TURN
 from isthmus.cli import main
 from isthmus.cli.train import Options
 from isthmus.errors import InvalidInput
 from isthmus.partitions import Block, Core, Rotated, Weighted
 from isthmus.records import read_run
-from isthmus.strategies import IST, STRATEGIES, DataParallel, LocalSGD, Narrow
+from isthmus.strategies import IST, DataParallel, LocalSGD, Narrow
 from isthmus.trainer import TrainConfig, configure
 from isthmus.trainer.config import FLAGS, SCHEDULES
 from isthmus.trainer.config.flags import command
@@ -121,7 +122,7 @@ def test_every_schedule_rises_to_the_peak_and_goes_its_way(schedule: str) -> Non
     assert rates[40] == pytest.approx(quarter)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", IN_TURN)
 def test_accumulated_passes_are_one_step(tmp_path: Path, strategy: str) -> None:
     """The same gradient but for the order of a sum, the same operations, and no more bytes."""
     flags = {**DIGITS, "model": "cases.trainable:quiet", "strategy": strategy, "samples": 320}
@@ -234,7 +235,7 @@ def test_objects_train_as_names_do(tmp_path: Path, named: dict[str, Any], object
     assert rows[0] == rows[1]  # beside an optimizer of one's own a row has the schedule's share of its rates
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", IN_TURN)
 def test_a_network_already_made_is_trained_and_left_as_it_was(tmp_path: Path, strategy: str) -> None:
     """Every worker takes a copy of its own: in one process they must not train the same weights."""
     torch.manual_seed(3)

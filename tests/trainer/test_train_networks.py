@@ -13,6 +13,7 @@ from safetensors.torch import load_model
 
 import isthmus
 from cases.runs import DIGITS, READER, trained, write_text
+from cases.strategies import IN_TURN
 from cases.traffic import round_bytes
 from cases.trainable import ALIVE, Digits, Reader, Settled
 from isthmus.cli import main
@@ -21,7 +22,6 @@ from isthmus.nets.merge import zero_cross_blocks
 from isthmus.nets.writes import written
 from isthmus.randomness import derived_seed
 from isthmus.records import read_run
-from isthmus.strategies import STRATEGIES
 from isthmus.trainer import configure
 from isthmus.trainer.local.flops import flops
 from isthmus.trainer.observe.evaluate import Evaluator
@@ -268,7 +268,7 @@ def by_hand(setup: Setup) -> torch.nn.Module:
     return whole
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", IN_TURN)
 def test_evaluating_leaves_no_trace_in_training(tmp_path: Path, strategy: str) -> None:
     """However often the root evaluates, the same weights come out, also where forward uses what its buffers hold."""
     flags = {**DIGITS, "model": "cases.trainable:settled", "strategy": strategy}

@@ -16,11 +16,11 @@ import isthmus
 from cases.groups import run_group
 from cases.objectives import Items, Named, Plain, balanced, blobs, several, sums
 from cases.runs import trained
+from cases.strategies import IN_TURN
 from isthmus.data import load, train_test
 from isthmus.errors import InvalidInput
 from isthmus.nets.mlp import MLP, MLPSpec
 from isthmus.records import RunWriter
-from isthmus.strategies import STRATEGIES
 from isthmus.trainer import TrainConfig, configure
 from isthmus.trainer.executors.processes import run_worker
 
@@ -41,7 +41,7 @@ def scored(folder: Path, network: nn.Module, data: Items) -> Tensor:
         return network.eval()(data.inputs)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", IN_TURN)
 def test_datasets_of_ones_own(tmp_path: Path, strategy: str) -> None:
     run = trained(tmp_path / "run", **own(strategy=strategy))
     assert run.summary["test_accuracy"] > 0.85
@@ -65,7 +65,7 @@ def twice(items: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return 2 * torch.stack([each for each, _ in items]), torch.stack([target for _, target in items])
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", IN_TURN)
 def test_dictionaries_of_arguments_for_a_network_with_a_loss_of_its_own(tmp_path: Path, strategy: str) -> None:
     """The loss it returns is the one that is trained and tested by; the accuracy is that of its logits."""
     data = (Named(*blobs()), Named(*blobs(200, 1)))
@@ -128,7 +128,7 @@ def test_the_metric_is_of_the_whole_test_part(tmp_path: Path) -> None:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", IN_TURN)
 def test_own_data_and_loss_over_processes_equal_serial(tmp_path: Path, strategy: str) -> None:
     data = (Items(*several()), Items(*several(200, 1)))
     flags = own(data=data, model=four_labels, loss=nn.BCEWithLogitsLoss(), strategy=strategy)
