@@ -16,7 +16,7 @@ from isthmus.trainer.wire.sockets import Sockets
 
 _CONNECTING = timedelta(seconds=20)
 _WAITING = timedelta(days=1)  # whoever watches the workers decides when to wait no longer, and breaks the group off
-_PREAMBLE = 144  # bytes that gloo sends beside a message: three headers of 48 (measured: benchmarks/against_ddp.py)
+_PREAMBLE = 144  # bytes that gloo sends beside a message: three headers of 48 (measured on tensors of known size)
 _SEGMENT = 1 << 20  # bytes: gloo cuts what it sends to a neighbour into at least two messages, of at most so many
 
 
