@@ -1,8 +1,8 @@
 """The built-in data-parallel against torch's DistributedDataParallel: the same weights, the bytes, and the time.
 
 ``python benchmarks/against_ddp.py [--workers 2] [--widths 1024 1024] [--steps 60]`` trains the same perceptron both
-ways in the same processes, in turns, and prints one table of worker 0. Time is given twice: in CPU seconds, which a busy
-machine changes little, and by the clock.
+ways in the same processes, in turns, and prints one table of worker 0. Time is given twice: in CPU seconds, which a
+busy machine changes little, and by the clock.
 """
 
 from __future__ import annotations
