@@ -1,6 +1,9 @@
 """Which strategies can do what, as they say it themselves."""
 
+from __future__ import annotations
+
 from isthmus.strategies import STRATEGIES
 
 # That train whatever network there is, by workers of one process too.
 ON_ANY = [name for name, kind in STRATEGIES.items() if kind.axes is None and not kind.processes]
+TORCH = [name for name, kind in STRATEGIES.items() if kind.processes]  # torch's own

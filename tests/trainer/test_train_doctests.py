@@ -40,6 +40,7 @@ WITH_EXAMPLES = {
     "isthmus.trainer.task.terms",
     "isthmus.trainer.wire.alike",
     "isthmus.trainer.wire.rendezvous",
+    "isthmus.trainer.wire.sockets",
 }
 
 

@@ -16,12 +16,13 @@ from torch.nn import functional
 
 from cases.laws import LAW_CASES
 from cases.loops import WAYS, adamw, batch, in_turn, normed, perceptron, same, sgd, state_of, take_step
+from cases.strategies import ON_ANY
 from cases.trainable import Deep
 from isthmus import Training, nets
 from isthmus.errors import InvalidInput, WorkerError
 from isthmus.nets.ownership import mean_of
 from isthmus.partitions import Block, Core, Fixed, Law, Overlapping, Rotated, Uniform
-from isthmus.strategies import IST, STRATEGIES, DataParallel, LocalSGD, Narrow, Strategy
+from isthmus.strategies import IST, DataParallel, LocalSGD, Narrow, Strategy
 from isthmus.trainer.config import Faults
 from isthmus.trainer.membership.link import join
 
@@ -60,7 +61,7 @@ def whole_run(changes: dict[str, Any], steps: int) -> tuple[dict[str, Tensor], t
 @pytest.mark.parametrize(
     ("changes", "workers"),
     [
-        *(({"strategy": name}, workers) for name in STRATEGIES for workers in (2, 4)),
+        *(({"strategy": name}, workers) for name in ON_ANY for workers in (2, 4)),
         ({"optimizer": adamw}, 1),
         *(({"law": law(4)}, 4) for name, law in LAW_CASES.items() if name != "block"),
         ({"law": Core(Uniform(), 0.25), "optimizer": adamw}, 2),
@@ -283,7 +284,7 @@ def test_accumulated_gradients_are_averaged_once() -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", ON_ANY)
 def test_all_workers_see_what_worker_0_saves(way: str, strategy: str, tmp_path: Path) -> None:
     results = WAYS[way](look, 2, strategy, tmp_path / "model.safetensors")
     assert all(found for found in results)

@@ -15,10 +15,11 @@ from torch.nn.utils import clip_grad_norm_
 
 from cases.laws import LAW_CASES, Window
 from cases.loops import WAYS, in_turn, perceptron, same, sgd, take_step
+from cases.strategies import ON_ANY
 from isthmus import Training, lab, nets, train
 from isthmus.partitions import Axis, Core
 from isthmus.randomness import derived_seed, generator
-from isthmus.strategies import IST, STRATEGIES
+from isthmus.strategies import IST
 from isthmus.trainer import configure
 from isthmus.trainer.task.setup import set_up
 
@@ -56,7 +57,7 @@ def by_hand(flags: dict[str, Any], path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "workers"),
     [
-        *(({"strategy": name}, workers) for name in STRATEGIES for workers in (2, 4)),
+        *(({"strategy": name}, workers) for name in ON_ANY for workers in (2, 4)),
         *(({"law": name}, 4) for name in LAW_CASES if name not in ("weighted", "overlapping", "block")),
         ({"law": "overlapping", "minimum": 9}, 4),
         ({"law": "weighted", "capacities": (1, 3)}, 2),

@@ -19,7 +19,8 @@ from isthmus.cli import status
 from isthmus.errors import WorkerError
 from isthmus.partitions import LAWS
 from isthmus.records import Run
-from isthmus.strategies import STRATEGIES, DiLoCo
+from isthmus.strategies import DDP, STRATEGIES, DiLoCo, PostLocalSGD
+from isthmus.strategies.ddp import HOOKS
 from isthmus.trainer import TrainConfig, train
 from isthmus.trainer.config import OPTIMIZERS, SCHEDULES, SGD, AdamW, Perceptron, Step
 from isthmus.trainer.config.evaluation import SCALES
@@ -28,6 +29,7 @@ from isthmus.trainer.config.run import EXECUTORS, FEATURES, WIRES, under_torchru
 from isthmus.trainer.config.schedule import Schedule
 from isthmus.trainer.config.step import AUTOCAST
 
+_POWERSGD = DDP("powersgd")
 _RUN, _STEP, _WIDTHS = TrainConfig(), Step(), " ".join(map(str, Perceptron().widths))
 
 
@@ -105,11 +107,19 @@ class Rivals:
         outer_lr: rate of the step that is made with the mean of what the workers have changed (diloco).
         outer_momentum: of that step, Nesterov's (diloco).
         fragments: parts that the network is averaged in, one after each round, in turn (diloco).
+        hook: how gradients travel: as they are, as fp16, or as the thin factors of PowerSGD (ddp).
+        powersgd_rank: columns of these factors.
+        powersgd_start: steps before PowerSGD, in which gradients travel as they are.
+        start: steps in which gradients are averaged before workers go on alone (post-local-sgd).
     """
 
     outer_lr: Annotated[float | None, _flag(DiLoCo.outer_lr, "FLOAT")] = None
     outer_momentum: Annotated[float | None, _flag(DiLoCo.outer_momentum, "FLOAT")] = None
     fragments: Annotated[int | None, _flag(DiLoCo.fragments, "INT")] = None
+    hook: Annotated[str | None, _flag(DDP().hook, *HOOKS)] = None
+    powersgd_rank: Annotated[int | None, _flag(_POWERSGD.powersgd_rank, "INT")] = None
+    powersgd_start: Annotated[int | None, _flag(_POWERSGD.powersgd_start, "INT")] = None
+    start: Annotated[int | None, _flag(PostLocalSGD().start, "INT")] = None
 
 
 @dataclass(frozen=True)
@@ -309,8 +319,11 @@ def _lines(run: Run, summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("received a round, by worker", _by_worker(run.rows[1:], "received_bytes")),
         *_memory(summary),
         ("evaluation scale", scale),
-        ("seconds", f"{summary['seconds']:.1f} (computing {max(summary['compute_seconds']):.1f}, "
-                    f"communicating {max(summary['communicate_seconds']):.1f})"),
+        (
+            "seconds",
+            f"{summary['seconds']:.1f} (computing {max(summary['compute_seconds']):.1f}, "
+            f"communicating {max(summary['communicate_seconds']):.1f})",
+        ),
         ("run", str(run.path)),
     ]
 

@@ -9,10 +9,16 @@ from __future__ import annotations
 from isthmus.strategies.base import Strategy
 from isthmus.strategies.choose import STRATEGIES, strategy_of
 from isthmus.strategies.data_parallel import DataParallel
+from isthmus.strategies.ddp import DDP
 from isthmus.strategies.diloco import DiLoCo
+from isthmus.strategies.fsdp import FSDP
 from isthmus.strategies.ist import IST
 from isthmus.strategies.local_sgd import LocalSGD
 from isthmus.strategies.narrow import Narrow
+from isthmus.strategies.post_local_sgd import PostLocalSGD
 from isthmus.strategies.shallow import Shallow
 
-__all__ = ["IST", "STRATEGIES", "DataParallel", "DiLoCo", "LocalSGD", "Narrow", "Shallow", "Strategy", "strategy_of"]
+__all__ = [
+    "DDP", "FSDP", "IST", "STRATEGIES", "DataParallel", "DiLoCo", "LocalSGD", "Narrow", "PostLocalSGD", "Shallow",
+    "Strategy", "strategy_of",
+]  # fmt: skip

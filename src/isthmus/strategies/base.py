@@ -23,7 +23,8 @@ class Strategy:
         axes: which axes it cuts, where that is not left to the user.
         restarts: whether an optimizer's momentum may start anew every round.
         elastic: whether the others can go on when a worker is lost.
-        processes: whether every worker needs a process of its own.
+        processes: whether every worker needs a process of its own: torch's own parts do the work, and what travels
+            is theirs. All workers must make the same number of steps.
         overlaps: whether a worker computes while its messages are on the way, within a step.
         lr: a peak learning rate that suits it with momentum that starts anew every round (measured on digits and
             Fashion-MNIST; without momentum that goes on, steps may be three times longer).

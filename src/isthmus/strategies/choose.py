@@ -6,14 +6,17 @@ from isthmus.errors import InvalidInput, check_choice
 from isthmus.partitions import Law, law_of
 from isthmus.strategies.base import Strategy
 from isthmus.strategies.data_parallel import DataParallel
+from isthmus.strategies.ddp import DDP
 from isthmus.strategies.diloco import DiLoCo
+from isthmus.strategies.fsdp import FSDP
 from isthmus.strategies.ist import IST
 from isthmus.strategies.local_sgd import LocalSGD
 from isthmus.strategies.narrow import Narrow
+from isthmus.strategies.post_local_sgd import PostLocalSGD
 from isthmus.strategies.shallow import Shallow
 
 STRATEGIES: dict[str, type[Strategy]] = {
-    kind.name: kind for kind in (IST, Narrow, Shallow, LocalSGD, DiLoCo, DataParallel)
+    kind.name: kind for kind in (IST, Narrow, Shallow, LocalSGD, PostLocalSGD, DiLoCo, DataParallel, DDP, FSDP)
 }
 
 

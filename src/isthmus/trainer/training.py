@@ -33,6 +33,7 @@ from isthmus.trainer.local.heap import passing
 from isthmus.trainer.local.optimizer import adopt, forget
 from isthmus.trainer.local.pace import Pace
 from isthmus.trainer.local.recent import Recent
+from isthmus.trainer.local.sharded import local
 from isthmus.trainer.membership.link import Change, Elastic, RunOver, join
 from isthmus.trainer.membership.monitor import Heard
 from isthmus.trainer.observe.account import Account, held_bytes
@@ -45,7 +46,7 @@ from isthmus.trainer.store.whole import check_path, save
 from isthmus.trainer.strategies import Worker, part_of
 from isthmus.trainer.task.network import Network, describe
 from isthmus.trainer.wire.collect import collect
-from isthmus.trainer.wire.exchange import TYPES, Exchange, Link, Program, Result, all_gather, drive
+from isthmus.trainer.wire.exchange import TYPES, Exchange, Link, LostPeer, Program, Result, all_gather, drive
 from isthmus.trainer.wire.meter import Meter
 from isthmus.trainer.wire.tell import NotDone, tell
 
@@ -136,6 +137,8 @@ class Training:
         self._keep_state = keep_state
         self.faults = Faults() if faults is None else faults
         self._link = link = join(self.faults.join_timeout)
+        if self.strategy.processes and link.shared:
+            raise InvalidInput(f"strategy {self.strategy.name!r} needs every worker in a process of its own")
         self.strategy.check_workers(self._link.workers)
         if not isinstance(network, Network):
             network = describe(network, example, self._seed, cut, device, init)
@@ -144,7 +147,7 @@ class Training:
         if isinstance(link, Elastic):
             link.begin()
             link.own.meter, link.deadline, link.stop = self._meter, self.faults.deadline, lambda why: self._stop.set()
-        check_wire(wire, self._link.seats)
+        check_wire(wire, self._link.seats, self.strategy)
         self._wire = wire
         copies = self.faults.copies and self._link.elastic
         self._worker = Worker(self._link, network, seed, None if wire is None else TYPES[wire], copies)
@@ -162,8 +165,8 @@ class Training:
         self._rounds = Rounds(self._members, self._closed_round, lambda: self._pace.seconds)
         self._train()
         self._be("computing")
-        self.module = self._members.part.module
-        self.optimizer = adopt(self.module, optimizer)
+        self.module = self._members.part.called
+        self.optimizer = adopt(self._members.part.module, optimizer)
         self._standing = Standing(self._settings(), self._rounds, self.optimizer, self._meter, [0, 0])
         self._view = View(self._worker, self._members, self._drive)
         if any(True for _ in self.module.buffers()):
@@ -177,8 +180,12 @@ class Training:
 
     @property
     def stopping(self) -> bool:
-        """Whether the run was told to stop: one's loop had better merge, save and leave."""
-        return self._stop.is_set()
+        """Whether the run was told to stop: one's loop had better merge, save and leave.
+
+        With torch's own strategies, whose workers must make the same number of steps, it is never so within a round:
+        the next one raises Stopped on all.
+        """
+        return self._stop.is_set() and not self.strategy.processes
 
     @property
     def handed(self) -> Any:
@@ -464,12 +471,13 @@ class Training:
     def no_sync(self) -> Iterator[None]:
         """Leave gradients as they are in backward passes inside the block, to be averaged in the next one after it.
 
-        For ``data-parallel`` with accumulated gradients: one exchange a step instead of one a backward pass. Other
-        strategies average no gradients.
+        For ``data-parallel``, ``ddp`` and ``fsdp`` with accumulated gradients: one exchange a step instead of one a
+        backward pass. Other strategies average no gradients.
         """
         self._synchronized = False
         try:
-            yield
+            with self._members.part.accumulating():
+                yield
         finally:
             self._synchronized = True
 
@@ -494,11 +502,14 @@ class Training:
     ) -> None:
         if kind is None:
             self.close()
+        native = self._members.part.native
+        if isinstance(error, RuntimeError) and not isinstance(error, WorkerError) and native and native.broken:
+            raise LostPeer(f"worker {self.worker} lost the connection to another worker in a step") from error
 
     # What follows stands around the loop.
 
     def _watch(self) -> None:
-        self.module.register_forward_pre_hook(self._before_forward, with_kwargs=True)
+        self.module.register_forward_pre_hook(self._before_forward, prepend=True, with_kwargs=True)
         self.optimizer.register_step_pre_hook(self._before_step)
         self.optimizer.register_step_post_hook(self._after_step)
         if self._members.part.averages:
@@ -512,19 +523,25 @@ class Training:
             return
         self._check_not_shown("a step")
         self.open()
-        self._meter.step_begins()
+        self._step_begins()
         if self._view.recent is not None and self._view.batches is None:
             self._view.recent.keep(args, kwargs)
 
     def _before_step(self, *_: Any) -> None:
         self._check_not_shown("a step")
         self.open()
+        self._step_begins()
+
+    def _step_begins(self) -> None:
         self._meter.step_begins()
+        if isinstance(self._link, Elastic):
+            self._link.own.steps = self.steps + 1
 
     def _after_step(self, *_: Any) -> None:
+        self._count_native()
         self._meter.step_ends()
-        self._standing.steps += 1
         self._members.state.made += 1
+        self._members.state.steps += 1
         if self._rounds.made >= self.local_steps:
             self._weigh()
             self._drive(self._rounds.merge())
@@ -617,7 +634,15 @@ class Training:
         return found[0].rows(name, start, stop)
 
     def _drive(self, program: Program[Result], meter: Meter | None = None) -> Result:
-        return drive(program, self._link, self._meter if meter is None else meter)
+        result = drive(program, self._link, self._meter if meter is None else meter)
+        self._count_native()
+        return result
+
+    def _count_native(self) -> None:
+        """Count what torch's own parts have moved."""
+        native = self._members.part.native if hasattr(self._members, "part") else None
+        if native is not None:
+            self._meter.native(*native.taken())
 
     def _be(self, phase: str) -> None:
         """Have others hear what this worker does."""
@@ -735,13 +760,12 @@ class Training:
         """Note the most that was held at once."""
         if not hasattr(self, "optimizer"):
             return
-        held = sum(parameter.numel() for parameter in self.module.parameters())
+        held = sum(local(parameter).numel() for parameter in self.module.parameters())
         if (held, len(self.optimizer.state)) in self._weighed:
             return
         self._weighed.add((held, len(self.optimizer.state)))
-        state, store = self._rounds.state, self._members.part.store
-        beside = [] if store is None else store.beside()
-        kept = [*state.tensors.values(), *state.reference.values(), *beside]
+        state = self._rounds.state
+        kept = [*state.tensors.values(), *state.reference.values(), *self._members.part.beside()]
         size = held_bytes(self.module, self.optimizer, kept)
         most = self._standing.most
         most[:] = [max(most[0], held), max(most[1], size)]

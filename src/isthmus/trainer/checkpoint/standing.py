@@ -18,6 +18,8 @@ from isthmus.nets.subnetwork import named_state
 from isthmus.records import to_json
 from isthmus.trainer.checkpoint.read import Checkpoint
 from isthmus.trainer.checkpoint.write import Snapshot, plain_outline
+from isthmus.trainer.local.optimizer import state_of, take_up
+from isthmus.trainer.local.sharded import local
 from isthmus.trainer.rounds.rounds import Rounds
 from isthmus.trainer.store.homes import Homes
 from isthmus.trainer.strategies import Round
@@ -36,7 +38,6 @@ class Standing:
         optimizer: of what it trains.
         meter: what it has spent.
         most: parameters and bytes it held at most.
-        steps: made.
     """
 
     identity: Mapping[str, Any]
@@ -44,7 +45,11 @@ class Standing:
     optimizer: Optimizer
     meter: Meter
     most: list[int]
-    steps: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Made so far."""
+        return self.rounds.state.steps
 
     def state_dict(self) -> dict[str, Any]:
         """Return all of it; ``torch.save`` writes it and ``torch.load(weights_only=True)`` reads it."""
@@ -54,7 +59,7 @@ class Standing:
             "format": FORMAT,
             "identity": json.dumps(self._own_identity(), sort_keys=True),
             "tensors": dict(self.rounds.state.tensors),
-            "module": {name: tensor.detach() for name, tensor in named_state(module)},
+            "module": {name: local(tensor.detach()) for name, tensor in named_state(module)},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -67,7 +72,7 @@ class Standing:
             raise InvalidInput("`state` must come from Training.state_dict() of this version of isthmus")
         check_identity("`state`", json.loads(state["identity"]), self._own_identity())
         self._take_up(state, state["tensors"].__getitem__, lambda name, held: state["module"][name].detach().clone())
-        self.optimizer.load_state_dict(state["optimizer"])
+        take_up(self.optimizer, state["optimizer"])
 
     def snapshot(self, extra: Any) -> Snapshot:
         """Return what this worker puts into a checkpoint, between rounds, with what the user adds."""
@@ -121,7 +126,7 @@ class Standing:
             kept |= {"held": None, "kept": None, "capacities": None}
             optimizer = optimizer if whole else {**optimizer, "state": {}}
         self._take_up(kept, value, piece)
-        self.optimizer.load_state_dict(optimizer)
+        take_up(self.optimizer, optimizer)
         if same:
             _make_noise(kept["noise"], self.rounds.device)
             self.most[:] = kept["most"]
@@ -143,7 +148,7 @@ class Standing:
             "reference": dict(state.reference),
             "began": state.began,
             "capacities": state.capacities,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": state_of(self.optimizer),
         }
 
     def _take_up(
@@ -164,7 +169,7 @@ class Standing:
         state = self.rounds.state
         state.number, state.round, state.made, state.held = plain["number"], round, plain["made"], held
         state.stale, state.kept, state.behind = frozenset(plain["stale"]), before, plain["behind"]
-        state.reference, self.steps = dict(plain["reference"]), plain["steps"]
+        state.reference, state.steps = dict(plain["reference"]), plain["steps"]
         state.began = plain.get("began", math.inf)
         capacities = plain.get("capacities")
         state.capacities = None if capacities is None else tuple(capacities)
@@ -174,7 +179,7 @@ class Standing:
         """Return shape and type of the tensors that are one for all workers between rounds, by name."""
         store = self.rounds.part.store
         if store is not None:
-            return {name: (shape, store.coupling.entries[name].dtype) for name, shape in store.homes.shapes.items()}
+            return {name: (shape, store.types[name]) for name, shape in store.homes.shapes.items()}
         tensors, common = self.rounds.state.tensors, self.rounds.part.common
         return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items() if name in common}
 
@@ -182,8 +187,7 @@ class Standing:
         """Return what else the module holds: buffers, of a piece those of its units."""
         store, tensors = self.rounds.part.store, self.rounds.state.tensors
         if store is not None:
-            known = store.coupling.entries
-            tensors = {name: t.detach() for name, t in named_state(self.rounds.part.module) if name in known}
+            tensors = {name: t.detach() for name, t in named_state(self.rounds.part.module) if name in store.names}
         return {name: tensor for name, tensor in tensors.items() if name not in shared}
 
     def _own_identity(self) -> dict[str, Any]:

@@ -195,9 +195,7 @@ def _schedule(given: Mapping[str, Any]) -> Schedule:
 
 
 def _evaluation(given: Mapping[str, Any]) -> Evaluation:
-    return Evaluation(
-        given.get("eval_every"), given.get("scale") == "readout", given.get("loss"), given.get("metric")
-    )
+    return Evaluation(given.get("eval_every"), given.get("scale") == "readout", given.get("loss"), given.get("metric"))
 
 
 def _only(given: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class TrainConfig:
         check_choice("executor", self.executor, EXECUTORS)
         if self.features is not None:
             check_choice("features", self.features, FEATURES)
-        check_wire(self.wire, self.workers)
+        check_wire(self.wire, self.workers, self.strategy)
         least = self.faults.min_workers
         if least is not None and least > self.workers:
             raise InvalidInput(f"`min_workers` must be at most `workers`, {self.workers}, got {least}")
@@ -168,8 +168,8 @@ class TrainConfig:
         return "-".join([*parts, f"{self.workers}w", f"seed{self.seed}"])
 
 
-def check_wire(wire: str | None, workers: int) -> None:
-    """Refuse an unknown type of number to travel in, or one where nothing travels.
+def check_wire(wire: str | None, workers: int, strategy: Strategy) -> None:
+    """Refuse an unknown type of number to travel in, or one where nothing travels, or not by our means.
 
     Raises:
         InvalidInput: either.
@@ -179,6 +179,9 @@ def check_wire(wire: str | None, workers: int) -> None:
     check_choice("wire", wire, WIRES)
     if workers == 1:
         raise InvalidInput("`wire` has no effect with one worker: nothing travels")
+    if strategy.processes:
+        hint = ": `hook` fp16 halves its bytes" if hasattr(strategy, "hook") else ""
+        raise InvalidInput(f"`wire` has no effect with strategy {strategy.name!r}, where torch does the sending{hint}")
 
 
 def under_torchrun() -> bool:

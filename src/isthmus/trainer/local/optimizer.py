@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils import _pytree as pytree
 
 from isthmus.errors import InvalidInput
 from isthmus.nets.runnable import GraphNetwork
+from isthmus.trainer.local.sharded import local, sharded_as
 
 
 def adopt(module: nn.Module, make: Callable[[nn.Module], Optimizer]) -> Optimizer:
@@ -41,3 +44,19 @@ def forget(module: nn.Module, optimizer: Optimizer, names: Collection[str] | Non
                 optimizer.state.pop(parameter, None)
 
 
+def state_of(optimizer: Optimizer) -> dict[str, Any]:
+    """Return an optimizer's state, of what is sharded this worker's rows."""
+    found: dict[str, Any] = pytree.tree_map(
+        lambda leaf: local(leaf) if isinstance(leaf, Tensor) else leaf, optimizer.state_dict()
+    )
+    return found
+
+
+def take_up(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Have an optimizer go on from what :func:`state_of` has returned."""
+    optimizer.load_state_dict(dict(state))
+    for parameter, kept in optimizer.state.items():
+        held = local(parameter)
+        for key, value in kept.items() if held is not parameter else ():
+            if isinstance(value, Tensor) and value.shape == held.shape and value.dim():
+                kept[key] = sharded_as(value, parameter)

@@ -11,13 +11,14 @@ from isthmus.errors import check_choice, check_integer
 PHASES = {
     "starting": "reads data and finds the others",
     "computing": "makes its local steps",
+    "stepping": "waits, in a step, for the others to come as far",
     "moving": "sends and receives rows of the network",
     "waiting": "is done, and waits for the others",
     "looking": "looks at the merged network",
     "saving": "writes a checkpoint",
     "ended": "has left",
 }
-ARRIVED = ("moving", "waiting")  # in an exchange: nobody waits for such a worker
+ARRIVED = ("stepping", "moving", "waiting")  # in an exchange: nobody waits for such a worker
 _LONGEST = 4096  # bytes of a beat that is read; a whole one has about 200
 
 
@@ -35,6 +36,7 @@ class Beat:
         received: bytes so far.
         loss: mean training loss of its last round, None before the first and where it is not finite.
         number: rises with every beat of a process.
+        steps: begun so far.
 
     Raises:
         InvalidInput: a value that breaks its rule.
@@ -49,9 +51,10 @@ class Beat:
     received: int = 0
     loss: float | None = None
     number: int = 0
+    steps: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("seat", "incarnation", "process", "round", "sent", "received", "number"):
+        for name in ("seat", "incarnation", "process", "round", "sent", "received", "number", "steps"):
             check_integer(name, getattr(self, name), at_least=0)
         check_choice("phase", self.phase, PHASES)
         finite = isinstance(self.loss, (int, float)) and math.isfinite(self.loss)

@@ -22,6 +22,7 @@ from isthmus.trainer.membership.register import Member, Register
 from isthmus.trainer.wire.exchange import Alone, Exchange, Link, LostPeer
 from isthmus.trainer.wire.group import Default, Gloo, backend
 from isthmus.trainer.wire.meter import Meter
+from isthmus.trainer.wire.native import Native, native
 from isthmus.trainer.wire.rendezvous import Place, check_in, find_place, heed
 from isthmus.trainer.wire.seats import seat
 
@@ -45,6 +46,7 @@ class Own:
         meter: of what it sends and receives.
         loss: of its last round.
         longest: seconds of the longest round so far.
+        steps: it has begun.
     """
 
     round: int = 0
@@ -52,6 +54,7 @@ class Own:
     meter: Meter = field(default_factory=Meter)
     loss: float | None = None
     longest: float = 0.0
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,11 +77,13 @@ class Epoch:
         number: of it; -1 before the first.
         members: by index.
         gone: set as soon as one of them is known to be gone.
+        native: the group of torch's own parts, where there is one.
     """
 
     def __init__(self, number: int = -1, members: Sequence[Member] = ()) -> None:
         self.number, self.members = number, list(members)
         self.gone = threading.Event()
+        self.native: Native | None = None
         self._group: Gloo | None = None
 
     def connect(self, store: dist.Store, index: int) -> None:
@@ -126,8 +131,9 @@ class Epoch:
     def leave(self) -> None:
         """Break off, from any thread: whoever waits for another raises."""
         self.gone.set()
-        if self._group is not None:
-            self._group.shut()
+        for group in (self._group, self.native):
+            if group is not None:
+                group.shut()
 
 
 class Elastic:
@@ -156,6 +162,7 @@ class Elastic:
         self.seat, self.seats = place.seat, place.seats
         self.me = Member(place.seat, place.incarnation)
         self.register = Register(place.store, self.me)
+        self._store, self._uneven = place.store, ""
         self.epoch, self.training = Epoch(), 0
         self._since: float | None = None
         self.fresh = self.register.latest() >= 0
@@ -168,6 +175,7 @@ class Elastic:
             waiting=lambda: self.waited,
             deadline=self._patience,
             lose=lambda seat, why: self.lose(seat, why, late=why.startswith("late")),
+            uneven=self._left_behind,
             log=lambda line: _log.warning("isthmus: %s", line),
             publish=lambda known: self.publish(known),
             stop=lambda why: self.stop(why),
@@ -204,7 +212,7 @@ class Elastic:
     @property
     def waited(self) -> float | None:
         """Seconds for which this worker has been waiting for others; None if it is not."""
-        since = self._since
+        since = self._since or (None if self.epoch.native is None else self.epoch.native.since)
         return None if since is None else time.monotonic() - since
 
     @property
@@ -224,8 +232,39 @@ class Elastic:
         self.own.phase = "moving" if request.counted else "waiting"
         try:
             return self.epoch.exchange(request)
+        except LostPeer:
+            if self._uneven:
+                raise WorkerError(self._uneven) from None
+            raise
         finally:
             self._since, self.own.phase = None, before
+
+    def native(self) -> Native:
+        """Return a process group for torch's own parts, which is broken off as this worker's own is.
+
+        Raises:
+            LostPeer: another worker is gone.
+            WorkerError: not all workers of the start are there: torch's group has a fixed number.
+        """
+        if self.epoch.number:
+            raise WorkerError("torch's own strategies need the workers of the start, and some were lost before")
+        if self.epoch.native is None:
+            store = dist.PrefixStore("native", self._store.clone())  # type: ignore[attr-defined]
+            try:
+                self.epoch.native = native(store, self.index, self.workers)
+            except RuntimeError as error:
+                raise LostPeer(f"worker {self.seat} found no connection to another worker: {error}") from error
+            if self.epoch.gone.is_set():
+                self.epoch.leave()
+        return self.epoch.native
+
+    def _left_behind(self, seat: int) -> None:
+        """End, as another worker makes a step that would need this one too, whose loop is over."""
+        self._uneven = (
+            f"worker {seat} makes another step while worker {self.seat} has ended its loop: with torch's own "
+            "strategies all workers must make the same number of steps"
+        )
+        self.epoch.leave()
 
     def lose(self, gone: int, why: str, late: bool = False) -> None:
         """Go on without a member, from any thread: whoever waits for it raises.
@@ -280,8 +319,9 @@ class Elastic:
         self.register.end(self.training)
 
     def _beat(self) -> Beat:
-        own, meter = self.own, self.own.meter
-        return Beat(*self.me, os.getpid(), own.round, own.phase, meter.sent, meter.received, own.loss)
+        own, meter, inner = self.own, self.own.meter, self.epoch.native
+        phase = own.phase if inner is None or inner.since is None else "stepping"
+        return Beat(*self.me, os.getpid(), own.round, phase, meter.sent, meter.received, own.loss, steps=own.steps)
 
     def _patience(self) -> float:
         """Return how long others may be waited for."""

@@ -105,6 +105,8 @@ class Monitor:
             others have declared it lost (this worker itself may be the one), as "silent for 12 s" after the deadline
             where it is silent, as "late: ..." after the deadline where it lives and nobody is silent ("has left" if it
             has said that it ends). Called again about once an interval for as long as that is so and it is a member.
+        uneven: called with the seat of a member that waits in a step which this worker, that has ended its loop and
+            waits elsewhere, has not begun.
         log: called with lines for people, on the root only, or where that is silent on the next of the members.
         publish: called about once an interval with what is known of all workers, on the same one.
         stop: called once with the reason when the run is to stop.
@@ -123,6 +125,7 @@ class Monitor:
         waiting: Callable[[], float | None],
         deadline: Callable[[], float],
         lose: Callable[[int, str], None],
+        uneven: Callable[[int], None] = lambda seat: None,
         log: Callable[[str], None] = lambda line: None,
         publish: Callable[[Sequence[Heard]], None] | None = None,
         stop: Callable[[str], None] = lambda why: None,
@@ -133,6 +136,7 @@ class Monitor:
         self._status, self._members, self._incarnations = status, members, incarnations
         self._waiting, self._deadline = waiting, deadline
         self._lose, self._log, self._publish, self._stop, self._broken = lose, log, publish, stop, broken
+        self._uneven = uneven
         self._store: Store = store.clone()  # type: ignore[attr-defined]  # torch's stubs do not know it
         self._ears = _Ears(self._store, seat)
         self._ends = _Ends(self._store)
@@ -211,6 +215,9 @@ class Monitor:
             self._stopped = True
             self._stop(self._store.get("stop").decode(errors="replace"))
         known = self._ears.known(own, members, now)
+        for each in self._others(known) if own.phase == "waiting" else ():
+            if each.beat is not None and each.beat.phase == "stepping" and each.beat.steps > own.steps:
+                self._uneven(each.seat)
         if not self._speaks(members, known):
             return
         self._show(known)

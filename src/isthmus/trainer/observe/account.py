@@ -9,6 +9,8 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from isthmus.trainer.local.sharded import local
+
 
 @dataclass(frozen=True)
 class Account:
@@ -62,13 +64,14 @@ def held_bytes(module: nn.Module, optimizer: Optimizer | None, kept: Iterable[Te
     seen: dict[int, Tensor] = {}
     total = 0
     for parameter in module.parameters():
-        seen[parameter.data_ptr()] = parameter
-        total += (2 if parameter.requires_grad else 1) * _size(parameter)
+        held = local(parameter)
+        seen[held.data_ptr()] = held
+        total += (2 if parameter.requires_grad else 1) * _size(held)
     for buffer in module.buffers():
         seen[buffer.data_ptr()] = buffer
         total += _size(buffer)
     for entries in () if optimizer is None else optimizer.state.values():
-        total += sum(_size(value) for value in entries.values() if isinstance(value, Tensor))
+        total += sum(_size(local(value)) for value in entries.values() if isinstance(value, Tensor))
     return total + sum(_size(tensor) for tensor in kept if tensor.data_ptr() not in seen)
 
 

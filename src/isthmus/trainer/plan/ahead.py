@@ -71,8 +71,8 @@ def memory_plan(
     120
     """
     check_integer("workers", workers, at_least=1)
-    check_wire(wire, workers)
     chosen = strategy_of(strategy, law, core)
+    check_wire(wire, workers, chosen)
     chosen.check_workers(workers)
     described = describe(network, example, seed, cut)
     sizes = described.example.tensors

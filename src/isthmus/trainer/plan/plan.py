@@ -101,7 +101,7 @@ def plan(part: Part, network: Network, work: Work) -> Plan:
         activations, trained = _step(needs.module, work.loss)
         looking = _looked(skeleton, network.device, work.look)
     looking += 0 if part.store is None else _READING
-    twin = copied(needs.module, lambda name, tensor: like(tensor, "meta"))
+    twin = copied(needs.held or needs.module, lambda name, tensor: like(tensor, "meta"))
     piece, gradients = held_bytes(twin, None), _bytes(p for p in twin.parameters() if p.requires_grad)
     state, updating = _state(twin, work.optimizer, trained)
     return Plan(
@@ -142,9 +142,7 @@ def _looked(skeleton: nn.Module, device: torch.device, look: Callable[[nn.Module
     return live.most
 
 
-def _state(
-    module: nn.Module, make: Callable[[nn.Module], Optimizer], trained: set[str]
-) -> tuple[int, int]:
+def _state(module: nn.Module, make: Callable[[nn.Module], Optimizer], trained: set[str]) -> tuple[int, int]:
     """Return the bytes of an optimizer's state, and of what else a step of it holds, from two steps without memory."""
     try:
         optimizer = adopt(module, make)

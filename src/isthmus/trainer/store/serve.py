@@ -4,7 +4,7 @@ done, and one exchange after each."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,6 +29,21 @@ class Housed(Protocol):
     @property
     def types(self) -> Mapping[str, torch.dtype]:
         """Of the tensors."""
+        ...
+
+    @property
+    def fixed(self) -> Mapping[str, Tensor]:
+        """Tensors that every worker has whole."""
+        ...
+
+    @property
+    def statistics(self) -> Collection[str]:
+        """Names of the tensors that norms measure, or may."""
+        ...
+
+    @property
+    def names(self) -> Collection[str]:
+        """Of all tensors of the network."""
         ...
 
 

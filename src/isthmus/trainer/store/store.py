@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from isthmus.errors import InvalidInput
 from isthmus.nets import Coupling, Subnetwork
 from isthmus.nets.norms import statistics
 from isthmus.nets.ownership import Held, IndexMap, slice_tensor, view_slice, write_slice
@@ -21,9 +20,9 @@ from isthmus.trainer.store.keeping import Deal, Step, places, same_indices, step
 from isthmus.trainer.store.pieces import Pieces
 from isthmus.trainer.store.rehome import Move, rehome
 from isthmus.trainer.store.routes import Box, Routes, legs
-from isthmus.trainer.store.start import take
+from isthmus.trainer.store.start import overwrite, take
 from isthmus.trainer.strategies.interface import Commit, Saved, Worker
-from isthmus.trainer.wire.exchange import Program, scatter
+from isthmus.trainer.wire.exchange import Program
 from isthmus.trainer.wire.tensors import differing, send_tensors
 
 
@@ -102,7 +101,7 @@ class Store:
         shards = yield from take(initial, self._own, link, self._worker.device)
         others = yield from differing(initial.mark(), link, self._worker.device)
         if others:
-            yield from self._overwrite(shards, others)
+            yield from overwrite(self._worker.network, link, self.homes, shards, self.fixed, others)
         self.coupling = self._worker.network.valued
         if first is not None:
             self._zero_unheld(shards, first)
@@ -121,6 +120,11 @@ class Store:
         """Return what this worker's shards, and the copies it keeps, are to become."""
         direct, copies = self._direct, {} if self.copies is None else self.copies.shards
         return Drafts(self.copies, Draft(shards, direct), Draft(copies, direct))
+
+    @property
+    def names(self) -> Collection[str]:
+        """Of all tensors of the network."""
+        return self.coupling.entries
 
     def beside(self) -> list[Tensor]:
         """Return what is kept between rounds beside this worker's shards."""
@@ -439,30 +443,6 @@ class Store:
             self.fixed[name] = initial.rows(name, 0, count).to(network.device)
         rows = {name: self.homes.rows(name, here) for name in self._out}
         return {n: initial.rows(n, *own).to(network.device) for n, own in rows.items() if own[0] < own[1]}
-
-    def _overwrite(self, shards: Mapping[str, Tensor], others: Sequence[int]) -> Program[None]:
-        """Take the values of worker 0's network, where a user has made others on some workers.
-
-        Raises:
-            InvalidInput: it was made by a function, which makes another on every worker.
-        """
-        link, network = self._worker.link, self._worker.network
-        if network.initial.in_turn:
-            raise InvalidInput(
-                f"`network` must make the same weights on every worker: those of worker {others[0]} differ from worker "
-                "0's; draw them from torch's own generator alone"
-            )
-        for name in (*self._still, *self._out):
-            entry = self.coupling.entries[name]
-            count = entry.shape[0] if entry.shape else 1
-            everywhere = name in self.fixed
-            ends = [(0, count) if everywhere else self.homes.rows(name, worker) for worker in range(link.workers)]
-            pieces = None
-            if link.index == 0:
-                pieces = [network.initial.rows(name, *each).to(network.device).reshape(-1) for each in ends]
-            empty = torch.empty(0, dtype=entry.dtype, device=network.device)
-            mine = (self.fixed if everywhere else shards).get(name, empty)
-            mine.copy_((yield from scatter(pieces, mine.reshape(-1), link)).view(mine.shape))
 
 
 def _parts(tensors: Mapping[str, Tensor], mine: IndexMap, boxes: Sequence[Box]) -> list[Tensor]:

@@ -19,8 +19,7 @@ from isthmus.trainer.local.recent import Recent, call_with
 from isthmus.trainer.rounds.members import Members
 from isthmus.trainer.store.away import Away
 from isthmus.trainer.store.reader import Reader, Span
-from isthmus.trainer.store.serve import Service
-from isthmus.trainer.store.store import Store
+from isthmus.trainer.store.serve import Housed, Service
 from isthmus.trainer.store.whole import ready
 from isthmus.trainer.strategies import State, Worker
 from isthmus.trainer.task.initial import copied, whole
@@ -81,7 +80,7 @@ class View:
         return math.fsum(float(merged.scales[name].double().mean()) for name in merged.open) / len(merged.open)
 
     @contextmanager
-    def _afar(self, store: Store, state: State, scales: Mapping[str, Pattern]) -> Iterator[nn.Module]:
+    def _afar(self, store: Housed, state: State, scales: Mapping[str, Pattern]) -> Iterator[nn.Module]:
         """Yield the network with parameters that are away; buffers are here."""
         link, device = self.worker.link, self.worker.device
         service, members = Service(store, state.tensors, link, device), self.members

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from isthmus.errors import InvalidInput
-from isthmus.strategies import IST, DataParallel, DiLoCo, LocalSGD, Narrow, Shallow, Strategy
+from isthmus.strategies import (
+    DDP,
+    FSDP,
+    IST,
+    DataParallel,
+    DiLoCo,
+    LocalSGD,
+    Narrow,
+    PostLocalSGD,
+    Shallow,
+    Strategy,
+)
 from isthmus.trainer.strategies.data_parallel import DataParallelPart
+from isthmus.trainer.strategies.ddp import DDPPart
 from isthmus.trainer.strategies.diloco import DiLoCoPart
+from isthmus.trainer.strategies.fsdp import FSDPPart
 from isthmus.trainer.strategies.interface import Build, Merged, Part, Round, State, Worker
 from isthmus.trainer.strategies.ist import ISTPart
 from isthmus.trainer.strategies.local_sgd import LocalSGDPart
 from isthmus.trainer.strategies.narrow import NarrowPart
+from isthmus.trainer.strategies.post_local_sgd import PostLocalSGDPart
 
 __all__ = ["PARTS", "Merged", "Part", "Round", "State", "Worker", "part_of"]
 
@@ -20,6 +34,9 @@ PARTS: dict[type[Strategy], Build] = {
     Shallow: NarrowPart,
     DiLoCo: DiLoCoPart,
     DataParallel: DataParallelPart,
+    PostLocalSGD: PostLocalSGDPart,
+    DDP: DDPPart,
+    FSDP: FSDPPart,
 }
 
 

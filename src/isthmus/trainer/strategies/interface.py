@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,10 +16,11 @@ from isthmus.nets.pattern import Pattern
 from isthmus.trainer.task.network import Network
 from isthmus.trainer.wire.exchange import Link, Program
 from isthmus.trainer.wire.meter import Traffic
+from isthmus.trainer.wire.native import Native
 
 if TYPE_CHECKING:
     from isthmus.trainer.store.rehome import Move
-    from isthmus.trainer.store.store import Store
+    from isthmus.trainer.store.serve import Housed
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class State:
         number: of the round that is open, or else of the next.
         round: the one that is open, if one is.
         made: steps this worker has made in it.
+        steps: made in all.
         held: the round whose units the module holds: the open one, or the last in which this worker trained.
         stale: workers whose tensors are behind those of the others.
         kept: the round before, where entries that nobody else needs stayed with the workers that hold them.
@@ -63,6 +66,7 @@ class State:
     reference: dict[str, Tensor] = field(default_factory=dict)
     began: float = math.inf
     capacities: tuple[float, ...] | None = None
+    steps: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,12 +91,14 @@ class Needs:
     Attributes:
         module: what it trains in the first round, without memory.
         kept: bytes kept between rounds beside it.
-        moved: most bytes on the way at a time, when a round opens or closes.
+        moved: most bytes on the way at a time, when a round opens or closes, or in a step.
+        held: what of the module this worker holds between steps, without memory; None: all of it.
     """
 
     module: nn.Module
     kept: int
     moved: int
+    held: nn.Module | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +140,20 @@ class Part(Protocol):
     @property
     def module(self) -> nn.Module:
         """The network this worker trains; one object for the whole run, its parameters change."""
+        ...
+
+    @property
+    def called(self) -> nn.Module:
+        """What the loop calls: the module, or what torch has put around it."""
+        ...
+
+    @property
+    def native(self) -> Native | None:
+        """The process group of torch's own parts, where they do the work."""
+        ...
+
+    def accumulating(self) -> AbstractContextManager[None]:
+        """Have torch's own parts leave gradients as they are in backward passes inside the block."""
         ...
 
     def needs(self, skeleton: nn.Module) -> Needs:
@@ -192,6 +212,14 @@ class Part(Protocol):
         """
         ...
 
+    def round_traffic(self, module: nn.Module) -> Traffic:
+        """Return what a worker moves when a round is closed beside our exchanges, through torch's own parts.
+
+        Args:
+            module: as above.
+        """
+        ...
+
     @property
     def averages(self) -> bool:
         """Whether gradients are averaged in every backward pass."""
@@ -208,8 +236,12 @@ class Part(Protocol):
         ...
 
     @property
-    def store(self) -> Store | None:
+    def store(self) -> Housed | None:
         """Where the network's shards are between rounds; None where every worker holds all of it."""
+        ...
+
+    def beside(self) -> Sequence[Tensor]:
+        """Return what is kept between rounds beside the state's tensors."""
         ...
 
     def settle(self, state: State, viewing: bool) -> Program[Commit]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import numpy as np
@@ -22,6 +23,7 @@ from isthmus.trainer.store.store import Drafts, Store
 from isthmus.trainer.strategies.interface import Commit, Merged, Needs, Round, Saved, State, Worker, moved
 from isthmus.trainer.wire.exchange import Program, all_gather
 from isthmus.trainer.wire.meter import Traffic
+from isthmus.trainer.wire.native import Native
 from isthmus.trainer.wire.tell import tell
 
 
@@ -34,6 +36,7 @@ class ISTPart:
     """
 
     averages = False
+    native: Native | None = None
 
     def __init__(self, strategy: IST, worker: Worker) -> None:
         self._strategy = strategy
@@ -59,6 +62,19 @@ class ISTPart:
         """The piece this worker trains."""
         assert self._piece is not None
         return self._piece.module
+
+    @property
+    def called(self) -> nn.Module:
+        """The module."""
+        return self.module
+
+    def accumulating(self) -> AbstractContextManager[None]:
+        """Do nothing."""
+        return nullcontext()
+
+    def beside(self) -> Sequence[Tensor]:
+        """Return copies, and what every worker has whole."""
+        return self.store.beside()
 
     def needs(self, skeleton: nn.Module) -> Needs:
         """Return what it will hold: its rows of the network, the piece of the first round, what travels for it."""
@@ -260,6 +276,10 @@ class ISTPart:
 
     def step_traffic(self, module: nn.Module) -> Traffic:
         """Return nothing: workers meet between rounds."""
+        return Traffic()
+
+    def round_traffic(self, module: nn.Module) -> Traffic:
+        """Return nothing: all that travels is exchanges of ours."""
         return Traffic()
 
     def average(self, state: State, module: nn.Module, active: object) -> Program[None]:

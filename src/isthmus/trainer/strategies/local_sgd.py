@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
+from isthmus.nets.ownership import Held
 from isthmus.nets.subnetwork import named_state
 from isthmus.strategies import Strategy
 from isthmus.trainer.store.rehome import Move
+from isthmus.trainer.store.serve import Housed
 from isthmus.trainer.strategies.interface import Commit, Merged, Needs, Round, Saved, State, Worker, moved
 from isthmus.trainer.task.initial import copied, like
 from isthmus.trainer.wire.exchange import Program
 from isthmus.trainer.wire.layout import digest
 from isthmus.trainer.wire.meter import Traffic
+from isthmus.trainer.wire.native import Native
 from isthmus.trainer.wire.tensors import differing, mean_over_workers, send_tensors, together
 
 
@@ -26,12 +30,26 @@ class LocalSGDPart:
     """
 
     averages = False
-    store = None
+    store: Housed | None = None
+    native: Native | None = None
     changed: frozenset[str] = frozenset()
 
     def __init__(self, strategy: Strategy, worker: Worker) -> None:
         self._worker = worker
         self.module = nn.Module()  # until the start
+
+    @property
+    def called(self) -> nn.Module:
+        """The module."""
+        return self.module
+
+    def accumulating(self) -> AbstractContextManager[None]:
+        """Do nothing."""
+        return nullcontext()
+
+    def beside(self) -> Sequence[Tensor]:
+        """Return nothing."""
+        return ()
 
     def needs(self, skeleton: nn.Module) -> Needs:
         """Return what it will hold: the whole network, and what is averaged of it at a time."""
@@ -138,6 +156,10 @@ class LocalSGDPart:
         """Return nothing: workers meet between rounds."""
         return Traffic()
 
+    def round_traffic(self, module: nn.Module) -> Traffic:
+        """Return nothing: all that travels is exchanges of ours."""
+        return Traffic()
+
     def average(self, state: State, module: nn.Module, active: Sequence[int]) -> Program[None]:
         """Do nothing: workers average weights, not gradients."""
         yield from ()
@@ -151,7 +173,7 @@ class LocalSGDPart:
         """Return the averaged network, which every worker holds."""
         return Merged(self.module)
 
-    def restore(self, state: State, piece: object) -> None:
+    def restore(self, state: State, piece: Callable[[str, Held], Tensor]) -> None:
         """Do nothing: the state's tensors are the module's own."""
 
 

@@ -16,9 +16,10 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from isthmus.errors import WorkerError
+from isthmus.errors import InvalidInput, WorkerError
 from isthmus.nets.ownership import mean_of
 from isthmus.trainer.wire.meter import Meter
+from isthmus.trainer.wire.native import Native
 
 Result = TypeVar("Result")
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}  # shorter ones in which numbers may travel
@@ -99,6 +100,14 @@ class Link(Protocol):
         """
         ...
 
+    def native(self) -> Native:
+        """Return a process group for torch's own parts; all workers ask for it at the same time.
+
+        Raises:
+            InvalidInput: there is none between workers of one process.
+        """
+        ...
+
 
 class Same:
     """What is so of every link whose workers are those of the start for as long as it lasts."""
@@ -121,6 +130,10 @@ class Same:
     def present(self) -> tuple[int, ...]:
         """The seat of every worker."""
         return tuple(range(self.workers))
+
+    def native(self) -> Native:
+        """Refuse."""
+        raise InvalidInput("torch's own strategies need every worker in a process of its own")
 
 
 class Alone(Same):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
-import stat
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +11,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from isthmus.trainer.wire.exchange import Exchange, LostPeer, Same
+from isthmus.trainer.wire.native import Native
+from isthmus.trainer.wire.sockets import Sockets
 
 _CONNECTING = timedelta(seconds=20)
 _WAITING = timedelta(days=1)  # whoever watches the workers decides when to wait no longer, and breaks the group off
@@ -33,12 +33,11 @@ class Gloo:
 
     def __init__(self, store: dist.Store, index: int, workers: int) -> None:
         self.index, self.workers = index, workers
-        before = _sockets()
         try:
-            self._group: Any = dist.ProcessGroupGloo(store, index, workers, _CONNECTING)  # its stub says too little
+            with Sockets() as self._sockets:
+                self._group: Any = dist.ProcessGroupGloo(store, index, workers, _CONNECTING)  # its stub says too little
         except RuntimeError as error:
             raise LostPeer(f"worker {index} found no connection to another worker: {error}") from error
-        self._own = {descriptor: mark for descriptor, mark in _sockets().items() if descriptor not in before}
 
     def exchange(self, request: Exchange) -> list[Tensor]:
         """Perform one ragged all-to-all, as bytes; what a worker sends itself does not go through the network."""
@@ -52,14 +51,7 @@ class Gloo:
 
         Gloo has no call for it; what ends a wait is that its connection is closed.
         """
-        for descriptor, mark in self._own.items():
-            try:
-                if _mark(descriptor) == mark:  # not closed meanwhile, and its number given to another
-                    with socket.socket(fileno=os.dup(descriptor)) as end:
-                        end.getpeername()  # the one that listens is not connected, and gloo's thread must not lose it
-                        end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue
+        self._sockets.shut()
 
     def _messages(self, request: Exchange) -> list[Tensor]:
         """Send payload from where it is and to where it belongs, in as many messages as there are workers with some.
@@ -101,6 +93,10 @@ class Default(Same):
             return self._messages(request) if request.counted else self._at_once(request)
         except RuntimeError as error:
             raise LostPeer(f"worker {self.index} lost the connection to another worker: {error}") from error
+
+    def native(self) -> Native:
+        """Return it for torch's own parts; the bytes that go through it are not known but by arithmetic."""
+        return Native(dist.group.WORLD)
 
     def _messages(self, request: Exchange) -> list[Tensor]:
         here, kind = self.index, request.send[0]
@@ -154,21 +150,3 @@ def worker_device() -> torch.device:
 def backend() -> str:
     """Return the process group's backend for this worker's device."""
     return "nccl" if worker_device().type == "cuda" else "gloo"
-
-
-def _sockets() -> dict[int, int]:
-    """Return the sockets that this process has open, by descriptor; a number that tells each from those after it."""
-    try:
-        descriptors = [int(name) for name in os.listdir("/dev/fd")]
-    except OSError:
-        return {}
-    found = {descriptor: _mark(descriptor) for descriptor in descriptors}
-    return {descriptor: mark for descriptor, mark in found.items() if mark is not None}
-
-
-def _mark(descriptor: int) -> int | None:
-    try:
-        there = os.fstat(descriptor)
-    except OSError:
-        return None
-    return there.st_ino if stat.S_ISSOCK(there.st_mode) else None

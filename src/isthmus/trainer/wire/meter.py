@@ -65,6 +65,15 @@ class Meter:
         self.wait += seconds
         self.hops += 1
 
+    def native(self, traffic: Traffic, seconds: float) -> None:
+        """Add what torch's own parts have moved, and how long that was waited for."""
+        self.sent += round(traffic.sent)
+        self.received += round(traffic.received)
+        self.hops += round(traffic.hops)
+        self.move += seconds
+        if self._step is None:  # else it is left out of the step
+            self.compute -= seconds
+
     def count(self, moved: tuple[int, int], viewing: bool, copying: bool, seconds: float) -> None:
         """Add an exchange that does: bytes sent and received, and how long it took."""
         sent, received = moved
