@@ -96,17 +96,23 @@ def _round(part: Part, state: State, members: Members, number: int, meter: Meter
     round = Round(number, tuple(range(members.link.workers)))
     _act(members, lambda: part.open(state, round), meter)
     _act(members, lambda: part.close(state, part.module, ()), meter)
-    for _ in range(2):  # the command's loop: how the round was, and what it has cost
-        _act(members, partial(_told, members), meter)
+    _beside(members, meter)
 
 
 def _meetings(strategy: Strategy, worker: Worker) -> Traffic:
     """Return the hops of the meetings of a round in which nothing else happens."""
     meter, members = Meter(), _members(strategy, worker)
 
-    for body in (_nothing, _nothing, partial(_told, members), partial(_told, members)):
-        _act(members, body, meter)
+    for _ in ("open", "close"):
+        _act(members, _nothing, meter)
+    _beside(members, meter)
     return Traffic(hops=meter.hops)
+
+
+def _beside(members: Members, meter: Meter) -> None:
+    """Meet as the command's loop does after a round: is all merged, how was the round, what has it cost."""
+    for body in (_nothing, partial(_told, members), partial(_told, members)):
+        _act(members, body, meter)
 
 
 def _act(members: Members, body: Callable[[], Program[Commit]], meter: Meter) -> None:
