@@ -333,8 +333,8 @@ def test_bad_input_is_one_line(flags: dict[str, Any], line: str) -> None:
 def test_the_command_prints_a_table_or_json(capsys: pytest.CaptureFixture[str]) -> None:
     from isthmus.cli import main
 
-    words = ["plan", "--data", "digits", "--widths", "16", "--workers", "2", "--flops", "1e9", "--rate", "100mbit", "--law", "fixed"]
-    words += ["--strategies", "ist", "local-sgd"]
+    words = ["plan", "--data", "digits", "--widths", "16", "--workers", "2", "--flops", "1e9"]
+    words += ["--rate", "100mbit", "--law", "fixed", "--strategies", "ist", "local-sgd"]
     main([*words, "--json"])
     (ist, _) = json.loads(capsys.readouterr().out)["strategies"]
     expected = isthmus.plan(
