@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from isthmus.nets.tracing import trace as trace
     from isthmus.trainer import train as train
     from isthmus.trainer.executors.launcher import launch as launch
+    from isthmus.trainer.plan.outlook import plan as plan
     from isthmus.trainer.training import Training as Training
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "merge",
     "nets",
     "partitions",
+    "plan",
     "report",
     "strategies",
     "trace",
@@ -51,6 +53,7 @@ load_lazily(
         "merge": "isthmus.nets.merge",
         "nets": "isthmus",
         "partitions": "isthmus",
+        "plan": "isthmus.trainer.plan.outlook",
         "report": "isthmus",
         "strategies": "isthmus",
         "trace": "isthmus.nets.tracing",

@@ -17,7 +17,7 @@ def network() -> tuple[nn.Module, tuple[Any, ...]]:
 @pytest.mark.parametrize("wire", [None, "bf16"])
 @pytest.mark.parametrize("workers", [2, 3])
 def test_data_parallel_moves_in_a_step_what_it_says(tmp_path: Any, workers: int, wire: str | None) -> None:
-    from isthmus.trainer.plan.ahead import _Nobody
+    from isthmus.trainer.plan.traffic import Nobody
     from isthmus.trainer.strategies import Worker, part_of
     from isthmus.trainer.task.network import describe
     from isthmus.trainer.wire.exchange import TYPES
@@ -30,6 +30,6 @@ def test_data_parallel_moves_in_a_step_what_it_says(tmp_path: Any, workers: int,
     module, call = network()
     for worker in range(workers):
         kind = None if wire is None else TYPES[wire]
-        here = Worker(_Nobody(worker, workers), describe(module, call, 0, None), 0, kind)
+        here = Worker(Nobody(worker, workers), describe(module, call, 0, None), 0, kind)
         traffic = part_of(config.strategy, here).step_traffic(module)
         assert (3 * traffic.sent, 3 * traffic.received) == (row["sent_bytes"][worker], row["received_bytes"][worker])

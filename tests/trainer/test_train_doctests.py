@@ -33,6 +33,8 @@ WITH_EXAMPLES = {
     "isthmus.trainer.observe.watch",
     "isthmus.trainer.plan.ahead",
     "isthmus.trainer.plan.live",
+    "isthmus.trainer.plan.outlook",
+    "isthmus.trainer.plan.show",
     "isthmus.trainer.rounds.agree",
     "isthmus.trainer.store.homes",
     "isthmus.trainer.task.examples",

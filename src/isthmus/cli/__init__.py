@@ -27,6 +27,7 @@ COMMANDS = {
     "compare": "rivals with compressed communication, IST and anchored IST to a target",
     "claims": "every numbered statement of the paper, checked on random problems",
     "inspect": "what of a network can be cut, and what each worker would hold",
+    "plan": "what a round of every strategy would hold, move and take, before any is run",
     "train": "train a network by IST or a rival over real processes",
     "slow": "run a command on several hosts of this machine, over slow lines between them",
     "watch": "follow a training that goes on: each worker, the whole, what has happened",

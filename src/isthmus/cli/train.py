@@ -16,7 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from isthmus.cli import status
+from isthmus.cli.flag import flag as _flag
 from isthmus.errors import WorkerError
+from isthmus.line import Line
 from isthmus.partitions import LAWS
 from isthmus.records import Run
 from isthmus.strategies import DDP, STRATEGIES, DiLoCo, PostLocalSGD
@@ -31,12 +33,6 @@ from isthmus.trainer.config.step import AUTOCAST
 
 _POWERSGD = DDP("powersgd")
 _RUN, _STEP, _WIDTHS = TrainConfig(), Step(), " ".join(map(str, Perceptron().widths))
-
-
-def _flag(default: object, *choices: str) -> object:
-    """What the help shows of a flag: the default it has if it is not given, and its choices or what it takes."""
-    metavar = f"{{{','.join(choices)}}}" if len(choices) > 1 else choices[0]
-    return tyro.conf.arg(help_behavior_hint=f"(default: {default})", metavar=metavar)
 
 
 @dataclass(frozen=True)
@@ -317,7 +313,7 @@ def _lines(run: Run, summary: dict[str, Any]) -> list[tuple[str, str]]:
         *((f"{word} before the first round", _by_worker(run.rows[:1], f"{word}_bytes")) for word in first),
         ("sent a round, by worker", _by_worker(run.rows[1:], "sent_bytes")),
         ("received a round, by worker", _by_worker(run.rows[1:], "received_bytes")),
-        *_memory(summary),
+        *_planned(run, summary),
         ("evaluation scale", scale),
         (
             "seconds",
@@ -328,18 +324,32 @@ def _lines(run: Run, summary: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _memory(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return what the worker that needs most was planned to need, and has needed."""
-    planned, peaks = summary["planned_memory_bytes"], [each for each in summary["measured_peak_bytes"] if each]
-    measured = f", measured {_bytes(max(peaks))} with what libraries have loaded" if peaks else ""
-    return [("memory of a worker (most)", f"planned {_bytes(max(planned))}{measured}")]
+def _planned(run: Run, summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what was planned beside what was measured, of the worker for which it is most."""
+    plan, rows = summary["planned"], run.rows[2:] or run.rows[1:]  # in the first round nothing has stayed with workers
+    peaks = [each for each in summary["measured_peak_bytes"] if each]
+    most = _bytes(max(peaks)) + " with what libraries have loaded" if peaks else "unknown"
+    found = [("memory", f"{_bytes(max(plan['memory_bytes']))} | {most}")]
+    for word in ("sent", "received"):
+        measured = max(_means(rows, f"{word}_bytes"), default=0.0)
+        found.append((f"{word} a round", f"{_bytes(max(plan[f'round_{word}_bytes']))} | {_bytes(measured)}"))
+    seconds = [max(map(sum, zip(row["compute_seconds"], row["communicate_seconds"], strict=True))) for row in rows]
+    planned = "unknown" if plan["round_seconds"] is None else f"{plan['round_seconds']:.3g} s"
+    over = "" if plan["line"] is None else f" over {Line.read(plan['line']).shown}"
+    found.append((f"seconds a round{over}", f"{planned} | {sum(seconds) / max(1, len(seconds)):.3g} s"))
+    return [(f"planned | measured: {name} (most)", value) for name, value in found]
 
 
 def _by_worker(rows: Sequence[dict[str, Any]], column: str) -> str:
     """Return the mean over rows of the bytes of each worker."""
+    return ", ".join(map(_bytes, _means(rows, column)))
+
+
+def _means(rows: Sequence[dict[str, Any]], column: str) -> list[float]:
+    """Return the mean over rows of each worker's number."""
     last = len(rows[-1][column])  # workers; a run may have gone on with more or fewer
     alike = [row[column] for row in rows if len(row[column]) == last]
-    return ", ".join(_bytes(sum(each) / len(each)) for each in zip(*alike, strict=True))
+    return [sum(each) / len(each) for each in zip(*alike, strict=True)]
 
 
 def _percent(value: float | None) -> str:

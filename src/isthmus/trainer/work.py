@@ -72,7 +72,7 @@ def export(setup: Setup, source: Path, target: Path) -> None:
         source: the checkpoint, or a folder of some.
         target: the file.
     """
-    prelude = Prelude(setup, None)
+    prelude = Prelude(setup, None, trains=False)
     with _training(setup, prelude) as training:
         training.resume(source)
         _Run(setup, training, None, prelude).export(target)
@@ -311,7 +311,8 @@ class _Run:
                 "wait_seconds": rows.by_seat(account.waiting_seconds, seats),
                 "worker_memory_bytes": rows.by_seat(account.memory_bytes, seats),
                 "model_bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
-                "planned_memory_bytes": [each.total for each in self.prelude.plans],
+                "planned_memory_bytes": [each.plan.total for each in self.prelude.loads],
+                "planned": self.prelude.forecast.planned,
                 "measured_peak_bytes": rows.by_seat(peaks, seats, None),
                 "flops_per_worker": int(max(rows.operations)),
                 "cut_axes": self._cut_axes(),

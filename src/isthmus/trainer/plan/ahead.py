@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,24 +14,11 @@ from isthmus.errors import check_integer
 from isthmus.partitions import Law
 from isthmus.strategies import Strategy, strategy_of
 from isthmus.trainer.config.run import check_wire
-from isthmus.trainer.plan.plan import Plan, Work, plan
+from isthmus.trainer.plan.plan import Plan, Work, look_ahead
+from isthmus.trainer.plan.traffic import Nobody
 from isthmus.trainer.strategies import Worker, part_of
 from isthmus.trainer.task.network import describe
-from isthmus.trainer.wire.exchange import TYPES, Exchange, Same
-
-
-@dataclass(frozen=True)
-class _Nobody(Same):
-    """The link of a worker that is only thought of."""
-
-    index: int
-    workers: int
-    shared: bool = True
-    elastic: bool = True
-
-    def exchange(self, request: Exchange) -> list[Tensor]:
-        """Refuse: there is nobody to talk to."""
-        raise AssertionError("a plan sends nothing")
+from isthmus.trainer.wire.exchange import TYPES
 
 
 def memory_plan(
@@ -84,10 +70,9 @@ def memory_plan(
 
     work = Work(optimizer or _plain, lambda module: (loss or _mean)(call(module)), call)
     kind = None if wire is None else TYPES[wire]
-    return [
-        plan(part_of(chosen, Worker(_Nobody(each, workers), described, seed, kind, copies)), described, work)
-        for each in range(workers)
-    ]
+    skeleton = described.skeleton()
+    parts = [part_of(chosen, Worker(Nobody(w, workers, True), described, seed, kind, copies)) for w in range(workers)]
+    return [look_ahead(part, described, work, skeleton).plan for part in parts]
 
 
 def _plain(module: nn.Module) -> Optimizer:

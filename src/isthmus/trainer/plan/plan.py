@@ -23,6 +23,7 @@ from isthmus.trainer.strategies import Part
 from isthmus.trainer.task.initial import copied, like
 from isthmus.trainer.task.network import Network, bytes_of
 
+_CPU = torch.device("cpu")
 _log = logging.getLogger("isthmus")
 _READING = KEPT + 4 * BLOCK  # bytes held to read the network from where it lives
 
@@ -78,24 +79,43 @@ class Work:
         loss: returns the loss of a module on a batch; called with nothing in memory.
         look: calls the merged network as an evaluation does; None if it is not known.
         data: bytes of the examples.
+        step: brings the gradients of one step of a module with values; None if that is not known.
+        passes: of the loss, in a step.
+        device: where.
     """
 
     optimizer: Callable[[nn.Module], Optimizer]
     loss: Callable[[nn.Module], Tensor]
     look: Callable[[nn.Module], Any] | None = None
     data: int = 0
+    step: Callable[[nn.Module], None] | None = None
+    passes: int = 1
+    device: torch.device = _CPU
 
 
-def plan(part: Part, network: Network, work: Work) -> Plan:
+@dataclass(frozen=True, eq=False)
+class Ahead:
+    """What is known of a worker before it starts.
+
+    Attributes:
+        plan: of its memory.
+        piece: what it trains in the first round, on no device.
+    """
+
+    plan: Plan
+    piece: nn.Module
+
+
+def look_ahead(part: Part, network: Network, work: Work, skeleton: nn.Module) -> Ahead:
     """Return what a worker will need in the first round, and while the network is looked at.
 
     Args:
         part: of the worker, which need not have started.
         network: that is trained.
         work: what is done with it.
+        skeleton: of the network.
     """
     starting = bytes_of(network.outline) if network.initial.in_turn else 0
-    skeleton = network.skeleton()
     with FakeTensorMode(allow_non_fake_inputs=True):
         needs = part.needs(skeleton)
         activations, trained = _step(needs.module, work.loss)
@@ -104,7 +124,8 @@ def plan(part: Part, network: Network, work: Work) -> Plan:
     twin = copied(needs.held or needs.module, lambda name, tensor: like(tensor, "meta"))
     piece, gradients = held_bytes(twin, None), _bytes(p for p in twin.parameters() if p.requires_grad)
     state, updating = _state(twin, work.optimizer, trained)
-    return Plan(
+    twin.zero_grad()
+    plan = Plan(
         needs.kept,
         piece - gradients,
         gradients,
@@ -113,6 +134,7 @@ def plan(part: Part, network: Network, work: Work) -> Plan:
         max(needs.moved, looking, starting),
         work.data,
     )
+    return Ahead(plan, twin)
 
 
 def _step(module: nn.Module, loss: Callable[[nn.Module], Tensor]) -> tuple[int, set[str]]:

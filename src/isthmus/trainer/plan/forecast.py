@@ -1,0 +1,143 @@
+"""What a round will cost: bytes, seconds and memory of every worker, over a given line. The model in one place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from isthmus.line import Line
+from isthmus.trainer.plan.load import Load
+from isthmus.trainer.wire.meter import Traffic
+
+DELAYS = 1.0  # one-way delays of the line that a hop costs
+CHEAP = 0.1  # share of computing that moving may cost
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a round will cost, by a model: a worker computes its steps, then its host's line is busy with its bytes both
+    ways at once, and waits a delay for every hop; the round takes as long as the worker for which that is most.
+
+    Formula: max over workers of H s + max(8 sent / up, 8 received / down) + hops latency, where s is a step's seconds.
+
+    Attributes:
+        loads: of all workers; of some, evenly chosen, where they are many.
+        workers: number of workers.
+        local_steps: steps in a round, H.
+        batch_size: samples in a step of one worker.
+        line: what joins each worker's host to the others.
+    """
+
+    loads: tuple[Load, ...]
+    workers: int
+    local_steps: int
+    batch_size: int
+    line: Line
+
+    @property
+    def all(self) -> bool:
+        """Whether every worker was looked at, and what is said of the busiest and the mean is exact."""
+        return len(self.loads) == self.workers
+
+    @property
+    def moved(self) -> tuple[Traffic, ...]:
+        """What each worker moves in a round: after the first, if there are more."""
+        return tuple(load.steady.traffic + load.step.times(self.local_steps) for load in self.loads)
+
+    @property
+    def first(self) -> tuple[Traffic, ...]:
+        """What each worker moves in the first round."""
+        return tuple(load.rounds[0].traffic + load.step.times(self.local_steps) for load in self.loads)
+
+    @property
+    def busiest_bytes(self) -> float:
+        """Sent and received by the worker that moves most."""
+        return max(each.sent + each.received for each in self.moved)
+
+    @property
+    def mean_bytes(self) -> float:
+        """Sent and received, in the mean over workers."""
+        return sum(each.sent + each.received for each in self.moved) / len(self.loads)
+
+    @property
+    def copying_bytes(self) -> float:
+        """Sent and received for copies by the worker that moves most of them; not in the other numbers."""
+        return max(load.steady.copying for load in self.loads)
+
+    @property
+    def held_bytes(self) -> int:
+        """What stays with the worker that holds most, from step to step."""
+        return max(load.plan.held for load in self.loads)
+
+    @property
+    def needed_bytes(self) -> int:
+        """All that the worker that needs most will need."""
+        return max(load.plan.total for load in self.loads)
+
+    @property
+    def compute_seconds(self) -> float:
+        """Of the steps of a round, on the slowest worker; nan where they are not known."""
+        return self.local_steps * _most([load.speed.seconds for load in self.loads])
+
+    @property
+    def move_seconds(self) -> float:
+        """On the line, for the worker for which that is most."""
+        return max(map(self._moving, self.moved))
+
+    @property
+    def round_seconds(self) -> float:
+        """How long a round takes; nan where the seconds of a step are not known."""
+        steps = (self.local_steps * load.speed.seconds for load in self.loads)
+        return _most([step + self._moving(moved) for step, moved in zip(steps, self.moved, strict=True)])
+
+    @property
+    def samples_per_second(self) -> float:
+        """Of all workers together."""
+        seconds = self.round_seconds
+        return self.workers * self.local_steps * self.batch_size / seconds if seconds else math.inf
+
+    @property
+    def break_even(self) -> int | None:
+        """The fewest local steps with which no worker moves for longer than a tenth of what it computes; None if there
+        is no such number, or it is not known."""
+        found = [self._enough(load) for load in self.loads]
+        return None if None in found else max(each for each in found if each is not None)
+
+    @property
+    def planned(self) -> dict[str, Any]:
+        """What a run's summary keeps of it, to be held against what was measured; lists are by worker."""
+        seconds, line = self.round_seconds, self.line
+        return {
+            "memory_bytes": [load.plan.total for load in self.loads],
+            "round_sent_bytes": [each.sent for each in self.moved],
+            "round_received_bytes": [each.received for each in self.moved],
+            "round_hops": [each.hops for each in self.moved],
+            "round_seconds": None if math.isnan(seconds) else seconds,
+            "line": None if line == Line() else line.record(),
+        }
+
+    def over(self, line: Line) -> Forecast:
+        """Return the same over another line."""
+        return replace(self, line=line)
+
+    def _moving(self, moved: Traffic) -> float:
+        return self.line.seconds(moved.sent, moved.received, DELAYS * moved.hops)
+
+    def _enough(self, load: Load) -> int | None:
+        """Return the break-even of one worker. Both ways of the line: round + H step <= H s / 10, at least 1."""
+        least = 1
+        for one_way in (lambda traffic: replace(traffic, sent=0.0), lambda traffic: replace(traffic, received=0.0)):
+            once, each = self._moving(one_way(load.steady.traffic)), self._moving(one_way(load.step))
+            room = CHEAP * load.speed.seconds - each
+            if once > 0 or each > 0:
+                if not room > 0:  # nan too
+                    return None
+                least = max(least, math.ceil(once / room * (1 - 1e-12)))
+        return least
+
+
+def _most(values: Sequence[float]) -> float:
+    """Return the largest; nan if one is."""
+    return math.nan if any(math.isnan(value) for value in values) else max(values)

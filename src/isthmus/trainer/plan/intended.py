@@ -1,0 +1,56 @@
+"""What a worker of the command's own loop does with its module, said before it does it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from isthmus.trainer.local.loop import autocast
+from isthmus.trainer.observe.evaluate import PARTS, calibration
+from isthmus.trainer.plan.plan import Work
+from isthmus.trainer.task.examples import Batch
+from isthmus.trainer.task.hollow import NOWHERE
+from isthmus.trainer.task.setup import Setup
+
+
+def intended(setup: Setup, index: int, workers: int) -> Work:
+    """Return what a worker does: steps on batches of its share, evaluations on the test part.
+
+    Args:
+        setup: of the run.
+        index: of the worker; of the first, where the data are not dealt.
+        workers: number of workers.
+    """
+    config, objective, shares, device = setup.config, setup.objective, setup.shares, setup.network.device
+    step, parts = config.step, shares.parts
+    share, held_out, test = (part(NOWHERE) for part in (partial(shares.of, index), shares.held_out, shares.test))
+    size = step.batch_size // step.accumulate
+    trained = shares.train(parts[index][:size], device).batch(np.arange(min(size, len(parts[index]))))
+    tested = test.batch(next(test.pieces(parts=PARTS)))
+    measured = share.batch(next(calibration(share, workers)))
+
+    def loss(module: nn.Module, batch: Batch | None = None) -> Tensor:
+        with autocast(step.autocast, device):
+            return objective.training_loss(module, trained.without_values(device) if batch is None else batch)
+
+    def look(network: nn.Module) -> Any:
+        if any(True for _ in network.buffers()):  # statistics of norms
+            batch = measured.without_values(device)
+            network(*batch.args, **batch.kwargs)
+        batch = tested.without_values(device)
+        with autocast(step.autocast, device):
+            output = network(*batch.args, **batch.kwargs)
+        objective.tested(output, batch)
+
+    def gradients(module: nn.Module) -> None:
+        for _ in range(step.accumulate):
+            (loss(module, trained) / step.accumulate).backward()
+        if step.clip is not None:
+            clip_grad_norm_(module.parameters(), step.clip)
+
+    data = share.held_bytes * len(parts) // workers + held_out.held_bytes + test.held_bytes
+    return Work(config.optimizer.make, loss, look, data, gradients, step.accumulate, device)
