@@ -43,7 +43,7 @@ def copy_with(folder: Path, rows: tuple[str, ...]) -> None:
     own = "from isthmus.strategies.shrinking import Shrinking\n"
     if "STRATEGIES" in rows:
         append(package / "strategies" / "choose.py", line, own)
-        append(package / "strategies" / "choose.py", "LocalSGD, DataParallel", ", Shrinking")
+        append(package / "strategies" / "choose.py", "LocalSGD, PostLocalSGD", ", Shrinking")
     if "export" in rows:
         append(package / "strategies" / "__init__.py", line, own)
         append(package / "strategies" / "__init__.py", '"Narrow", ', '"Shrinking", ')

@@ -42,6 +42,8 @@ NO_EFFECT = [
     *((f"--strategy {name} --scale readout", "scale") for name in ("narrow", "local-sgd", "data-parallel")),
     *((f"--strategy ist --{name} 1", name.replace("-", "_")) for name in ("outer-lr", "outer-momentum", "fragments")),
     ("--strategy diloco --keep-state False", "keep_state"),
+    ("--strategy ist --hook fp16", "hook"),
+    *((f"--strategy ddp --{name} 3", name.replace("-", "_")) for name in ("powersgd-rank", "powersgd-start", "start")),
     ("--strategy shallow --model cases.trainable:deep --cut hidden", "cut"),
     ("--strategy local-sgd --capacities 1 1 1 1", "capacities"),
     ("--law uniform --capacities 1 1 1 1", "capacities"),

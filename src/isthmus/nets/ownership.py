@@ -146,7 +146,7 @@ def _mean(first: Tensor, holders: Sequence[tuple[Tensor, Held]]) -> Tensor:
         _add(drift, held, _wide(part) - view_slice(base, held))
     mean, kept = base + drift / count, drift == 0  # what drifts by 0 is kept: -0 + 0 would be 0
     finite = mean.isfinite()
-    if not bool(finite.all()):
+    if not mean.is_meta and not bool(finite.all()):
         agreed, other = _odd_mean(base, holders, count)
         mean, kept = torch.where(finite, mean, other), kept | (agreed & ~finite)
     return torch.where(kept, first, mean.to(first.dtype))

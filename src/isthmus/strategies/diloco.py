@@ -29,7 +29,7 @@ class DiLoCo(Strategy):
 
     name: ClassVar[str] = "diloco"
     label: ClassVar[str] = "DiLoCo"
-    color: ClassVar[str] = "#F0A3FF"
+    color: ClassVar[str] = "#AA4499"
     meaning: ClassVar[str] = (
         "every worker trains the whole network for some steps; the mean of what they changed is taken as one long step "
         "with momentum"

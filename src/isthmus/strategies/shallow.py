@@ -21,7 +21,7 @@ class Shallow(Narrow):
 
     name: ClassVar[str] = "shallow"
     label: ClassVar[str] = "shallow net"
-    color: ClassVar[str] = "#8C564B"
+    color: ClassVar[str] = "#999933"
     meaning: ClassVar[str] = (
         "every worker trains the same network of full width with fewer residual blocks, as many as one piece of IST "
         "that is cut in depth, and they average: the other rival of equal cost"
