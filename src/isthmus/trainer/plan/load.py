@@ -87,5 +87,4 @@ def load_of(
     thought = replace(worker, link=Nobody(link.index, link.workers, link.elastic), network=empty)
     torchs = part.round_traffic(ahead.piece)
     moved = tuple(Moved(each.traffic + torchs, each.copying) for each in rounds_of(strategy, thought, rounds))
-    parameters = sum(parameter.numel() for parameter in ahead.piece.parameters())
-    return Load(ahead.plan, parameters, part.step_traffic(ahead.piece), moved, speed(ahead.piece))
+    return Load(ahead.plan, ahead.parameters, part.step_traffic(ahead.piece), moved, speed(ahead.piece))

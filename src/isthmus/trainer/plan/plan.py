@@ -100,10 +100,12 @@ class Ahead:
     Attributes:
         plan: of its memory.
         piece: what it trains in the first round, on no device.
+        parameters: that it holds of that between steps.
     """
 
     plan: Plan
     piece: nn.Module
+    parameters: int
 
 
 def look_ahead(part: Part, network: Network, work: Work, skeleton: nn.Module) -> Ahead:
@@ -134,7 +136,9 @@ def look_ahead(part: Part, network: Network, work: Work, skeleton: nn.Module) ->
         max(needs.moved, looking, starting),
         work.data,
     )
-    return Ahead(plan, twin)
+    parameters = sum(parameter.numel() for parameter in twin.parameters())
+    whole = twin if needs.held is None else copied(needs.module, lambda name, tensor: like(tensor, "meta"))
+    return Ahead(plan, whole, parameters)
 
 
 def _step(module: nn.Module, loss: Callable[[nn.Module], Tensor]) -> tuple[int, set[str]]:
