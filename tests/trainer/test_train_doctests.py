@@ -37,6 +37,7 @@ WITH_EXAMPLES = {
     "isthmus.trainer.plan.show",
     "isthmus.trainer.rounds.agree",
     "isthmus.trainer.store.homes",
+    "isthmus.trainer.strategies.diloco",
     "isthmus.trainer.task.examples",
     "isthmus.trainer.task.initial",
     "isthmus.trainer.task.terms",

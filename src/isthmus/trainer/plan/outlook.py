@@ -24,6 +24,7 @@ from isthmus.trainer.plan.steps import Speed, by_operations
 from isthmus.trainer.plan.traffic import ROUNDS, Nobody
 from isthmus.trainer.strategies import Worker
 from isthmus.trainer.task.hollow import Hollow, hollow
+from isthmus.trainer.task.network import Network
 from isthmus.trainer.task.setup import Setup, set_up
 from isthmus.trainer.task.shares import check_batch
 from isthmus.trainer.wire.exchange import TYPES
@@ -187,29 +188,27 @@ class _Planner:
     Attributes:
         setup: data and network, the data not dealt: of many workers each may have too few.
         config: of one of the strategies.
-        empty: the network without values.
         work: what a worker does.
         line: between them.
         rate: operations a second, if given.
         speeds: known by now, by the shapes of a piece.
+        networks: with which axes cut, and the same without values.
     """
 
     setup: Setup
     config: TrainConfig
-    empty: Hollow
     work: Work
     line: Line
     rate: float | None
     speeds: dict[Any, Speed] = dataclasses.field(default_factory=dict)
+    networks: dict[tuple[str, ...] | None, tuple[Network, Hollow]] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, config: TrainConfig, line: Line, rate: float | None) -> _Planner:
         """Read the data and describe the network."""
         alone = replace(config, workers=1, wire=None, strategy=LocalSGD(), cut=None, faults=Faults())
         setup = set_up(alone)
-        network = replace(setup.network, cut=config.cut)
-        setup = replace(setup, network=network)
-        return cls(setup, config, hollow(network), intended(setup, 0, config.workers), line, rate)
+        return cls(setup, config, intended(setup, 0, config.workers), line, rate)
 
     def prospect(self, strategy: Strategy, config: TrainConfig | InvalidInput) -> Prospect:
         """Return one strategy's, or why there is none."""
@@ -232,7 +231,8 @@ class _Planner:
         return ()
 
     def _forecast(self, config: TrainConfig) -> Forecast:
-        workers, network, elastic = config.workers, self.setup.network, config.executor == "processes"
+        workers, elastic = config.workers, config.executor == "processes"
+        network, empty = self._network(config.cut)
         wire = None if config.wire is None else TYPES[config.wire]
         copies = config.faults.copies and elastic
         some = _some(workers)
@@ -241,7 +241,7 @@ class _Planner:
             load_of(
                 config.strategy,
                 Worker(Nobody(index, workers, elastic), network, config.seed, wire, copies),
-                self.empty,
+                empty,
                 self.work,
                 self._speed,
                 rounds,
@@ -249,6 +249,13 @@ class _Planner:
             for index in some
         )
         return Forecast(loads, workers, config.local_steps, config.step.batch_size, self.line)
+
+    def _network(self, cut: tuple[str, ...] | None) -> tuple[Network, Hollow]:
+        """Return the network that is cut so, and the same without values."""
+        if cut not in self.networks:
+            network = replace(self.setup.network, cut=cut)
+            self.networks[cut] = network, hollow(network)
+        return self.networks[cut]
 
     def _speed(self, piece: nn.Module) -> Speed:
         key = type(piece), tuple((name, each.shape) for name, each in piece.named_parameters())

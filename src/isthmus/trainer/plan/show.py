@@ -59,14 +59,14 @@ def show_outlook(outlook: Outlook) -> None:
 
 
 def outlook_table(outlook: Outlook) -> Table:
-    """Return a row a strategy; bytes are those of the worker for which they are most, but for the mean."""
+    """Return a row a strategy; bytes are those of the worker for which they are most."""
     config, line = outlook.config, outlook.line
     over = "a line that costs nothing (give --rate and --latency)" if line == Line() else f"a line of {line.shown}"
     title = f"{config.data_shown}, {config.workers} workers, {config.local_steps} local steps a round, over {over}"
-    shown = Table(title=title, title_justify="left", box=SIMPLE, collapse_padding=True, pad_edge=False)
+    shown = Table(title=title, title_justify="left", box=SIMPLE, padding=0, show_edge=False)
     shown.add_column("strategy", no_wrap=True)
     for name in _ROUND:
-        shown.add_column(name, justify="right")
+        shown.add_column(name, justify="right", no_wrap=True)
     for each in outlook.prospects:
         if each.forecast is not None:
             shown.add_row(each.strategy.name, *(cell(each.forecast) for cell in _ROUND.values()))
@@ -75,7 +75,8 @@ def outlook_table(outlook: Outlook) -> Table:
 
 def remarks(outlook: Outlook) -> list[str]:
     """Return what the table does not say: what does not fit, what cannot be planned, how the numbers are known."""
-    said = [f"{each.strategy.name}: {each.problem}" for each in outlook.prospects if each.problem is not None]
+    said = ["enough steps: local steps with which moving costs a tenth of computing"]
+    said += [f"{each.strategy.name}: {each.problem}" for each in outlook.prospects if each.problem is not None]
     for each in outlook.prospects:
         if outlook.memory is not None and (over := each.over(outlook.memory)):
             room = shown_bytes(outlook.memory)
@@ -89,20 +90,32 @@ def remarks(outlook: Outlook) -> list[str]:
 
 
 _ROUND: dict[str, Callable[[Forecast], str]] = {
-    "parameters": lambda found: f"{max(load.parameters for load in found.loads):,}",
-    "held": lambda found: shown_bytes(found.held_bytes),
-    "needed": lambda found: shown_bytes(found.needed_bytes),
-    "sent + received, busiest": lambda found: shown_bytes(found.busiest_bytes),
-    "in the mean": lambda found: shown_bytes(found.mean_bytes),
-    "computing": lambda found: shown_seconds(found.compute_seconds),
-    "a round": lambda found: shown_seconds(found.round_seconds),
-    "samples/s": lambda found: _known(found.samples_per_second, "{:.3g}"),
-    "moving is 10 %, local steps": lambda found: "never" if found.break_even is None else f"{found.break_even:,}",
+    "para-\nmeters": lambda found: shown_count(max(load.parameters for load in found.loads)),
+    "\nheld": lambda found: shown_bytes(found.held_bytes),
+    "\nneeded": lambda found: shown_bytes(found.needed_bytes),
+    "sent +\nreceived": lambda found: shown_bytes(found.busiest_bytes),
+    "com-\nputing": lambda found: shown_seconds(found.compute_seconds),
+    "\na round": lambda found: shown_seconds(found.round_seconds),
+    "samples\nper s": lambda found: _known(found.samples_per_second, shown_count),
+    "enough\nsteps": lambda found: "never" if found.break_even is None else f"{found.break_even:,}",
 }
 
 
-def _known(value: float, form: str) -> str:
-    return form.format(value) if math.isfinite(value) else "?"
+def _known(value: float, form: Callable[[float], str]) -> str:
+    return form(value) if math.isfinite(value) else "?"
+
+
+def shown_count(count: float) -> str:
+    """Return a number with three digits.
+
+    >>> shown_count(999), shown_count(5824522)
+    ('999', '5.82 M')
+    """
+    for unit in ("", " k", " M", " G"):
+        if count < 999.5:
+            return f"{count:.3g}{unit}"
+        count /= 1000
+    return f"{count:.3g} T"
 
 
 def shown_bytes(count: float) -> str:
