@@ -48,12 +48,17 @@ class Variant:
         every_step: whether it communicates in every step, so that local steps change nothing but when it is looked at.
         as_in: the variant whose course it has, to rounding, and whose rounds are taken.
         processes: whether its course needs a process a worker.
+        alone: whether its course is found by one worker with the batches of all: the same mean of gradients, drawn from
+            all data instead of shares of it.
+        rate_of: the variant whose learning rate it takes, where its own runs are dear.
     """
 
     flags: Mapping[str, Any]
     every_step: bool = False
     as_in: str = ""
     processes: bool = False
+    alone: bool = False
+    rate_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,9 +80,9 @@ class Task:
 
 
 _DENSE = {
-    "DDP": Variant({"strategy": "data-parallel"}, every_step=True),
+    "DDP": Variant({"strategy": "local-sgd", "keep_state": True}, every_step=True, alone=True),
     "DDP, fp16": Variant({"strategy": "ddp", "hook": "fp16"}, every_step=True, as_in="DDP"),
-    "DDP, PowerSGD": Variant({"strategy": "ddp", "hook": "powersgd"}, every_step=True, processes=True),
+    "DDP, PowerSGD": Variant({"strategy": "ddp", "hook": "powersgd"}, every_step=True, processes=True, rate_of="DDP"),
     "FSDP2": Variant({"strategy": "fsdp"}, every_step=True, as_in="DDP"),
     "local SGD": Variant({"strategy": "local-sgd"}),
     "DiLoCo": Variant({"strategy": "diloco"}),
@@ -97,7 +102,7 @@ TASKS = {
         {**_DENSE, **_PIECES, "shallow": Variant({"strategy": "local-sgd", "widths": (860,)})},
     ),
 }
-OVER = {"DDP": {"strategy": "ddp"}}  # what stands for a course over a link: torch's own
+OVER = {"DDP": {"strategy": "ddp", "keep_state": None}}  # what stands for a course over a link: torch's own
 
 
 @dataclass(frozen=True)
@@ -163,6 +168,8 @@ def course(options: Options, name: str, rate: float, steps: int, seed: int) -> t
         "rounds": rounds, "schedule": "constant", "eval_every": max(1, round(rounds / 12)),
         "executor": "processes" if variant.processes else "serial",
     }  # fmt: skip
+    if variant.alone:
+        flags |= {"workers": 1, "batch_size": options.workers * task.flags["batch_size"]}
     return options.place / f"{slug(name)}-H{steps}-lr{rate:g}-seed{seed}", flags
 
 
@@ -177,12 +184,18 @@ def own(options: Options) -> Iterator[tuple[str, int]]:
 def curves(options: Options) -> None:
     """Tune, then run the seeds."""
     task = TASKS[options.task]
-    tuning = [course(options, n, rate, steps, TUNING_SEED) for n, steps in own(options) for rate in task.rates]
+    tuning = [
+        course(options, n, rate, steps, TUNING_SEED)
+        for n, steps in own(options)
+        for rate in task.rates
+        if not task.variants[n].rate_of
+    ]
     _all(options, tuning, "tuning")
     seeds = [
         course(options, n, best_rate(options, n, steps), steps, seed)
         for seed in range(options.seeds)
         for n, steps in own(options)
+        if not (seed and task.variants[n].rate_of)
     ]
     _all(options, seeds, "seeds")
 
@@ -195,6 +208,8 @@ def _all(options: Options, runs: Sequence[tuple[Path, dict[str, Any]]], what: st
 
 def best_rate(options: Options, name: str, steps: int) -> float:
     """Return the rate with the best accuracy on data held out."""
+    name = TASKS[options.task].variants[name].rate_of or name
+
     def held_out(rate: float) -> float:
         run = read_run(course(options, name, rate, steps, TUNING_SEED)[0])
         return run.summary.get("held_out_accuracy") or 0.0 if run.status == "finished" else -1.0
@@ -250,6 +265,8 @@ def seconds_of_a_round(options: Options, line: str, name: str, steps: int) -> di
     }  # fmt: skip
     words = [sys.executable, "-m", "isthmus", "train", "--replace"]
     for key, value in flags.items():
+        if value is None:
+            continue
         words += [f"--{key.replace('_', '-')}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
     shutil.rmtree(out, ignore_errors=True)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -317,6 +334,7 @@ def found(options: Options, line: str, name: str) -> Finding | None:
     task, variant = TASKS[options.task], TASKS[options.task].variants[name]
     model = variant.as_in or name
     tried = [min(task.steps)] if variant.every_step else list(task.steps)
+    seeds_of = range(1 if variant.rate_of else options.seeds)
 
     def needed(steps: int, seed: int) -> tuple[float | None, Run]:
         run = read_run(course(options, model, best_rate(options, model, steps), steps, seed)[0])
@@ -330,8 +348,8 @@ def found(options: Options, line: str, name: str) -> Finding | None:
         rounds = needed(steps, TUNING_SEED)[0]
         return math.inf if rounds is None else rounds * round_of(steps)["seconds"]
 
-    steps = min(tried, key=time_to)
-    seeds = [needed(steps, seed) for seed in range(options.seeds)]
+    steps = min(tried, key=time_to) if len(tried) > 1 else tried[0]
+    seeds = [needed(steps, seed) for seed in seeds_of]
     accuracy = [run.summary["test_accuracy"] for _, run in seeds]
     return Finding(best_rate(options, model, steps), steps, [each for each, _ in seeds], round_of(steps), accuracy)
 

@@ -131,8 +131,9 @@ def test_bars_name_bytes_and_memory_and_a_missing_number_is_no_bar(runs: Any) ->
 
 
 def test_headlines_compare_ist_with_its_rivals(runs: Any) -> None:
-    paths = {name: runs.training(name, name) for name in STRATEGIES}
-    for name, accuracy in (("ist", 0.861), ("narrow", 0.886), ("local-sgd", 0.85), ("data-parallel", 0.8998)):
+    scores = {"ist": 0.861, "narrow": 0.886, "local-sgd": 0.85, "data-parallel": 0.8998}
+    paths = {name: runs.training(name, name) for name in scores}
+    for name, accuracy in scores.items():
         rewrite(paths[name], "summary.json", test_accuracy=accuracy)
     (section,) = training_sections(read(*paths.values()))
     assert section.headlines == (

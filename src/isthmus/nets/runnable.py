@@ -93,10 +93,13 @@ class GraphNetwork(nn.Module):
         self._outline = outline
         self._holders: dict[str, list[tuple[nn.Module, str]]] = {}
         self.parameter_objects: dict[str, nn.Parameter] = {}
+        device = next((tensor.device for tensor in state.values()), None)
         for name, entry in outline.entries.items():
             self._holders[name] = [self._holder(alias) for alias in (name, *entry.aliases)]
             if entry.is_parameter:
-                tensor = state[name] if name in state else torch.zeros([0] * len(entry.shape), dtype=entry.dtype)
+                tensor = state[name] if name in state else torch.zeros(
+                    [0] * len(entry.shape), dtype=entry.dtype, device=device
+                )
                 self.parameter_objects[name] = nn.Parameter(tensor, requires_grad=entry.trained)
         self.become(modes, state)
 

@@ -40,8 +40,8 @@ def claim(path: Path, replace: bool) -> Lock:
     try:
         try:
             _check_free(path, replace)
-        except RecordError:
-            lock.check_unlocked(path)  # another run may be on its way in
+        except (RecordError, OSError):
+            lock.check_unlocked(path)  # another run may be on its way in, and remove what was there
             raise
         path.mkdir(parents=True, exist_ok=True)
         held = Lock(path)

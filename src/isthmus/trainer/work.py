@@ -148,8 +148,8 @@ class _Run:
         if self.config.resume and self.training.handed is None:
             self._go_on()
         elif self.training.handed is None:
-            evaluation, reports = self.evaluator(), self._reports(0.0, 0)
-            self.rows.first(evaluation, reports, self.writes)
+            evaluation, account, reports = self.evaluator(), self.training.account(), self._reports(0.0, 0)
+            self.rows.first(evaluation, account, reports, self.writes)
 
     def _catch_up(self) -> None:
         """Know what the others have done without this worker."""

@@ -63,18 +63,16 @@ class Rows:
     _processes: list[int] = field(default_factory=list)
     _writer: RunWriter | None = None
 
-    def first(self, evaluation: Evaluation, reports: list[Report], root: bool) -> None:
-        """Add row 0: the evaluation before training, what was sent to start with, the process of each worker."""
+    def first(self, evaluation: Evaluation, account: Account, reports: list[Report], root: bool) -> None:
+        """Add row 0: the evaluation before training, what it took to start, the process of each worker."""
         self.last = evaluation
         self.operations = [0.0] * self.config.workers
         seats = [int(report.seat) for report in reports]
         columns: dict[str, list[float]] = {
             "sent_bytes": self.by_seat([int(report.setup_sent) for report in reports], seats),
             "received_bytes": self.by_seat([int(report.setup_received) for report in reports], seats),
-            "compute_seconds": [0.0] * self.config.workers,
-            "communicate_seconds": [0.0] * self.config.workers,
-            "hops": [0] * self.config.workers,
         }
+        columns = {**self._columns(account), **columns}
         self._before = columns
         self._processes = self.by_seat([int(report.process) for report in reports], seats)
         self._append({**self._head(0, 0, None, evaluation), **columns, "processes": self._processes}, root)
