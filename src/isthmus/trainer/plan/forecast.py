@@ -111,6 +111,7 @@ class Forecast:
         seconds, line = self.round_seconds, self.line
         return {
             "memory_bytes": [load.plan.total for load in self.loads],
+            "held_bytes": [load.plan.held for load in self.loads],
             "round_sent_bytes": [each.sent for each in self.moved],
             "round_received_bytes": [each.received for each in self.moved],
             "round_hops": [each.hops for each in self.moved],
