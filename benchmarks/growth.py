@@ -102,12 +102,16 @@ def main(options: Options) -> None:
             for workers in options.workers:
                 memory = parse_size("memory", options.memory)
                 gains = [gain(found[workers, width], way, line, memory) for way in WAYS]
-                print(f"| {workers} | {' | '.join(f'{value:.2g}x' if value else '-' for value in gains)} |")
+                print(f"| {workers} | {' | '.join(map(_times, gains))} |")
     draw(options, found)
 
 
 def _mb(count: float) -> str:
     return f"{count / 1e6:.3g}" if count < 1e9 else f"{count / 1e6:,.0f}"
+
+
+def _times(value: float) -> str:
+    return "-" if not value else f"{value:,.0f}x" if value >= 10 else f"{value:.2g}x"
 
 
 def draw(options: Options, found: dict[tuple[int, int], dict[str, Forecast | None]]) -> None:
@@ -129,7 +133,7 @@ def draw(options: Options, found: dict[tuple[int, int], dict[str, Forecast | Non
                 elif value < 1:
                     panel.scatter(x, row, s=30, facecolors="none", edgecolors=color, linewidths=1.2)
                 else:
-                    panel.scatter(x, row, s=30 + 50 * math.log10(value), color=color)
+                    panel.scatter(x, row, s=24 + 26 * math.log10(value), color=color)
         panel.set_title(f"line of {name}", fontsize=11)
         panel.set_xticks(range(len(options.workers)), [str(each) for each in options.workers])
         panel.set_yticks(range(len(options.widths)), [str(each) for each in options.widths])

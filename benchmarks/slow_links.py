@@ -1,8 +1,9 @@
 """Which way of training gets there first over a slow link: rounds that each needs, times seconds of a round over a link
 that is really slow.
 
-    python -m benchmarks.slow_links curves    how many rounds each needs to a target (the link does not change that)
+    python -m benchmarks.slow_links tune      how many rounds each needs to a target (the link does not change that)
     python -m benchmarks.slow_links links     how long a round takes over shaped links (as root; alone on the machine)
+    python -m benchmarks.slow_links seeds     the chosen ones again, over seeds
     python -m benchmarks.slow_links show      tables as Markdown
 
 Every variant has its own best learning rate and local steps, from one grid for all. The rate is chosen by accuracy on
@@ -36,7 +37,9 @@ from isthmus.records import Run, is_run, read_run
 
 DATA = "idx:/usr/share/datasets/fashion-mnist"
 TUNING_SEED = 100
-LINES = {"100 Mbit/s": ("100mbit", "10ms"), "10 Mbit/s": ("10mbit", "10ms")}
+LATENCY = "10ms"
+LINES = {"100 Mbit/s": "100mbit", "10 Mbit/s": "10mbit"}
+SLOWEST = "10 Mbit/s"  # where only the most local steps are measured, and nothing that has another's course
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Variant:
         every_step: whether it communicates in every step, so that local steps change nothing but when it is looked at.
         as_in: the variant whose course it has, to rounding, and whose rounds are taken.
         processes: whether its course needs a process a worker.
+        steps: local steps to try, where not all of the grid.
         alone: whether its course is found by one worker with the batches of all: the same mean of gradients, drawn from
             all data instead of shares of it.
         rate_of: the variant whose learning rate it takes, where its own runs are dear.
@@ -57,6 +61,7 @@ class Variant:
     every_step: bool = False
     as_in: str = ""
     processes: bool = False
+    steps: tuple[int, ...] = ()
     alone: bool = False
     rate_of: str = ""
 
@@ -85,7 +90,7 @@ _DENSE = {
     "DDP, PowerSGD": Variant({"strategy": "ddp", "hook": "powersgd"}, every_step=True, processes=True, rate_of="DDP"),
     "FSDP2": Variant({"strategy": "fsdp"}, every_step=True, as_in="DDP"),
     "local SGD": Variant({"strategy": "local-sgd"}),
-    "DiLoCo": Variant({"strategy": "diloco"}),
+    "DiLoCo": Variant({"strategy": "diloco"}, steps=(100,)),
 }
 _PIECES = {
     "narrow": Variant({"strategy": "narrow"}),
@@ -110,7 +115,7 @@ class Options:
     """What to do.
 
     Attributes:
-        what: curves, links, whole, or show.
+        what: tune, links, seeds, or show.
         task: which network.
         workers: number of workers.
         samples: budget of a run over all workers.
@@ -178,30 +183,46 @@ def own(options: Options) -> Iterator[tuple[str, int]]:
     task = TASKS[options.task]
     for name, variant in task.variants.items():
         if not variant.as_in and options.only in name:
-            yield from ((name, steps) for steps in ([min(task.steps)] if variant.every_step else task.steps))
+            yield from ((name, steps) for steps in tried(task, variant))
 
 
-def curves(options: Options) -> None:
-    """Tune, then run the seeds."""
+def tried(task: Task, variant: Variant) -> Sequence[int]:
+    """Return the local steps to try; of what communicates in every step how often it is looked at."""
+    return [min(task.steps)] if variant.every_step else variant.steps or task.steps
+
+
+def tune(options: Options) -> None:
+    """Try every rate with every number of local steps."""
     task = TASKS[options.task]
-    tuning = [
+    _all(options, [
         course(options, n, rate, steps, TUNING_SEED)
         for n, steps in own(options)
         for rate in task.rates
         if not task.variants[n].rate_of
-    ]
-    _all(options, tuning, "tuning")
-    seeds = [
-        course(options, n, best_rate(options, n, steps), steps, seed)
+    ])  # fmt: skip
+    _all(options, [course(options, n, best_rate(options, n, steps), steps, TUNING_SEED) for n, steps in own(options)])
+
+
+def seeds(options: Options) -> None:
+    """Run what was chosen over any line."""
+    task = TASKS[options.task]
+    chosen = {
+        (name, steps)
+        for line in options.lines
+        for name, variant in task.variants.items()
+        if options.only in name and not variant.as_in
+        for steps in [best_steps(options, line, name)]
+    }
+    _all(options, [
+        course(options, name, best_rate(options, name, steps), steps, seed)
         for seed in range(options.seeds)
-        for n, steps in own(options)
-        if not (seed and task.variants[n].rate_of)
-    ]
-    _all(options, seeds, "seeds")
+        for name, steps in sorted(chosen)
+        if not (seed and task.variants[name].rate_of)
+    ])  # fmt: skip
 
 
-def _all(options: Options, runs: Sequence[tuple[Path, dict[str, Any]]], what: str) -> None:
-    with progress(f"slow_links {what}", len(runs)) as advance, ProcessPoolExecutor(options.jobs) as pool:
+def _all(options: Options, runs: Sequence[tuple[Path, dict[str, Any]]]) -> None:
+    with progress(f"slow_links {options.what}", len(runs)) as advance, ProcessPoolExecutor(options.jobs) as pool:
         for run in pool.map(make, *zip(*runs, strict=True)):
             advance(1, run.path.name)
 
@@ -233,19 +254,25 @@ def rounds_to(run: Run, target: float) -> float | None:
 
 def links(options: Options) -> None:
     """Measure rounds over every line."""
-    plan = [(line, name, steps) for line in options.lines for name, steps in over(options)]
+    plan = [(line, name, steps) for line in options.lines for name, steps in over(options, line)]
     with progress("slow_links links", len(plan)) as advance:
         for line, name, steps in plan:
             seconds_of_a_round(options, line, name, steps)
             advance(1, f"{name} at {line}")
 
 
-def over(options: Options) -> Iterator[tuple[str, int]]:
+def over(options: Options, line: str) -> Iterator[tuple[str, int]]:
     """Return variants and local steps to measure over a line: those that are run in every step, one at a time."""
     task = TASKS[options.task]
     for name, variant in task.variants.items():
-        if options.only in name:
-            yield from ((name, steps) for steps in ([1] if variant.every_step else task.steps))
+        if options.only in name and not (line == SLOWEST and variant.as_in):
+            yield from ((name, 1 if variant.every_step else steps) for steps in tried_over(task, variant, line))
+
+
+def tried_over(task: Task, variant: Variant, line: str) -> Sequence[int]:
+    """Return the local steps to try over a line."""
+    steps = tried(task, variant)
+    return [max(steps)] if line == SLOWEST else steps
 
 
 def seconds_of_a_round(options: Options, line: str, name: str, steps: int) -> dict[str, Any]:
@@ -271,12 +298,13 @@ def seconds_of_a_round(options: Options, line: str, name: str, steps: int) -> di
     shutil.rmtree(out, ignore_errors=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    with hosts(options.workers, Line.of(*LINES[line])) as net, (out.parent / f"{out.name}.log").open("w") as log:
+    said = out.parent / f"{out.name}.log"
+    with hosts(options.workers, Line.of(LINES[line], LATENCY)) as net, said.open("w") as log:
         people = [net.popen(host, words, stdout=log, stderr=log) for host in range(options.workers)]
         while len(rows) < 2 + options.rounds:
             time.sleep(0.2)
             if any(each.poll() is not None for each in people):
-                raise RuntimeError(f"{name} at {line} ended; see {out}.log")
+                raise RuntimeError(f"{name} at {line} ended; see {said}")
             before, rows = rows, lines_of(out / "rows.jsonl")
             if len(rows) > len(before):
                 wire = [(net.sent(host), net.received(host)) for host in range(options.workers)]
@@ -329,38 +357,46 @@ class Finding:
         return [rounds * self.round["seconds"] for rounds in self.rounds if rounds is not None]
 
 
-def found(options: Options, line: str, name: str) -> Finding | None:
-    """Return what is known of a variant over a line; its local steps are the best of those tried there."""
+def needed(options: Options, name: str, steps: int, seed: int) -> tuple[float | None, Run]:
+    """Return how many rounds (steps, where it communicates in every one) a variant needs to the target, and its run."""
     task, variant = TASKS[options.task], TASKS[options.task].variants[name]
     model = variant.as_in or name
-    tried = [min(task.steps)] if variant.every_step else list(task.steps)
-    seeds_of = range(1 if variant.rate_of else options.seeds)
+    run = read_run(course(options, model, best_rate(options, model, steps), steps, seed)[0])
+    rounds = rounds_to(run, task.target)
+    return (None if rounds is None else rounds * (steps if variant.every_step else 1)), run
 
-    def needed(steps: int, seed: int) -> tuple[float | None, Run]:
-        run = read_run(course(options, model, best_rate(options, model, steps), steps, seed)[0])
-        rounds = rounds_to(run, task.target)
-        return (None if rounds is None else rounds * (steps if variant.every_step else 1)), run
 
-    def round_of(steps: int) -> dict[str, Any]:
-        return seconds_of_a_round(options, line, name, 1 if variant.every_step else steps)
+def best_steps(options: Options, line: str, name: str) -> int:
+    """Return the local steps with which the target is reached first over a line."""
+    task, variant = TASKS[options.task], TASKS[options.task].variants[name]
 
     def time_to(steps: int) -> float:
-        rounds = needed(steps, TUNING_SEED)[0]
-        return math.inf if rounds is None else rounds * round_of(steps)["seconds"]
+        rounds = needed(options, name, steps, TUNING_SEED)[0]
+        measured = seconds_of_a_round(options, line, name, 1 if variant.every_step else steps)
+        return math.inf if rounds is None else rounds * float(measured["seconds"])
 
-    steps = min(tried, key=time_to) if len(tried) > 1 else tried[0]
-    seeds = [needed(steps, seed) for seed in seeds_of]
-    accuracy = [run.summary["test_accuracy"] for _, run in seeds]
-    return Finding(best_rate(options, model, steps), steps, [each for each, _ in seeds], round_of(steps), accuracy)
+    steps = tried_over(task, variant, line)
+    return min(steps, key=time_to) if len(steps) > 1 else steps[0]
+
+
+def found(options: Options, line: str, name: str) -> Finding:
+    """Return what is known of a variant over a line."""
+    variant = TASKS[options.task].variants[name]
+    model, steps = variant.as_in or name, best_steps(options, line, name)
+    some = range(1 if variant.rate_of else options.seeds)
+    runs = [needed(options, name, steps, seed) for seed in some]
+    accuracy = [run.summary["test_accuracy"] for _, run in runs]
+    measured = seconds_of_a_round(options, line, name, 1 if variant.every_step else steps)
+    return Finding(best_rate(options, model, steps), steps, [each for each, _ in runs], measured, accuracy)
 
 
 def show(options: Options) -> None:
     """Print a table for every line."""
     task = TASKS[options.task]
     for line in options.lines:
-        results = {name: found(options, line, name) for name in task.variants if options.only in name}
+        results = {name: found(options, line, name) for name in dict.fromkeys(name for name, _ in over(options, line))}
         dense = {name: mean(one.seconds) for name, one in results.items() if one.seconds and name in _DENSE}
-        print(f"\n### {options.workers} hosts, {line} and {LINES[line][1]} one way, to {100 * task.target:g} %\n")
+        print(f"\n### {options.workers} hosts, {line} and {LATENCY} one way, to {100 * task.target:g} %\n")
         print("| | H | rate | steps to the target | a round (s) | computing (s) | MB a round, busiest | to the target "
               "(s) | DDP takes | local SGD takes | after the budget (%) |")  # fmt: skip
         print("|---|---|---|---|---|---|---|---|---|---|---|")
@@ -387,4 +423,4 @@ def deviation(values: Sequence[float]) -> float:
 
 if __name__ == "__main__":
     chosen = tyro.cli(Options, description=__doc__)
-    {"curves": curves, "links": links, "show": show}[chosen.what](chosen)
+    {"tune": tune, "links": links, "seeds": seeds, "show": show}[chosen.what](chosen)

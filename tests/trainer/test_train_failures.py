@@ -222,7 +222,7 @@ def test_torchrun_that_starts_workers_again_goes_on_from_the_last_checkpoint(tmp
 def test_torchrun_with_another_number_of_workers_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")
-    with pytest.raises(ValueError, match="number of processes torchrun started, 1, got 4"):
+    with pytest.raises(ValueError, match="number of processes that were started, 1, got 4"):
         isthmus.train(workers=4, out=tmp_path / "run")
 
 

@@ -105,7 +105,7 @@ def _join(config: TrainConfig, command: list[str] | None) -> Run | None:
         link = join(config.faults.join_timeout)
         if link.seats != config.workers:
             raise InvalidInput(
-                f"`workers` must be the number of processes torchrun started, {link.seats}, got {config.workers}"
+                f"`workers` must be the number of processes that were started, {link.seats}, got {config.workers}"
             )
         with _stopping(link):
             if link.seat != 0:
