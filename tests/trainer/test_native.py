@@ -19,6 +19,7 @@ from torch.nn import functional
 import isthmus
 from cases.groups import run_group
 from cases.loops import adamw, batch, in_turn, normed, processes, same, sgd, state_of
+from cases.runs import trained
 from cases.strategies import TORCH
 from isthmus import Training
 from isthmus.errors import InvalidInput, WorkerError
@@ -387,3 +388,12 @@ def test_buckets_are_those_that_torch_makes() -> None:
         [1 << 18, 7 << 20],
         [1],
     ]
+
+
+@pytest.mark.processes
+def test_powersgd_of_several_buckets_keeps_its_messages_apart(tmp_path: Path) -> None:
+    """Each bucket has two all-reduces in a row; workers that began them in different orders mixed them up."""
+    flags: dict[str, Any] = {"widths": (700, 700), "workers": 4, "local_steps": 15, "rounds": 2, "eval_every": 100}
+    run = trained(tmp_path / "run", **flags, strategy="ddp", hook="powersgd", powersgd_start=2, executor="processes")
+    assert run.status == "finished"
+    assert run.rows[-1]["train_loss"] < run.rows[1]["train_loss"]

@@ -45,6 +45,7 @@ class DDPPart(LocalSGDPart):
         self._wrapper: DistributedDataParallel | None = None
         self._steps = 0  # whose gradients have begun to travel
         self._on_the_way = _Pending()
+        self._in_turn: torch.futures.Future[Tensor] | None = None  # the bucket before, where one has to wait for it
 
     @property
     def called(self) -> nn.Module:
@@ -178,7 +179,11 @@ class DDPPart(LocalSGDPart):
             return self._call(hook, bucket)
         native.expect(self._bucket_traffic(bucket.parameters()))
         pending.add()
-        found = self._call(hook, bucket)
+        if self._powersgd is not None and self._in_turn is not None:
+            # Its second all-reduce is begun when the first has come: with several buckets on the way workers would
+            # begin theirs in different orders, and torch would mix them up.
+            self._in_turn.wait()
+        self._in_turn = found = self._call(hook, bucket)
         if bucket.is_last():
             pending.last(native)
 
