@@ -292,7 +292,7 @@ def test_a_shorter_loop_is_one_line_and_no_hang(strategy: str) -> None:
         "WorkerError: worker 0 makes another step while worker 1 has ended its loop: with torch's own strategies all "
         "workers must make the same number of steps"
     )
-    assert found[0] == "LostPeer: worker 0 lost the connection to another worker in a step"
+    assert found[0].startswith("LostPeer: worker 0 lost the connection to another worker in a step: ")
     assert time.monotonic() - begun < 30
 
 

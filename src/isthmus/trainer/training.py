@@ -504,7 +504,8 @@ class Training:
             self.close()
         native = self._members.part.native
         if isinstance(error, RuntimeError) and not isinstance(error, WorkerError) and native and native.broken:
-            raise LostPeer(f"worker {self.worker} lost the connection to another worker in a step") from error
+            said = " ".join(str(error).split("Exception raised from")[0].split())
+            raise LostPeer(f"worker {self.worker} lost the connection to another worker in a step: {said}") from error
 
     # What follows stands around the loop.
 
