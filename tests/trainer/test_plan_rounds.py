@@ -23,7 +23,7 @@ from cases.runs import trained
 from cases.strategies import ON_ANY, TORCH
 from cases.trainable import Digits
 from isthmus.errors import InvalidInput
-from isthmus.line import Line
+from isthmus.line import BITS, Line
 from isthmus.strategies import IST, STRATEGIES, Narrow, Strategy, strategy_of
 from isthmus.trainer import configure
 from isthmus.trainer.executors.in_turn import run_in_turn
@@ -195,8 +195,8 @@ def test_rate_and_latency_do_what_they_say() -> None:
         hops = max(each.hops for each in far[name].moved)
         assert far[name].move_seconds == pytest.approx(fast[name].move_seconds + hops)
     up = isthmus.plan(["local-sgd"], rate="1gbit", up="10mbit", **FLAGS)["local-sgd"]
-    assert up.move_seconds == 8 * max(each.sent for each in up.moved) / 1e7
-    assert up.over(Line(down=1e7)).move_seconds == 8 * max(each.received for each in up.moved) / 1e7
+    assert up.move_seconds == BITS * max(each.sent for each in up.moved) / 1e7
+    assert up.over(Line(down=1e7)).move_seconds == BITS * max(each.received for each in up.moved) / 1e7
 
 
 def test_what_fits_and_by_how_much_the_rest_does_not() -> None:
@@ -250,7 +250,7 @@ def test_there_may_be_no_break_even() -> None:
 
 def test_a_round_is_as_long_as_for_the_worker_for_which_it_is_longest() -> None:
     """One computes long, another has much to send: neither alone decides."""
-    line = Line(down=8e3, up=8e3)
+    line = Line(down=1e3 * BITS, up=1e3 * BITS)
     loads = (load(Traffic(1000.0, 0.0), Traffic(), 0.3), load(Traffic(0.0, 2000.0), Traffic(), 0.1))
     found = Forecast(loads, 2, 10, 8, line)
     assert (found.compute_seconds, found.move_seconds, found.round_seconds) == (3.0, 2.0, 4.0)

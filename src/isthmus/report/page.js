@@ -10,6 +10,7 @@ const isthmus = (() => {
   const PAPER = 660; // pixels that a printed page is wide
   const WIDE_SPREAD = 8;
   const MISSING = "–";
+  const BITS = 8 * 1514 / 1448; // on the line for a byte of payload, headers included
   const find = (name) => document.getElementById(name);
 
   // A picture that is folded away is drawn when it is unfolded: before, it has no size.
@@ -69,7 +70,7 @@ const isthmus = (() => {
   function seconds(run, line, overlaps) {
     let total = 0;
     return run.compute_seconds.map((computing, at) => {
-      const rates = Math.max((8 * run.sent_bytes[at]) / line.up, (8 * run.received_bytes[at]) / line.down);
+      const rates = Math.max((BITS * run.sent_bytes[at]) / line.up, (BITS * run.received_bytes[at]) / line.down);
       const moving = rates + run.hops[at] * line.latency;
       total += overlaps ? Math.max(computing, moving) : computing + moving;
       return total;

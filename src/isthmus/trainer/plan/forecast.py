@@ -20,7 +20,8 @@ class Forecast:
     """What a round will cost, by a model: a worker computes its steps, then its host's line is busy with its bytes both
     ways at once, and waits a delay for every hop; the round takes as long as the worker for which that is most.
 
-    Formula: max over workers of H s + max(8 sent / up, 8 received / down) + hops latency, where s is a step's seconds.
+    Formula: max over workers of H s + max(b sent / up, b received / down) + hops latency, where s is a step's seconds
+    and b 8 bits and the share of TCP's headers.
 
     Attributes:
         loads: of all workers; of some, evenly chosen, where they are many.
