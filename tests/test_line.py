@@ -39,7 +39,7 @@ def test_seconds_are_of_the_slower_way_and_grow_with_each_hop(
     line = Line(down, up, latency)
     alone = [line.seconds(sent, 0, 0), line.seconds(0, received, 0)]
     assert line.seconds(sent, received, 0) == max(alone)
-    assert math.isclose(line.seconds(sent, received, hops) - max(alone), hops * latency, rel_tol=1e-6, abs_tol=1e-3)
+    assert math.isclose(line.seconds(sent, received, hops) - max(alone), 2 * hops * latency, rel_tol=1e-6, abs_tol=1e-3)
     assert math.isclose(Line(2 * down, 2 * up, latency).seconds(sent, received, 0), max(alone) / 2)
 
 

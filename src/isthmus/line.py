@@ -14,6 +14,7 @@ from typing import Any
 from isthmus.errors import InvalidInput, check_number
 
 BITS = 8 * 1514 / 1448  # on the line for a byte of payload: to every 1448 of them come 66 of headers
+DELAYS = 2  # one-way delays that a hop costs: gloo asks the receiver before it sends (benchmarks/slow_links.py)
 VARIABLE = "ISTHMUS_LINE"  # of the environment: the line that a command is run over, where that is known
 
 _RATES = {"bit": 1.0, "kbit": 1e3, "mbit": 1e6, "gbit": 1e9, "tbit": 1e12}
@@ -69,13 +70,13 @@ class Line:
     def seconds(self, sent: float, received: float, hops: float) -> float:
         """Return how long a worker is on the way: both directions at once, and a delay for every hop.
 
-        Formula: max(b sent / up, b received / down) + hops latency, where b is 8 bits and TCP's headers' share.
+        Formula: max(b sent / up, b received / down) + 2 hops latency, where b is 8 bits and TCP's headers' share.
 
         Args:
             sent, received: bytes of payload.
             hops: how often in a row something has to arrive before the next can be sent.
         """
-        return max(BITS * sent / self.up, BITS * received / self.down) + hops * self.latency
+        return max(BITS * sent / self.up, BITS * received / self.down) + DELAYS * hops * self.latency
 
     @property
     def shown(self) -> str:

@@ -69,9 +69,14 @@ def seconds(run: Run, line: Line) -> list[float]:
 def rounds(run: Run) -> dict[str, list[float]]:
     """Return what the model knows of a run, one number a row: the largest of all workers' in each column.
 
-    Seconds of computing, bytes sent, bytes received, and hops; 0 where a row does not say.
+    Seconds of computing, bytes sent, bytes received (of both the copies that workers keep of each other's rows too),
+    and hops; 0 where a row does not say.
     """
     columns = {name: [worst(row.get(name)) or 0.0 for row in run.rows] for name in _COLUMNS}
+    for at, row in enumerate(run.rows):  # copies for the case that a worker is lost: as many each way
+        copies = (worst(row.get("copying_bytes")) or 0.0) / 2
+        columns["sent_bytes"][at] += copies
+        columns["received_bytes"][at] += copies
     return columns | {_COLUMNS[0]: [round(value, _MICROSECONDS) for value in columns[_COLUMNS[0]]]}
 
 

@@ -11,6 +11,7 @@ const isthmus = (() => {
   const WIDE_SPREAD = 8;
   const MISSING = "–";
   const BITS = 8 * 1514 / 1448; // on the line for a byte of payload, headers included
+  const DELAYS = 2; // one-way delays that a hop costs
   const find = (name) => document.getElementById(name);
 
   // A picture that is folded away is drawn when it is unfolded: before, it has no size.
@@ -71,7 +72,7 @@ const isthmus = (() => {
     let total = 0;
     return run.compute_seconds.map((computing, at) => {
       const rates = Math.max((BITS * run.sent_bytes[at]) / line.up, (BITS * run.received_bytes[at]) / line.down);
-      const moving = rates + run.hops[at] * line.latency;
+      const moving = rates + DELAYS * run.hops[at] * line.latency;
       total += overlaps ? Math.max(computing, moving) : computing + moving;
       return total;
     });

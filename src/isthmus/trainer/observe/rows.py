@@ -205,6 +205,7 @@ class Rows:
             "compute_seconds": account.computing_seconds,
             "communicate_seconds": [moving + waiting for moving, waiting in both],
             "hops": account.hops,
+            "copying_bytes": account.copying_bytes,
         }
         return {name: self.by_seat(column, account.seats) for name, column in columns.items()}
 

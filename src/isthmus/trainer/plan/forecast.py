@@ -11,16 +11,16 @@ from isthmus.line import Line
 from isthmus.trainer.plan.load import Load
 from isthmus.trainer.wire.meter import Traffic
 
-DELAYS = 1.0  # one-way delays of the line that a hop costs
 CHEAP = 0.1  # share of computing that moving may cost
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a round will cost, by a model: a worker computes its steps, then its host's line is busy with its bytes both
-    ways at once, and waits a delay for every hop; the round takes as long as the worker for which that is most.
+    """What a round will cost, by a model: a worker computes its steps, then its host's line is busy with its bytes,
+    copies included, both ways at once, and waits two delays for every hop; the round takes as long as the worker for
+    which that is most.
 
-    Formula: max over workers of H s + max(b sent / up, b received / down) + hops latency, where s is a step's seconds
+    Formula: max over workers of H s + max(b sent / up, b received / down) + 2 hops latency, where s is a step's seconds
     and b 8 bits and the share of TCP's headers.
 
     Attributes:
@@ -85,13 +85,13 @@ class Forecast:
     @property
     def move_seconds(self) -> float:
         """On the line, for the worker for which that is most."""
-        return max(map(self._moving, self.moved))
+        return max(map(self._moving, self._carried))
 
     @property
     def round_seconds(self) -> float:
         """How long a round takes; nan where the seconds of a step are not known."""
         steps = (self.local_steps * load.speed.seconds for load in self.loads)
-        return _most([step + self._moving(moved) for step, moved in zip(steps, self.moved, strict=True)])
+        return _most([step + self._moving(moved) for step, moved in zip(steps, self._carried, strict=True)])
 
     @property
     def samples_per_second(self) -> float:
@@ -124,14 +124,21 @@ class Forecast:
         """Return the same over another line."""
         return replace(self, line=line)
 
+    @property
+    def _carried(self) -> list[Traffic]:
+        """What the line of each worker's host carries in a round: copies too, as much each way."""
+        copies = (load.steady.copying / 2 for load in self.loads)
+        return [moved + Traffic(each, each) for moved, each in zip(self.moved, copies, strict=True)]
+
     def _moving(self, moved: Traffic) -> float:
-        return self.line.seconds(moved.sent, moved.received, DELAYS * moved.hops)
+        return self.line.seconds(moved.sent, moved.received, moved.hops)
 
     def _enough(self, load: Load) -> int | None:
         """Return the break-even of one worker. Both ways of the line: round + H step <= H s / 10, at least 1."""
         least = 1
         for one_way in (lambda traffic: replace(traffic, sent=0.0), lambda traffic: replace(traffic, received=0.0)):
-            once, each = self._moving(one_way(load.steady.traffic)), self._moving(one_way(load.step))
+            carried = load.steady.traffic + Traffic(load.steady.copying / 2, load.steady.copying / 2)
+            once, each = self._moving(one_way(carried)), self._moving(one_way(load.step))
             room = CHEAP * load.speed.seconds - each
             if once > 0 or each > 0:
                 if not room > 0:  # nan too
