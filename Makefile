@@ -32,8 +32,8 @@ mutants: $(VENV)/installed-test
 
 chaos: $(VENV)/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python tools/chaos.py table --kills 20 --minutes 60
-	OMP_NUM_THREADS=1 $(BIN)/python tools/chaos.py long --kills 200 --minutes 30 --rounds 3000
-	OMP_NUM_THREADS=1 $(BIN)/python tools/chaos.py calm --rounds 3000
+	OMP_NUM_THREADS=1 $(BIN)/python tools/chaos.py long --kills 200 --minutes 12 --rounds 8000
+	OMP_NUM_THREADS=1 $(BIN)/python tools/chaos.py calm --rounds 8000
 	$(BIN)/python tools/chaos.py show
 
 # What the tests use beside Python packages: a browser for pages, and real data (images, tables, text). Fetched where
