@@ -105,7 +105,7 @@ TASKS = {
     "mlp": Task(
         {"data": DATA, "widths": (2048, 2048), "batch_size": 32},
         0.85,
-        (0.01, 0.03, 0.1, 0.3),
+        (0.03, 0.1, 0.3),
         (20, 100),
         {**_DENSE, **_PIECES, "shallow": Variant({"strategy": "local-sgd", "widths": (860,)})},
     ),
