@@ -333,7 +333,7 @@ def test_a_run_goes_on_to_the_same_bits_and_its_checkpoints_are_exported(tmp_pat
     assert without_times(again) == without_times(run)
     assert [row["seconds"] for row in again.rows] == sorted(row["seconds"] for row in again.rows)
     assert (folder / "model.safetensors").read_bytes() == (run.path / "model.safetensors").read_bytes()
-    times = ("seconds", "compute_seconds", "communicate_seconds", "wait_seconds", "hops")
+    times = ("seconds", "compute_seconds", "communicate_seconds", "wait_seconds", "hops", "planned")
     assert {**again.summary, **dict.fromkeys(times)} == {**run.summary, **dict.fromkeys(times)}
     main(["export", str(folder), str(tmp_path / "out.safetensors")])
     assert (tmp_path / "out.safetensors").read_bytes() == (run.path / "model.safetensors").read_bytes()

@@ -168,7 +168,7 @@ class Training:
         self.module = self._members.part.called
         self.optimizer = adopt(self._members.part.module, optimizer)
         self._standing = Standing(self._settings(), self._rounds, self.optimizer, self._meter, [0, 0])
-        self._view = View(self._worker, self._members, self._drive)
+        self._view = View(self._worker, self._members, self._look)
         if any(True for _ in self.module.buffers()):
             self._view.recent = Recent(self.device, self.workers)
         self._watch()
@@ -644,6 +644,14 @@ class Training:
         native = self._members.part.native if hasattr(self._members, "part") else None
         if native is not None:
             self._meter.native(*native.taken())
+
+    def _look(self, program: Program[Result]) -> Result:
+        """Do what only serves to look at the network: its seconds and hops are not those of the training."""
+        meter = Meter()
+        try:
+            return self._drive(program, meter)
+        finally:
+            self._meter.viewing += meter.viewing
 
     def _be(self, phase: str) -> None:
         """Have others hear what this worker does."""

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from isthmus.trainer.wire.meter import Traffic
 from isthmus.trainer.wire.sockets import Sockets
 
-_CONNECTING = timedelta(seconds=20)
+_AT_MOST = timedelta(minutes=30)  # torch's own; gloo holds what it was made with to every message, whatever is set later
 _WAITING = timedelta(days=1)  # whoever watches the workers decides when to wait no longer, and breaks the group off
 _PREAMBLE = 144  # bytes that gloo sends beside a message: three headers of 48 (measured on tensors of known size)
 _SEGMENT = 1 << 20  # bytes: gloo cuts what it sends to a neighbour into at least two messages, of at most so many
@@ -114,9 +114,9 @@ def native(store: dist.Store, index: int, workers: int) -> Native:
     try:
         with Sockets() as sockets:
             if dist.is_initialized():
-                group = dist.new_group(backend="gloo", timeout=_CONNECTING)
+                group = dist.new_group(backend="gloo", timeout=_AT_MOST)
             else:
-                dist.init_process_group("gloo", store=store, rank=index, world_size=workers, timeout=_CONNECTING)
+                dist.init_process_group("gloo", store=store, rank=index, world_size=workers, timeout=_AT_MOST)
                 group = dist.group.WORLD
     finally:
         sys.excepthook = hook
