@@ -14,7 +14,8 @@ import torch.distributed as dist
 from isthmus.trainer.wire.meter import Traffic
 from isthmus.trainer.wire.sockets import Sockets
 
-_AT_MOST = timedelta(minutes=30)  # torch's own; gloo holds what it was made with to every message, whatever is set later
+# Torch's own; gloo holds every message to what the group was made with, whatever is set later.
+_AT_MOST = timedelta(minutes=30)
 _WAITING = timedelta(days=1)  # whoever watches the workers decides when to wait no longer, and breaks the group off
 _PREAMBLE = 144  # bytes that gloo sends beside a message: three headers of 48 (measured on tensors of known size)
 _SEGMENT = 1 << 20  # bytes: gloo cuts what it sends to a neighbour into at least two messages, of at most so many
