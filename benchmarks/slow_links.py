@@ -125,7 +125,7 @@ class Options:
         task: which network.
         workers: number of workers.
         samples: budget of a run over all workers.
-        seeds: number of seeds, 0 first.
+        seeds: number of seeds, 0 first; with none, what is shown is of the seed that was tuned by.
         jobs: runs at a time.
         only: variants whose name contains this.
         lines: over which links.
@@ -292,6 +292,8 @@ def seconds_of_a_round(options: Options, line: str, name: str, steps: int) -> di
     kept = out.with_suffix(".json")
     if kept.exists():
         return dict(json.loads(kept.read_text()))
+    if options.what == "show":
+        return worked_out(options, line, name, steps)
     flags = {
         **task.flags, **variant.flags, **OVER.get(name, {}), "workers": options.workers, "local_steps": steps,
         "rounds": 10_000, "eval_every": 10_000, "checkpoint_every": 0, "schedule": "constant", "join_timeout": 300,
@@ -331,6 +333,21 @@ def seconds_of_a_round(options: Options, line: str, name: str, steps: int) -> di
     shutil.rmtree(out, ignore_errors=True)
     kept.write_text(json.dumps(found))
     return found
+
+
+def worked_out(options: Options, line: str, name: str, steps: int) -> dict[str, Any]:
+    """Return what a round would take over a line where it was not measured, from what was measured over another: the
+    seconds of computing, the bytes on the wire, and the hops.
+
+    Raises:
+        FileNotFoundError: it was measured over none.
+    """
+    other = next(iter(LINES))
+    known = json.loads((options.place / "links" / f"{slug(other)}-{slug(name)}-H{steps}.json").read_text())
+    here = Line.of(LINES[line], LATENCY)
+    bits = 8 * known["wire"] / 2  # as many each way, headers and copies included
+    seconds = known["computing"] + bits / here.down + here.seconds(0, 0, known["hops"])
+    return {**known, "line": line, "seconds": seconds, "measured": False}
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
@@ -390,7 +407,7 @@ def found(options: Options, line: str, name: str) -> Finding:
     """Return what is known of a variant over a line."""
     variant = TASKS[options.task].variants[name]
     model, steps = variant.as_in or name, best_steps(options, line, name)
-    some = range(1 if variant.rate_of else options.seeds)
+    some = range(min(1, options.seeds) if variant.rate_of else options.seeds) or [TUNING_SEED]
     runs = [needed(options, name, steps, seed) for seed in some]
     accuracy = [run.summary["test_accuracy"] for _, run in runs]
     measured = seconds_of_a_round(options, line, name, 1 if variant.every_step else steps)
@@ -404,6 +421,8 @@ def show(options: Options) -> None:
         results = {name: found(options, line, name) for name in dict.fromkeys(name for name, _ in over(options, line))}
         dense = {name: mean(one.seconds) for name, one in results.items() if one.seconds and name in _DENSE}
         print(f"\n### {options.workers} hosts, {line} and {LATENCY} one way, to {100 * task.target:g} %\n")
+        if not all(one.round.get("measured", True) for one in results.values()):
+            print("(Not measured: from computing, bytes on the wire and hops measured over the other link.)\n")
         print("| | H | rate | steps to the target | a round (s) | computing (s) | MB a round, busiest | to the target "
               "(s) | DDP takes | local SGD takes | after the budget (%) |")  # fmt: skip
         print("|---|---|---|---|---|---|---|---|---|---|---|")

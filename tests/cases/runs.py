@@ -14,7 +14,8 @@ DIGITS: dict[str, Any] = {
 READER: dict[str, Any] = {
     "model": "cases.trainable:reader", "workers": 2, "batch_size": 8, "rounds": 2, "law": "fixed", "lr": 0.01,
 }  # fmt: skip
-TIMES = ("seconds", "compute_seconds", "communicate_seconds", "hops", "processes")  # votes are of processes alone
+# Of processes alone are votes and copies, and their own numbers.
+TIMES = ("seconds", "compute_seconds", "communicate_seconds", "hops", "copying_bytes", "processes")
 
 
 def trained(folder: Path, **flags: Any) -> Run:

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -39,11 +39,11 @@ from isthmus.trainer.membership.monitor import Heard
 from isthmus.trainer.observe.account import Account, held_bytes
 from isthmus.trainer.rounds.agree import agree, named
 from isthmus.trainer.rounds.events import Event, Stopped
-from isthmus.trainer.rounds.members import Members
+from isthmus.trainer.rounds.members import CameBack, Members
 from isthmus.trainer.rounds.rounds import Done, Rounds, Stop, TooFew, Wish
 from isthmus.trainer.store.view import View
 from isthmus.trainer.store.whole import check_path, save
-from isthmus.trainer.strategies import Worker, part_of
+from isthmus.trainer.strategies import Part, State, Worker, part_of
 from isthmus.trainer.task.network import Network, describe
 from isthmus.trainer.wire.collect import collect
 from isthmus.trainer.wire.exchange import TYPES, Exchange, Link, LostPeer, Program, Result, all_gather, drive
@@ -561,9 +561,14 @@ class Training:
     def _begin(self, prelude: Callable[[Link], Program[None]] | None) -> None:
         """Have a state, with the others or as one that comes when they have begun."""
         members, link = self._members, self._link
+
+        def fresh() -> tuple[Part, State]:
+            part = part_of(self.strategy, self._worker)
+            return part, part.come()
+
+        members.fresh = fresh
         if isinstance(link, Elastic) and link.fresh:
-            members.part = part_of(self.strategy, self._worker)
-            members.state = members.part.come()
+            members.part, members.state = fresh()
             self._drive(members.come())
         else:
 
@@ -579,7 +584,7 @@ class Training:
 
                 return commit, None
 
-            with passing():
+            with passing(), suppress(CameBack):  # it was late, and has been handed what the others have begun
                 self._drive(members.act(body))
         self.setup_bytes = (self._meter.sent, self._meter.received)
 

@@ -41,6 +41,7 @@ class Members:
         stopping: whether this worker was told to stop.
         hand: returns what a newcomer is told beside it, as plain data, on worker 0.
         handed: what this worker was told when it came.
+        fresh: returns part and state of a worker that was left out before its first act, for others to fill.
         part, state: what this worker does and keeps, from the first act on.
         acts: how many have been done.
         layout: how often the workers have changed.
@@ -58,6 +59,7 @@ class Members:
     stopping: Callable[[], bool] = lambda: False
     hand: Callable[[], Any] | None = None
     handed: Any = None
+    fresh: Callable[[], tuple[Part, State]] | None = None
     part: Part = field(init=False)
     state: State = field(init=False)
     acts: int = 0
@@ -153,7 +155,7 @@ class Members:
         change = Change(lost_now, tuple(seat for seat in self.seats if seat in came))
         if change != Change():
             self.noticed(change, self.state.number if self.acts else 0)
-        if away and self.hand is not None:
+        if away and (self.hand is not None or self.acts > acts == 0):
             raise CameBack
         return self.acts > acts and not away
 
@@ -194,6 +196,8 @@ class Members:
             if self.acts < latest["acts"]:
                 self._do()
         else:
+            if not hasattr(self, "state") and self.fresh is not None:
+                self.part, self.state = self.fresh()
             state = self.state  # of a worker that was left out, and has come back: what it knew is no longer so
             state.round, state.kept, state.behind, state.made, state.reference = None, None, False, 0, {}
         self._ready = None
