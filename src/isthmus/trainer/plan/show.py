@@ -111,24 +111,25 @@ def shown_count(count: float) -> str:
     >>> shown_count(999), shown_count(5824522)
     ('999', '5.82 M')
     """
-    for unit in ("", " k", " M", " G"):
-        if count < 999.5:
-            return f"{count:.3g}{unit}"
-        count /= 1000
-    return f"{count:.3g} T"
+    return _scaled(count, ("", " k", " M", " G", " T"))
 
 
 def shown_bytes(count: float) -> str:
     """Return a number of bytes in decimal units, as network rates are given.
 
-    >>> shown_bytes(999), shown_bytes(1.5e6)
-    ('999 B', '1.5 MB')
+    >>> shown_bytes(999), shown_bytes(1.5e6), shown_bytes(999_900)
+    ('999 B', '1.5 MB', '1 MB')
     """
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
+    return _scaled(count, (" B", " kB", " MB", " GB", " TB"))
+
+
+def _scaled(count: float, units: Sequence[str]) -> str:
+    *smaller, largest = units
+    for unit in smaller:
+        if count < 999.5:
+            return f"{count:.3g}{unit}"
         count /= 1000
-    return f"{count:.3g} TB"
+    return f"{count:.3g}{largest}"
 
 
 def shown_seconds(seconds: float) -> str:

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from isthmus.errors import InvalidInput
 from isthmus.nets.ownership import Held
 from isthmus.strategies import DDP
-from isthmus.trainer.strategies.interface import Commit, Needs, State, Worker
+from isthmus.trainer.strategies.interface import Commit, Needs, State, Worker, closed
 from isthmus.trainer.strategies.layers import leaves_out
 from isthmus.trainer.strategies.local_sgd import LocalSGDPart, trained_parameters
 from isthmus.trainer.task.initial import copied, like
@@ -102,13 +102,7 @@ class DDPPart(LocalSGDPart):
     def close(self, state: State, module: nn.Module, refused: Sequence[int]) -> Program[Commit]:
         """Do nothing: all workers have made the same steps."""
         yield from ()
-        round = state.round
-        assert round is not None
-
-        def commit() -> None:
-            state.number, state.round, state.made = round.number + 1, None, 0
-
-        return commit
+        return closed(state)
 
     def block(self) -> dict[str, Tensor]:
         """Return nothing: gradients are averaged, and no worker has a block of its own."""

@@ -16,7 +16,7 @@ from isthmus.strategies import FSDP
 from isthmus.trainer.local.sharded import local
 from isthmus.trainer.store.homes import Homes
 from isthmus.trainer.store.start import overwrite, take
-from isthmus.trainer.strategies.interface import Commit, Merged, Needs, Round, State, Worker
+from isthmus.trainer.strategies.interface import Commit, Merged, Needs, Round, State, Worker, closed
 from isthmus.trainer.strategies.layers import groups_of, layers_of
 from isthmus.trainer.strategies.local_sgd import LocalSGDPart, trained_parameters
 from isthmus.trainer.task.initial import copied, like, whole
@@ -186,13 +186,7 @@ class FSDPPart(LocalSGDPart):
     def close(self, state: State, module: nn.Module, refused: Sequence[int]) -> Program[Commit]:
         """Do nothing: the optimizer has changed the rows in their place."""
         yield from ()
-        round = state.round
-        assert round is not None
-
-        def commit() -> None:
-            state.number, state.round, state.made = round.number + 1, None, 0
-
-        return commit
+        return closed(state)
 
     def step_traffic(self, module: nn.Module) -> Traffic:
         """Return that of gathering all groups, those but the root's once more, and of reducing their gradients.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -284,6 +284,24 @@ class Part(Protocol):
         ...
 
 
+class Ours:
+    """What is so of every part whose workers exchange by our own programs alone, between rounds."""
+
+    native: Native | None = None
+
+    def accumulating(self) -> AbstractContextManager[None]:
+        """Do nothing."""
+        return nullcontext()
+
+    def step_traffic(self, module: nn.Module) -> Traffic:
+        """Return nothing: workers meet between rounds."""
+        return Traffic()
+
+    def round_traffic(self, module: nn.Module) -> Traffic:
+        """Return nothing: all that travels is exchanges of ours."""
+        return Traffic()
+
+
 Build = Callable[..., Part]
 
 
@@ -293,3 +311,14 @@ def moved(round: Round | None, move: Move) -> Round | None:
         return None
     now = [move.now(then) for then in round.active]
     return Round(round.number, tuple(sorted(each for each in now if each is not None)))
+
+
+def closed(state: State) -> Commit:
+    """Return what notes that the open round is closed, where no more is to be done."""
+    round = state.round
+    assert round is not None
+
+    def commit() -> None:
+        state.number, state.round, state.made = round.number + 1, None, 0
+
+    return commit

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import numpy as np
@@ -20,14 +19,12 @@ from isthmus.trainer.store.keeping import Deal, Step, Units, same_indices
 from isthmus.trainer.store.rehome import Move
 from isthmus.trainer.store.routes import Box
 from isthmus.trainer.store.store import Drafts, Store
-from isthmus.trainer.strategies.interface import Commit, Merged, Needs, Round, Saved, State, Worker, moved
+from isthmus.trainer.strategies.interface import Commit, Merged, Needs, Ours, Round, Saved, State, Worker, moved
 from isthmus.trainer.wire.exchange import Program, all_gather
-from isthmus.trainer.wire.meter import Traffic
-from isthmus.trainer.wire.native import Native
 from isthmus.trainer.wire.tell import tell
 
 
-class ISTPart:
+class ISTPart(Ours):
     """One worker of IST. Between rounds every worker holds its shards of the network, in a round its piece too.
 
     Reference:
@@ -36,7 +33,6 @@ class ISTPart:
     """
 
     averages = False
-    native: Native | None = None
 
     def __init__(self, strategy: IST, worker: Worker) -> None:
         self._strategy = strategy
@@ -67,10 +63,6 @@ class ISTPart:
     def called(self) -> nn.Module:
         """The module."""
         return self.module
-
-    def accumulating(self) -> AbstractContextManager[None]:
-        """Do nothing."""
-        return nullcontext()
 
     def beside(self) -> Sequence[Tensor]:
         """Return copies, and what every worker has whole."""
@@ -273,14 +265,6 @@ class ISTPart:
         """Deal by capacities from now on; None: those of the law."""
         state.capacities, self._deals = capacities, []
         self._law = self._strategy.dealt if capacities is None else self._strategy.dealt.measured(capacities)
-
-    def step_traffic(self, module: nn.Module) -> Traffic:
-        """Return nothing: workers meet between rounds."""
-        return Traffic()
-
-    def round_traffic(self, module: nn.Module) -> Traffic:
-        """Return nothing: all that travels is exchanges of ours."""
-        return Traffic()
 
     def average(self, state: State, module: nn.Module, active: object) -> Program[None]:
         """Do nothing: pieces have no gradients in common."""

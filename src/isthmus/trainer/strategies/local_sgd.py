@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -13,16 +12,14 @@ from isthmus.nets.subnetwork import named_state
 from isthmus.strategies import Strategy
 from isthmus.trainer.store.rehome import Move
 from isthmus.trainer.store.serve import Housed
-from isthmus.trainer.strategies.interface import Commit, Merged, Needs, Round, Saved, State, Worker, moved
+from isthmus.trainer.strategies.interface import Commit, Merged, Needs, Ours, Round, Saved, State, Worker, moved
 from isthmus.trainer.task.initial import copied, like
 from isthmus.trainer.wire.exchange import Program
 from isthmus.trainer.wire.layout import digest
-from isthmus.trainer.wire.meter import Traffic
-from isthmus.trainer.wire.native import Native
 from isthmus.trainer.wire.tensors import differing, mean_over_workers, send_tensors, together
 
 
-class LocalSGDPart:
+class LocalSGDPart(Ours):
     """One worker of local SGD. With a shorter wire it is changes of the weights that are averaged, not weights.
 
     Reference:
@@ -31,7 +28,6 @@ class LocalSGDPart:
 
     averages = False
     store: Housed | None = None
-    native: Native | None = None
     changed: frozenset[str] = frozenset()
 
     def __init__(self, strategy: Strategy, worker: Worker) -> None:
@@ -42,10 +38,6 @@ class LocalSGDPart:
     def called(self) -> nn.Module:
         """The module."""
         return self.module
-
-    def accumulating(self) -> AbstractContextManager[None]:
-        """Do nothing."""
-        return nullcontext()
 
     def beside(self) -> Sequence[Tensor]:
         """Return nothing."""
@@ -151,14 +143,6 @@ class LocalSGDPart:
             state.round = moved(state.round, move)
 
         return commit
-
-    def step_traffic(self, module: nn.Module) -> Traffic:
-        """Return nothing: workers meet between rounds."""
-        return Traffic()
-
-    def round_traffic(self, module: nn.Module) -> Traffic:
-        """Return nothing: all that travels is exchanges of ours."""
-        return Traffic()
 
     def average(self, state: State, module: nn.Module, active: Sequence[int]) -> Program[None]:
         """Do nothing: workers average weights, not gradients."""
