@@ -127,6 +127,8 @@ class Rows:
         merged = [report for report in reports if report.seat not in refused]
         loss = sum(report.loss for report in merged) / max(1, sum(report.steps for report in merged))
         now, processes = self._columns(account), self._processes or [0] * config.workers
+        for name in now:  # a checkpoint of an earlier version may lack a column
+            self._before.setdefault(name, [0] * config.workers)
         for report in reports:
             seat, process = int(report.seat), int(report.process)
             self.operations[seat] += report.operations
