@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import multiprocessing
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
 import torch.distributed as dist
 
 PRELOADED = ["isthmus.trainer.run", "torch._dynamo", "sklearn.datasets"]
+
+
+class Failed(str):
+    """What a worker's error says."""
 
 
 def run_group(function: Callable[..., Any], workers: int, *arguments: Any) -> list[Any]:
@@ -27,17 +32,26 @@ def run_group(function: Callable[..., Any], workers: int, *arguments: Any) -> li
     for process in processes:
         process.start()
     results: dict[int, Any] = {}
-    while len(results) < workers:
+    errors: dict[int, Failed] = {}
+    while len(results) + len(errors) < workers and (not errors or _comes(answers)):
         rank, result = answers.get()
-        if isinstance(result, Exception):
-            for process in processes:
-                process.kill()
-            raise result
-        results[rank] = result
+        (errors if isinstance(result, Failed) else results)[rank] = result
+    if errors:
+        for process in processes:
+            process.kill()
+        raise RuntimeError("; ".join(f"worker {rank}: {text}" for rank, text in errors.items()))
     for process in processes:
         process.join()
     del store
     return [results[rank] for rank in range(workers)]
+
+
+def _comes(answers: Any) -> bool:
+    """Whether another worker answers soon: one that fails takes the others with it, and they may say so first."""
+    until = time.monotonic() + 5
+    while answers.empty() and time.monotonic() < until:
+        time.sleep(0.05)
+    return not answers.empty()
 
 
 def _enter(function: Any, arguments: Any, port: int, workers: int, rank: int, answers: Any) -> None:
@@ -48,4 +62,4 @@ def _enter(function: Any, arguments: Any, port: int, workers: int, rank: int, an
         dist.barrier()
         dist.destroy_process_group()
     except Exception as error:
-        answers.put((rank, RuntimeError(f"worker {rank}: {type(error).__name__}: {error}")))
+        answers.put((rank, Failed(f"{type(error).__name__}: {error}")))

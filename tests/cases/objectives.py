@@ -52,10 +52,13 @@ def picky() -> Callable[[Tensor, Tensor], Tensor]:
     return loss
 
 
+_made = count(1)  # losses; what plans a run makes its own, so that its steps are none of the run's
+
+
 def deadly() -> Callable[[Tensor, Tensor], Tensor]:
-    """Cross-entropy that kills worker 1, started by torchrun for the first time, in its tenth step."""
-    doomed = (os.environ.get("RANK"), os.environ.get("TORCHELASTIC_RESTART_COUNT")) == ("1", "0")
-    steps = count(1)
+    """Cross-entropy that kills worker 1, started by torchrun for the first time, in its tenth step of the run."""
+    first = (os.environ.get("RANK"), os.environ.get("TORCHELASTIC_RESTART_COUNT")) == ("1", "0")
+    doomed, steps = first and next(_made) == 1, count(1)
 
     def loss(output: Tensor, targets: Tensor) -> Tensor:
         if doomed and output.requires_grad and next(steps) == 10:

@@ -295,6 +295,19 @@ def test_the_word_to_stop_is_passed_on_once(port: int) -> None:
     assert worker.told_to_stop == ["signal 15"]
 
 
+def test_a_run_that_is_to_stop_waits_for_the_living_and_not_for_the_dead(port: int) -> None:
+    with Worker(port, 0, [0, 1, 2]) as root, Worker(port, 1, [0, 1, 2], phase="computing"):
+        soon(lambda: root.known and root.known[1].beat is not None)
+        root.waits()
+        time.sleep(5 * QUICK.interval)
+        assert root.lost == []
+        client(port).set("stop", "signal 15")
+        soon(lambda: root.lost)
+        time.sleep(5 * QUICK.interval)
+    assert {seat for seat, _ in root.lost} == {2}
+    assert root.lost[0][1].startswith("silent for ")
+
+
 def test_a_view_that_fails_ends_alone(port: int, caplog: pytest.LogCaptureFixture) -> None:
     with Worker(port, 0, [0, 1]) as root:
         root.monitor._publish = lambda known: [][0]

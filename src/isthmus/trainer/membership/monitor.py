@@ -103,8 +103,9 @@ class Monitor:
         deadline: returns the seconds of waiting after which others may be declared lost.
         lose: called with (seat, why) of a member that is to be declared lost: at once if its process has ended or
             others have declared it lost (this worker itself may be the one), as "silent for 12 s" after the deadline
-            where it is silent, as "late: ..." after the deadline where it lives and nobody is silent ("has left" if it
-            has said that it ends). Called again about once an interval for as long as that is so and it is a member.
+            where it is silent (soon, where the run is to stop), as "late: ..." after the deadline where it lives and
+            nobody is silent ("has left" if it has said that it ends). Called again about once an interval for as long
+            as that is so and it is a member.
         uneven: called with the seat of a member that waits in a step which this worker, that has ended its loop and
             waits elsewhere, has not begun.
         log: called with lines for people, on the root only, or where that is silent on the next of the members.
@@ -178,7 +179,7 @@ class Monitor:
         waited = self._wait.seconds(self._waiting(), now)
         own = self._own(waited is not None)
         self._beat(own, now)
-        overdue = waited is not None and waited > self._deadline()
+        overdue = waited is not None and waited > (self._lately if self._stopped else self._deadline())
         hear = overdue or now >= self._hear_due
         for seat, why in self._ends.told({seat: incarnations.get(seat, 0) for seat in members}, thorough=hear):
             self._lose(seat, why)
@@ -190,6 +191,10 @@ class Monitor:
             self._declare(own, members, waited, now)
         elif waited is None:
             self._declared.clear()
+
+    @property
+    def _lately(self) -> float:
+        return _LATELY * self.patience.interval
 
     def _own(self, waiting: bool) -> Beat:
         """Return this worker's beat; one that waits for others says so, whatever it is about to do."""
@@ -244,16 +249,18 @@ class Monitor:
         """Declare the silent ones lost; where all live, those late that have not come."""
         known = self._ears.known(own, members, now)
         others = self._others(known)
-        lately = _LATELY * self.patience.interval
-        limit = max(lately, min(self._deadline(), self.patience.silent))
+        lately, deadline = self._lately, self._deadline()
+        # A run that is to end does not wait long for the dead; the living may have a round to finish.
+        limit = lately if self._stopped else max(lately, min(deadline, self.patience.silent))
         blamed = {each.seat: f"silent for {each.silence:.0f} s" for each in others if each.silence >= limit}
-        if not blamed and all(each.silence < lately for each in others):
+        if not blamed and waited > deadline and all(each.silence < lately for each in others):
             blamed = {each.seat: _blame(each.beat, waited) for each in others if each.beat and each.beat.awaited(own)}
         for seat, why in blamed.items():
             if now >= self._declared.get(seat, now):
                 self._declared[seat] = now + self.patience.interval
                 self._lose(seat, why)
-        stuck = all(each.silence < lately and each.beat is not None and each.beat.arrived for each in others)
+        arrived = all(each.silence < lately and each.beat is not None and each.beat.arrived for each in others)
+        stuck = arrived and waited > deadline
         if stuck and self._speaks(members, known) and self._speech.is_due("stuck", now):
             self._log(f"all workers live and have waited for each other for {waited:.0f} s: is a network cut?")
 

@@ -106,8 +106,11 @@ class Rows:
         self.operations = state["operations"] if same else [max(state["operations"])] * workers
         self.start = time.perf_counter() - state["seconds"]
         self._before, self._processes = state["before"], state["processes"] if account is None else []
-        if not same and account is not None:
-            self._before = self._columns(account)
+        if account is not None:
+            now = self._columns(account)
+            known = [(now[name], self._before[name]) for name in now if name in self._before]
+            if not same or any(spent < before for pair in known for spent, before in zip(*pair, strict=True)):
+                self._before = now  # others wrote the checkpoint than go on: the account has begun anew
 
     def add(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from isthmus.trainer.observe.evaluate import PARTS, calibration
 from isthmus.trainer.plan.plan import Work
 from isthmus.trainer.task.examples import Batch
 from isthmus.trainer.task.hollow import NOWHERE
+from isthmus.trainer.task.objective import objective_of
 from isthmus.trainer.task.setup import Setup
 
 
@@ -25,7 +27,9 @@ def intended(setup: Setup, index: int, workers: int) -> Work:
         index: of the worker; of the first, where the data are not dealt.
         workers: number of workers.
     """
-    config, objective, shares, device = setup.config, setup.objective, setup.shares, setup.network.device
+    config, shares, device = setup.config, setup.shares, setup.network.device
+    # One of its own: a loss may remember what it has seen, and the run's is to see the run only.
+    objective = deepcopy(objective_of(config.evaluation.loss, config.evaluation.metric))
     step, parts = config.step, shares.parts
     share, held_out, test = (part(NOWHERE) for part in (partial(shares.of, index), shares.held_out, shares.test))
     size = step.batch_size // step.accumulate

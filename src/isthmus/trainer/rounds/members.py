@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, TypeVar
@@ -165,7 +166,8 @@ class Members:
         try:
             yield from self._move(self.link)
         except LostPeer as lost:
-            yield from self.change(lost=lost)
+            with suppress(CameBack):  # it has only now begun
+                yield from self.change(lost=lost)
 
     def _vote(self) -> Program[None]:
         """Hear that every worker has come as far."""
