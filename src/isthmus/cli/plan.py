@@ -45,6 +45,7 @@ class Running:
     Attributes:
         loss: a function that returns loss(output, targets) -> mean over the batch.
         wire: type in which floating-point numbers travel between workers.
+        overlap: whether what of a round's pieces nobody changes in the round before travels beside its steps.
         workers: number of workers.
         local_steps: steps each worker makes in a round.
         seed: of everything random.
@@ -53,6 +54,7 @@ class Running:
 
     loss: Annotated[str | None, flag("cross-entropy, or the network's own", "MODULE:FACTORY")] = None
     wire: Annotated[str | None, flag("as they are", *WIRES)] = None
+    overlap: Annotated[bool | None, flag("False", "{True,False}")] = None
     workers: Annotated[int | None, flag(_RUN.workers, "INT")] = None
     local_steps: Annotated[int | None, flag(_RUN.local_steps, "INT")] = None
     seed: Annotated[int | None, flag(_RUN.seed, "INT")] = None

@@ -172,6 +172,8 @@ class Running:
     Attributes:
         wire: type in which floating-point numbers travel between workers, half the bytes of float32: weights are sent
             rounded, and changes of them come back rounded.
+        overlap: whether what of a round's pieces nobody changes in the round before is sent in that one, beside its
+            steps: the same bits, sooner, for more memory.
         workers: number of workers.
         rounds: number of rounds; a round is cut, local steps, merge.
         samples: budget in samples over all workers, instead of rounds; the last round may be shorter.
@@ -187,6 +189,7 @@ class Running:
     """
 
     wire: Annotated[str | None, _flag("as they are", *WIRES)] = None
+    overlap: Annotated[bool | None, _flag("False", "{True,False}")] = None
     workers: Annotated[int | None, _flag(_RUN.workers, "INT")] = None
     rounds: Annotated[int | None, _flag(_RUN.rounds, "INT")] = None
     samples: Annotated[int | None, _flag("none", "INT")] = None

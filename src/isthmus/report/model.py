@@ -55,13 +55,16 @@ def line_of(run: Run) -> Line | None:
 def seconds(run: Run, line: Line) -> list[float]:
     """Return, row by row, after how many seconds a run would be as far over a line.
 
-    Formula: the sum over rounds of c + line.seconds(s, r, h), or of the larger of the two for a strategy that computes
-    while its messages are on the way; c, s, r, h as :func:`rounds` has them. Evaluations take no time.
+    Formula: the sum over rounds of max(c, line.seconds(a / 2, a / 2, 0)) + line.seconds(s - a / 2, r - a / 2, h), or of
+    the larger of the two for a strategy that computes while its messages are on the way; c, s, r, a, h as
+    :func:`rounds` has them. Evaluations take no time.
     """
     total, result = 0.0, []
-    for computing, sent, received, hops in zip(*rounds(run).values(), strict=True):
-        moving = line.seconds(sent, received, hops)
-        total += max(computing, moving) if overlaps(run) else computing + moving
+    for computing, sent, received, ahead, hops in zip(*rounds(run).values(), strict=True):
+        half = ahead / 2
+        moving = line.seconds(max(0.0, sent - half), max(0.0, received - half), hops)
+        beside = max(computing, line.seconds(half, half, 0.0))
+        total += max(beside, moving) if overlaps(run) else beside + moving
         result.append(total)
     return result
 
@@ -70,7 +73,7 @@ def rounds(run: Run) -> dict[str, list[float]]:
     """Return what the model knows of a run, one number a row: the largest of all workers' in each column.
 
     Seconds of computing, bytes sent, bytes received (of both the copies that workers keep of each other's rows too),
-    and hops; 0 where a row does not say.
+    bytes of these that travelled beside computing, and hops; 0 where a row does not say.
     """
     columns = {name: [worst(row.get(name)) or 0.0 for row in run.rows] for name in _COLUMNS}
     for at, row in enumerate(run.rows):  # copies for the case that a worker is lost: as many each way
@@ -86,4 +89,4 @@ def overlaps(run: Run) -> bool:
     return known is not None and known.overlaps
 
 
-_COLUMNS = ("compute_seconds", "sent_bytes", "received_bytes", "hops")
+_COLUMNS = ("compute_seconds", "sent_bytes", "received_bytes", "ahead_bytes", "hops")

@@ -71,9 +71,11 @@ const isthmus = (() => {
   function seconds(run, line, overlaps) {
     let total = 0;
     return run.compute_seconds.map((computing, at) => {
-      const rates = Math.max((BITS * run.sent_bytes[at]) / line.up, (BITS * run.received_bytes[at]) / line.down);
-      const moving = rates + DELAYS * run.hops[at] * line.latency;
-      total += overlaps ? Math.max(computing, moving) : computing + moving;
+      const half = run.ahead_bytes[at] / 2; // of what travelled beside computing, taken to go each way
+      const rate = (sent, received) => BITS * Math.max(Math.max(0, sent) / line.up, Math.max(0, received) / line.down);
+      const moving = rate(run.sent_bytes[at] - half, run.received_bytes[at] - half) + DELAYS * run.hops[at] * line.latency;
+      const beside = Math.max(computing, rate(half, half));
+      total += overlaps ? Math.max(beside, moving) : beside + moving;
       return total;
     });
   }

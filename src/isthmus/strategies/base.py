@@ -25,6 +25,7 @@ class Strategy:
         elastic: whether the others can go on when a worker is lost.
         processes: whether every worker needs a process of its own: torch's own parts do the work, and what travels
             is theirs. All workers must make the same number of steps.
+        sends_pieces: whether workers are sent pieces of a network that no one of them holds.
         overlaps: whether a worker computes while its messages are on the way, within a step.
         lr: a peak learning rate that suits it with momentum that starts anew every round (measured on digits and
             Fashion-MNIST; without momentum that goes on, steps may be three times longer).
@@ -40,6 +41,7 @@ class Strategy:
     restarts: ClassVar[bool] = True
     elastic: ClassVar[bool] = True
     processes: ClassVar[bool] = False
+    sends_pieces: ClassVar[bool] = False
     overlaps: ClassVar[bool] = False
     lr: ClassVar[float] = 0.3
 

@@ -35,6 +35,7 @@ class IST(Strategy):
     meaning: ClassVar[str] = "each worker trains only its own piece of the network; the pieces are then joined"
     rival: ClassVar[bool] = False
     cuts: ClassVar[bool] = True
+    sends_pieces: ClassVar[bool] = True
 
     law: Law | str = Block()
     scale: str = "expected"

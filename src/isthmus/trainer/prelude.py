@@ -73,7 +73,7 @@ class Prelude:
         """Return what this worker will hold, move and compute; all make a few steps at the same time."""
         config, network = self.setup.config, self.setup.network
         wire = None if config.wire is None else TYPES[config.wire]
-        worker = Worker(link, network, config.seed, wire, config.faults.copies and link.elastic)
+        worker = Worker(link, network, config.seed, wire, config.faults.copies and link.elastic, config.overlap)
         work = intended(self.setup, link.index, link.workers)
         speed = partial(measured, work=work) if self.trains else _unknown
         rounds = min(ROUNDS, len(config.steps_by_round))

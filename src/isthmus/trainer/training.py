@@ -28,7 +28,7 @@ from isthmus.trainer.checkpoint.read import Checkpoint, choose
 from isthmus.trainer.checkpoint.standing import Standing
 from isthmus.trainer.checkpoint.write import write
 from isthmus.trainer.config.faults import Faults
-from isthmus.trainer.config.run import check_wire
+from isthmus.trainer.config.run import check_overlap, check_wire
 from isthmus.trainer.local.heap import passing
 from isthmus.trainer.local.optimizer import adopt, forget
 from isthmus.trainer.local.pace import Pace
@@ -97,6 +97,8 @@ class Training:
         cut: Sequence[str] | None = None,
         keep_state: bool = True,
         wire: str | None = None,
+        overlap: bool = False,
+        rounds: int | None = None,
         device: torch.device | str | None = None,
         init: str | Path | None = None,
         faults: Faults | None = None,
@@ -119,6 +121,9 @@ class Training:
             keep_state: whether momentum and moments of a parameter stay with a worker from round to round while it
                 holds the same entries of it, or start at zero every round. They never travel.
             wire: bf16 or fp16: floating-point numbers travel in this type, half the bytes of float32.
+            overlap: whether what of a round's pieces nobody changes in the round before travels in that one, beside its
+                steps: the same bits, sooner. It needs workers in processes of their own, and memory for what travels.
+            rounds: how many there will be, if that is known: nothing is sent ahead for one more.
             device: where a network that a function makes is trained; by default a GPU where there is one a worker.
             init: safetensors files that hold the weights it starts from, read slice by slice: one, an index of several
                 (JSON), or a folder with either; by default they are those that the function gives it.
@@ -145,12 +150,14 @@ class Training:
         self._network = network
         self._meter, self._pace = Meter(), Pace()
         if isinstance(link, Elastic):
-            link.begin()
+            link.begin_training()
             link.own.meter, link.deadline, link.stop = self._meter, self.faults.deadline, lambda why: self._stop.set()
         check_wire(wire, self._link.seats, self.strategy)
-        self._wire = wire
+        check_overlap(overlap, self._link.seats, self.strategy)
+        self._wire, self._overlap = wire, overlap
         copies = self.faults.copies and self._link.elastic
-        self._worker = Worker(self._link, network, seed, None if wire is None else TYPES[wire], copies)
+        kind = None if wire is None else TYPES[wire]
+        self._worker = Worker(self._link, network, seed, kind, copies, overlap, rounds)
         self._closed, self._folder = False, Path()
         self.events: list[Event] = []
         self._refusals: dict[int, int] = {}
@@ -760,7 +767,7 @@ class Training:
         """This worker's account, in the order of its fields."""
         meter = self._meter
         spent = [meter.sent, meter.received, meter.compute, meter.move, meter.wait, *self._standing.most, self.steps]
-        return [*spent, meter.viewing, meter.copying, meter.hops, self._link.seat]
+        return [*spent, meter.viewing, meter.copying, meter.ahead, meter.hops, self._link.seat]
 
     def _tell(self, numbers: list[float]) -> Program[list[list[float]]]:
         """Tell all workers some numbers, as many as each likes."""

@@ -88,6 +88,8 @@ def _training(setup: Setup, prelude: Prelude) -> Training:
         seed=config.seed,
         keep_state=config.keeps_state,
         wire=config.wire,
+        overlap=config.overlap,
+        rounds=len(config.steps_by_round),
         faults=config.faults,
         prelude=prelude,
     )
@@ -306,6 +308,7 @@ class _Run:
                 "received_bytes": rows.sums("received_bytes"),
                 "viewing_bytes": rows.by_seat(account.viewing_bytes, seats),
                 "copying_bytes": rows.by_seat(account.copying_bytes, seats),
+                "ahead_bytes": rows.by_seat(account.ahead_bytes, seats),
                 "compute_seconds": rows.sums("compute_seconds"),
                 "communicate_seconds": rows.sums("communicate_seconds"),
                 "wait_seconds": rows.by_seat(account.waiting_seconds, seats),

@@ -44,6 +44,8 @@ class TrainConfig:
             or start at zero every round; by default they stay for adamw. They never travel.
         wire: bf16 or fp16: floating-point numbers travel between workers in this type, half the bytes of float32;
             None: in their own.
+        overlap: whether what of a round's pieces nobody changes in the round before travels in that one, beside its
+            steps; the same bits, sooner.
         workers: number of workers.
         rounds: number of rounds; a round is cut, local steps, merge.
         samples: budget in samples over all workers, instead of rounds; the last round may be shorter.
@@ -72,6 +74,7 @@ class TrainConfig:
     faults: Faults = field(default_factory=Faults)
     keep_state: bool | None = None
     wire: str | None = None
+    overlap: bool = False
     workers: int = 4
     rounds: int = 60
     samples: int | None = None
@@ -93,6 +96,9 @@ class TrainConfig:
         if self.features is not None:
             check_choice("features", self.features, FEATURES)
         check_wire(self.wire, self.workers, self.strategy)
+        check_overlap(self.overlap, self.workers, self.strategy)
+        if self.overlap and self.executor == "serial":
+            raise InvalidInput("`overlap` has no effect with executor 'serial': its workers do one thing at a time")
         least = self.faults.min_workers
         if least is not None and least > self.workers:
             raise InvalidInput(f"`min_workers` must be at most `workers`, {self.workers}, got {least}")
@@ -182,6 +188,19 @@ def check_wire(wire: str | None, workers: int, strategy: Strategy) -> None:
     if strategy.processes:
         hint = ": `hook` fp16 halves its bytes" if hasattr(strategy, "hook") else ""
         raise InvalidInput(f"`wire` has no effect with strategy {strategy.name!r}, where torch does the sending{hint}")
+
+
+def check_overlap(overlap: bool, workers: int, strategy: Strategy) -> None:
+    """Refuse to send ahead where nothing can be.
+
+    Raises:
+        InvalidInput: it would have no effect.
+    """
+    if overlap and workers == 1:
+        raise InvalidInput("`overlap` has no effect with one worker: nothing travels")
+    if overlap and not strategy.sends_pieces:
+        why = "all that travels changes until it does"
+        raise InvalidInput(f"`overlap` has no effect with strategy {strategy.name!r}: {why}")
 
 
 def under_torchrun() -> bool:

@@ -128,6 +128,16 @@ class Epoch:
             raise LostPeer("another worker is gone")
         return self._group.exchange(request)
 
+    def begin(self, request: Exchange) -> Callable[[], list[Tensor]]:
+        """Begin one exchange between the members; what is returned raises if that fails."""
+        if self._group is None or self.gone.is_set():
+
+            def gone() -> list[Tensor]:
+                raise LostPeer("another worker is gone")
+
+            return gone
+        return self._group.begin(request)
+
     def leave(self) -> None:
         """Break off, from any thread: whoever waits for another raises."""
         self.gone.set()
@@ -228,10 +238,24 @@ class Elastic:
         """
         if len(self.members) == 1:
             return list(request.send)
+        return self._wait(lambda: self.epoch.exchange(request), "moving" if request.counted else "waiting")
+
+    def begin(self, request: Exchange) -> Callable[[], list[Tensor]]:
+        """Begin one exchange between the members of the epoch; return what waits for its end.
+
+        It raises LostPeer if one of them is gone, or was left out.
+        """
+        if len(self.members) == 1:
+            return lambda: list(request.send)
+        finish = self.epoch.begin(request)
+        return lambda: self._wait(finish, "moving")
+
+    def _wait(self, does: Callable[[], list[Tensor]], phase: str) -> list[Tensor]:
+        """Do what needs the others, and be seen to wait for them."""
         self._since, before = time.monotonic(), self.own.phase
-        self.own.phase = "moving" if request.counted else "waiting"
+        self.own.phase = phase
         try:
-            return self.epoch.exchange(request)
+            return does()
         except LostPeer:
             if self._uneven:
                 raise WorkerError(self._uneven) from None
@@ -310,7 +334,7 @@ class Elastic:
         """Tell all workers to stop; from any thread."""
         self.register.store.clone().set("stop", why)  # type: ignore[attr-defined]  # torch's stubs do not know it
 
-    def begin(self) -> None:
+    def begin_training(self) -> None:
         """Begin a training; a process may do so more than once."""
         self.training += 1
 

@@ -27,6 +27,7 @@ class Account:
         steps: made.
         viewing_bytes: sent and received, together, to look at the merged network: evaluations, ``whole()``, export.
         copying_bytes: sent and received, together, for copies that outlive a worker.
+        ahead_bytes: of those sent and received, together, what travelled beside the steps of the round before.
         hops: how often something had to arrive before the worker could go on, but to look at the network.
         seats: the numbers that the workers were started with.
     """
@@ -41,6 +42,7 @@ class Account:
     steps: tuple[int, ...]
     viewing_bytes: tuple[int, ...]
     copying_bytes: tuple[int, ...]
+    ahead_bytes: tuple[int, ...]
     hops: tuple[int, ...]
     seats: tuple[int, ...]
 

@@ -211,6 +211,7 @@ class Rows:
             "communicate_seconds": [moving + waiting for moving, waiting in both],
             "hops": account.hops,
             "copying_bytes": account.copying_bytes,
+            "ahead_bytes": account.ahead_bytes,
         }
         return {name: self.by_seat(column, account.seats) for name, column in columns.items()}
 

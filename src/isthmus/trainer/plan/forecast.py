@@ -18,10 +18,11 @@ CHEAP = 0.1  # share of computing that moving may cost
 class Forecast:
     """What a round will cost, by a model: a worker computes its steps, then its host's line is busy with its bytes,
     copies included, both ways at once, and waits two delays for every hop; the round takes as long as the worker for
-    which that is most.
+    which that is most. What is sent ahead for the next round travels while the worker computes.
 
-    Formula: max over workers of H s + max(b sent / up, b received / down) + 2 hops latency, where s is a step's seconds
-    and b 8 bits and the share of TCP's headers.
+    Formula: max over workers of max(H s, b ahead / up, b ahead / down) + max(b sent / up, b received / down) + 2 hops
+    latency, where s is a step's seconds, b 8 bits and the share of TCP's headers, and sent and received are without
+    what went ahead, of which half is taken to go each way.
 
     Attributes:
         loads: of all workers; of some, evenly chosen, where they are many.
@@ -84,14 +85,15 @@ class Forecast:
 
     @property
     def move_seconds(self) -> float:
-        """On the line, for the worker for which that is most."""
-        return max(map(self._moving, self._carried))
+        """On the line, for the worker for which that is most; what is sent ahead too."""
+        ahead = map(self._ahead, self.loads)
+        return max(self._moving(moved) + more for moved, more in zip(self._carried, ahead, strict=True))
 
     @property
     def round_seconds(self) -> float:
         """How long a round takes; nan where the seconds of a step are not known."""
-        steps = (self.local_steps * load.speed.seconds for load in self.loads)
-        return _most([step + self._moving(moved) for step, moved in zip(steps, self._carried, strict=True)])
+        beside = (_most([self.local_steps * load.speed.seconds, self._ahead(load)]) for load in self.loads)
+        return _most([longer + self._moving(moved) for longer, moved in zip(beside, self._carried, strict=True)])
 
     @property
     def samples_per_second(self) -> float:
@@ -126,9 +128,13 @@ class Forecast:
 
     @property
     def _carried(self) -> list[Traffic]:
-        """What the line of each worker's host carries in a round: copies too, as much each way."""
-        copies = (load.steady.copying / 2 for load in self.loads)
-        return [moved + Traffic(each, each) for moved, each in zip(self.moved, copies, strict=True)]
+        """What the line of each worker's host carries between steps: copies too, as much each way, and not what went
+        ahead."""
+        more = ((load.steady.copying - load.steady.ahead) / 2 for load in self.loads)
+        return [moved + Traffic(each, each) for moved, each in zip(self.moved, more, strict=True)]
+
+    def _ahead(self, load: Load) -> float:
+        return self.line.seconds(load.steady.ahead / 2, load.steady.ahead / 2, 0.0)
 
     def _moving(self, moved: Traffic) -> float:
         return self.line.seconds(moved.sent, moved.received, moved.hops)
@@ -137,7 +143,8 @@ class Forecast:
         """Return the break-even of one worker. Both ways of the line: round + H step <= H s / 10, at least 1."""
         least = 1
         for one_way in (lambda traffic: replace(traffic, sent=0.0), lambda traffic: replace(traffic, received=0.0)):
-            carried = load.steady.traffic + Traffic(load.steady.copying / 2, load.steady.copying / 2)
+            more = (load.steady.copying - load.steady.ahead) / 2
+            carried = load.steady.traffic + Traffic(more, more)
             once, each = self._moving(one_way(carried)), self._moving(one_way(load.step))
             room = CHEAP * load.speed.seconds - each
             if once > 0 or each > 0:

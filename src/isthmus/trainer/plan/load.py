@@ -42,7 +42,8 @@ class Load:
         the only one. In the first nothing has stayed with a worker yet."""
         later = self.rounds[1:] or self.rounds
         total = sum((each.traffic for each in later), Traffic()).times(1 / len(later))
-        return Moved(total, sum(each.copying for each in later) / len(later))
+        copying, ahead = (sum(each) / len(later) for each in ((m.copying for m in later), (m.ahead for m in later)))
+        return Moved(total, copying, ahead)
 
     def record(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -53,7 +54,7 @@ class Load:
     def read(cls, record: Mapping[str, Any]) -> Load:
         """Return what :meth:`record` was made of."""
         speed = record["speed"]
-        rounds = (Moved(Traffic(**each["traffic"]), each["copying"]) for each in record["rounds"])
+        rounds = (Moved(Traffic(**each["traffic"]), each["copying"], each["ahead"]) for each in record["rounds"])
         seconds = math.nan if speed["seconds"] is None else speed["seconds"]
         return cls(
             Plan.of(record["plan"]),
@@ -86,5 +87,5 @@ def load_of(
     ahead = look_ahead(part, worker.network, work, empty.skeleton())
     thought = replace(worker, link=Nobody(link.index, link.workers, link.elastic), network=empty)
     torchs = part.round_traffic(ahead.piece)
-    moved = tuple(Moved(each.traffic + torchs, each.copying) for each in rounds_of(strategy, thought, rounds))
+    moved = tuple(replace(each, traffic=each.traffic + torchs) for each in rounds_of(strategy, thought, rounds))
     return Load(ahead.plan, ahead.parameters, part.step_traffic(ahead.piece), moved, speed(ahead.piece))

@@ -206,7 +206,7 @@ class _Planner:
     @classmethod
     def of(cls, config: TrainConfig, line: Line, rate: float | None) -> _Planner:
         """Read the data and describe the network."""
-        alone = replace(config, workers=1, wire=None, strategy=LocalSGD(), cut=None, faults=Faults())
+        alone = replace(config, workers=1, wire=None, overlap=False, strategy=LocalSGD(), cut=None, faults=Faults())
         setup = set_up(alone)
         return cls(setup, config, intended(setup, 0, config.workers), line, rate)
 
@@ -240,7 +240,7 @@ class _Planner:
         loads = tuple(
             load_of(
                 config.strategy,
-                Worker(Nobody(index, workers, elastic), network, config.seed, wire, copies),
+                Worker(Nobody(index, workers, elastic), network, config.seed, wire, copies, config.overlap),
                 empty,
                 self.work,
                 self._speed,
@@ -312,4 +312,5 @@ def _foreign(kind: type[Strategy], wanted: Strategy | str) -> set[str]:
     found = set().union(*fields.values()) - own
     found |= set() if "law" in own else set(_DEALING)
     found |= set() if kind.cuts else {"cut"}
+    found |= set() if kind.sends_pieces else {"overlap"}
     return found if kind.restarts else found | {"keep_state"}

@@ -50,10 +50,12 @@ class Moved:
     Attributes:
         traffic: of the method.
         copying: bytes sent and received, together, for copies that outlive a worker.
+        ahead: bytes of the method, sent and received, together, that travel beside the round's steps.
     """
 
     traffic: Traffic
     copying: float = 0.0
+    ahead: float = 0.0
 
 
 def rounds_of(strategy: Strategy, worker: Worker, count: int = ROUNDS) -> tuple[Moved, ...]:
@@ -74,7 +76,7 @@ def rounds_of(strategy: Strategy, worker: Worker, count: int = ROUNDS) -> tuple[
     for number in range(count):
         meter = Meter()
         _round(part, state, _members(strategy, worker), number, meter)
-        found.append(Moved(Traffic(meter.sent, meter.received, meter.hops), meter.copying))
+        found.append(Moved(Traffic(meter.sent, meter.received, meter.hops), meter.copying, meter.ahead))
     return tuple(found)
 
 
@@ -95,6 +97,7 @@ def _round(part: Part, state: State, members: Members, number: int, meter: Meter
     """Open and close one round in which all workers train."""
     round = Round(number, tuple(range(members.link.workers)))
     _act(members, lambda: part.open(state, round), meter)
+    drive(part.ahead(state), members.link, meter)
     _act(members, lambda: part.close(state, part.module, ()), meter)
     _beside(members, meter)
 

@@ -114,6 +114,7 @@ class Rounds:
     members: Members
     closed: Callable[[int, Mapping[int, str]], None] = lambda number, refused: None
     pace: Callable[[], float] = lambda: 0.0
+    _opened: bool = False  # whether a round was, in the last act
 
     @property
     def part(self) -> Part:
@@ -176,8 +177,11 @@ class Rounds:
 
     def _meet(self, wish: Wish, does: Does | None = None) -> Program[tuple[Wish, Any] | None]:
         """Meet the others once, and do what follows; return what all have done together, if there is such a thing."""
+        self._opened = False
         with ExitStack() as stack:
             found = yield from self.members.act(lambda: self._meeting(wish, does, stack))
+        if self._opened and not self.members.overtaken:  # else others may not have begun it: they were not lost yet
+            yield from self.part.ahead(self.state)
         if found is _LET_IN:
             if not self.members.overtaken:
                 yield from self.members.change(admitting=True)
@@ -246,6 +250,7 @@ class Rounds:
 
         def commit() -> None:
             opened()
+            self._opened = True
             if trains:
                 self.state.began = norm(self.part.block())
 

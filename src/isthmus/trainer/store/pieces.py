@@ -11,8 +11,8 @@ from torch import Tensor
 from isthmus.nets.ownership import Held, merge_into, view_slice
 from isthmus.trainer.store.draft import Draft
 from isthmus.trainer.store.homes import Homes
-from isthmus.trainer.store.routes import Box, Leg, Routes, rows_of
-from isthmus.trainer.wire.exchange import Exchange, Link, Program
+from isthmus.trainer.store.routes import Box, Group, Leg, Routes, rows_of
+from isthmus.trainer.wire.exchange import Exchange, Link, Pending, Program
 
 _MERGED = 1 << 24  # bytes of copies at most, while parts of one tensor are merged
 
@@ -72,19 +72,39 @@ class Pieces:
             reference: is given what came rounded, by tensor, in the type it came in; None to bring all values in their
                 own type.
         """
-        boxes = routes.boxes
-        values = [torch.empty(box.shape, dtype=self._types[box.name], device=self._device) for box in boxes]
+        values = self._room(routes)
         for group in routes.groups:
-            kind = group.dtype if reference is None else self._travelling(group.dtype)
-            send = tuple(self._pack(legs, partial(_of_shard, shards), kind) for legs in group.outgoing)
-            reply = yield Exchange(send, tuple(map(_size, group.incoming)))
-            for legs, flat in zip(group.incoming, reply, strict=True):
-                for leg, part in zip(legs, _unpack(flat, legs), strict=True):
-                    rows_of(values[leg.box], leg).copy_(part)
+            send = self._outgoing(shards, group, reference is not None)
+            _take_in(values, group, (yield Exchange(send, tuple(map(_size, group.incoming)))))
         if reference is not None:
-            rounded = ((box.name, v) for box, v in zip(boxes, values, strict=True) if self._is_short(v.dtype))
-            reference |= {name: value.to(self._travelling(value.dtype)) for name, value in rounded}
+            self.note(reference, routes.boxes, values)
         return values
+
+    def begin(self, shards: Mapping[str, Tensor], routes: Routes, rounded: bool) -> Program[list[Pending]]:
+        """Begin to bring the values of boxes from their homes; :meth:`land` returns them.
+
+        Args:
+            shards, routes: as for :meth:`outward`.
+            rounded: whether they may come in a shorter type.
+        """
+        begun = []
+        for group in routes.groups:
+            begun.append(Pending())
+            expected = tuple(map(_size, group.incoming))
+            yield Exchange(self._outgoing(shards, group, rounded), expected, beside=begun[-1])
+        return begun
+
+    def land(self, routes: Routes, begun: Sequence[Pending]) -> Program[list[Tensor]]:
+        """Return the values of this worker's boxes, which have been begun to be brought."""
+        values = self._room(routes)
+        for group, pending in zip(routes.groups, begun, strict=True):
+            _take_in(values, group, (yield pending))
+        return values
+
+    def note(self, reference: dict[str, Tensor], boxes: Sequence[Box], values: Sequence[Tensor]) -> None:
+        """Add to a reference what came rounded."""
+        rounded = ((box.name, v) for box, v in zip(boxes, values, strict=True) if self._is_short(v.dtype))
+        reference |= {name: value.to(self._travelling(value.dtype)) for name, value in rounded}
 
     def homeward(
         self,
@@ -117,6 +137,13 @@ class Pieces:
             for name, parts in holders.items():
                 merge_into(shards.writable(name), parts)
 
+    def _room(self, routes: Routes) -> list[Tensor]:
+        return [torch.empty(box.shape, dtype=self._types[box.name], device=self._device) for box in routes.boxes]
+
+    def _outgoing(self, shards: Mapping[str, Tensor], group: Group, rounded: bool) -> tuple[Tensor, ...]:
+        kind = self._travelling(group.dtype) if rounded else group.dtype
+        return tuple(self._pack(legs, partial(_of_shard, shards), kind) for legs in group.outgoing)
+
     def _pack(self, legs: Sequence[Leg], read: partial[Tensor], kind: torch.dtype) -> Tensor:
         if not legs:
             return torch.empty(0, dtype=kind, device=self._device)
@@ -129,6 +156,12 @@ class Pieces:
     def _is_short(self, dtype: torch.dtype) -> bool:
         """Whether numbers of a type travel in a shorter one."""
         return self._wire is not None and dtype.is_floating_point and dtype.itemsize > self._wire.itemsize
+
+
+def _take_in(values: Sequence[Tensor], group: Group, reply: Sequence[Tensor]) -> None:
+    for legs, flat in zip(group.incoming, reply, strict=True):
+        for leg, part in zip(legs, _unpack(flat, legs), strict=True):
+            rows_of(values[leg.box], leg).copy_(part)
 
 
 def _of_shard(shards: Mapping[str, Tensor], leg: Leg) -> Tensor:

@@ -13,6 +13,7 @@ from isthmus.nets import Coupling, Subnetwork
 from isthmus.nets.norms import statistics
 from isthmus.nets.ownership import Held, IndexMap, slice_tensor, view_slice, write_slice
 from isthmus.nets.writes import written
+from isthmus.trainer.store.ahead import Ahead, assemble, divide
 from isthmus.trainer.store.copies import Copies
 from isthmus.trainer.store.draft import Draft
 from isthmus.trainer.store.homes import Homes
@@ -66,6 +67,7 @@ class Store:
         statistics: names of those that norms measure.
         copies: of another worker's shards, if they are kept.
         copied: whether these are up to date; if not, they are made anew when the next round is opened.
+        ahead: what is on its way for the next round.
     """
 
     def __init__(self, worker: Worker, wire: torch.dtype | None = None) -> None:
@@ -87,6 +89,7 @@ class Store:
         self._short = wire is not None
         self.copies = Copies(link, worker.device) if worker.copies and link.elastic else None
         self.copied = True
+        self.ahead: Ahead | None = None
         self.fixed: dict[str, Tensor] = {}
         self._steps: list[Step] = []
         self._routes: list[tuple[object, Routes]] = []
@@ -198,15 +201,16 @@ class Store:
             before: what this worker trained last. Running statistics go on from it where the worker keeps the units.
             reference: is given what came rounded.
         """
+        early = yield from self._landed(kept, deal)
         if kept is not None:
             step = self.step(kept, deal)
-            came = yield from self._fetch(shards, step, "out", step.outward, reference)
+            came = yield from self._fetch(shards, step, "out", step.outward, reference, early)
         elif self._short and after is deal:  # what will stay with the workers must come as it is
             step = self.step(deal, deal)
             came = yield from self._fetch(shards, step, "to keep", step.kept, None)
             came += yield from self._fetch(shards, step, "out", step.outward, reference)
         else:
-            came = yield from self._fetch(shards, deal, "out", deal.boxes, reference)
+            came = yield from self._fetch(shards, deal, "out", deal.boxes, reference, early)
         return self._reader(came, deal.map(self._worker.link.index), before)
 
     def _fetch(
@@ -216,12 +220,64 @@ class Store:
         key: str,
         way: Callable[[int, Sequence[str]], list[Box]],
         reference: dict[str, Tensor] | None,
+        early: Sequence[tuple[Box, Tensor]] | None = None,
     ) -> Program[list[tuple[Box, Tensor]]]:
-        """Return this worker's boxes and their values; rounded, where a reference is asked for."""
+        """Return this worker's boxes and their values; rounded, where a reference is asked for.
+
+        Args:
+            shards: of this worker.
+            of, key: by which the routes are found again.
+            way: returns the boxes of a worker.
+            reference: as for :meth:`open`.
+            early: what of them has come before, where it was sent ahead.
+        """
         boxes = [way(worker, self._out) for worker in range(self._worker.link.workers)]
-        routes = self._routed((of, key), boxes)
-        values = yield from self._pieces.outward(shards, routes, reference if self._short else None)
-        return list(zip(routes.boxes, values, strict=True))
+        known = reference if self._short else None
+        if early is None:
+            routes = self._routed((of, key), boxes)
+            return list(zip(routes.boxes, (yield from self._pieces.outward(shards, routes, known)), strict=True))
+        assert self.ahead is not None
+        round = self.ahead.step.before
+        rest = [[part for box in each for part in divide(box, round, self.trained)[1]] for each in boxes]
+        routes = self._pieces.routes(rest)
+        came = yield from self._pieces.outward(shards, routes, None if known is None else {})
+        mine = boxes[self._worker.link.index]
+        values = assemble(mine, [*early, *zip(routes.boxes, came, strict=True)])
+        if known is not None:
+            self._pieces.note(known, mine, values)
+        return list(zip(mine, values, strict=True))
+
+    def send_ahead(self, shards: Mapping[str, Tensor], deal: Deal, after: Deal) -> Program[None]:
+        """Begin to bring what the next round needs and nobody changes in this one.
+
+        Args:
+            shards: of this worker.
+            deal: the round that has been opened.
+            after: the next one.
+        """
+        routes = self._ahead(step := self.step(deal, after))
+        if routes.groups:
+            self.ahead = Ahead(step, routes, (yield from self._pieces.begin(shards, routes, self._short)))
+
+    def ahead_bytes(self, deal: Deal, after: Deal) -> int:
+        """Return the bytes that are on the way, sent and received, while a round's steps are made."""
+        groups = self._ahead(self.step(deal, after)).groups
+        ways = ((group.dtype, legs) for group in groups for legs in (*group.outgoing, *group.incoming))
+        return sum(dtype.itemsize * leg.size for dtype, legs in ways for leg in legs)
+
+    def _ahead(self, step: Step) -> Routes:
+        """Return the routes of what nobody changes in the first of two rounds, and the second needs."""
+        ways = [step.outward(worker, self._out) for worker in range(self._worker.link.workers)]
+        boxes = [[part for box in way for part in divide(box, step.before, self.trained)[0]] for way in ways]
+        return self._pieces.routes(boxes)
+
+    def _landed(self, kept: Deal | None, deal: Deal) -> Program[list[tuple[Box, Tensor]] | None]:
+        """Return what was sent ahead for a round, None if nothing was; what serves another is received too."""
+        ahead = self.ahead
+        if ahead is None:
+            return None
+        values = yield from self._pieces.land(ahead.routes, ahead.coming)
+        return list(zip(ahead.routes.boxes, values, strict=True)) if ahead.serves(kept, deal) else None
 
     def _reader(
         self, came: Sequence[tuple[Box, Tensor]], mine: IndexMap, before: Subnetwork | None
@@ -355,7 +411,7 @@ class Store:
         copied = (yield from copies.whole(rows, now, self.types)) if copies is not None and copies.needed else {}
 
         def commit() -> None:
-            self.homes, self._pieces, self._steps, self._routes = now, pieces, [], []
+            self.homes, self._pieces, self._steps, self._routes, self.ahead = now, pieces, [], [], None
             shards.clear()
             shards.update(rows)
             if copies is not None:

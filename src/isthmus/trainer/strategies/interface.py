@@ -111,6 +111,8 @@ class Worker:
         seed: of the run.
         wire: the type in which floating-point numbers travel; None for their own.
         copies: whether workers keep copies of each other's rows, for the case that one is lost.
+        ahead: whether what of a round's pieces nobody changes in the round before is sent in that one, beside steps.
+        rounds: how many there will be, if that is known.
     """
 
     link: Link
@@ -118,6 +120,8 @@ class Worker:
     seed: int
     wire: torch.dtype | None = None
     copies: bool = False
+    ahead: bool = False
+    rounds: int | None = None
 
     @property
     def device(self) -> torch.device:
@@ -170,6 +174,14 @@ class Part(Protocol):
 
     def open(self, state: State, round: Round) -> Program[Commit]:
         """Give the module what this worker holds in a round."""
+        ...
+
+    def ahead(self, state: State) -> Program[None]:
+        """Begin what may go on beside the steps of the round that was just opened; entered by all workers.
+
+        Args:
+            state: in the round.
+        """
         ...
 
     def block(self) -> Mapping[str, Tensor]:
@@ -292,6 +304,10 @@ class Ours:
     def accumulating(self) -> AbstractContextManager[None]:
         """Do nothing."""
         return nullcontext()
+
+    def ahead(self, state: State) -> Program[None]:
+        """Do nothing: all that the next round needs may be changed in this one."""
+        yield from ()
 
     def step_traffic(self, module: nn.Module) -> Traffic:
         """Return nothing: workers meet between rounds."""

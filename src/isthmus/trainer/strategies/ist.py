@@ -76,7 +76,10 @@ class ISTPart(Ours):
         piece = build(*blank(self.store.coupling, self._worker.device), own)
         short = 0 if self._worker.wire is None else self._worker.wire.itemsize  # what came rounded is kept
         reference = short * sum(p.numel() for p in piece.module.parameters() if p.element_size() > short)
-        return Needs(piece.module, self.store.kept_bytes() + reference, self.store.moved_bytes(deal))
+        moved = self.store.moved_bytes(deal)
+        if self._worker.ahead:
+            moved += self.store.ahead_bytes(deal, self._deal(self._all(1)))
+        return Needs(piece.module, self.store.kept_bytes() + reference, moved)
 
     def start(self) -> Program[State]:
         """Make this worker's shards of the network."""
@@ -107,6 +110,7 @@ class ISTPart(Ours):
 
         def commit() -> None:
             draft.take()
+            self.store.ahead = None
             if copied is not None:
                 copied()
             if not stays:
@@ -118,6 +122,18 @@ class ISTPart(Ours):
             state.round, state.made, self._dealt = round, 0, (self._law, present)
 
         return commit
+
+    def ahead(self, state: State) -> Program[None]:
+        """Begin to bring what the next round needs and nobody changes in this one, where that is asked for."""
+        round, worker = state.round, self._worker
+        assert round is not None
+        last = worker.rounds is not None and round.number + 1 >= worker.rounds
+        if not worker.ahead or last or round != self._all(round.number):
+            return
+        deal, after = self._deal(round), self._deal(self._all(round.number + 1))
+        stays = deal is after or (worker.wire is not None and after is self._deal(self._all(round.number + 2)))
+        if not stays:  # what is to stay with the workers must come as it is, and not rounded
+            yield from self.store.send_ahead(state.tensors, deal, after)
 
     def block(self) -> dict[str, Tensor]:
         """Return what goes home of the piece."""
@@ -289,6 +305,8 @@ class ISTPart(Ours):
             assert own is not None
             self._take(piece, own)
         self.store.copied = False
+        if self.store.ahead is not None:
+            self.store.ahead.stale = True
         if state.round is not None:
             deal, kept = self._deal(state.round), None if state.kept is None else self._deal(state.kept)
             after = self._deal(self._all(state.round.number + 1)) if deal.full else None

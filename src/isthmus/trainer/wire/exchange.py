@@ -9,7 +9,7 @@ give the same bits. Sums run in the workers' order.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -35,6 +35,7 @@ class Exchange:
         counted: whether the bytes belong to the method; only the few numbers of a meeting do not.
         viewing: whether they are spent on looking at the merged network, and are counted apart.
         copying: whether they are spent on copies for the case that a worker is lost, and are counted apart.
+        beside: where to leave it if it is only to be begun: it goes on while the worker computes and meets others.
     """
 
     send: tuple[Tensor, ...]
@@ -42,9 +43,16 @@ class Exchange:
     counted: bool = True
     viewing: bool = False
     copying: bool = False
+    beside: Pending | None = None
 
 
-Program = Generator[Exchange, list[Tensor], Result]
+class Pending:
+    """An exchange that was begun; a program that asks for it goes on with its reply."""
+
+    finish: Callable[[], list[Tensor]]
+
+
+Program = Generator[Exchange | Pending, list[Tensor], Result]
 
 
 class LostPeer(WorkerError):
@@ -100,6 +108,13 @@ class Link(Protocol):
         """
         ...
 
+    def begin(self, request: Exchange) -> Callable[[], list[Tensor]]:
+        """Begin one exchange; return what waits for its end and returns what :meth:`exchange` does, or raises so.
+
+        Other exchanges may come before that, but none that is only begun.
+        """
+        ...
+
     def native(self) -> Native:
         """Return a process group for torch's own parts; all workers ask for it at the same time.
 
@@ -130,6 +145,15 @@ class Same:
     def present(self) -> tuple[int, ...]:
         """The seat of every worker."""
         return tuple(range(self.workers))
+
+    def exchange(self, request: Exchange) -> list[Tensor]:
+        """Perform one exchange."""
+        raise NotImplementedError
+
+    def begin(self, request: Exchange) -> Callable[[], list[Tensor]]:
+        """Perform one exchange at once: a worker does nothing else meanwhile."""
+        reply = self.exchange(request)
+        return lambda: reply
 
     def native(self) -> Native:
         """Refuse."""
@@ -164,16 +188,29 @@ def drive(program: Program[Result], link: Link, meter: Meter) -> Result:
         asked = time.perf_counter()
         meter.compute += asked - start
         try:
-            reply, lost = link.exchange(request), None
+            reply, lost = _answer(request, link), None
         except LostPeer as error:  # the program may know how to go on
             lost = error
         start = time.perf_counter()
         if lost is not None:
             meter.wait += start - asked
+        elif isinstance(request, Pending):
+            meter.landed(start - asked)
+        elif request.beside is not None:
+            meter.begun(sizes(request, link.index), start - asked)
         elif request.counted:
             meter.count(sizes(request, link.index), request.viewing, request.copying, start - asked)
         else:
             meter.meeting(start - asked)
+
+
+def _answer(request: Exchange | Pending, link: Link) -> list[Tensor]:
+    if isinstance(request, Pending):
+        return request.finish()
+    if request.beside is not None:
+        request.beside.finish = link.begin(request)
+        return []
+    return link.exchange(request)
 
 
 def sizes(request: Exchange, here: int) -> tuple[int, int]:

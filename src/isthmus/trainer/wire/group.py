@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from isthmus.trainer.wire.native import Native
 from isthmus.trainer.wire.sockets import Sockets
 
 _CONNECTING = timedelta(seconds=20)
+_NOW, _AHEAD = 0, 1  # tags of messages: one that others may overtake must not be taken for one of them
 _WAITING = timedelta(days=1)  # whoever watches the workers decides when to wait no longer, and breaks the group off
 
 
@@ -46,6 +48,24 @@ class Gloo:
         except RuntimeError as error:
             raise LostPeer(f"worker {self.index} lost the connection to another worker: {error}") from error
 
+    def begin(self, request: Exchange) -> Callable[[], list[Tensor]]:
+        """Begin one ragged all-to-all that others may overtake; return what waits for its end."""
+        try:
+            arrive = self._begin(request, _AHEAD)
+        except RuntimeError as error:
+            failed = error
+
+            def arrive() -> list[Tensor]:
+                raise failed
+
+        def finish() -> list[Tensor]:
+            try:
+                return arrive()
+            except RuntimeError as error:
+                raise LostPeer(f"worker {self.index} lost the connection to another worker: {error}") from error
+
+        return finish
+
     def shut(self) -> None:
         """Break off, from any thread: whoever waits in an exchange raises, here and on the other side.
 
@@ -58,16 +78,23 @@ class Gloo:
 
         Torch's all-to-all wants everything to be sent in one piece of memory, and has a message for everybody.
         """
+        return self._begin(request, _NOW)()
+
+    def _begin(self, request: Exchange, tag: int) -> Callable[[], list[Tensor]]:
         here, kind = self.index, request.send[0]
         reply = [torch.empty(number, dtype=kind.dtype) for number in request.expect]
         around = [(here + step) % self.workers for step in range(1, self.workers)]
-        works = [self._group.recv([as_bytes(reply[w])], w, 0) for w in reversed(around) if request.expect[w]]
+        works = [self._group.recv([as_bytes(reply[w])], w, tag) for w in reversed(around) if request.expect[w]]
         told = [(w, as_bytes(request.send[w].cpu())) for w in around if request.send[w].numel()]
-        works += [self._group.send([piece], w, 0) for w, piece in told]
-        for work in works:
-            work.wait(_WAITING)
-        reply[here] = request.send[here]
-        return [piece.to(kind.device) for piece in reply]
+        works += [self._group.send([piece], w, tag) for w, piece in told]
+
+        def arrive() -> list[Tensor]:
+            for work in works:
+                work.wait(_WAITING)
+            reply[here] = request.send[here]
+            return [piece.to(kind.device) for piece in reply]
+
+        return arrive
 
     def _at_once(self, request: Exchange) -> list[Tensor]:
         """Exchange a few numbers with everybody in one collective, which is the faster for these."""

@@ -30,13 +30,15 @@ class Traffic:
 @dataclass
 class Meter:
     """Bytes without what stays with the worker itself; apart, sent and received together, those to look at the merged
-    network and those of copies; seconds computing, moving payload, waiting for others, and of the
-    first those in steps; hops: how often something had to arrive before this worker could go on, but to look."""
+    network and those of copies; ahead: those of the method, both ways, that travel while the worker computes; seconds
+    computing, moving payload, waiting for others, and of the first those in steps; hops: how often something had to
+    arrive before this worker could go on, but to look."""
 
     sent: int = 0
     received: int = 0
     viewing: int = 0
     copying: int = 0
+    ahead: int = 0
     hops: int = 0
     compute: float = 0.0
     move: float = 0.0
@@ -64,6 +66,18 @@ class Meter:
         """Add an exchange that carries no payload."""
         self.wait += seconds
         self.hops += 1
+
+    def begun(self, moved: tuple[int, int], seconds: float) -> None:
+        """Add an exchange that goes on beside what follows: bytes sent and received, and how long it took to begin."""
+        self.sent += moved[0]
+        self.received += moved[1]
+        self.ahead += sum(moved)
+        self.move += seconds
+
+    def landed(self, seconds: float) -> None:
+        """Add the wait for the end of such an exchange."""
+        self.hops += 1
+        self.move += seconds
 
     def native(self, traffic: Traffic, seconds: float) -> None:
         """Add what torch's own parts have moved, and how long that was waited for."""
