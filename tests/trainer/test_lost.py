@@ -37,6 +37,7 @@ class Case:
         seats: who is killed.
         at: before which exchange each is.
         copies: whether rows are copied.
+        overlap: whether what nobody changes is sent ahead.
     """
 
     strategy: Strategy
@@ -44,6 +45,7 @@ class Case:
     seats: tuple[int, ...] = ()
     at: tuple[int, ...] = ()
     copies: bool = True
+    overlap: bool = False
 
 
 def job(case: Case) -> dict[str, Any] | None:
@@ -64,7 +66,7 @@ def job(case: Case) -> dict[str, Any] | None:
     link.exchange = counted  # type: ignore[method-assign]
     training = Training(
         network(), (torch.zeros(2, 6),), plain, case.strategy, local_steps=STEPS, wire=case.wire,
-        faults=Faults(copies=case.copies, min_workers=1),
+        overlap=case.overlap, faults=Faults(copies=case.copies, min_workers=1),
     )  # fmt: skip
     for step in range(ROUNDS * STEPS):
         x, y = batch(training.seat, step)
@@ -153,6 +155,12 @@ def test_rivals_go_on_too(strategy: Strategy) -> None:
 def test_with_a_shorter_wire(at: int) -> None:
     """In the first round too, which begins with what will stay with the workers as it is, and the rest rounded."""
     check(Case(IST(law_of("fixed", core=0.25), scale="none"), "bf16", (1,), (at,)))
+
+
+def test_with_things_on_their_way_for_the_next_round() -> None:
+    """What was sent ahead, and by whom, is forgotten when the workers change."""
+    found = check(Case(IST(law_of("uniform"), scale="none"), None, (2, 0, 3), (14, 27, 41), overlap=True))
+    assert len({number for number, _ in found.values()}) > 1
 
 
 def test_two_at_once_that_do_not_keep_each_other() -> None:
