@@ -115,10 +115,8 @@ def read_state(model: nn.Module) -> dict[str, StateEntry]:
     """
     for path, module in model.named_modules():
         if any(map(nn.parameter.is_lazy, (*module.parameters(recurse=False), *module.buffers(recurse=False)))):
-            raise InvalidInput(
-                f"`model` has a layer without sizes yet ({type(module).__name__}{path and ' in '}{path}): run it once on a "
-                "batch, then trace it"
-            )
+            layer = f"{type(module).__name__}{path and ' in '}{path}"
+            raise InvalidInput(f"`model` has a layer without sizes yet ({layer}): run it once on a batch, then trace it")
     persistent = set(model.state_dict(keep_vars=True))
     names: dict[int, list[str]] = {}
     tensors: dict[int, Tensor] = {}

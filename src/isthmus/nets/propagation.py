@@ -173,9 +173,13 @@ class Call:
         return "weight" if other in self.propagation.from_state else "activation"
 
     def norm(self, term: Term) -> None:
-        """Note that the operator normalises across a dimension: a subnetwork normalises over what it keeps."""
+        """Note that the operator normalises across a dimension: a subnetwork normalises over what it keeps.
+
+        A norm of weights alone (weight norm, spectral norm) is one of the piece's own weights; it keeps nothing whole.
+        """
         if terms.leaves(term):
-            terms.tag(term, "norm")
+            if not all(tensor in self.propagation.from_state for tensor in self.tensors()):
+                terms.tag(term, "norm")
             if self.node not in self.propagation.norms:
                 self.propagation.norms.append(self.node)
 

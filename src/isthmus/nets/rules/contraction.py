@@ -41,7 +41,7 @@ def linear(call: Call) -> Dims:
     return (*call.dims(x)[:-1], *rows)
 
 
-@rule("aten::matmul", "aten::mm", "aten::bmm", "aten::mv", "aten::dot", "aten::_sparse_mm")
+@rule("aten::matmul", "aten::mm", "aten::bmm", "aten::mv", "aten::dot", "aten::vdot", "aten::_sparse_mm")
 def matmul(call: Call) -> Dims:
     """Matrix products, batched and of vectors, as torch.matmul broadcasts them."""
     a, b = call.tensors()[0], call.tensors()[-1]
