@@ -11,7 +11,7 @@ from torch._higher_order_ops.wrap import wrap_with_autocast, wrap_with_set_grad_
 
 from isthmus.nets.registry import is_pointwise
 from isthmus.nets.rules import RULES
-from nets.probes import B, C, Example, I, Operand, W, X, call, chance
+from nets.probes import A, B, C, Example, I, Operand, W, X, call, chance
 
 aten = torch.ops.aten
 
@@ -291,6 +291,7 @@ STRUCTURE = [
     call(aten.expand_as.default, X(3, 1), X(2, 3, 4)),
     *(call(operator, X(3, 4), [2, 1, 3]) for operator in (aten.repeat.default, aten.tile.default)),
     call(aten.repeat_interleave.self_int, S, 3, -2),
+    call(aten.repeat_interleave.self_int, S, 3, 1, output_size=9),
 ]
 
 JOINED = [
@@ -333,6 +334,16 @@ PAIRS = [
     call(aten.embedding_bag.default, W(5, 4), I(6, below=5), I(2, below=1), False, 1),
 ]
 
+SPARSE = [
+    call(aten._sparse_mm.default, A(3, 4), X(4, 2)),
+    call(aten._sparse_addmm.default, X(3, 2), A(3, 4), X(4, 2)),
+    call(aten.sparse_coo_tensor.indices_size, I(2, 3, below=4), X(3), [4, 4]),
+    call(aten._sparse_coo_tensor_unsafe.default, I(2, 3, below=4), X(3), [4, 4]),
+    *(call(operator, A(3, 4)) for operator in (aten.to_dense.default, aten.coalesce.default,
+                                               aten._values.default, aten._indices.default)),
+    *(call(operator, M) for operator in (aten.to_sparse.default, aten._to_sparse.default)),
+]  # fmt: skip
+
 SAMPLES = [
     *(call(operator, IMAGE, X(2, 3, 5, 2), 0, 0, False)
       for operator in (aten.grid_sampler.default, aten.grid_sampler_2d.default)),
@@ -368,12 +379,13 @@ FROZEN_THOUGH_INDEPENDENT = {
     "scatter_add": "written by index", "scatter_reduce": "written by index",
     "grid_sampler": "places", "grid_sampler_2d": "places", "grid_sampler_3d": "places",
     "affine_grid_generator": "rows of a matrix",
+    **dict.fromkeys(("_sparse_mm", "_sparse_addmm", "to_sparse", "_to_sparse", "to_dense", "coalesce"), "sparse"),
 }  # fmt: skip
 """Operators that freeze more than the probe shows to be needed, and why."""
 
 EXAMPLES = [
     *SUMS, *CONVOLUTIONS, *NORMS, *POINTWISE, *RECURRENT, *REGIONS, *ORDERED, *INDEXED, *PLACES, *SOURCES, *STRUCTURE,
-    *PAIRS, *SAMPLES, *SPECTRA, *JOINED, *FURTHER,
+    *PAIRS, *SPARSE, *SAMPLES, *SPECTRA, *JOINED, *FURTHER,
 ]  # fmt: skip
 
 

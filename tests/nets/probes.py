@@ -27,12 +27,13 @@ assert RULES  # the rules register themselves when they are imported
 
 @dataclass(frozen=True)
 class Operand:
-    """A tensor operand: float64 values (or complex ones), indices below ``below``, or a mask."""
+    """A tensor operand: float64 values (or complex ones, or a sparse tensor), indices below ``below``, or a mask."""
 
     shape: tuple[int, ...]
     weight: bool = False
     below: int = 0
     dtype: torch.dtype = torch.float64
+    sparse: bool = False
 
     def make(self, random: torch.Generator) -> Tensor:
         """Return random values; positive, so that roots and logarithms are defined, and all different."""
@@ -59,6 +60,11 @@ def B(*shape: int) -> Operand:
 
 def C(*shape: int) -> Operand:
     return Operand(shape, dtype=torch.complex128)
+
+
+def A(*shape: int) -> Operand:
+    """A sparse operand, such as the adjacency of a graph."""
+    return Operand(shape, sparse=True)
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,8 @@ class Probe:
     def _analyze(self) -> None:
         self.propagation = Propagation()
         for node, described in zip(self.places, self.described, strict=True):
-            self.propagation.dims[node] = tuple(terms.fresh(size) for size in described.shape)
+            reason = "a sparse tensor" if described.sparse else None
+            self.propagation.dims[node] = tuple(terms.fresh(size, reason) for size in described.shape)
             if described.weight:
                 self.propagation.from_state.add(node)
         rule = find_rule(self.node)
@@ -125,7 +132,9 @@ class Probe:
     def run(self, operands: list[Tensor], plain: bool = False, module: nn.Module | None = None) -> Any:
         """Return the results (a list of tensors, or as the operator gives them) for fresh copies of operands."""
         torch.manual_seed(0)
-        found = (module or self.module)(*(tensor.clone() for tensor in operands))
+        given = [t.to_sparse() if d.sparse else t.clone() for t, d in zip(operands, self.described, strict=True)]
+        found = (module or self.module)(*given)
+        found = found.to_dense() if isinstance(found, Tensor) else found
         if "empty" in self.example.name:  # what is not initialised may be anything
             found = torch.zeros_like(found)
         return found if plain else [found] if isinstance(found, Tensor) else list(found)

@@ -31,6 +31,7 @@ from isthmus.nets.writes import writes
 MODES = ("train", "eval")
 Pinned = frozenset[tuple[int, int]]
 _PREFIX = "inner."
+_TABLES = ("_modules", "_parameters")
 _CHATTER = {"torch.fx.experimental.symbolic_shapes": logging.ERROR, "torch._subclasses.fake_tensor": logging.CRITICAL}
 _RESULTS = (Tensor, int, float, bool, str, type(None), torch.SymInt, torch.SymFloat, torch.SymBool)
 
@@ -45,6 +46,7 @@ class StateEntry:
         is_parameter, trained, persistent: parameter or buffer; requires a gradient; part of the state dict.
         aliases: further names of the same tensor (tied weights).
         shares_memory: another name whose tensor overlaps it in memory without being the same.
+        sparse: not every entry has a place in memory.
     """
 
     name: str
@@ -55,6 +57,7 @@ class StateEntry:
     persistent: bool
     aliases: tuple[str, ...] = ()
     shares_memory: str | None = None
+    sparse: bool = False
 
 
 @dataclass
@@ -105,7 +108,15 @@ class ExportedGraph:
 
 
 def read_state(model: nn.Module) -> dict[str, StateEntry]:
-    """Return every parameter and buffer of a network, tied ones once under their first name."""
+    """Return every parameter and buffer of a network, tied ones once under their first name.
+
+    Raises:
+        InvalidInput: a lazy layer that has not run yet.
+    """
+    for path, module in model.named_modules():
+        if any(map(nn.parameter.is_lazy, (*module.parameters(recurse=False), *module.buffers(recurse=False)))):
+            layer = f"{type(module).__name__}{path and ' in '}{path}"
+            raise InvalidInput(f"`model` has a layer without sizes yet ({layer}): run it once on a batch, then trace it")
     persistent = set(model.state_dict(keep_vars=True))
     names: dict[int, list[str]] = {}
     tensors: dict[int, Tensor] = {}
@@ -125,6 +136,7 @@ def read_state(model: nn.Module) -> dict[str, StateEntry]:
             persistent=name in persistent,
             aliases=tuple(aliases),
             shares_memory=overlaps.get(name),
+            sparse=tensor.layout != torch.strided,
         )
     return entries
 
@@ -143,7 +155,7 @@ def export_graph(
         InvalidInput: the network cannot be exported (it branches on values), or loses a custom backward.
     """
     wrapper = _Flat(model, example)
-    with _in_mode(model, mode == "train"), _quiet():
+    with _as_it_was(model), _in_mode(model, mode == "train"), _quiet():
         found = _export(wrapper, example, closed)
     if wrapper.result.custom:
         raise InvalidInput(
@@ -296,10 +308,36 @@ def _memory_overlaps(names: Mapping[int, list[str]], tensors: Mapping[int, Tenso
     by_storage: dict[Any, list[str]] = {}
     for key, (name, *_) in names.items():
         tensor = tensors[key]
-        if tensor.device.type != "meta" and tensor.numel():
+        if tensor.device.type != "meta" and tensor.layout == torch.strided and tensor.numel():
             by_storage.setdefault(tensor.untyped_storage().data_ptr(), []).append(name)
     groups = [group for group in by_storage.values() if len(group) > 1]
     return {name: next(other for other in group if other != name) for group in groups for name in group}
+
+
+@contextlib.contextmanager
+def _as_it_was(model: nn.Module) -> Iterator[None]:
+    """Give all submodules the attributes back that they had, whatever a forward assigns to them.
+
+    Raises:
+        InvalidInput: it makes submodules or parameters.
+    """
+    before = [(path, module, dict(vars(module))) for path, module in model.named_modules()]
+    tables = [(path, module, kind, dict(getattr(module, kind))) for path, module, _ in before for kind in _TABLES]
+    made = ""
+    try:
+        yield
+    finally:
+        for path, module, kind, table in tables:
+            now: dict[str, Any] = getattr(module, kind)
+            new = (name for name, value in now.items() if value is not None and name not in table)
+            made = made or next((f"{path}.{name}".strip(".") for name in new), "")
+            now.clear()
+            now.update(table)
+        for _, module, attributes in before:
+            vars(module).clear()
+            vars(module).update(attributes)
+        if made:
+            raise InvalidInput(f"`model` makes {made} when it first runs: run it once on a batch, then trace it")
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from torch import Tensor, fx
 
 from isthmus.nets import terms
 from isthmus.nets.exported import ExportedGraph, module_path
-from isthmus.nets.registry import find_rule
+from isthmus.nets.registry import Rule, find_rule
 from isthmus.nets.sizes import size_of
 from isthmus.nets.terms import Term
 
@@ -122,6 +122,11 @@ class Call:
         value = self.node.meta["val"]
         return [size_of(size) for size in (value if index is None else value[index]).shape]
 
+    def count(self, name: str) -> Any:
+        """Return an integer argument as a size: a number, or the expression behind an open one (groups of a batch)."""
+        value = self[name]
+        return size_of(value.meta["val"]) if isinstance(value, fx.Node) else value
+
     def unify(self, a: Term, b: Term) -> None:
         """State that two dimensions hold the same units."""
         first, second = terms.size(a), terms.size(b)
@@ -168,9 +173,13 @@ class Call:
         return "weight" if other in self.propagation.from_state else "activation"
 
     def norm(self, term: Term) -> None:
-        """Note that the operator normalises across a dimension: a subnetwork normalises over what it keeps."""
+        """Note that the operator normalises across a dimension: a subnetwork normalises over what it keeps.
+
+        A norm of weights alone (weight norm, spectral norm) is one of the piece's own weights; it keeps nothing whole.
+        """
         if terms.leaves(term):
-            terms.tag(term, "norm")
+            if not all(tensor in self.propagation.from_state for tensor in self.tensors()):
+                terms.tag(term, "norm")
             if self.node not in self.propagation.norms:
                 self.propagation.norms.append(self.node)
 
@@ -252,12 +261,20 @@ def _result(call: Call) -> Value:
     try:
         if rule is None:
             raise NoRule("no rule for this operator")
-        value = rule(call)
+        value = _applied(rule, call)
         _check(value, node.meta["val"], call.propagation)
     except NoRule as problem:
         del call.propagation.sizes[marks[0] :], call.propagation.contractions[marks[1] :]
         return _freeze_call(call, str(problem))
     return value
+
+
+def _applied(rule: Rule, call: Call) -> Value:
+    """A rule that fails on a call (on an open size where it counts on a number) does not cover it."""
+    try:
+        return rule(call)
+    except (TypeError, ValueError, LookupError, ArithmeticError) as failure:
+        raise NoRule(f"its rule does not cover this call, {type(failure).__name__}") from failure
 
 
 def _freeze_call(call: Call, problem: str) -> Value:

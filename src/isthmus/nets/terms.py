@@ -211,8 +211,10 @@ def regroup(terms: Sequence[Term], sizes: Sequence[Size], reason: str) -> list[T
     return result
 
 
-def evaluate(term: Term, kept: Mapping[Atom, Indices]) -> Indices | None:
+def evaluate(term: Term, kept: Mapping[Atom, Indices], opened: Mapping[Size, int] | None = None) -> Indices | None:
     """Return the sorted positions of a dimension that survive when atoms keep ``kept``; None for all.
+
+    ``opened`` gives the numbers that open sizes stand for, where the dimension holds any.
 
     >>> h, d = Atom(3), Atom(2)
     >>> evaluate(Prod((h, d)), {h: np.array([0, 2])}).tolist()
@@ -223,7 +225,7 @@ def evaluate(term: Term, kept: Mapping[Atom, Indices]) -> Indices | None:
     term = resolve(term)
     if not any(atom in kept for atom in leaves(term)):
         return None
-    return _positions(term, kept)
+    return _positions(term, kept, opened or {})
 
 
 def size_under(term: Term, kept: Mapping[Atom, Indices]) -> Size:
@@ -384,22 +386,24 @@ def _split_parts(parts: list[Term], offset: int) -> tuple[Term, Term] | None:
     return cat(left), cat(parts)
 
 
-def _positions(term: Term, kept: Mapping[Atom, Indices]) -> Indices:
+def _positions(term: Term, kept: Mapping[Atom, Indices], opened: Mapping[Size, int]) -> Indices:
     if isinstance(term, Atom):
-        return kept[term] if term in kept else np.arange(_static(term.size))
+        return kept[term] if term in kept else np.arange(_static(term.size, opened))
     if isinstance(term, Prod):
         result = np.zeros(1, np.int64)
         for factor in term.factors:
-            result = np.add.outer(result * _static(size(factor)), _positions(factor, kept)).ravel()
+            result = np.add.outer(result * _static(size(factor), opened), _positions(factor, kept, opened)).ravel()
         return result
     pieces, offset = [], 0
     for part in term.parts:
-        pieces.append(_positions(part, kept) + offset)
-        offset += _static(size(part))
+        pieces.append(_positions(part, kept, opened) + offset)
+        offset += _static(size(part), opened)
     return np.concatenate(pieces)
 
 
-def _static(value: Size) -> int:
+def _static(value: Size, opened: Mapping[Size, int] | None = None) -> int:
     if not isinstance(value, int):
-        raise TypeError(f"a dimension of open size {value} has no index set")
-    return value
+        value = value.subs(opened or {})
+        if not value.is_Integer:
+            raise TypeError(f"a dimension of open size {value} has no index set")
+    return int(value)

@@ -130,6 +130,8 @@ def _fresh_dims(entries: Mapping[str, StateEntry], exports: Mapping[str, Exporte
         reason = None if name in used else "not used by the network's forward"
         if entry.shares_memory is not None:
             reason = f"shares memory with {entry.shares_memory}"
+        if entry.sparse:
+            reason = "a sparse tensor"
         if 0 in entry.shape:
             reason = "empty"
         dims[name] = tuple(terms.fresh(size, reason) for size in entry.shape)

@@ -169,6 +169,7 @@ class _MaskedWhole(_Exact):
         super().__init__(module)
         self.propagation, self.kept, self.removals = propagation, kept, removals
         self.norms = set(propagation.norms)
+        self.opened: dict[Any, int] = {}  # what open sizes are
         self.sums: dict[fx.Node, list[Any]] = {}
         for contraction in propagation.contractions:
             self.sums.setdefault(contraction.node, []).append(contraction)
@@ -183,14 +184,17 @@ class _MaskedWhole(_Exact):
             return self._restricted(n)
         saved: dict[fx.Node, Any] = {}
         for contraction in self.sums.get(n, ()):
-            positions = terms.evaluate(contraction.term, self.kept)
+            positions = terms.evaluate(contraction.term, self.kept, self.opened)
             if positions is not None:
                 saved.setdefault(contraction.operand, self.env[contraction.operand])
                 self.env[contraction.operand] = _masked(self.env[contraction.operand], contraction.dim, positions)
         try:
-            return super().run_node(n)
+            result = super().run_node(n)
         finally:
             self.env.update(saved)
+        if n.op == "placeholder" and isinstance(result, Tensor):
+            self.opened |= zip(map(size_of, n.meta["val"].shape), result.shape, strict=True)
+        return result
 
     def _is_cut(self, node: fx.Node) -> bool:
         dims = [d for source in node.all_input_nodes for d in _flat_dims(self.propagation.dims.get(source))]
@@ -204,9 +208,10 @@ class _MaskedWhole(_Exact):
         rewriter = Rewriter(self.propagation, self.kept)
         copied = rewriter.copy_node(graph, node, new, {})
         graph.output(copied)
-        sliced = [_sliced(self.env[source], self.propagation.dims.get(source), self.kept) for source in operands]
+        dims, given = self.propagation.dims, (self.kept, self.opened)
+        sliced = [_sliced(self.env[source], dims.get(source), *given) for source in operands]
         result = fx.GraphModule(nn.Module(), graph)(*sliced)
-        return _scattered(result, self.propagation.dims[node], self.kept)
+        return _scattered(result, dims[node], *given)
 
 
 def is_random(target: Any) -> bool:
@@ -387,24 +392,25 @@ def _masked(value: Tensor, dim: int, positions: Indices) -> Tensor:
     return torch.where(mask.reshape(shape), value, torch.zeros_like(value))
 
 
-def _sliced(value: Any, dims: Any, kept: Mapping[Atom, Indices]) -> Any:
+def _sliced(value: Any, dims: Any, kept: Mapping[Atom, Indices], opened: Mapping[Any, int]) -> Any:
     if not isinstance(value, Tensor) or not isinstance(dims, tuple):
         return value
     for dim, term in enumerate(dims):
-        positions = terms.evaluate(term, kept)
+        positions = terms.evaluate(term, kept, opened)
         if positions is not None:
             value = value.index_select(dim, torch.as_tensor(positions))
     return value
 
 
-def _scattered(result: Any, dims: Any, kept: Mapping[Atom, Indices]) -> Any:
+def _scattered(result: Any, dims: Any, kept: Mapping[Atom, Indices], opened: Mapping[Any, int]) -> Any:
     if isinstance(dims, list):
-        return type(result)(_scattered(r, d, kept) for r, d in zip(result, dims, strict=True))
+        return type(result)(_scattered(r, d, kept, opened) for r, d in zip(result, dims, strict=True))
     for dim, term in enumerate(dims):
-        positions = terms.evaluate(term, kept)
+        positions = terms.evaluate(term, kept, opened)
         if positions is not None:
             shape = list(result.shape)
-            shape[dim] = int(terms.size(term))
+            full = terms.size(term)
+            shape[dim] = full if isinstance(full, int) else int(full.subs(opened))
             result = result.new_zeros(shape).index_copy(dim, torch.as_tensor(positions), result)
     return result
 

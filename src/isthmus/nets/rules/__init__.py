@@ -10,6 +10,7 @@ import isthmus.nets.rules.regions
 import isthmus.nets.rules.sampling
 import isthmus.nets.rules.selection
 import isthmus.nets.rules.sources
+import isthmus.nets.rules.sparse
 import isthmus.nets.rules.spectral
 import isthmus.nets.rules.structure  # noqa: F401
 from isthmus.nets.registry import RULES, Rule, rule

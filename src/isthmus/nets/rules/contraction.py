@@ -41,7 +41,7 @@ def linear(call: Call) -> Dims:
     return (*call.dims(x)[:-1], *rows)
 
 
-@rule("aten::matmul", "aten::mm", "aten::bmm", "aten::mv", "aten::dot")
+@rule("aten::matmul", "aten::mm", "aten::bmm", "aten::mv", "aten::dot", "aten::vdot", "aten::_sparse_mm")
 def matmul(call: Call) -> Dims:
     """Matrix products, batched and of vectors, as torch.matmul broadcasts them."""
     a, b = call.tensors()[0], call.tensors()[-1]
@@ -52,7 +52,7 @@ def matmul(call: Call) -> Dims:
     return (*batch, *left[-2:-1], *(right[-1:] if len(right) > 1 else ()))
 
 
-@rule("aten::addmm", "aten::baddbmm", "aten::addmv")
+@rule("aten::addmm", "aten::baddbmm", "aten::addmv", "aten::_sparse_addmm")
 def add_product(call: Call) -> Dims:
     """self + a @ b."""
     a = call["mat1"] or call["batch1"] or call["mat"]

@@ -39,6 +39,21 @@ def same_as_first(call: Call) -> Dims:
     return call.dims(call.tensors()[0])
 
 
+@rule("aten::fake_quantize_per_tensor_affine")
+def quantized(call: Call) -> Dims:
+    """Every entry rounded to a grid that is the same for all."""
+    return call.dims(call["self"])
+
+
+@rule("aten::fake_quantize_per_channel_affine")
+def quantized_by_channel(call: Call) -> Dims:
+    """Every entry rounded to its channel's grid."""
+    dims = call.dims(call["self"])
+    for name in ("scale", "zero_point"):
+        call.unify(dims[call["axis"]], call.dims(call[name])[0])
+    return dims
+
+
 @rule("aten::copy_", "aten::copy")
 def copy_into(call: Call) -> Dims:
     """The source is stretched to the target."""

@@ -76,8 +76,22 @@ def sorted_two(call: Call) -> Value:
 def extremum(call: Call) -> Dims:
     """A reduction to which a missing unit cannot contribute nothing."""
     dims = reduced(call)
-    _freeze(call, call["self"], dims, "reduced along this axis")
+    _reduce(call, dims)
     return kept(call, dims)
+
+
+_VALUES = {f"aten::{name}" for name in ("amax", "amin", "max", "min", "logsumexp", "prod", "any", "all")}
+
+
+def _reduce(call: Call, dims: list[int]) -> None:
+    """Keep dimensions whole that are reduced; a number of weights alone (their largest) is one of those kept."""
+    of_weights = call["self"] in call.propagation.from_state
+    values = call.node.target._schema.name in _VALUES and not isinstance(call.node.meta["val"], (tuple, list))  # type: ignore[union-attr]
+    for dim in dims:
+        if of_weights and values:
+            call.norm(call.dims(call["self"])[dim])
+        else:
+            call.freeze(call.dims(call["self"])[dim], "reduced along this axis")
 
 
 @rule("aten::max.default", "aten::min.default", "aten::median")
@@ -85,7 +99,7 @@ def extremum_of_all(call: Call) -> Dims:
     """One number from all entries."""
     if call.shape():
         raise NoRule("no rule for this operator")
-    _freeze(call, call["self"], range(len(call.dims(call["self"]))), "reduced along this axis")
+    _reduce(call, list(range(len(call.dims(call["self"])))))
     return ()
 
 
@@ -271,6 +285,33 @@ def mirrored(call: Call) -> Dims:
 def places_two(call: Call) -> Value:
     """Pooled values and their positions."""
     return [_spatial(call, _number(call), "pooled along this axis", i) for i in (0, 1)]
+
+
+@rule("aten::max_unpool2d", "aten::max_unpool3d")
+def unpooled(call: Call) -> Dims:
+    """Values put back at the places that pooling took them from; channels pass."""
+    dims, where, count = call.dims(call["self"]), call.dims(call["indices"]), _number(call)
+    for a, b in zip(dims, where, strict=True):
+        call.unify(a, b)
+    return _spatial(call, count, "pooled along this axis")
+
+
+@rule("aten::bucketize", "aten::searchsorted")
+def buckets(call: Call) -> Dims:
+    """The place of every entry among boundaries, which are whole; rows of boundaries have rows of entries."""
+    edges = call["boundaries"] if call["boundaries"] is not None else call["sorted_sequence"]
+    *rows, last = call.dims(edges)
+    if call.is_tensor(call["sorter"]):
+        raise NoRule("boundaries in an order of their own")
+    call.freeze(last, "boundaries of buckets")
+    if not call.is_tensor(call["self"]):
+        return ()
+    dims = call.dims(call["self"])
+    for a, b in zip(dims, rows, strict=False):
+        call.unify(a, b)
+    for term in dims[-1:] if rows else ():
+        call.freeze(term, "sought among boundaries")
+    return dims
 
 
 @rule("aten::unfold")

@@ -7,6 +7,7 @@ from typing import Any
 from isthmus.nets import terms
 from isthmus.nets.propagation import Call, Dims, NoRule, Value
 from isthmus.nets.registry import rule
+from isthmus.nets.sizes import divide
 from isthmus.nets.terms import ONE, Term
 
 
@@ -293,7 +294,8 @@ def diag_embed(call: Call) -> Dims:
 def channel_shuffle(call: Call) -> Dims:
     """Channels groups x width become width x groups."""
     dims = call.dims(call["self"])
-    halves = terms.split_product(dims[1], terms.size(dims[1]) // call["groups"])
+    width = divide(terms.size(dims[1]), call.count("groups"))
+    halves = None if width is None else terms.split_product(dims[1], width)
     if halves is None:
         raise NoRule("groups that cut across units")
     call.resize("groups", halves[0])
@@ -336,6 +338,8 @@ def repeat_each(call: Call) -> Dims:
     copies = terms.fresh(count)
     call.resize("repeats", copies)
     dims[call["dim"]] = terms.prod([dims[call["dim"]], copies])
+    if call["output_size"] is not None:
+        call.resize("output_size", dims[call["dim"]])
     return tuple(dims)
 
 
