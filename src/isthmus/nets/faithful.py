@@ -26,6 +26,10 @@ class NotRun(Exception):
     """A call that a network does not take, and what it says."""
 
 
+class NotTraced(NotRun):
+    """A call that the network takes and the traced one refuses, and what it says."""
+
+
 class _NoBackward(NotRun):
     """A call that can be made and not differentiated."""
 
@@ -49,6 +53,7 @@ def against_model(
 
     Raises:
         NotRun: the network does not take such a call.
+        NotTraced: it does, and the traced one does not.
         Unjudged: it returns nothing that can be compared, or not the same when it is called again.
     """
 
@@ -71,7 +76,7 @@ def against_model(
     try:
         mine, own_leaves, own_form = traced(state, inputs)
     except NotRun as failure:
-        return [Check(f"the traced network cannot be run ({label}; {failure})", float("inf"), False)]
+        raise NotTraced(str(failure)) from failure
     if not (form == own_form and all(map(_same_leaf, own_leaves, leaves))):
         return [Check(f"the traced network against the model, what it returns ({label})", float("inf"), False)]
 

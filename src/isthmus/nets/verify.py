@@ -7,8 +7,9 @@ that sums over cut units, those the worker lacks. A norm across a cut axis is re
 from __future__ import annotations
 
 import contextlib
-import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from isthmus.errors import InvalidInput
 from isthmus.nets import terms
 from isthmus.nets.coupling import Coupling
 from isthmus.nets.exported import MODES
-from isthmus.nets.faithful import NotRun, against_model, unseen
+from isthmus.nets.faithful import NotRun, NotTraced, against_model, unseen
 from isthmus.nets.merging import merging_errors
 from isthmus.nets.outcome import Outcome, compared, gradients, nudged
 from isthmus.nets.propagation import Propagation
@@ -79,7 +80,7 @@ def verify(
         inputs = with_batch(coupling, inputs, _FEW) or inputs
     cuda = {tensor.device for tensor in state.values() if tensor.device.type == "cuda"}
     with torch.random.fork_rng(devices=sorted(cuda, key=str)):
-        calls, checks, unjudged = _against_model(coupling, model, state, inputs)
+        calls, checks, unjudged = _against_model(coupling, model, state, inputs, quick)
         for seed in (seeds[:1] if quick else seeds) if coupling.cut_axes else ():
             checks += _compare_cuts(coupling, state, seed, workers, calls, tolerance)
         if coupling.cut_axes:
@@ -87,46 +88,72 @@ def verify(
     return Verdict(tuple(checks), (*unjudged, *unseen(coupling)))
 
 
+@dataclass(frozen=True)
+class _Call:
+    """A call of the network in one mode, and what to say of its sizes."""
+
+    mode: str
+    inputs: Sequence[Tensor]
+    sizes: str = ""
+
+    @property
+    def label(self) -> str:
+        return self.mode + self.sizes
+
+
 def _against_model(
-    coupling: Coupling, model: nn.Module, state: Mapping[str, Tensor], inputs: Sequence[Tensor]
-) -> tuple[dict[str, Sequence[Tensor]], list[Check], list[str]]:
-    """Compare the traced whole with the network; return too the calls that the network takes, those of other sizes."""
-    calls: dict[str, Sequence[Tensor]] = {}
-    checks, unjudged = [], []
-    said = ""
-    for mode in MODES:
+    coupling: Coupling, model: nn.Module, state: Mapping[str, Tensor], inputs: Sequence[Tensor], quick: bool
+) -> tuple[list[_Call], list[Check], list[str]]:
+    """Compare the traced whole with the network; return too the calls that the network takes, and what it does not."""
+    taken: list[_Call] = []
+    checks: list[Check] = []
+    refused: list[str] = []
+
+    def attempt(*calls: _Call) -> bool:
+        """Compare in calls, unless the network does not take one: other sizes may be none for it."""
         try:
-            checks += against_model(coupling, model, state, mode, inputs, mode)
-            calls[""] = inputs
+            found = [check for c in calls for check in against_model(coupling, model, state, c.mode, c.inputs, c.label)]
         except NotRun as failure:
-            said = str(failure)
-            unjudged.append(f"{mode}, in which the network does not take this call ({said})")
-    if not calls:
-        raise Unjudged(f"it does not take this call ({said})")
-    others = {
-        " at another batch size": [with_batch(coupling, inputs, inputs[0].shape[0] + 1 if inputs[0].dim() else 0)]
-    }
-    others[" at other sizes"] = list(with_sides(coupling, inputs))
-    for what, candidates in others.items():
-        for tensors in candidates:
-            with contextlib.suppress(NotRun):  # sizes that the network does not take, as its graph may not
-                if tensors is None or what in calls:
-                    continue
-                found = [c for mode in MODES for c in against_model(coupling, model, state, mode, tensors, mode + what)]
-                checks += found
-                calls[what] = tensors
-    return calls, checks, unjudged
+            if isinstance(failure, NotTraced) and not calls[0].sizes:
+                checks.append(Check(f"the traced network cannot be run ({calls[0].label}; {failure})", math.inf, False))
+            else:  # what refuses a size is not wrong
+                refused.append(f"{calls[0].label}, in which the network does not take this call ({failure})")
+            return False
+        checks.extend(found)
+        taken.extend(calls)
+        return True
+
+    if quick:
+        attempt(_Call("train", inputs))
+        others = [_Call("eval", other, " at other sizes") for other in _others(coupling, inputs)]
+        any(attempt(call) for call in (*others, _Call("eval", inputs)))
+    else:
+        for mode in MODES:
+            attempt(_Call(mode, inputs))
+    modes = list(dict.fromkeys(call.mode for call in taken))
+    if not modes and not checks:
+        raise Unjudged(f"in {refused[-1]}")
+    unjudged = [each for each in refused if each.split(",")[0] in MODES]
+    batch = None if quick or not modes or not inputs[0].dim() else with_batch(coupling, inputs, inputs[0].shape[0] + 1)
+    if batch is not None:
+        attempt(*(_Call(mode, batch, " at another batch size") for mode in modes))
+    sides = () if quick or not modes else with_sides(coupling, inputs)
+    any(attempt(*(_Call(mode, other, " at other sizes") for mode in modes)) for other in sides)
+    return taken, checks, unjudged
+
+
+def _others(coupling: Coupling, inputs: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
+    """Yield calls in which all open sizes are others, then those in which the batch alone is."""
+    more = with_batch(coupling, inputs, inputs[0].shape[0] + 1) if inputs[0].dim() else None
+    yield from with_sides(coupling, more or inputs)
+    if more is not None:
+        yield more
 
 
 def _compare_cuts(
-    coupling: Coupling,
-    state: Mapping[str, Tensor],
-    seed: int,
-    workers: int,
-    calls: Mapping[str, Sequence[Tensor]],
-    tolerance: float,
+    coupling: Coupling, state: Mapping[str, Tensor], seed: int, workers: int, calls: Sequence[_Call], tolerance: float
 ) -> list[Check]:
-    """Compare one cut with the masked whole, in all modes and calls."""
+    """Compare one cut with the masked whole, in all calls."""
     held = coupling.partition(workers, seed, law="overlapping").of(seed % workers)
     wide = {name: _wide(tensor) for name, tensor in _moved(coupling, state, seed).items()}
     try:
@@ -134,10 +161,9 @@ def _compare_cuts(
     except (InvalidInput, RuntimeError, IndexError) as failure:
         return [_broken(f"cut {seed}", failure)]
     checks = []
-    for mode, (what, inputs) in itertools.product(MODES, calls.items()):
-        checks += _compare_cut(
-            coupling, wide, sub, mode, list(map(_wide, inputs)), f"{mode}, cut {seed}{what}", tolerance
-        )
+    for call in calls:
+        label = f"{call.mode}, cut {seed}{call.sizes}"
+        checks += _compare_cut(coupling, wide, sub, call.mode, list(map(_wide, call.inputs)), label, tolerance)
     return checks
 
 
@@ -169,7 +195,7 @@ def _compare_cut(
     except (RuntimeError, TypeError, ValueError, IndexError) as failure:
         return [_broken(label, failure)]
     if [tuple(each.shape) for each in found.outputs] != [tuple(each.shape) for each in expected.outputs]:
-        return [Check(f"outputs' shapes ({label})", float("inf"), False)]
+        return [Check(f"outputs' shapes ({label})", math.inf, False)]
 
     def again() -> Outcome:
         generator = torch.Generator().manual_seed(0)
@@ -193,7 +219,7 @@ def _compare_merging(coupling: Coupling, state: Mapping[str, Tensor], seed: int)
 
 
 def _broken(label: str, failure: Exception) -> Check:
-    return Check(f"a piece cannot be run ({label}; {_said(failure)})", float("inf"), False)
+    return Check(f"a piece cannot be run ({label}; {_said(failure)})", math.inf, False)
 
 
 def _said(failure: Exception) -> str:
