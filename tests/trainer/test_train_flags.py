@@ -45,6 +45,8 @@ NO_EFFECT = [
     ("--strategy ist --hook fp16", "hook"),
     *((f"--strategy ddp --{name} 3", name.replace("-", "_")) for name in ("powersgd-rank", "powersgd-start", "start")),
     ("--strategy shallow --model cases.trainable:deep --cut hidden", "cut"),
+    ("--verify False", "verify"),
+    ("--strategy local-sgd --model cases.trainable:digits --verify True", "verify"),
     ("--strategy local-sgd --capacities 1 1 1 1", "capacities"),
     ("--law uniform --capacities 1 1 1 1", "capacities"),
     ("--capacities 1 1 1 1", "capacities"),

@@ -82,6 +82,8 @@ class Dealing:
         minimum: units of every axis a worker holds at least; of residual blocks the least depth (law overlapping).
         cut: axes to cut instead of the default: kinds (hidden channel head ffn stream block), names or patterns, as
             `isthmus inspect` shows them (ist, narrow).
+        verify: whether the cut of the network of `model` is verified before the first round, and the run refused where
+            a piece or what is merged differs from the masked whole (ist, narrow).
         scale: evaluation scale of weights with cut inputs: expected (the probability that a unit is held), none, or
             readout (expected, times the best factor on training data held out) (ist).
     """
@@ -92,6 +94,7 @@ class Dealing:
     capacities: Annotated[tuple[float, ...] | Literal["auto"] | None, _flag("none", "FLOAT ... | auto")] = None
     minimum: Annotated[int | None, _flag("none", "INT")] = None
     cut: Annotated[tuple[str, ...] | None, _flag("as `isthmus inspect` shows", "AXIS ...")] = None
+    verify: Annotated[bool | None, _flag("where it can be, up to 100 MB", "{True,False}")] = None
     scale: Annotated[str | None, _flag("expected", *SCALES)] = None
 
 

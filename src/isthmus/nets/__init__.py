@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from isthmus.nets.subnetwork import build as build
     from isthmus.nets.subnetwork import cut as cut
     from isthmus.nets.tracing import trace as trace
-    from isthmus.nets.verify import Check as Check
-    from isthmus.nets.verify import Verdict as Verdict
+    from isthmus.nets.verdict import Check as Check
+    from isthmus.nets.verdict import Verdict as Verdict
     from isthmus.nets.verify import verify as verify
 
 __all__ = [
@@ -71,7 +71,7 @@ load_lazily(
     {
         "MLP": "isthmus.nets.mlp",
         "Axis": "isthmus.nets.coupling",
-        "Check": "isthmus.nets.verify",
+        "Check": "isthmus.nets.verdict",
         "Coupling": "isthmus.nets.coupling",
         "Coverage": "isthmus.nets.merge",
         "MLPSpec": "isthmus.nets.mlp",
@@ -80,7 +80,7 @@ load_lazily(
         "Scaling": "isthmus.nets.scaling",
         "Standardize": "isthmus.nets.standardize",
         "Subnetwork": "isthmus.nets.subnetwork",
-        "Verdict": "isthmus.nets.verify",
+        "Verdict": "isthmus.nets.verdict",
         "build": "isthmus.nets.subnetwork",
         "coverage": "isthmus.nets.merge",
         "cut": "isthmus.nets.subnetwork",

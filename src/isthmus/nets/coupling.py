@@ -25,9 +25,9 @@ from isthmus.nets.terms import Atom, Indices
 from isthmus.partitions import Law, law_of
 
 if TYPE_CHECKING:
-    from isthmus.nets.verify import Verdict
+    from isthmus.nets.verdict import Verdict
 
-Comparison = Callable[["Coupling", nn.Module, Sequence[Any], Mapping[str, Any] | None], "Verdict"]
+Comparison = Callable[..., "Verdict"]  # of a coupling, a network and a call
 KINDS = ("hidden", "channel", "head", "ffn", "stream", "block")
 
 
@@ -215,9 +215,14 @@ class Coupling:
                 result["replicated"] += count if name not in dealt and all(units is None for units in maps) else 0
         return result
 
-    def verify(self, model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> Verdict:
-        """Compare random cuts with the masked whole network: outputs, gradients, another batch; say what differs."""
-        return self.comparison(self, model, args, kwargs)
+    def verify(
+        self, model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None, *, quick: bool = False
+    ) -> Verdict:
+        """Compare the trace with the network, cuts with the masked whole, merging with plain means; say what differs.
+
+        See :func:`isthmus.nets.verify`; ``quick``: with two samples and one cut.
+        """
+        return self.comparison(self, model, args, kwargs, quick=quick)
 
     def to_dot(self) -> str:
         """Return the coupling as a Graphviz graph: axes joined to the tensors whose dimensions they are."""

@@ -67,7 +67,7 @@ class Propagation:
     Attributes:
         dims: the terms of every node's dimensions (a list of those for several results).
         sizes, contractions: what a cut changes and where units are summed up.
-        norms: nodes that normalise across an axis.
+        norms: nodes that normalise across axes, and the terms of these.
         from_state: nodes computed from parameters and buffers alone.
         problems: operators that froze what they touch.
         pinned: per meeting of an open size with a fixed one (an image size before a linear layer), the symbols of the
@@ -77,7 +77,7 @@ class Propagation:
     dims: dict[fx.Node, Value] = field(default_factory=dict)
     sizes: list[SizeConstant] = field(default_factory=list)
     contractions: list[Contraction] = field(default_factory=list)
-    norms: list[fx.Node] = field(default_factory=list)
+    norms: dict[fx.Node, list[Term]] = field(default_factory=dict)
     from_state: set[fx.Node] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
     pinned: set[frozenset[sympy.Symbol]] = field(default_factory=set)
@@ -180,8 +180,7 @@ class Call:
         if terms.leaves(term):
             if not all(tensor in self.propagation.from_state for tensor in self.tensors()):
                 terms.tag(term, "norm")
-            if self.node not in self.propagation.norms:
-                self.propagation.norms.append(self.node)
+            self.propagation.norms.setdefault(self.node, []).append(term)
 
     def broadcast(self, operands: Sequence[Dims]) -> Dims:
         """Return the dimensions of operands aligned from the right; those of size 1 stretch."""

@@ -51,7 +51,7 @@ def trace(
         model: any ``nn.Module`` whose forward does not branch on values.
         args, kwargs: an example call; sizes of batch, sequence and image stay open where the model allows.
         cut: axes to cut instead of the default: kinds, names, patterns, axes.
-        verify: also compare random cuts with the masked whole network, and refuse if anything differs.
+        verify: also verify the trace, one cut and merging on two samples, and refuse if anything differs.
 
     Raises:
         InvalidInput: the network cannot be traced, the example is a single sample, ``cut`` matches
@@ -93,7 +93,7 @@ def trace(
     )
     coupling = coupling if cut is None else coupling.select(cut)
     if verify:
-        verdict = coupling.verify(model, args, kwargs)
+        verdict = coupling.verify(model, args, kwargs, quick=True)
         if not verdict.passed:
             raise InvalidInput(f"`model` is not cut correctly: {verdict.summary()}")
     return coupling

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from torch.utils.data import Subset
 
 from isthmus.errors import InvalidInput, WorkerError, check_choice, check_integer
-from isthmus.nets.verify import Verdict
+from isthmus.nets.verdict import Verdict
 from isthmus.partitions import Law
 from isthmus.randomness import generator
 from isthmus.strategies import Strategy, strategy_of

@@ -25,8 +25,8 @@ _PERCEPTRON = ("widths", "activation", "norm")
 _DEALING = ("law", "core", "capacities", "minimum")
 _STEP = ("batch_size", "accumulate", "clip", "autocast")
 _RUN = (
-    "data", "features", "init", "cut", "keep_state", "wire", "overlap", "workers", "rounds", "samples", "local_steps",
-    "seed", "executor",
+    "data", "features", "init", "cut", "verify", "keep_state", "wire", "overlap", "workers", "rounds", "samples",
+    "local_steps", "seed", "executor",
 )  # fmt: skip
 _SAVING = {"checkpoint_every": "every", "keep_checkpoints": "keep"}
 PROCESSES = ("min_workers", "deadline", "join_timeout", "copies")  # of workers that can be lost
@@ -41,10 +41,10 @@ OPTIONS = tuple(
     )
 )  # of strategies, beside how they deal and scale
 FLAGS = (
-    "data", "features", "model", "example", "init", "cut", *_PERCEPTRON, "strategy", *_DEALING, "scale", *OPTIONS,
-    "optimizer", "lr", "momentum", "weight_decay", "keep_state", "schedule", "warmup", *_STEP, "loss", "metric",
-    "eval_every", "wire", "overlap", "workers", "rounds", "samples", "local_steps", "seed", "executor", *_SAVING,
-    *_FAULTS, *_PLACE,
+    "data", "features", "model", "example", "init", "cut", "verify", *_PERCEPTRON, "strategy", *_DEALING, "scale",
+    *OPTIONS, "optimizer", "lr", "momentum", "weight_decay", "keep_state", "schedule", "warmup", *_STEP, "loss",
+    "metric", "eval_every", "wire", "overlap", "workers", "rounds", "samples", "local_steps", "seed", "executor",
+    *_SAVING, *_FAULTS, *_PLACE,
 )  # fmt: skip
 
 

@@ -36,6 +36,8 @@ class TrainConfig:
         init: safetensors files that hold its first weights: one, an index of several, or a folder; by default they are
             drawn.
         cut: axes of it to cut instead of the default (ist and narrow).
+        verify: whether its cut is verified before the first round, if it is a network of one's own; by default where
+            that is possible and it has at most 100 MB.
         strategy: how it is trained.
         optimizer, schedule, step, evaluation: with what, at which rate, in which steps, and how it is tested.
         saving: when checkpoints are written.
@@ -65,6 +67,7 @@ class TrainConfig:
     model: Perceptron | Own = Perceptron()
     init: str | None = None
     cut: tuple[str, ...] | None = None
+    verify: bool | None = None
     strategy: Strategy = IST()
     optimizer: OptimizerChoice = SGD()
     schedule: Schedule = Cosine()
@@ -107,7 +110,15 @@ class TrainConfig:
             raise InvalidInput(f"`executor` must be processes with strategy {self.strategy.name!r}, got 'serial'")
         if isinstance(self.model, Perceptron) and self.strategy.dealt is not None:
             self.model.check_cut(self.strategy.dealt, self.workers)
+        if self.verify is not None:
+            self._check_verify()
         self._check_samples()
+
+    def _check_verify(self) -> None:
+        if isinstance(self.model, Perceptron):
+            raise InvalidInput("`verify` has no effect without `model`: how the perceptron is cut is known")
+        if not self.strategy.cuts:
+            raise InvalidInput(f"`verify` has no effect with strategy {self.strategy.name!r}, which cuts nothing")
 
     def _check_samples(self) -> None:
         if self.samples is None:
