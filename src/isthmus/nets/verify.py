@@ -25,6 +25,7 @@ from isthmus.nets.outcome import Outcome, compared, gradients, nudged
 from isthmus.nets.propagation import Propagation
 from isthmus.nets.rewrite import Rewriter
 from isthmus.nets.runnable import GraphNetwork
+from isthmus.nets.sizes import size_of
 from isthmus.nets.sizings import with_batch, with_sides
 from isthmus.nets.subnetwork import Subnetwork, build, named_state
 from isthmus.nets.terms import Atom, Indices
