@@ -64,6 +64,9 @@ NO_EFFECT = [
     ("--data sbm --model cases.trainable:nodes --features standardized", "features"),
     ("--rounds 5 --samples 10000", "samples"),
     ("--workers 1 --wire bf16", "wire"),
+    ("--workers 1 --overlap True", "overlap"),
+    ("--executor serial --overlap True", "overlap"),
+    *((f"--strategy {name} --overlap True", "overlap") for name in ("narrow", "local-sgd", "ddp")),
 ]
 ONLY_PYTHON = [
     ({"example": (1,)}, "example"),
