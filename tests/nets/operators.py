@@ -47,6 +47,7 @@ SUMS = [
     call(aten.bmm.default, X(2, 3, 4), X(2, 4, 5)),
     call(aten.mv.default, X(3, 4), W(4)),
     call(aten.dot.default, X(4), X(4)),
+    call(aten.vdot.default, W(4), W(4)),
     call(aten.addmm.default, W(5), X(3, 4), W(4, 5)),
     call(aten.baddbmm.default, X(2, 3, 5), X(2, 3, 4), W(2, 4, 5)),
     call(aten.addmv.default, W(3), W(3, 4), X(4)),
@@ -142,6 +143,8 @@ POINTWISE = [
 ]
 
 RECURRENT = [
+    call(aten.lstm.input, X(2, 3, 4), [X(1, 2, 3), X(1, 2, 5)], [W(20, 4), W(20, 3), W(20), W(20), W(3, 5)], True, 1,
+         0.0, False, False, True),
     call(aten.lstm.input, X(3, 2, 4), [X(2, 2, 3), X(2, 2, 3)], [*_cells(4, 4, 3), *_cells(4, 3, 3)], True, 2, 0.0,
          False, False, False),
     call(aten.lstm.input, X(2, 3, 4), [X(2, 2, 3), X(2, 2, 3)], _cells(4, 4, 3, 2), True, 1, 0.0, False, True, True),
@@ -334,6 +337,25 @@ PAIRS = [
     call(aten.embedding_bag.default, W(5, 4), I(6, below=5), I(2, below=1), False, 1),
 ]
 
+OF_WEIGHTS = [
+    call(aten.amax.default, W(3, 4), [1]),
+    call(aten.amin.default, W(3, 4), [0], True),
+    *(call(operator, W(3, 4)) for operator in (aten.max.default, aten.min.default)),
+    call(aten.max.dim, W(3, 4), 1),
+    call(aten.argmax.default, W(3, 4), 1),
+    call(aten.fake_quantize_per_tensor_affine.default, M, 0.1, 0, -128, 127),
+    call(aten.fake_quantize_per_channel_affine.default, Operand((3, 4), dtype=torch.float32),
+         Operand((4,), dtype=torch.float32), Operand((4,), below=2, dtype=torch.int32), 1, -8, 7),
+]  # fmt: skip
+
+PUT_BACK = [
+    call(aten.max_unpool2d.default, X(2, 3, 2, 2), I(2, 3, 2, 2, below=16), [4, 4]),
+    call(aten.max_unpool3d.default, X(1, 3, 2, 2, 2), I(1, 3, 2, 2, 2, below=64), [4, 4, 4], [2, 2, 2], [0, 0, 0]),
+    call(aten.bucketize.Tensor, M, X(5)),
+    call(aten.searchsorted.Tensor, X(5), M),
+    call(aten.searchsorted.Tensor, X(3, 5), M),
+]
+
 SPARSE = [
     call(aten._sparse_mm.default, A(3, 4), X(4, 2)),
     call(aten._sparse_addmm.default, X(3, 2), A(3, 4), X(4, 2)),
@@ -385,7 +407,7 @@ FROZEN_THOUGH_INDEPENDENT = {
 
 EXAMPLES = [
     *SUMS, *CONVOLUTIONS, *NORMS, *POINTWISE, *RECURRENT, *REGIONS, *ORDERED, *INDEXED, *PLACES, *SOURCES, *STRUCTURE,
-    *PAIRS, *SPARSE, *SAMPLES, *SPECTRA, *JOINED, *FURTHER,
+    *PAIRS, *OF_WEIGHTS, *PUT_BACK, *SPARSE, *SAMPLES, *SPECTRA, *JOINED, *FURTHER,
 ]  # fmt: skip
 
 

@@ -159,7 +159,7 @@ class Probe:
     def separate(self) -> list[Atom]:
         """The atoms that are neither summed nor normed over: what a unit holds concerns that unit alone."""
         summed = {leaf for contraction in self.propagation.contractions for leaf in terms.leaves(contraction.summed)}
-        return [atom for atom in self.free if atom not in summed and "norm" not in atom.tags]
+        return [atom for atom in self.free if atom not in summed and not atom.tags & {"norm", "own_norm"}]
 
     def change(self, number: int, place: tuple[Any, ...]) -> list[np.ndarray]:
         """Return which entries of each result move when entries of one operand do."""

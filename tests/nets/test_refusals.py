@@ -132,6 +132,18 @@ def test_a_layer_that_never_ran_is_to_be_run_once(model: nn.Module, said: str) -
     isthmus.trace(model, (x,))
 
 
+class Conditional(Inner):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.linear(x)
+        return torch.cond(x.sum() > 0, torch.relu, torch.tanh, (x,))
+
+
+def test_a_branch_of_torch_is_refused() -> None:
+    code = "return torch.cond(x.sum() > 0, torch.relu, torch.tanh, (x,))"
+    said = f"it calls torch.cond in `encoder.gate` {line_of(Conditional, code)}; torch.where chooses without a branch"
+    assert refusal(Outer(Conditional()), torch.randn(4, 6)) == f"`model` must not branch on values, {said}"
+
+
 def test_a_number_that_only_scales_is_traced() -> None:
     class Scaled(Inner):
         def forward(self, x: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from isthmus.nets.failures import explain, place_of
 from isthmus.nets.normalize import normalize
 from isthmus.nets.results import opened
 from isthmus.nets.sizes import size_of
+from isthmus.nets.traceable import traceable
 from isthmus.nets.writes import writes
 
 MODES = ("train", "eval")
@@ -75,6 +76,7 @@ class ExportedGraph:
         fixed: sizes of inputs the graph is bound to, by input and dimension.
         replaced: buffers that forward assigns tensors of another shape or type.
         dropped: results of unknown types (a cache object), None in their place.
+        notes: what the graph does otherwise than the network.
     """
 
     module: fx.GraphModule
@@ -87,6 +89,7 @@ class ExportedGraph:
     fixed: Mapping[tuple[int, int], int] = field(default_factory=dict)
     replaced: Sequence[str] = ()
     dropped: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
     @property
     def state_nodes(self) -> dict[fx.Node, str]:
@@ -116,7 +119,8 @@ def read_state(model: nn.Module) -> dict[str, StateEntry]:
     for path, module in model.named_modules():
         if any(map(nn.parameter.is_lazy, (*module.parameters(recurse=False), *module.buffers(recurse=False)))):
             layer = f"{type(module).__name__}{path and ' in '}{path}"
-            raise InvalidInput(f"`model` has a layer without sizes yet ({layer}): run it once on a batch, then trace it")
+            todo = "run it once on a batch, then trace it"
+            raise InvalidInput(f"`model` has a layer without sizes yet ({layer}): {todo}")
     persistent = set(model.state_dict(keep_vars=True))
     names: dict[int, list[str]] = {}
     tensors: dict[int, Tensor] = {}
@@ -155,7 +159,7 @@ def export_graph(
         InvalidInput: the network cannot be exported (it branches on values), or loses a custom backward.
     """
     wrapper = _Flat(model, example)
-    with _as_it_was(model), _in_mode(model, mode == "train"), _quiet():
+    with _as_it_was(model), _in_mode(model, mode == "train"), traceable(model) as notes, _quiet():
         found = _export(wrapper, example, closed)
     if wrapper.result.custom:
         raise InvalidInput(
@@ -164,7 +168,9 @@ def export_graph(
         )
     module = found.graph_module
     normalize(module)
+    _refuse_branches(module)
     exported = _exported_graph(found, module, wrapper, names)
+    exported.notes = notes
     _refuse_written_inputs(exported)
     return exported
 
@@ -296,6 +302,15 @@ def _refuse_written_inputs(exported: ExportedGraph) -> None:
         if origin in inputs:
             where = place_of(writer, module_path(writer))
             raise InvalidInput(f"`model` must not write to its input {inputs.index(origin)}, it does so in {where}")
+
+
+def _refuse_branches(module: fx.GraphModule) -> None:
+    for node in module.graph.nodes:
+        name = getattr(node.target, "__name__", "")
+        if node.op == "call_function" and name in ("cond", "while_loop"):
+            where = place_of(node, module_path(node))
+            instead = "torch.where chooses without a branch"
+            raise InvalidInput(f"`model` must not branch on values, it calls torch.{name} in {where}; {instead}")
 
 
 def _named_state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -12,6 +12,8 @@ from torch import fx
 aten = torch.ops.aten
 
 _CHECKS = ("_assert", "sym_constrain", "_check")
+_WRITERS = (aten.batch_norm.default, aten.instance_norm.default)  # their schema does not say so
+_STATES = ("aten::lstm", "aten::gru", "aten::rnn_tanh", "aten::rnn_relu")
 
 
 def normalize(module: fx.GraphModule) -> None:
@@ -34,15 +36,28 @@ def normalize(module: fx.GraphModule) -> None:
         change = _CHANGES.get(node.target)
         if change is not None:
             change(node)
-    _drop_sizes(module.graph)
+        if getattr(getattr(node.target, "_schema", None), "name", "") in _STATES:
+            _first_state(node)
+    _drop_unread(module.graph)
 
 
-def _drop_sizes(graph: fx.Graph) -> None:
-    """Erase sizes that only the checks had asked for; they cost as much as a small operator, at every step."""
+def _drop_unread(graph: fx.Graph) -> None:
+    """Erase what nothing reads: sizes that only the checks had asked for, attention weights that nobody wants.
+
+    Sizes cost as much as a small operator, at every step, and a norm that is not read says nothing about its axis.
+    What writes, or draws random numbers, stays.
+    """
     for node in reversed(list(graph.nodes)):
-        about_sizes = node.target == aten.sym_size.int or getattr(node.target, "__module__", "") == "_operator"
-        if about_sizes and not node.users:
+        if node.op == "call_function" and not node.users and _is_pure(node.target):
             graph.erase_node(node)
+
+
+def _is_pure(target: Any) -> bool:
+    if getattr(target, "__module__", "") == "_operator":
+        return True
+    if not isinstance(target, torch._ops.OpOverload) or target in _WRITERS or target.namespace != "aten":
+        return False
+    return not target._schema.is_mutable and torch.Tag.nondeterministic_seeded not in target.tags
 
 
 def _dim(node: fx.Node, position: int, name: str, default: int) -> int:
@@ -66,13 +81,13 @@ def _split(node: fx.Node) -> None:
 
 def _squeeze(node: fx.Node) -> None:
     shape = _input(node).shape
-    if node.target == aten.squeeze.default:
+    if node.target in (aten.squeeze.default, aten.squeeze_.default):
         wanted = range(len(shape))
     else:
         given = node.args[1] if len(node.args) > 1 else node.kwargs["dim"]
         dims = [given] if isinstance(given, int) else list(given)  # type: ignore[arg-type]
         wanted = [int(d) % len(shape) for d in dims]  # type: ignore[assignment]
-    node.target = aten.squeeze.dims
+    node.target = aten.squeeze_.dims if str(node.target).startswith("aten.squeeze_") else aten.squeeze.dims
     node.args, node.kwargs = (node.args[0], [d for d in wanted if isinstance(shape[d], int) and shape[d] == 1]), {}
 
 
@@ -102,6 +117,17 @@ def _attention(node: fx.Node) -> None:
         node.kwargs = {**node.kwargs, "scale": 1.0 / math.sqrt(width)}
 
 
+def _first_state(node: fx.Node) -> None:
+    """Make the zeros that a recurrent network starts from in the type its input has, whatever it was traced with."""
+    source, states = node.args[:2]
+    for zeros in states if isinstance(states, (list, tuple)) else [states]:
+        if isinstance(zeros, fx.Node) and zeros.target == aten.zeros.default and isinstance(source, fx.Node):
+            with node.graph.inserting_before(node):
+                alike = node.graph.call_function(aten.new_zeros.default, (source, zeros.args[0]))
+            alike.meta = dict(zeros.meta)
+            node.replace_input_with(zeros, alike)
+
+
 _CHANGES: dict[Any, Callable[[fx.Node], None]] = {
     aten.chunk.default: _split,
     aten.split.Tensor: _split,
@@ -110,6 +136,9 @@ _CHANGES: dict[Any, Callable[[fx.Node], None]] = {
     aten.squeeze.default: _squeeze,
     aten.squeeze.dim: _squeeze,
     aten.squeeze.dims: _squeeze,
+    aten.squeeze_.default: _squeeze,
+    aten.squeeze_.dim: _squeeze,
+    aten.squeeze_.dims: _squeeze,
     aten.slice.Tensor: _slice,
     aten.narrow.default: _narrow,
     aten.scaled_dot_product_attention.default: _attention,

@@ -176,10 +176,14 @@ class Call:
         """Note that the operator normalises across a dimension: a subnetwork normalises over what it keeps.
 
         A norm of weights alone (weight norm, spectral norm) is one of the piece's own weights; it keeps nothing whole.
+        Nor does a mean over heads that is only returned (attention weights).
         """
-        if terms.leaves(term):
-            if not all(tensor in self.propagation.from_state for tensor in self.tensors()):
+        if leaves := terms.leaves(term):
+            of_weights = all(tensor in self.propagation.from_state for tensor in self.tensors())
+            if not of_weights and not (all("head" in leaf.tags for leaf in leaves) and _only_returned(self.node)):
                 terms.tag(term, "norm")
+            else:
+                terms.tag(term, "own_norm")
             self.propagation.norms.setdefault(self.node, []).append(term)
 
     def broadcast(self, operands: Sequence[Dims]) -> Dims:
@@ -307,6 +311,19 @@ def _freeze_value(value: Value, reason: str) -> None:
 def _unify_all(value: Value, dims: Dims) -> None:
     for a, b in zip(value or (), dims, strict=False):
         terms.unify(a, b)
+
+
+def _only_returned(node: fx.Node) -> bool:
+    """Whether a value goes to the outputs, meeting nothing else on the way."""
+    seen, stack = {node}, [node]
+    while stack:
+        for user in stack.pop().users:
+            if user.op != "output" and not all(source in seen for source in user.all_input_nodes):
+                return False
+            if user.op != "output" and user not in seen:
+                seen.add(user)
+                stack.append(user)
+    return True
 
 
 def _has_tensors(value: Any) -> bool:

@@ -32,7 +32,8 @@ class Atom:
         size: number of units.
         bound: the finer term this atom was found to be, if any.
         reasons: why it must be kept whole (none: it may be cut).
-        tags: what the rules noticed ("norm", "stream", "head", "head_dim", "channel", "embedding").
+        tags: what the rules noticed ("norm", "stream", "head", "head_dim", "channel", "embedding"; "own_norm": a norm
+            of weights alone, or one that is only returned).
     """
 
     size: Size

@@ -165,6 +165,7 @@ def _problems(exports: Mapping[str, ExportedGraph], propagations: Mapping[str, P
         lines[f"buffer {name} is assigned another shape or type in forward: a subnetwork does not update it"] = None
     for name in dict.fromkeys(name for exported in exports.values() for name in exported.dropped):
         lines[f"result {name} is not made of tensors: a subnetwork returns None for it"] = None
+    lines |= dict.fromkeys(note for exported in exports.values() for note in exported.notes)
     unbatched = batch_problem(exports["train"])
     if unbatched is not None:
         lines[unbatched] = None

@@ -2,6 +2,7 @@
 
 import isthmus.nets.rules.contraction
 import isthmus.nets.rules.convolution
+import isthmus.nets.rules.mapped
 import isthmus.nets.rules.norm
 import isthmus.nets.rules.pairs
 import isthmus.nets.rules.pointwise

@@ -22,7 +22,9 @@ def recurrent(call: Call) -> Value:
     per_cell += projected
     if len(call["params"]) != per_cell * directions * call["num_layers"]:
         raise NoRule("weights it does not know")
-    if not projected:
+    if projected:
+        call.freeze(hidden, "torch tells a projection by its sizes: what it projects from must stay the larger")
+    else:
         call.unify(said, hidden)
     below = call.dims(call["input"])[-1]
     for layer in range(call["num_layers"]):

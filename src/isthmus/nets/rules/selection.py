@@ -309,8 +309,6 @@ def buckets(call: Call) -> Dims:
     dims = call.dims(call["self"])
     for a, b in zip(dims, rows, strict=False):
         call.unify(a, b)
-    for term in dims[-1:] if rows else ():
-        call.freeze(term, "sought among boundaries")
     return dims
 
 
