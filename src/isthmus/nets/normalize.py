@@ -20,7 +20,7 @@ def normalize(module: fx.GraphModule) -> None:
     Checks on metadata go (they name sizes and types of the whole), and the sizes that only they had asked for;
     ``chunk``, ``split`` and ``tensor_split`` become ``split_with_sizes``; ``slice``, ``narrow`` count from the start;
     ``squeeze`` names the dimensions it removes, which have size 1 in the whole too; ``scaled_dot_product_attention``
-    states its scale.
+    states its scale; a recurrent layer's zero state has the type and device of the layer's input.
     """
     for child in module.children():
         if isinstance(child, fx.GraphModule):
@@ -102,6 +102,26 @@ def _attention(node: fx.Node) -> None:
         node.kwargs = {**node.kwargs, "scale": 1.0 / math.sqrt(width)}
 
 
+def _recurrent(node: fx.Node) -> None:
+    """Torch's layers make their zero state like the input; a traced constant would not follow a change of type."""
+    source, given, *rest = node.args
+    states = list(given) if isinstance(given, (list, tuple)) else [given]
+    changed = [_zeros_like(node, source, state) for state in states]
+    node.args = (source, changed if isinstance(given, (list, tuple)) else changed[0], *rest)
+    for state in dict.fromkeys(states):
+        if isinstance(state, fx.Node) and not state.users:
+            node.graph.erase_node(state)
+
+
+def _zeros_like(node: fx.Node, source: Any, state: Any) -> Any:
+    if not isinstance(state, fx.Node) or state.target != aten.zeros.default:
+        return state
+    with node.graph.inserting_before(node):
+        made = node.graph.call_function(aten.new_zeros.default, (source, state.args[0]))
+    made.meta = dict(state.meta)
+    return made
+
+
 _CHANGES: dict[Any, Callable[[fx.Node], None]] = {
     aten.chunk.default: _split,
     aten.split.Tensor: _split,
@@ -113,6 +133,8 @@ _CHANGES: dict[Any, Callable[[fx.Node], None]] = {
     aten.slice.Tensor: _slice,
     aten.narrow.default: _narrow,
     aten.scaled_dot_product_attention.default: _attention,
+    **dict.fromkeys((aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input), _recurrent),
+    **dict.fromkeys((aten.lstm_cell.default, aten.gru_cell.default), _recurrent),
+    **dict.fromkeys((aten.rnn_tanh_cell.default, aten.rnn_relu_cell.default), _recurrent),
 }
 """What is rewritten; see :func:`normalize`."""
-
