@@ -13,7 +13,6 @@ aten = torch.ops.aten
 
 _CHECKS = ("_assert", "sym_constrain", "_check")
 _WRITERS = (aten.batch_norm.default, aten.instance_norm.default)  # their schema does not say so
-_STATES = ("aten::lstm", "aten::gru", "aten::rnn_tanh", "aten::rnn_relu")
 
 
 def normalize(module: fx.GraphModule) -> None:
@@ -22,7 +21,7 @@ def normalize(module: fx.GraphModule) -> None:
     Checks on metadata go (they name sizes and types of the whole), and the sizes that only they had asked for;
     ``chunk``, ``split`` and ``tensor_split`` become ``split_with_sizes``; ``slice``, ``narrow`` count from the start;
     ``squeeze`` names the dimensions it removes, which have size 1 in the whole too; ``scaled_dot_product_attention``
-    states its scale.
+    states its scale; a recurrent layer's zero state has the type and device of the layer's input.
     """
     for child in module.children():
         if isinstance(child, fx.GraphModule):
@@ -36,8 +35,6 @@ def normalize(module: fx.GraphModule) -> None:
         change = _CHANGES.get(node.target)
         if change is not None:
             change(node)
-        if getattr(getattr(node.target, "_schema", None), "name", "") in _STATES:
-            _first_state(node)
     _drop_unread(module.graph)
 
 
@@ -117,15 +114,24 @@ def _attention(node: fx.Node) -> None:
         node.kwargs = {**node.kwargs, "scale": 1.0 / math.sqrt(width)}
 
 
-def _first_state(node: fx.Node) -> None:
-    """Make the zeros that a recurrent network starts from in the type its input has, whatever it was traced with."""
-    source, states = node.args[:2]
-    for zeros in states if isinstance(states, (list, tuple)) else [states]:
-        if isinstance(zeros, fx.Node) and zeros.target == aten.zeros.default and isinstance(source, fx.Node):
-            with node.graph.inserting_before(node):
-                alike = node.graph.call_function(aten.new_zeros.default, (source, zeros.args[0]))
-            alike.meta = dict(zeros.meta)
-            node.replace_input_with(zeros, alike)
+def _recurrent(node: fx.Node) -> None:
+    """Torch's layers make their zero state like the input; a traced constant would not follow a change of type."""
+    source, given, *rest = node.args
+    states = list(given) if isinstance(given, (list, tuple)) else [given]
+    changed = [_zeros_like(node, source, state) for state in states]
+    node.args = (source, changed if isinstance(given, (list, tuple)) else changed[0], *rest)
+    for state in dict.fromkeys(states):
+        if isinstance(state, fx.Node) and not state.users:
+            node.graph.erase_node(state)
+
+
+def _zeros_like(node: fx.Node, source: Any, state: Any) -> Any:
+    if not isinstance(state, fx.Node) or state.target != aten.zeros.default:
+        return state
+    with node.graph.inserting_before(node):
+        made = node.graph.call_function(aten.new_zeros.default, (source, state.args[0]))
+    made.meta = dict(state.meta)
+    return made
 
 
 _CHANGES: dict[Any, Callable[[fx.Node], None]] = {
@@ -142,6 +148,9 @@ _CHANGES: dict[Any, Callable[[fx.Node], None]] = {
     aten.slice.Tensor: _slice,
     aten.narrow.default: _narrow,
     aten.scaled_dot_product_attention.default: _attention,
+    **dict.fromkeys((aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input), _recurrent),
+    **dict.fromkeys((aten.lstm_cell.default, aten.gru_cell.default), _recurrent),
+    **dict.fromkeys((aten.rnn_tanh_cell.default, aten.rnn_relu_cell.default), _recurrent),
 }
 """What is rewritten; see :func:`normalize`."""
 
