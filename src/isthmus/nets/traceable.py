@@ -62,7 +62,7 @@ def _dropping(owner: Any) -> list[tuple[str, float]]:
 
 def _chance() -> Any:
     _, keys, place, *_ = np.random.get_state(legacy=True)  # noqa: NPY002
-    return random.getstate(), keys[:8].tolist(), place
+    return random.getstate(), np.asarray(keys[:8]).tolist(), place
 
 
 def _cumulative(norm: Any, x: Tensor) -> Tensor:
