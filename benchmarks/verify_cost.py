@@ -81,7 +81,7 @@ def measure(name: str) -> None:
     marks.append(time.process_time())
     trace, quick = (after - before for before, after in itertools.pairwise(marks))
     print(
-        f"{name}: {size / 1e6:.0f} MB; trace {trace:.1f} s, verification {quick:.1f} s, {peaks[1] - peaks[0]:.0f} MB more",
+        f"{name}: {size / 1e6:.0f} MB; trace {trace:.1f} s, verify {quick:.1f} s, {peaks[1] - peaks[0]:.0f} MB more",
         flush=True,
     )
 
