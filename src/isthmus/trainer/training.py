@@ -369,21 +369,22 @@ class Training:
     def verify(self) -> Verdict | None:
         """Compare random cuts of the merged network with the masked whole, on the example; every worker enters.
 
-        Returns what ``coupling.verify`` says, on worker 0, which holds the whole network meanwhile, several times over;
-        None on the others.
+        Where the example was made without values, random numbers stand for it, and zeros for whole numbers. Returns
+        what ``coupling.verify`` says, on worker 0, which holds the whole network meanwhile, several times over; None on
+        the others.
 
         Raises:
-            InvalidInput: a strategy that cuts nothing, or an example without values.
+            InvalidInput: a strategy that cuts nothing, or a network that cannot be verified on such a call.
         """
         if not self.strategy.cuts:
             raise InvalidInput(f"strategy {self.strategy.name!r} cuts nothing: there is nothing to verify")
         with self.whole(on="root") as model:
             if model is None:
                 return None
-            example = self._network.example
-            args, kwargs = example.call([torch.zeros_like(t, device=self._network.device) if t.is_meta else t
-                                         for t in example.tensors])  # fmt: skip
-            return self._network.coupling.verify(copy.deepcopy(model), args, kwargs)
+            example, device = self._network.example, self._network.device
+            random = torch.Generator().manual_seed(self._seed)
+            args, kwargs = example.call([_valued(tensor, random).to(device) for tensor in example.tensors])
+            return self._network.valued.verify(copy.deepcopy(model), args, kwargs)
 
     @property
     def scale(self) -> float:
@@ -811,6 +812,18 @@ class Training:
             "network": self._network.outline,
             "init": self._network.init,
         }
+
+
+def _valued(tensor: Tensor, random: torch.Generator) -> Tensor:
+    """Return a tensor of an example, with values where it has none.
+
+    Zeros would hide what is wrong; whole numbers may be indices, of which zero is one.
+    """
+    if not tensor.is_meta:
+        return tensor
+    if tensor.is_floating_point():
+        return torch.randn(tensor.shape, generator=random, dtype=torch.float64).to(tensor.dtype)
+    return torch.zeros(tensor.shape, dtype=tensor.dtype)
 
 
 def _plain(program: Program[Result]) -> Program[Done[Result]]:
