@@ -228,6 +228,8 @@ def evaluate(term: Term, kept: Mapping[Atom, Indices], opened: Mapping[Size, int
     [0, 1, 2, 4]
     """
     term = resolve(term)
+    if isinstance(term, Atom):
+        return kept.get(term)
     if not any(atom in kept for atom in leaves(term)):
         return None
     return _positions(term, kept, opened or {})
