@@ -25,13 +25,13 @@ def build_axes(
     held = [a for a, where in places.items() if any(entries[name].is_parameter for name, _ in where)]
     open_ = [atom for atom in held if not atom.reasons]
     verdict = default_cut(open_, dims)
-    names = _names(open_, places, {atom: kind_of(atom, dims) for atom in open_})
+    kinds = {atom: kind_of(atom, {name: dims[name] for name, _ in places[atom]}) for atom in open_}
+    names = _names(open_, places, kinds)
     axes = []
     for atom in open_:
         members = tuple(_member(name, dim, dims[name][dim], atom) for name, dim in places[atom])
         why = verdict[atom]
-        kind = kind_of(atom, dims)
-        axes.append(Axis(names[atom], int(atom.size), kind, members, why is None, why or "", atom))
+        axes.append(Axis(names[atom], int(atom.size), kinds[atom], members, why is None, why or "", atom))
     whole = [
         KeptWhole(int(atom.size), tuple(atom.reasons), tuple(places[atom]))
         for atom in held

@@ -84,7 +84,7 @@ def build(
     """
     modes, state, indices = _parts(model, coupling, held, factors or {})
     network = GraphNetwork(Outline(coupling.entries, coupling.example, coupling.classes), modes, state)
-    if isinstance(model, nn.Module):
+    if isinstance(model, nn.Module) and network.training != model.training:
         network.train(model.training)
     return Subnetwork(network, indices, worker, dict(held))
 

@@ -76,7 +76,11 @@ def fresh(size: Size, reason: str | None = None) -> Term:
 def resolve(term: Term) -> Term:
     """Return the term with bound atoms replaced, nested products and concatenations flattened."""
     if isinstance(term, Atom):
-        return term if term.bound is None else resolve(term.bound)
+        if term.bound is None:
+            return term
+        if not (isinstance(term.bound, Atom) and term.bound.bound is None):
+            term.bound = resolve(term.bound)  # the way there is short from now on
+        return term.bound
     if isinstance(term, Prod):
         return prod(term.factors)
     return cat(term.parts)
@@ -224,6 +228,8 @@ def evaluate(term: Term, kept: Mapping[Atom, Indices], opened: Mapping[Size, int
     [0, 1, 2, 4]
     """
     term = resolve(term)
+    if isinstance(term, Atom):
+        return kept.get(term)
     if not any(atom in kept for atom in leaves(term)):
         return None
     return _positions(term, kept, opened or {})

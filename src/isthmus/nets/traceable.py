@@ -61,8 +61,8 @@ def _dropping(owner: Any) -> list[tuple[str, float]]:
 
 
 def _chance() -> Any:
-    _, keys, place, *_ = np.random.get_state(legacy=True)  # noqa: NPY002
-    return random.getstate(), np.asarray(keys[:8]).tolist(), place
+    numpy: Any = np.random.get_state(legacy=True)  # noqa: NPY002
+    return random.getstate(), numpy[1].tobytes(), numpy[2]
 
 
 def _cumulative(norm: Any, x: Tensor) -> Tensor:
