@@ -26,6 +26,9 @@ class Strategy:
         processes: whether every worker needs a process of its own: torch's own parts do the work, and what travels
             is theirs. All workers must make the same number of steps.
         overlaps: whether a worker computes while its messages are on the way, within a step.
+        by_class: whether it cuts the network's outputs: data are routed by class, targets renumbered, and what is
+            merged is a network of another class.
+        travels: whether anything travels between workers while they train.
         lr: a peak learning rate that suits it with momentum that starts anew every round (measured on digits and
             Fashion-MNIST; without momentum that goes on, steps may be three times longer).
     """
@@ -41,6 +44,8 @@ class Strategy:
     elastic: ClassVar[bool] = True
     processes: ClassVar[bool] = False
     overlaps: ClassVar[bool] = False
+    by_class: ClassVar[bool] = False
+    travels: ClassVar[bool] = True
     lr: ClassVar[float] = 0.3
 
     @property
