@@ -333,6 +333,7 @@ class _Run:
         tried, factor = self.export(place)
         peaks = self._peaks(start)
         seats = account.seats
+        by_class = self._by_class(seats)
         with training.whole(on="root", factor=factor) as model:
             if model is None or not self.writes:
                 return {}
@@ -365,11 +366,20 @@ class _Run:
                 "measured_peak_bytes": rows.by_seat(peaks, seats, None),
                 "flops_per_worker": int(max(rows.operations)),
                 "cut_axes": self._cut_axes(),
+                **by_class,
                 "capacities": training.capacities,
                 "eval_scale": training.scale,
                 "line_search": line_search_record(tried),
                 "weights_sha256": fingerprint(model),
             }
+
+    def _by_class(self, seats: Sequence[int]) -> dict[str, Any]:
+        """Return what is known of a cut of the classes: the share that was taken, and the bytes of the samples that
+        are sent to each worker once, where each has had its share of the data alone."""
+        if not self.config.strategy.by_class:
+            return {}
+        routed = [int(each[0]) for each in self.training.gather(self.routed)]
+        return {"own_share": self.own_share, "routed_bytes": self.rows.by_seat(routed, seats)}
 
     def _cut_axes(self) -> dict[str, int]:
         cut = self.setup.network.coupling.cut_axes if self.config.strategy.cuts else ()
