@@ -22,6 +22,7 @@ from isthmus.errors import InvalidInput, WorkerError
 from isthmus.nets import trace
 from isthmus.nets.block_softmax import BlockSoftmax, ClassPiece, best_temperature, load_block_softmax
 from isthmus.partitions.classes import Other
+from isthmus.randomness import generator
 from isthmus.strategies import ClassCut
 from isthmus.trainer import configure, memory_plan
 from isthmus.trainer.config import Faults
@@ -105,9 +106,9 @@ def by_hand(strategy: ClassCut, batches: Callable[[int, int], tuple[Tensor, Tens
     return pieces
 
 
-def routed_for(strategy: ClassCut, worker: int, training: Training | None = None) -> Routed:
+def routed_for(strategy: ClassCut, worker: int) -> Routed:
     _, y = data()
-    order = __import__("isthmus.randomness", fromlist=["generator"]).generator(0, "data/share").permutation(len(y))
+    order = generator(0, "data/share").permutation(len(y))
     rest = np.sort(order[worker::WORKERS])
     return routed(strategy.deal(CLASSES, WORKERS, 0), worker, y.numpy(), rest, BATCH, strategy.share, 0)
 
@@ -192,7 +193,8 @@ def test_the_command_trains_the_same_pieces(tmp_path: Path) -> None:
             piece[0].bias.copy_(whole.hidden[0].bias[units])
             piece[2].weight.zero_()
             piece[2].bias.zero_()
-            piece[2].weight[: len(own)] = whole.output.weight[own][:, units] * torch.tensor(0.5).double().rsqrt().float()
+            larger = torch.tensor(0.5).double().rsqrt().float()
+            piece[2].weight[: len(own)] = whole.output.weight[own][:, units] * larger
         feed, _ = routed_feed(setup.shares, deal, worker, 16, 0.5, 0, CPU)
         optimizer, right = setup.config.optimizer.make(piece), torch.from_numpy(deal.targets(worker))
         for step in range(12):
@@ -220,7 +222,8 @@ def _loads(flags: dict[str, Any]) -> list[dict[str, Any]]:
     setup = set_up(configure(**flags), CPU)
     worker = Worker(Nobody(0, 2), setup.network, 0)
     speed = Speed(1.0, "given")
-    return [load_of(setup.config.strategy, worker, hollow(setup.network), intended(setup, 0, 2), lambda _: speed).record()]
+    work = intended(setup, 0, 2)
+    return [load_of(setup.config.strategy, worker, hollow(setup.network), work, lambda _: speed).record()]
 
 
 def test_the_plan_holds_what_the_account_counts() -> None:
@@ -251,7 +254,8 @@ def test_at_the_optimum_of_every_piece_the_score_is_the_logarithm_of_the_probabi
         sampled = share * joint * inside + (1 - share) * joint  # what batches are drawn from
         table = np.stack([sampled[:, right == unit].sum(1) for unit in range(len(own) + deal.units(worker))], 1)
         body = nn.Embedding.from_pretrained(torch.from_numpy(np.log(table)))
-        pieces[worker] = ClassPiece(body, torch.from_numpy(own), *(torch.tensor(each).double() for each in (prior, drawn)))
+        shares = (torch.tensor(each, dtype=torch.float64) for each in (prior, drawn))
+        pieces[worker] = ClassPiece(body, torch.from_numpy(own), *shares)
     merged = BlockSoftmax(pieces, 5)
     sums, count = merged._sums((torch.arange(4),), {})
     assert np.allclose((sums / count).exp().numpy(), truth, rtol=1e-12)  # before they are normalised: nothing is left
@@ -412,11 +416,11 @@ def test_training_goes_on_from_a_checkpoint_to_the_same_bits(tmp_path: Path) -> 
         for number, batch in enumerate(batches):
             if number >= (4 if saved else 8):
                 break
-            if number == 4 and not saved:
-                training.save(tmp_path / "half", {"batches": batches})
             functional.cross_entropy(training.module(x[batch]), training.targets(y[batch])).backward()
             training.optimizer.step()
             training.optimizer.zero_grad()
+            if number == 3 and not saved:
+                training.save(tmp_path / "half", {"batches": batches})
         with training.whole() as merged, torch.no_grad():
             assert merged is not None
             scores = merged(x)

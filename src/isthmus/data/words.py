@@ -49,7 +49,7 @@ def read_words(place: str | Path, length: int | None) -> Dataset:
     numbers = {word: number for number, word in enumerate(ordered)}
     parts = [_samples(words, numbers, length) for words in (train, test)]
     if len(ordered) < 2 or not all(len(targets) for _, targets in parts):
-        raise DataError(f"{where}: holds too few words to foretell one from the {length} before, in train and test part")
+        raise DataError(f"{where}: holds too few words to foretell one from the {length} before, in both parts")
     (features, targets), other = parts
     held_out = Dataset(f"words:{place}", *other, len(ordered), (length,))
     return Dataset(f"words:{place}", features, targets, len(ordered), (length,), held_out)

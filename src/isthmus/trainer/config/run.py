@@ -28,8 +28,9 @@ class TrainConfig:
     """One training run. :func:`configure` makes it from the flags of the command line.
 
     Attributes:
-        data: digits, breast-cancer, idx:FOLDER (MNIST format), libsvm:FILE, text:FILE (next byte), words:FILE
-            (next word), many:CLASSES:RANK (generated), sbm (a graph), or python:MODULE:FACTORY (your own); or, from Python, (train, test): datasets or loaders of PyTorch.
+        data: digits, breast-cancer, idx:FOLDER (MNIST format), libsvm:FILE, text:FILE (next byte), words:FILE (next
+            word), many:CLASSES:RANK (generated), sbm (a graph), or python:MODULE:FACTORY (your own); or, from Python,
+            (train, test): datasets or loaders of PyTorch.
         features: raw (as the data are) or standardized, and the constants are kept with the network; by default a
             perceptron standardizes within itself, and a network of one's own gets the data as they are.
         model: which network.
