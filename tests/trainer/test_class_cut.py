@@ -292,6 +292,21 @@ def test_a_batch_holds_the_share_of_own_classes_and_what_is_sent_is_counted() ->
             assert (chosen.sent == 0) == (strategy.own_share == 0.0)
 
 
+def test_the_share_that_is_found_best_trains_the_same_bits_as_where_it_is_given(tmp_path: Path) -> None:
+    """Nothing of the trials is left: weights, statistics, momentum and rows are those of a run without them."""
+    flags: dict[str, Any] = {
+        "strategy": "class-cut", "workers": 2, "widths": (8,), "rounds": 4, "local_steps": 3, "batch_size": 16,
+        "eval_every": 4,
+    }  # fmt: skip
+    tried = trained(tmp_path / "auto", **flags)
+    share = tried.summary["own_share"]
+    given = trained(tmp_path / "given", **flags, own_share=share)
+    assert share in (0.5, 0.75, 0.9)
+    assert tried.summary["weights_sha256"] == given.summary["weights_sha256"]
+    assert [row["samples"] for row in tried.rows] == [row["samples"] for row in given.rows]
+    assert (tried.config["own_share"], given.config["own_share"]) == ("auto", share)
+
+
 def test_of_a_pool_everything_is_taken_once_before_anything_is_taken_again() -> None:
     chosen = routed_for(ClassCut(own_share=0.75), 1)
     taken = np.concatenate([chosen.at(step)[: chosen.own_count] for step in range(200)])
