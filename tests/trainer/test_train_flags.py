@@ -40,6 +40,10 @@ NO_EFFECT = [
     *((f"--strategy {name} --cut hidden", "cut") for name in ("local-sgd", "data-parallel")),
     *((f"--strategy {name} --scale none", "scale") for name in ("narrow", "local-sgd", "data-parallel")),
     *((f"--strategy {name} --scale readout", "scale") for name in ("narrow", "local-sgd", "data-parallel")),
+    *((f"--strategy ist --{name}", name.split()[0].replace("-", "_"))
+      for name in ("gate other", "own-share 0.5", "groups random", "foreign-buckets 2", "owners 2")),
+    ("--strategy class-cut --law uniform", "law"),
+    ("--strategy class-cut --wire bf16", "wire"),
     *((f"--strategy ist --{name} 1", name.replace("-", "_")) for name in ("outer-lr", "outer-momentum", "fragments")),
     ("--strategy diloco --keep-state False", "keep_state"),
     ("--strategy ist --hook fp16", "hook"),

@@ -54,7 +54,7 @@ def run(options: Options, command: list[str]) -> None:
     elif options.json:
         axes = [
             {"name": a.name, "size": a.size, "kind": a.kind, "cut": a.cut, "why": a.why, "members": list(a.members)}
-            for a in coupling.axes
+            for a in coupling.all_axes
         ]
         whole, notes = coupling.reasons(), [*coupling.fixed_inputs, *coupling.problems]
         print(json.dumps(to_json({"axes": axes, "whole": whole, "workers": shares, "notes": notes})))

@@ -29,7 +29,7 @@ def build_axes(
     names = _names(open_, places, kinds)
     axes = []
     for atom in open_:
-        members = tuple(_member(name, dim, dims[name][dim], atom) for name, dim in places[atom])
+        members = tuple(member_of(name, dim, dims[name][dim], atom) for name, dim in places[atom])
         why = verdict[atom]
         axes.append(Axis(names[atom], int(atom.size), kinds[atom], members, why is None, why or "", atom))
     whole = [
@@ -64,7 +64,8 @@ def _names(atoms: Sequence[Atom], places: Places, kinds: Mapping[Atom, str]) -> 
     return names
 
 
-def _member(name: str, dim: int, term: terms.Term, atom: Atom) -> Member:
+def member_of(name: str, dim: int, term: terms.Term, atom: Atom) -> Member:
+    """Return one dimension of a tensor as one that holds an axis."""
     layout = terms.describe(term, lambda leaf: "units" if leaf is atom else str(leaf.size))
     one, none = (terms.size_under(term, {atom: np.arange(count)}) for count in (1, 0))
     return Member(name, dim, layout, int(one - none))

@@ -25,6 +25,7 @@ from isthmus.nets.terms import Atom, Indices
 from isthmus.partitions import Law, law_of
 
 if TYPE_CHECKING:
+    from isthmus.nets.last_layer import LastLayer
     from isthmus.nets.verdict import Verdict
 
 Comparison = Callable[..., "Verdict"]  # of a coupling, a network and a call
@@ -55,7 +56,7 @@ class Axis:
     Attributes:
         name: the submodule whose output they are.
         size: number of units.
-        kind: hidden, channel, head, ffn, stream or block.
+        kind: hidden, channel, head, ffn, stream or block; class, of the last layer.
         members: where they appear.
         cut: whether this coupling cuts it.
         why: the reason if it does not, "" if it does.
@@ -94,6 +95,7 @@ class Coupling:
         comparison: how cuts are verified.
         problems: operators without a rule, and what else the trace wants to say.
         graphs: those of subnetworks already built, by the sizes of the cut.
+        last: the layer that makes the classes' scores; its axis is not among the others, as it is cut in another way.
     """
 
     axes: tuple[Axis, ...]
@@ -109,6 +111,13 @@ class Coupling:
     fixed_inputs: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     graphs: dict[Any, Any] = field(default_factory=dict, repr=False)
+    last: LastLayer | None = field(default=None, repr=False)
+
+    @property
+    def all_axes(self) -> tuple[Axis, ...]:
+        """The axes, and that of the last layer where it can be told."""
+        found = None if self.last is None else self.last.axis
+        return self.axes if found is None else (*self.axes, found)
 
     @property
     def cut_axes(self) -> tuple[Axis, ...]:
@@ -178,7 +187,7 @@ class Coupling:
 
     def kept(self, held: Mapping[str, Indices]) -> dict[Atom, Indices]:
         """Return the units of every cut atom that a worker keeps, from those of every axis."""
-        by_name = {axis.name: axis for axis in self.axes}
+        by_name = {axis.name: axis for axis in self.all_axes}
         pairs = ((by_name[name].atom, units) for name, units in held.items())
         return {terms.resolve(atom): units for atom, units in pairs if atom is not None}  # type: ignore[misc]
 

@@ -27,7 +27,7 @@ def axes_table(coupling: Coupling) -> Table:
     table.add_column("cut", max_width=14)
     table.add_column("where: tensor\\[dimension]", overflow="fold", ratio=1)
     alike: dict[tuple[str, ...], list[Axis]] = {}
-    for axis in coupling.axes:
+    for axis in coupling.all_axes:
         verdict = "yes" if axis.cut else f"no: {axis.why}"
         key = (_pattern(axis.name), axis.kind, str(axis.size), verdict, *_places(coupling, axis, _pattern))
         alike.setdefault(key, []).append(axis)

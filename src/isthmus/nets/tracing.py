@@ -24,6 +24,7 @@ from isthmus.nets.exported import (
     places_of,
     read_state,
 )
+from isthmus.nets.last_layer import find_last_layer
 from isthmus.nets.policy import find_residuals, tag_streams
 from isthmus.nets.propagation import Dims, Propagation, propagate
 from isthmus.nets.shells import module_classes
@@ -90,6 +91,7 @@ def trace(
         comparison=compare_with_whole,
         fixed_inputs=_fixed_inputs(exports, propagations, dims),
         problems=(*_problems(exports, propagations), *_no_depth(hidden_residuals(exports, residuals))),
+        last=find_last_layer(entries, dims, exports, propagations),
     )
     coupling = coupling if cut is None else coupling.select(cut)
     if verify:

@@ -92,11 +92,11 @@ def record(config: TrainConfig) -> dict[str, Any]:
     values |= {name: getattr(config, name) for name in (*_RUN, "out")}
     values |= {"data": config.data_shown, "features": "standardized" if config.standardizes else "raw"}
     values |= _model_record(config.model)
-    values |= {"core": 0.0} if config.strategy.cuts else {}
-    values |= config.strategy.record()
+    chosen = config.strategy.record()
+    values |= ({"core": 0.0} if "law" in chosen else {}) | chosen
     dealt = config.strategy.dealt
     law = dealt.law if isinstance(dealt, Core) else dealt  # the core is recorded beside it
-    if law is not None and law.name not in LAWS:  # the report does not know it
+    if "law" in chosen and law is not None and law.name not in LAWS:  # the report does not know it
         values |= {"law_label": law.label, "law_meaning": law.meaning}
     if evaluation.readout:
         values["scale"] = "readout"

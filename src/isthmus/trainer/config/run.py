@@ -28,8 +28,9 @@ class TrainConfig:
     """One training run. :func:`configure` makes it from the flags of the command line.
 
     Attributes:
-        data: digits, breast-cancer, idx:FOLDER (MNIST format), libsvm:FILE, text:FILE (next byte), sbm (a graph), or
-            python:MODULE:FACTORY (your own); or, from Python, (train, test): datasets or loaders of PyTorch.
+        data: digits, breast-cancer, idx:FOLDER (MNIST format), libsvm:FILE, text:FILE (next byte), words:FILE (next
+            word), many:CLASSES:RANK (generated), sbm (a graph), or python:MODULE:FACTORY (your own); or, from Python,
+            (train, test): datasets or loaders of PyTorch.
         features: raw (as the data are) or standardized, and the constants are kept with the network; by default a
             perceptron standardizes within itself, and a network of one's own gets the data as they are.
         model: which network.
@@ -196,6 +197,8 @@ def check_wire(wire: str | None, workers: int, strategy: Strategy) -> None:
     check_choice("wire", wire, WIRES)
     if workers == 1:
         raise InvalidInput("`wire` has no effect with one worker: nothing travels")
+    if not strategy.travels:
+        raise InvalidInput(f"`wire` has no effect with strategy {strategy.name!r}: nothing travels while it trains")
     if strategy.processes:
         hint = ": `hook` fp16 halves its bytes" if hasattr(strategy, "hook") else ""
         raise InvalidInput(f"`wire` has no effect with strategy {strategy.name!r}, where torch does the sending{hint}")
