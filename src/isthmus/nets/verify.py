@@ -30,7 +30,7 @@ from isthmus.nets.sizings import with_batch, with_sides
 from isthmus.nets.subnetwork import Subnetwork, build, named_state
 from isthmus.nets.terms import Atom, Indices
 from isthmus.nets.verdict import Check, Unjudged, Verdict
-from isthmus.nets.writes import written
+from isthmus.nets.writes import targets, written
 
 _DOUBLE = {
     torch.float16: torch.float64, torch.bfloat16: torch.float64, torch.float32: torch.float64,
@@ -365,7 +365,13 @@ class _MaskedWhole(_Exact):
         if n in self.removals:
             return self.env[self.removals[n]]
         if any(leaf in self.kept for term in self.propagation.norms.get(n, ()) for leaf in terms.leaves(term)):
-            return self._restricted(n, super().run_node(n))
+            kept = {source: self.env[source] for source in targets(n)}
+            self.env.update({source: value.clone() for source, value in kept.items()})
+            try:
+                whole = super().run_node(n)
+            finally:
+                self.env.update(kept)  # statistics are of the units that are kept, too
+            return self._restricted(n, whole)
         saved: dict[fx.Node, Any] = {}
         for contraction in self.sums.get(n, ()):
             positions = terms.evaluate(contraction.term, self.kept, self.opened)
@@ -394,6 +400,10 @@ class _MaskedWhole(_Exact):
         dims, given = self.propagation.dims, (self.kept, self.opened)
         sliced = [_sliced(self.env[source], dims.get(source), *given) for source in operands]
         result = fx.GraphModule(nn.Module(), graph)(*sliced)
+        for source, part in zip(operands, sliced, strict=True):
+            if source in targets(node) and part is not self.env[source]:
+                whole_part = self.env[source]
+                whole_part.copy_(_scattered(part, whole_part, dims[source], *given))
         return _scattered(result, whole, dims[node], *given)
 
 

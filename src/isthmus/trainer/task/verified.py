@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -27,7 +24,7 @@ def check_cut(setup: Setup) -> None:
     """Verify how a network of one's own is cut, on two samples of its data, with its initial weights.
 
     One process does it, which holds the whole network meanwhile: the one that starts the workers, or worker 0 where
-    torchrun has. No random numbers of the run are drawn.
+    torchrun has. Torch's random numbers are left as they are.
 
     Raises:
         InvalidInput: pieces or what is merged of them are not what they should be; or, where this is asked for,
@@ -61,21 +58,9 @@ def check_cut(setup: Setup) -> None:
 
 def _verdict(setup: Setup) -> Verdict:
     here, part = torch.device("cpu"), setup.shares.parts[0]
-    with _untouched():
+    with torch.random.fork_rng(devices=[]):  # a dataset may draw from it
         coupling = setup.network.valued
         fixed = [exported.fixed.get((0, 0), 2) for exported in coupling.exports.values()]
         few = np.arange(min(max(fixed), len(part)))
         batch = setup.shares.train(part[: len(few)], here).batch(few)
         return coupling.verify(setup.network.make().to(here), batch.args, batch.kwargs, quick=True)
-
-
-@contextmanager
-def _untouched() -> Iterator[None]:
-    """Put all generators of random numbers back after the block: a dataset or a factory may draw from any."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
