@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import random
 
 import pytest
 import torch
@@ -231,7 +230,7 @@ def test_a_hugging_face_encoder(kind: str, attention: str) -> None:
 
 
 class Skipping(nn.Module):
-    """Leaves layers out by chance, as transformers does; or by the chance of Python."""
+    """Leaves layers out by chance, as transformers does."""
 
     def __init__(self, layerdrop: float) -> None:
         super().__init__()
@@ -242,7 +241,7 @@ class Skipping(nn.Module):
         for layer in self.layers:
             if not self.training or self.layerdrop == 0.0 or torch.rand([]) > self.layerdrop:
                 x = layer(x).tanh()
-        return self.out(x) * (random.random() > -1 if self.layerdrop == 0.0 else 1)
+        return self.out(x)
 
 
 def test_layers_left_out_by_chance_are_all_run_and_that_is_said() -> None:
@@ -252,7 +251,7 @@ def test_layers_left_out_by_chance_are_all_run_and_that_is_said() -> None:
     assert model.layerdrop == 0.5
     piece = build(model, coupling, {}).module.train()
     assert torch.equal(piece(x), model.eval()(x))
-    assert any("outside of torch" in line for line in isthmus.trace(Skipping(0.0), (x,)).problems)
+    assert isthmus.trace(Skipping(0.0), (x,)).problems == ()
 
 
 @pytest.mark.parametrize("make", [nn.LSTM, nn.GRU, nn.RNN])

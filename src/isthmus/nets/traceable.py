@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Iterator
 from types import MethodType
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,7 +29,6 @@ def traceable(model: nn.Module) -> Iterator[list[str]]:
         if type(module).forward is _BatchNorm.forward and module.momentum is None and module.training:
             module.forward = MethodType(_cumulative, module)
             forwards.append(module)
-    chance = _chance()
     try:
         for owner, name, _ in dropped:
             setattr(owner, name, 0.0)
@@ -43,8 +40,6 @@ def traceable(model: nn.Module) -> Iterator[list[str]]:
             del module.forward
     if dropped and model.training:
         notes.append("layerdrop is 0 in a subnetwork: which layers are left out cannot depend on chance, all are run")
-    elif _chance() != chance:
-        notes.append("forward draws random numbers outside of torch: a subnetwork keeps those of its tracing")
 
 
 def _owners(model: nn.Module) -> list[Any]:
@@ -58,11 +53,6 @@ def _dropping(owner: Any) -> list[tuple[str, float]]:
     """Return the rates at which layers are left out."""
     named = ((name, value) for name, value in vars(owner).items() if name.endswith(_LAYERDROP))
     return [(name, value) for name, value in named if isinstance(value, (int, float)) and value > 0]
-
-
-def _chance() -> Any:
-    numpy: Any = np.random.get_state(legacy=True)  # noqa: NPY002
-    return random.getstate(), numpy[1].tobytes(), numpy[2]
 
 
 def _cumulative(norm: Any, x: Tensor) -> Tensor:
