@@ -29,9 +29,10 @@ def build_axes(
     axes = []
     for atom in open_:
         members = tuple(_member(name, dim, dims[name][dim], atom) for name, dim in places[atom])
-        why = verdict[atom]
+        why, outer = verdict[atom]
         kind = kind_of(atom, dims)
-        axes.append(Axis(names[atom], int(atom.size), kind, members, why is None, why or "", atom))
+        before = tuple(names[other] for other in outer)
+        axes.append(Axis(names[atom], int(atom.size), kind, members, why is None, why or "", before, atom=atom))
     whole = [
         KeptWhole(int(atom.size), tuple(atom.reasons), tuple(places[atom]))
         for atom in held
@@ -81,5 +82,5 @@ def _block_axes(blocks: Sequence[Block], axes: Sequence[Axis]) -> list[Axis]:
     for number, group in enumerate(by_stream.values()):
         name = "blocks" if len(by_stream) == 1 and "blocks" not in taken else f"blocks.{number}"
         members = tuple(Member(s, 0, block.name, 1) for block in group for s in sorted(block.state))
-        result.append(Axis(name, len(group), "block", members, False, "depth is cut on request", None, tuple(group)))
+        result.append(Axis(name, len(group), "block", members, False, "depth is cut on request", blocks=tuple(group)))
     return result

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from isthmus.nets.verify import Verdict
 
 Comparison = Callable[["Coupling", nn.Module, Sequence[Any], Mapping[str, Any] | None], "Verdict"]
+NOT_ASKED = "not asked for"
 KINDS = ("hidden", "channel", "head", "ffn", "stream", "block")
 
 
@@ -59,6 +60,9 @@ class Axis:
         members: where they appear.
         cut: whether this coupling cuts it.
         why: the reason if it does not, "" if it does.
+        outer: the axes, outermost first, that by default are cut rather than this one, which is inside them; it is cut
+            for so many workers that they have too few units.
+        few: whether it is not cut for having too few units for the workers.
     """
 
     name: str
@@ -67,6 +71,8 @@ class Axis:
     members: tuple[Member, ...] = field(repr=False)
     cut: bool = True
     why: str = ""
+    outer: tuple[str, ...] = field(default=(), repr=False)
+    few: bool = False
     atom: Atom | None = field(default=None, repr=False, compare=False)
     blocks: tuple[Block, ...] = field(default=(), repr=False, compare=False)
 
@@ -94,6 +100,7 @@ class Coupling:
         comparison: how cuts are verified.
         problems: operators without a rule, and what else the trace wants to say.
         graphs: those of subnetworks already built, by the sizes of the cut.
+        served: the couplings for numbers of workers already asked for, by the names of the axes they cut.
     """
 
     axes: tuple[Axis, ...]
@@ -109,6 +116,7 @@ class Coupling:
     fixed_inputs: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     graphs: dict[Any, Any] = field(default_factory=dict, repr=False)
+    served: dict[frozenset[str], Coupling] = field(default_factory=dict, repr=False)
 
     @property
     def cut_axes(self) -> tuple[Axis, ...]:
@@ -133,11 +141,41 @@ class Coupling:
                 known = ", ".join(axis.name for axis in self.axes) or "none"
                 raise InvalidInput(f"`cut` must name a kind ({', '.join(KINDS)}) or an axis ({known}), got {wanted!r}")
             chosen |= names
-        axes = tuple(
-            replace(axis, cut=axis.name in chosen, why="" if axis.name in chosen else axis.why or "not asked for")
+        axes = (
+            replace(axis, cut=axis.name in chosen, why="" if axis.name in chosen else axis.why or NOT_ASKED, outer=())
             for axis in self.axes
         )
-        return replace(self, axes=axes)
+        return replace(self, axes=tuple(axes), served={})
+
+    def serving(self, workers: int, law: Law | str = "uniform") -> Coupling:
+        """Return the coupling with those axes cut that have units enough for so many workers, under a law.
+
+        An axis with too few is left whole, and its ``why`` says so; in its place the axes inside it are looked at, if
+        it is cut by default. A law that deals one unit to several workers shares what nothing takes the place of.
+        """
+        chosen = law_of(law)
+        wanted = [axis for axis in self.axes if axis.cut or axis.outer]
+        lacking = {axis.name: chosen.too_few(partitions.Axis(axis.name, axis.size), workers) for axis in wanted}
+        cut: set[str] = set()
+        for least in (workers, 1):
+            for axis in wanted:
+                inside = any(axis.name in other.outer for other in wanted if other.name in cut)
+                if lacking[axis.name] is None and axis.size >= least and not inside and not cut & set(axis.outer):
+                    cut.add(axis.name)
+        key = frozenset(cut)
+        if key not in self.served:
+            self.served[key] = replace(self, axes=tuple(_served(axis, cut, lacking) for axis in self.axes), served={})
+        return self.served[key]
+
+    def holding(self, partition: NetPartition) -> Coupling:
+        """Return the coupling with the axes cut that a partition deals."""
+        held = [axis for axis in self.axes if axis.name in partition.held]
+        return self if all(axis.cut == (axis in held) for axis in self.axes) else self.select(held)
+
+    @property
+    def left_whole(self) -> dict[str, str]:
+        """The axes that would be cut but for too few units (see :meth:`serving`), each with what it has."""
+        return {axis.name: axis.why for axis in self.axes if axis.few}
 
     def partition(
         self,
@@ -151,6 +189,8 @@ class Coupling:
     ) -> NetPartition:
         """Return which units of every cut axis each worker holds this round; the same for all who ask.
 
+        An axis with too few units for the workers is left whole (:meth:`serving` says which).
+
         Args:
             workers: n.
             seed: of the run.
@@ -161,13 +201,19 @@ class Coupling:
             minimum: units a worker is dealt at least, for ``overlapping`` (blocks: the least depth).
 
         Raises:
-            InvalidInput: an unknown law, parameters that it does not take, or an axis with fewer units than workers.
+            InvalidInput: an unknown law, parameters that it does not take, or no axis with units enough.
         """
         chosen = law_of(law, core, capacities, minimum)
         chosen.check(check_integer("workers", workers, at_least=1))
         if not self.cut_axes:
             raise InvalidInput("no axis of the network is cut by default: print the coupling, name some with `cut`")
-        held = {axis.name: chosen.deal(axis, workers, seed, round) for axis in self.dealt_axes}
+        serving = self.serving(workers, chosen)
+        if not serving.cut_axes:
+            largest = max(self.cut_axes, key=lambda axis: axis.size).name
+            why = serving.left_whole[largest]
+            others = ", and no other axis has more" if len(self.cut_axes) > 1 else ""
+            raise chosen.refusal(largest, f"{why}{others}")
+        held = {axis.name: chosen.deal(axis, workers, seed, round) for axis in serving.dealt_axes}
         return NetPartition(workers, chosen, seed, round, held)
 
     @cached_property
@@ -250,3 +296,11 @@ class Coupling:
             for name in names:
                 result.setdefault(name, set()).update(names - {name})
         return result
+
+
+def _served(axis: Axis, cut: set[str], lacking: Mapping[str, str | None]) -> Axis:
+    """Return an axis cut or not, with the reason if not."""
+    if axis.name in cut:
+        return replace(axis, cut=True, why="")
+    few = lacking.get(axis.name)
+    return replace(axis, cut=False, why=few or axis.why or "another axis serves", few=few is not None)

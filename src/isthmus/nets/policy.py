@@ -100,18 +100,21 @@ def why_not(atom: Atom) -> str | None:
     return None
 
 
-def default_cut(atoms: Iterable[Atom], dims: Mapping[str, Dims]) -> dict[Atom, str | None]:
-    """Return for each axis None if it is cut by default, otherwise the reason.
+def default_cut(atoms: Iterable[Atom], dims: Mapping[str, Dims]) -> dict[Atom, tuple[str | None, tuple[Atom, ...]]]:
+    """Return for each axis why it is not cut by default (None if it is), and the axes that are cut rather than it.
 
-    Of the axes whose product makes up a dimension (heads x group x width) only one is cut, the outermost.
+    Of the axes whose product makes up a dimension (heads x group x width) only one is cut: the outermost that has units
+    enough for the workers, whose number is not known here.
     """
     partners = _partners(dims)
-    verdict: dict[Atom, str | None] = {}
+    verdict: dict[Atom, tuple[str | None, tuple[Atom, ...]]] = {}
+    atoms = list(atoms)
+    order = {atom: number for number, atom in enumerate(atoms)}
     for atom in atoms:
         reason = why_not(atom)
-        if reason is None and any(verdict.get(other, "") is None for other in partners.get(atom, ())):
-            reason = "inside another axis"
-        verdict[atom] = reason
+        before = sorted(partners.get(atom, set()) & verdict.keys(), key=order.__getitem__) if reason is None else ()
+        outer = tuple(other for other in before if verdict[other][0] is None or verdict[other][1])
+        verdict[atom] = ("inside another axis" if any(verdict[o][0] is None for o in outer) else reason), outer
     return verdict
 
 

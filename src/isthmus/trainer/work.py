@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.errors import InvalidInput
+from isthmus.nets import Coupling
 from isthmus.progress import progress
 from isthmus.records import RunWriter, spare_path
 from isthmus.trainer.checkpoint.manifest import checkpoints, number_of
@@ -282,6 +283,7 @@ class _Run:
             return {"status": status, "error": "interrupted"}
         place = (folders[0] if folders else Path()) / "model.safetensors"
         tried, factor = self.export(place)
+        served = self._served()
         peaks = self._peaks(start)
         seats = account.seats
         with training.whole(on="root", factor=factor) as model:
@@ -315,16 +317,18 @@ class _Run:
                 "planned": self.prelude.forecast.planned,
                 "measured_peak_bytes": rows.by_seat(peaks, seats, None),
                 "flops_per_worker": int(max(rows.operations)),
-                "cut_axes": self._cut_axes(),
+                "cut_axes": {} if served is None else {axis.name: axis.size for axis in served.cut_axes},
+                "whole_axes": {} if served is None else served.left_whole,
                 "capacities": training.capacities,
                 "eval_scale": training.scale,
                 "line_search": line_search_record(tried),
                 "weights_sha256": fingerprint(model),
             }
 
-    def _cut_axes(self) -> dict[str, int]:
-        cut = self.setup.network.coupling.cut_axes if self.config.strategy.cuts else ()
-        return {axis.name: axis.size for axis in cut}
+    def _served(self) -> Coupling | None:
+        """Return which axes are cut for so many workers; None where the strategy cuts none."""
+        law = self.config.strategy.dealt
+        return None if law is None else self.setup.network.coupling.serving(self.config.workers, law)
 
 
 @dataclass(frozen=True, eq=False)
