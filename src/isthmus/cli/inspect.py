@@ -29,7 +29,7 @@ class Options:
     core: float = 0.0
     """Fraction of every cut axis that all workers hold."""
     cut: tuple[str, ...] = ()
-    """Axes to cut instead of the default: kinds (hidden channel head ffn stream block), names or patterns."""
+    """Axes to cut instead of the default: kinds (hidden channel head ffn expert stream block), names or patterns."""
     verify: bool = False
     """Also compare random cuts with the masked whole network."""
     dot: bool = False

@@ -10,7 +10,7 @@ from isthmus.nets import terms
 from isthmus.nets.blocks import Block
 from isthmus.nets.coupling import Axis, KeptWhole, Member
 from isthmus.nets.exported import StateEntry
-from isthmus.nets.policy import default_cut, kind_of
+from isthmus.nets.policy import default_cut, kind_of, settle_choices
 from isthmus.nets.propagation import Dims
 from isthmus.nets.terms import Atom
 
@@ -18,9 +18,13 @@ Places = dict[Atom, list[tuple[str, int]]]
 
 
 def build_axes(
-    entries: Mapping[str, StateEntry], dims: Mapping[str, Dims], blocks: Sequence[Block]
+    entries: Mapping[str, StateEntry],
+    dims: Mapping[str, Dims],
+    blocks: Sequence[Block],
+    picks: Sequence[tuple[terms.Term, int]] = (),
 ) -> tuple[tuple[Axis, ...], tuple[KeptWhole, ...]]:
     """Return the axes of a network, cut as the policy says, and what is kept whole."""
+    settle_choices(dims[name] for name in entries)
     places = _places(entries, dims)
     held = [a for a, where in places.items() if any(entries[name].is_parameter for name, _ in where)]
     open_ = [atom for atom in held if not atom.reasons]
@@ -32,7 +36,7 @@ def build_axes(
         why, outer = verdict[atom]
         kind = kind_of(atom, dims)
         before = tuple(names[other] for other in outer)
-        axes.append(Axis(names[atom], int(atom.size), kind, members, why is None, why or "", before, atom=atom))
+        axes.append(Axis(names[atom], int(atom.size), kind, members, why is None, why or "", before, _least(atom, picks), atom=atom))
     whole = [
         KeptWhole(int(atom.size), tuple(atom.reasons), tuple(places[atom]))
         for atom in held
@@ -69,6 +73,16 @@ def _member(name: str, dim: int, term: terms.Term, atom: Atom) -> Member:
     layout = terms.describe(term, lambda leaf: "units" if leaf is atom else str(leaf.size))
     one, none = (terms.size_under(term, {atom: np.arange(count)}) for count in (1, 0))
     return Member(name, dim, layout, int(one - none))
+
+
+def _least(atom: Atom, picks: Sequence[tuple[terms.Term, int]]) -> int:
+    """Return how many units must be held so that as many can be taken, wherever the largest are, as of the whole."""
+    found = 1
+    for term, count in picks:
+        if atom in terms.leaves(term):
+            one, none = (int(terms.size_under(term, {atom: np.arange(units)})) for units in (1, 0))
+            found = max(found, -((none - count) // (one - none)))
+    return found
 
 
 def _block_axes(blocks: Sequence[Block], axes: Sequence[Axis]) -> list[Axis]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Comparison = Callable[["Coupling", nn.Module, Sequence[Any], Mapping[str, Any] | None], "Verdict"]
 NOT_ASKED = "not asked for"
-KINDS = ("hidden", "channel", "head", "ffn", "stream", "block")
+KINDS = ("hidden", "channel", "head", "ffn", "expert", "stream", "block")
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,13 @@ class Axis:
     Attributes:
         name: the submodule whose output they are.
         size: number of units.
-        kind: hidden, channel, head, ffn, stream or block.
+        kind: hidden, channel, head, ffn, expert, stream or block.
         members: where they appear.
         cut: whether this coupling cuts it.
         why: the reason if it does not, "" if it does.
         outer: the axes, outermost first, that by default are cut rather than this one, which is inside them; it is cut
             for so many workers that they have too few units.
+        least: units that a worker must hold (a router takes so many experts).
         few: whether it is not cut for having too few units for the workers.
     """
 
@@ -72,6 +73,7 @@ class Axis:
     cut: bool = True
     why: str = ""
     outer: tuple[str, ...] = field(default=(), repr=False)
+    least: int = field(default=1, repr=False)
     few: bool = False
     atom: Atom | None = field(default=None, repr=False, compare=False)
     blocks: tuple[Block, ...] = field(default=(), repr=False, compare=False)
@@ -155,12 +157,12 @@ class Coupling:
         """
         chosen = law_of(law)
         wanted = [axis for axis in self.axes if axis.cut or axis.outer]
-        lacking = {axis.name: chosen.too_few(partitions.Axis(axis.name, axis.size), workers) for axis in wanted}
+        lacking = {axis.name: chosen.too_few(_to_deal(axis), workers) for axis in wanted}
         cut: set[str] = set()
         for least in (workers, 1):
             for axis in wanted:
                 inside = any(axis.name in other.outer for other in wanted if other.name in cut)
-                if lacking[axis.name] is None and axis.size >= least and not inside and not cut & set(axis.outer):
+                if lacking[axis.name] is None and axis.size >= least * axis.least and not inside and not cut & set(axis.outer):
                     cut.add(axis.name)
         key = frozenset(cut)
         if key not in self.served:
@@ -220,7 +222,7 @@ class Coupling:
     def dealt_axes(self) -> tuple[partitions.Axis, ...]:
         """The axes that are cut as a law sees them: name, number of units and colour."""
         colour = colours([axis.name for axis in self.cut_axes], self._neighbours())
-        return tuple(partitions.Axis(axis.name, axis.size, colour[axis.name]) for axis in self.cut_axes)
+        return tuple(_to_deal(axis, colour[axis.name]) for axis in self.cut_axes)
 
     def kept(self, held: Mapping[str, Indices]) -> dict[Atom, Indices]:
         """Return the units of every cut atom that a worker keeps, from those of every axis."""
@@ -296,6 +298,11 @@ class Coupling:
             for name in names:
                 result.setdefault(name, set()).update(names - {name})
         return result
+
+
+def _to_deal(axis: Axis, colour: int = 0) -> partitions.Axis:
+    """Return an axis as a law sees it."""
+    return partitions.Axis(axis.name, axis.size, colour, axis.least)
 
 
 def _served(axis: Axis, cut: set[str], lacking: Mapping[str, str | None]) -> Axis:

@@ -1,6 +1,6 @@
 """What the structure of a network says about its axes: their kind, and which are cut unless told otherwise.
 
-Nothing here looks at names or classes. A *stream* is what a residual connection adds to; a *head* runs along both
+Nothing here looks at names or classes. *Experts* have a matrix each, and a router that chooses between them. A *stream* is what a residual connection adds to; a *head* runs along both
 activations of a product; an *ffn* axis lies between two weights of a residual block.
 """
 
@@ -67,7 +67,9 @@ def tag_streams(residuals: Iterable[Residual], propagation: Propagation) -> None
 
 
 def kind_of(atom: Atom, dims: Mapping[str, Dims]) -> str:
-    """Return stream, head, channel, ffn or hidden."""
+    """Return expert, stream, head, channel, ffn or hidden."""
+    if is_expert(atom):
+        return "expert"
     for tag in ("stream", "head", "channel"):
         if tag in atom.tags:
             return tag
@@ -82,6 +84,18 @@ def kind_of(atom: Atom, dims: Mapping[str, Dims]) -> str:
     return "ffn" if len(beside) > 1 and all(beside) and all(plain) else "hidden"
 
 
+def is_expert(atom: Atom) -> bool:
+    """Whether units are experts: they have a matrix each, and a router chooses between them."""
+    return bool(atom.choices) and "matrices" in atom.tags and "stream" not in atom.tags
+
+
+def settle_choices(dims: Iterable[Dims]) -> None:
+    """Keep whole what something chooses along, but for experts."""
+    for atom in {leaf for entry in dims for term in entry for leaf in terms.leaves(term)}:
+        if atom.choices and not is_expert(atom):
+            atom.reasons.update(atom.choices)
+
+
 def _parts(term: Term) -> tuple[Term, ...]:
     term = terms.resolve(term)
     return term.parts if isinstance(term, Cat) else (term,)
@@ -89,6 +103,8 @@ def _parts(term: Term) -> tuple[Term, ...]:
 
 def why_not(atom: Atom) -> str | None:
     """Return why an axis is not cut unless asked for; None if it is."""
+    if is_expert(atom):
+        return None
     if "stream" in atom.tags:
         return "residual stream"
     if "norm" in atom.tags:
@@ -137,6 +153,11 @@ def _partners(dims: Mapping[str, Dims]) -> dict[Atom, set[Atom]]:
     for entry in dims.values():
         for term in entry:
             visit(terms.resolve(term))
+        inside = {leaf for term in entry for leaf in terms.leaves(term)}
+        for expert in filter(is_expert, inside):  # the width of an expert is inside it
+            for leaf in inside - {expert}:
+                result.setdefault(leaf, set()).add(expert)
+                result.setdefault(expert, set()).add(leaf)
     return result
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, fx
 
 from isthmus.nets import terms
 from isthmus.nets.exported import ExportedGraph, module_path
+from isthmus.nets.moves import MOVES, SAME
 from isthmus.nets.registry import find_rule
 from isthmus.nets.sizes import size_of
 from isthmus.nets.terms import Term
@@ -30,12 +31,13 @@ class NoRule(Exception):
 
 @dataclass(frozen=True)
 class SizeConstant:
-    """An integer argument that is the size of a term: ``node.argument[index]``."""
+    """An integer argument that is the size of a term, plus an offset: ``node.argument[index]``."""
 
     node: fx.Node
     argument: str
     index: int | None
     term: Term
+    offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,9 @@ class Propagation:
     Attributes:
         dims: the terms of every node's dimensions (a list of those for several results).
         sizes, contractions: what a cut changes and where units are summed up.
-        norms: nodes that normalise across an axis.
+        norms: nodes that normalise across an axis, or choose along it.
+        positions: by tensor of whole numbers (a list for several results) the term along which they are positions.
+        picks: (term, k) wherever the k largest along a dimension are taken.
         from_state: nodes computed from parameters and buffers alone.
         problems: operators that froze what they touch.
         pinned: per meeting of an open size with a fixed one (an image size before a linear layer), the symbols of the
@@ -78,6 +82,8 @@ class Propagation:
     sizes: list[SizeConstant] = field(default_factory=list)
     contractions: list[Contraction] = field(default_factory=list)
     norms: list[fx.Node] = field(default_factory=list)
+    positions: dict[fx.Node, Any] = field(default_factory=dict)
+    picks: list[tuple[Term, int]] = field(default_factory=list)
     from_state: set[fx.Node] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
     pinned: set[frozenset[sympy.Symbol]] = field(default_factory=set)
@@ -91,6 +97,7 @@ class Call:
         self.propagation = propagation
         self.owner = owner
         self.arguments = _arguments(node)
+        self.understood: set[fx.Node] = set()
 
     @property
     def where(self) -> str:
@@ -137,9 +144,36 @@ class Call:
         """Return a new dimension that is kept whole."""
         return terms.fresh(size, f"{reason} ({self.where})")
 
-    def resize(self, argument: str, term: Term, index: int | None = None) -> None:
-        """Note that an integer argument is the size of ``term`` and has to follow it."""
-        self.propagation.sizes.append(SizeConstant(self.node, argument, index, term))
+    def resize(self, argument: str, term: Term, index: int | None = None, offset: int = 0) -> None:
+        """Note that an integer argument is the size of ``term``, plus an offset, and has to follow it."""
+        self.propagation.sizes.append(SizeConstant(self.node, argument, index, term, offset))
+
+    def positions(self, operand: Any) -> Term | None:
+        """Return the term along which the entries of an operand are positions, if they are and it may be cut.
+
+        Who asks takes them for positions; where nobody does, the numbers themselves matter, and the term is kept whole.
+        """
+        found = self.propagation.positions.get(operand)
+        self.understood.add(operand)
+        return None if found is None or isinstance(found, list) else found
+
+    def point(self, *results: Term | None) -> None:
+        """Note along which terms the entries of the results are positions."""
+        self.propagation.positions[self.node] = list(results) if len(results) > 1 else results[0]
+
+    def look_up(self, operand: Any, term: Term, reason: str) -> None:
+        """Note that the entries of an operand are places in a dimension, which is whole unless they are known ones."""
+        where = self.positions(operand)
+        if where is None:
+            self.freeze(term, reason)
+        else:
+            self.unify(term, where)
+
+    def choose(self, term: Term, reason: str) -> None:
+        """Note that the operator chooses or weighs along a dimension: it is kept whole unless its units are experts."""
+        terms.choose(term, f"{reason} ({self.where})")
+        if self.node not in self.propagation.norms:
+            self.propagation.norms.append(self.node)
 
     def contract(
         self,
@@ -201,7 +235,9 @@ def propagate(exported: ExportedGraph, state: Mapping[str, Dims]) -> Propagation
         if extra < 0:
             _unify_all(propagation.dims.get(result), state[exported.mutated[index]])
         else:
-            _freeze_value(propagation.dims.get(result), f"returned by the network ({exported.outputs[extra]})")
+            reason = f"returned by the network ({exported.outputs[extra]})"
+            _freeze_value(propagation.dims.get(result), reason)
+            _freeze_value([propagation.positions.get(result)], reason)
     return propagation
 
 
@@ -212,9 +248,13 @@ def visit_region(call: Call, module: fx.GraphModule, operands: Sequence[Any]) ->
     for node, operand in zip(placeholders, operands, strict=True):
         if isinstance(operand, fx.Node):
             propagation.dims[node] = propagation.dims.get(operand)
+            if (known := call.positions(operand)) is not None:
+                propagation.positions[node] = known
             if operand in propagation.from_state:
                 propagation.from_state.add(node)
-    return [propagation.dims.get(result) for result in _visit(module, propagation)]
+    results = _visit(module, propagation)
+    call.point(*(propagation.positions.get(result) for result in results), None)
+    return [propagation.dims.get(result) for result in results]
 
 
 def operator_name(node: fx.Node) -> str:
@@ -242,6 +282,9 @@ def _result(call: Call) -> Value:
     node = call.node
     if node.target is operator.getitem:
         value = call.propagation.dims.get(node.args[0])  # type: ignore[arg-type]
+        known = call.propagation.positions.get(node.args[0])  # type: ignore[arg-type]
+        if isinstance(known, list) and known[node.args[1]] is not None:  # type: ignore[index]
+            call.point(known[node.args[1]])  # type: ignore[index]
         return value[node.args[1]] if isinstance(value, list) else None  # type: ignore[index]
     if not _has_tensors(node.meta.get("val")) and not any(i.op == "get_attr" for i in node.all_input_nodes):
         if not node.users and call.tensors():
@@ -254,7 +297,10 @@ def _result(call: Call) -> Value:
             raise NoRule("no rule for this operator")
         value = rule(call)
         _check(value, node.meta["val"], call.propagation)
+        _follow_positions(call, value)
     except NoRule as problem:
+        call.understood.clear()
+        call.propagation.positions.pop(node, None)
         del call.propagation.sizes[marks[0] :], call.propagation.contractions[marks[1] :]
         return _freeze_call(call, str(problem))
     return value
@@ -266,10 +312,25 @@ def _freeze_call(call: Call, problem: str) -> Value:
         call.propagation.problems.append(reason)
     for tensor in call.tensors():
         _freeze_value(call.propagation.dims[tensor], reason)
+        _freeze_value([call.propagation.positions.get(tensor)], reason)
     for nested in call.node.all_input_nodes:
         if isinstance(call.propagation.dims.get(nested), list):
             _freeze_value(call.propagation.dims[nested], reason)
     return _fresh_value(call.node.meta.get("val"), reason)
+
+
+def _follow_positions(call: Call, value: Value) -> None:
+    """Pass on which entries are positions where they only move; where they are used as numbers, freeze what they say."""
+    name = str(getattr(call.node.target, "_schema", call.node.target)).partition("(")[0]
+    moved = name.removeprefix("aten::").partition(".")[0].rstrip("_") in MOVES | SAME
+    for number, tensor in enumerate(call.tensors()):
+        where = None if tensor in call.understood else call.propagation.positions.get(tensor)
+        if where is None or isinstance(where, list):
+            continue
+        if moved and number == 0:
+            call.point(*([where] * max(2, len(value)) if isinstance(value, list) else [where]))
+        elif not moved:
+            call.freeze(where, "positions used as values")
 
 
 def _fresh_value(value: Any, reason: str) -> Value:

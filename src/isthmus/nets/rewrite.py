@@ -82,10 +82,10 @@ class Rewriter:
         value = current if constant.index is None or current is None else current[constant.index]
         if value == -1:  # "what is left" stays right
             return
-        size = terms.size_under(constant.term, self.kept)
+        size = terms.size_under(constant.term, self.kept) + constant.offset
         if isinstance(value, fx.Node):
             with graph.inserting_before(node):
-                size = _open_size(graph, value, terms.size(constant.term), size)
+                size = _open_size(graph, value, terms.size(constant.term) + constant.offset, size)
         if constant.index is not None:
             changed = list(current)
             changed[constant.index] = size

@@ -81,7 +81,9 @@ def scaling(coupling: Coupling, partition: NetPartition, choice: str | Mapping[s
         check_choice("choice", asked, CHOICES)
         if asked == "train" and axis.atom is not None:
             train[axis.name] = 1.0 / float(presence.mean(axis.name).mean())
-        if asked in ("none", "train"):
+        if axis.kind == "expert" and asked in ("auto", "eval"):
+            why[axis.name] = "1: the router weighs those that are held anew"
+        elif asked in ("none", "train"):
             why[axis.name] = f"{asked}: as asked"
         else:
             found.axes[axis.name] = axis

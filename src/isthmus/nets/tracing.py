@@ -76,7 +76,8 @@ def trace(
     residuals = {mode: find_residuals(exports[mode].module, propagations[mode]) for mode in exports}
     for mode, found in residuals.items():
         tag_streams(found, propagations[mode])
-    axes, whole = build_axes(entries, dims, find_blocks(exports, propagations, residuals))
+    picks = [pick for propagation in propagations.values() for pick in propagation.picks]
+    axes, whole = build_axes(entries, dims, find_blocks(exports, propagations, residuals), picks)
     coupling = Coupling(
         axes=axes,
         whole=whole,

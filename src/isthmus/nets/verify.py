@@ -206,6 +206,7 @@ class _MaskedWhole(_Exact):
         graph.output(copied)
         sliced = [_sliced(self.env[source], self.propagation.dims.get(source), self.kept) for source in operands]
         result = fx.GraphModule(nn.Module(), graph)(*sliced)
+        result = _renumbered(result, self.propagation.positions.get(node), self.kept)
         return _scattered(result, self.propagation.dims[node], self.kept)
 
 
@@ -407,6 +408,14 @@ def _scattered(result: Any, dims: Any, kept: Mapping[Atom, Indices]) -> Any:
             shape[dim] = int(terms.size(term))
             result = result.new_zeros(shape).index_copy(dim, torch.as_tensor(positions), result)
     return result
+
+
+def _renumbered(result: Any, where: Any, kept: Mapping[Atom, Indices]) -> Any:
+    """Return positions among the units kept as those among all."""
+    if isinstance(where, list):
+        return type(result)(_renumbered(r, w, kept) for r, w in zip(result, where, strict=True))
+    among = None if where is None else terms.evaluate(where, kept)
+    return result if among is None else torch.as_tensor(among)[result]
 
 
 def _flat_dims(dims: Any) -> list[Any]:
