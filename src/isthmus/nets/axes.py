@@ -10,7 +10,7 @@ from isthmus.nets import terms
 from isthmus.nets.blocks import Block
 from isthmus.nets.coupling import Axis, KeptWhole, Member
 from isthmus.nets.exported import StateEntry
-from isthmus.nets.policy import default_cut, kind_of, settle_choices
+from isthmus.nets.policy import Own, default_cut, kind_of, settle_choices
 from isthmus.nets.propagation import Dims
 from isthmus.nets.terms import Atom
 
@@ -21,22 +21,27 @@ def build_axes(
     entries: Mapping[str, StateEntry],
     dims: Mapping[str, Dims],
     blocks: Sequence[Block],
-    picks: Sequence[tuple[terms.Term, int]] = (),
+    picks: Sequence[tuple[terms.Term, int]],
+    own: Own,
 ) -> tuple[tuple[Axis, ...], tuple[KeptWhole, ...]]:
     """Return the axes of a network, cut as the policy says, and what is kept whole."""
     settle_choices(dims[name] for name in entries)
     places = _places(entries, dims)
     held = [a for a, where in places.items() if any(entries[name].is_parameter for name, _ in where)]
     open_ = [atom for atom in held if not atom.reasons]
-    verdict = default_cut(open_, dims)
+    verdict = default_cut(open_, dims, own)
     names = _names(open_, places, {atom: kind_of(atom, dims) for atom in open_})
     axes = []
     for atom in open_:
-        members = tuple(_member(name, dim, dims[name][dim], atom) for name, dim in places[atom])
+        units = tuple(own.get(atom, ()))
+        members = (
+            *(_member(name, dim, dims[name][dim], atom) for name, dim in places[atom]),
+            *(Member(name, 0, "of one unit", 1) for names_ in units for name in sorted(names_)),
+        )
         why, outer = verdict[atom]
         kind = kind_of(atom, dims)
         before = tuple(names[other] for other in outer)
-        axes.append(Axis(names[atom], int(atom.size), kind, members, why is None, why or "", before, _least(atom, picks), atom=atom))
+        axes.append(Axis(names[atom], int(atom.size), kind, members, why is None, why or "", before, _least(atom, picks), atom=atom, own=units))
     whole = [
         KeptWhole(int(atom.size), tuple(atom.reasons), tuple(places[atom]))
         for atom in held

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.table import Table
 from torch import Tensor, nn
 
@@ -63,6 +64,7 @@ class Axis:
         outer: the axes, outermost first, that by default are cut rather than this one, which is inside them; it is cut
             for so many workers that they have too few units.
         least: units that a worker must hold (a router takes so many experts).
+        own: parameters and buffers that belong to one unit alone, by unit (a list of experts).
         few: whether it is not cut for having too few units for the workers.
     """
 
@@ -75,6 +77,7 @@ class Axis:
     outer: tuple[str, ...] = field(default=(), repr=False)
     least: int = field(default=1, repr=False)
     few: bool = False
+    own: tuple[frozenset[str], ...] = field(default=(), repr=False, compare=False)
     atom: Atom | None = field(default=None, repr=False, compare=False)
     blocks: tuple[Block, ...] = field(default=(), repr=False, compare=False)
 
@@ -239,10 +242,19 @@ class Coupling:
                 lacking += [block for number, block in enumerate(axis.blocks) if number not in mine]
         return lacking
 
+    def missing_state(self, held: Mapping[str, Indices]) -> set[str]:
+        """Return the parameters and buffers that a worker lacks altogether: of residual blocks, of experts in a list."""
+        gone = {name for block in self.missing_blocks(held) for name in block.state}
+        for axis in self.axes:
+            if axis.own and axis.name in held:
+                lacking = np.setdiff1d(np.arange(axis.size), held[axis.name])
+                gone |= {name for unit in lacking for name in axis.own[unit]}
+        return gone
+
     def index_map(self, held: Mapping[str, Indices]) -> dict[str, Held]:
         """Return for every parameter and buffer a worker holds its index set per dimension, None for all of it."""
         kept = self.kept(held)
-        gone = {name for block in self.missing_blocks(held) for name in block.state}
+        gone = self.missing_state(held)
         return {
             name: tuple(terms.evaluate(term, kept) for term in dims)
             for name, dims in self.dims.items()
@@ -251,7 +263,9 @@ class Coupling:
 
     def sizes(self, held: Mapping[str, Indices]) -> dict[str, int]:
         """Return parameters and bytes (with buffers) of what a worker holds, and the parameters all workers hold."""
-        dealt = {name for axis in self.axes if axis.name in held for block in axis.blocks for name in block.state}
+        given = [axis for axis in self.axes if axis.name in held]
+        dealt = {name for axis in given for block in axis.blocks for name in block.state}
+        dealt |= {name for axis in given for unit in axis.own for name in unit}
         result = {"parameters": 0, "bytes": 0, "replicated": 0}
         for name, maps in self.index_map(held).items():
             entry = self.entries[name]

@@ -6,7 +6,7 @@ activations of a product; an *ffn* axis lies between two weights of a residual b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from isthmus.nets import terms
 from isthmus.nets.propagation import Dims, Propagation
 from isthmus.nets.terms import Atom, Cat, Prod, Term
 
+Own = Mapping[Atom, Sequence[frozenset[str]]]  # parameters and buffers of each unit alone
 _ADDS = (torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor)
 
 
@@ -86,7 +87,7 @@ def kind_of(atom: Atom, dims: Mapping[str, Dims]) -> str:
 
 def is_expert(atom: Atom) -> bool:
     """Whether units are experts: they have a matrix each, and a router chooses between them."""
-    return bool(atom.choices) and "matrices" in atom.tags and "stream" not in atom.tags
+    return {"routed", "matrices"} <= atom.tags and "stream" not in atom.tags
 
 
 def settle_choices(dims: Iterable[Dims]) -> None:
@@ -116,13 +117,15 @@ def why_not(atom: Atom) -> str | None:
     return None
 
 
-def default_cut(atoms: Iterable[Atom], dims: Mapping[str, Dims]) -> dict[Atom, tuple[str | None, tuple[Atom, ...]]]:
+def default_cut(
+    atoms: Iterable[Atom], dims: Mapping[str, Dims], own: Own
+) -> dict[Atom, tuple[str | None, tuple[Atom, ...]]]:
     """Return for each axis why it is not cut by default (None if it is), and the axes that are cut rather than it.
 
     Of the axes whose product makes up a dimension (heads x group x width) only one is cut: the outermost that has units
     enough for the workers, whose number is not known here.
     """
-    partners = _partners(dims)
+    partners = _partners(dims, own)
     verdict: dict[Atom, tuple[str | None, tuple[Atom, ...]]] = {}
     atoms = list(atoms)
     order = {atom: number for number, atom in enumerate(atoms)}
@@ -134,7 +137,7 @@ def default_cut(atoms: Iterable[Atom], dims: Mapping[str, Dims]) -> dict[Atom, t
     return verdict
 
 
-def _partners(dims: Mapping[str, Dims]) -> dict[Atom, set[Atom]]:
+def _partners(dims: Mapping[str, Dims], own: Own) -> dict[Atom, set[Atom]]:
     """Return for each atom those it shares a product with."""
     result: dict[Atom, set[Atom]] = {}
 
@@ -150,10 +153,11 @@ def _partners(dims: Mapping[str, Dims]) -> dict[Atom, set[Atom]]:
                 for leaf in mine:
                     result.setdefault(leaf, set()).update(others - {leaf})
 
-    for entry in dims.values():
+    for name, entry in dims.items():
         for term in entry:
             visit(terms.resolve(term))
         inside = {leaf for term in entry for leaf in terms.leaves(term)}
+        inside |= {atom for atom, units in own.items() if any(name in unit for unit in units)}
         for expert in filter(is_expert, inside):  # the width of an expert is inside it
             for leaf in inside - {expert}:
                 result.setdefault(leaf, set()).add(expert)

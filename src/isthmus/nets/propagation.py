@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import sympy
 from torch import Tensor, fx
 
@@ -19,7 +20,7 @@ from isthmus.nets.exported import ExportedGraph, module_path
 from isthmus.nets.moves import MOVES, SAME
 from isthmus.nets.registry import find_rule
 from isthmus.nets.sizes import size_of
-from isthmus.nets.terms import Term
+from isthmus.nets.terms import Atom, Indices, Term
 
 Dims = tuple[Term, ...]
 Value = Any  # Dims of a tensor, a list of values, or None for numbers
@@ -62,6 +63,24 @@ class Contraction:
     weight_dim: int = 0
 
 
+@dataclass(frozen=True)
+class Place:
+    """An integer argument is a place along a term: ``node.argument`` is ``position``."""
+
+    node: fx.Node
+    argument: str
+    term: Term
+    position: int
+
+    def number(self, kept: Mapping[Atom, Indices]) -> int | None:
+        """Return its place among the units that are kept, None if it is not."""
+        places = terms.evaluate(self.term, kept)
+        if places is None:
+            return self.position
+        found = int(np.searchsorted(places, self.position))
+        return found if found < len(places) and places[found] == self.position else None
+
+
 @dataclass
 class Propagation:
     """What one graph says about its axes.
@@ -72,6 +91,8 @@ class Propagation:
         norms: nodes that normalise across an axis, or choose along it.
         positions: by tensor of whole numbers (a list for several results) the term along which they are positions.
         picks: (term, k) wherever the k largest along a dimension are taken.
+        places: where one place of an axis is taken by number.
+        whole: the graph, in which regions have graphs of their own.
         from_state: nodes computed from parameters and buffers alone.
         problems: operators that froze what they touch.
         pinned: per meeting of an open size with a fixed one (an image size before a linear layer), the symbols of the
@@ -84,6 +105,8 @@ class Propagation:
     norms: list[fx.Node] = field(default_factory=list)
     positions: dict[fx.Node, Any] = field(default_factory=dict)
     picks: list[tuple[Term, int]] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
+    whole: fx.GraphModule | None = None
     from_state: set[fx.Node] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
     pinned: set[frozenset[sympy.Symbol]] = field(default_factory=set)
@@ -161,6 +184,14 @@ class Call:
         """Note along which terms the entries of the results are positions."""
         self.propagation.positions[self.node] = list(results) if len(results) > 1 else results[0]
 
+    def place(self, argument: str, term: Term, position: Any, reason: str) -> None:
+        """Note that an argument is a place along ``term``, which is kept whole unless its units are experts."""
+        if isinstance(position, int) and self.owner is self.propagation.whole and not terms.is_hard(term):
+            terms.choose(term, f"{reason} ({self.where})")
+            self.propagation.places.append(Place(self.node, argument, term, position % terms.size(term)))
+        else:
+            self.freeze(term, reason)
+
     def look_up(self, operand: Any, term: Term, reason: str) -> None:
         """Note that the entries of an operand are places in a dimension, which is whole unless they are known ones."""
         where = self.positions(operand)
@@ -172,6 +203,7 @@ class Call:
     def choose(self, term: Term, reason: str) -> None:
         """Note that the operator chooses or weighs along a dimension: it is kept whole unless its units are experts."""
         terms.choose(term, f"{reason} ({self.where})")
+        terms.tag(term, "routed")
         if self.node not in self.propagation.norms:
             self.propagation.norms.append(self.node)
 
@@ -223,7 +255,7 @@ class Call:
 
 def propagate(exported: ExportedGraph, state: Mapping[str, Dims]) -> Propagation:
     """Propagate the dimensions of parameters and buffers through a graph; atoms are bound on the way."""
-    propagation = Propagation()
+    propagation = Propagation(whole=exported.module)
     for node, name in exported.state_nodes.items():
         propagation.dims[node] = state[name]
         propagation.from_state.add(node)
@@ -291,7 +323,8 @@ def _result(call: Call) -> Value:
             _freeze_call(call, "used by an operator without a result")
         return None
     rule = find_rule(node)
-    marks = len(call.propagation.sizes), len(call.propagation.contractions)
+    records = (call.propagation.sizes, call.propagation.contractions, call.propagation.places, call.propagation.picks)
+    marks = [len(each) for each in records]
     try:
         if rule is None:
             raise NoRule("no rule for this operator")
@@ -301,7 +334,8 @@ def _result(call: Call) -> Value:
     except NoRule as problem:
         call.understood.clear()
         call.propagation.positions.pop(node, None)
-        del call.propagation.sizes[marks[0] :], call.propagation.contractions[marks[1] :]
+        for each, mark in zip(records, marks, strict=True):
+            del each[mark:]
         return _freeze_call(call, str(problem))
     return value
 

@@ -140,6 +140,11 @@ def is_frozen(term: Term) -> bool:
     return all(atom.reasons or atom.choices for atom in leaves(term))
 
 
+def is_hard(term: Term) -> bool:
+    """Whether no unit of the term may be cut, experts or not."""
+    return all(atom.reasons for atom in leaves(term))
+
+
 def unify(a: Term, b: Term, reason: str = "two layouts of its units cannot be aligned") -> None:
     """State that two terms name the same units; what cannot be aligned is frozen with ``reason``."""
     a, b = resolve(a), resolve(b)

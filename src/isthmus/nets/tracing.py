@@ -27,6 +27,7 @@ from isthmus.nets.exported import (
 from isthmus.nets.policy import find_residuals, tag_streams
 from isthmus.nets.propagation import Dims, Propagation, propagate
 from isthmus.nets.shells import module_classes
+from isthmus.nets.units import own_parameters
 from isthmus.nets.verify import verify as compare_with_whole
 
 assert rules.RULES  # the rules register themselves when they are imported
@@ -76,8 +77,9 @@ def trace(
     residuals = {mode: find_residuals(exports[mode].module, propagations[mode]) for mode in exports}
     for mode, found in residuals.items():
         tag_streams(found, propagations[mode])
+    own = own_parameters(exports, propagations, entries)
     picks = [pick for propagation in propagations.values() for pick in propagation.picks]
-    axes, whole = build_axes(entries, dims, find_blocks(exports, propagations, residuals), picks)
+    axes, whole = build_axes(entries, dims, find_blocks(exports, propagations, residuals), picks, own)
     coupling = Coupling(
         axes=axes,
         whole=whole,

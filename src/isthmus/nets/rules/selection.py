@@ -28,7 +28,7 @@ def _chosen(call: Call, dim: int, reason: str) -> Term | None:
     if not dims:
         return None
     term = dims[dim % len(dims)]
-    if terms.size(term) == 1 or all(atom.reasons for atom in terms.leaves(term)):
+    if terms.size(term) == 1 or terms.is_hard(term):
         return None
     call.choose(term, reason)
     return term
@@ -193,14 +193,37 @@ def loss(call: Call) -> Dims:
     return ()
 
 
+@rule("aten::nonzero", "aten::where.default", "aten::nonzero_numpy")
+def nonzero(call: Call) -> Value:
+    """Places of what is not zero, as many as there are."""
+    operand = call["self"] if call["self"] is not None else call["condition"]
+    if call.node.users:
+        _freeze(call, operand, range(len(call.dims(operand))), "looked for by value")
+    shapes = call.node.meta["val"]
+    if isinstance(shapes, (list, tuple)):
+        return [(call.whole(call.shape(i)[0], "looked for by value"),) for i in range(len(shapes))]
+    return tuple(call.whole(size, "looked for by value") for size in call.shape())
+
+
+@rule("aten::eq.Scalar")
+def equals(call: Call) -> Dims:
+    """Entry by entry; a position that a router chose, against one place of its axis."""
+    where, place = call.positions(call["self"]), call["other"]
+    if where is not None and isinstance(place, int) and 0 <= place < terms.size(where):
+        call.place("other", where, place, "positions used as values")
+    elif where is not None:
+        call.freeze(where, "positions used as values")
+    return call.dims(call["self"])
+
+
 @rule("aten::index")
 def index(call: Call) -> Dims:
     """Indexing with tensors; indexed dimensions are looked up by value, the others pass."""
     source, indices = call.dims(call["self"]), list(call["indices"])
     places = [i for i, each in enumerate(indices) if each is not None]
+    if any(indices[each].meta["val"].dtype in _BOOLEAN for each in places):
+        return _masked(call, source, indices, places)
     for each in places:
-        if indices[each].meta["val"].dtype in _BOOLEAN:
-            raise NoRule("data-dependent indexing with a mask")
         call.look_up(indices[each], source[each], "indexed by value")
         if call["self"] in call.propagation.from_state and len(source) > 2:
             terms.tag(source[each], "matrices")
@@ -209,6 +232,20 @@ def index(call: Call) -> Dims:
     adjacent = places == list(range(places[0], places[-1] + 1))
     at = places[0] if adjacent else 0
     return (*rest[:at], *picked, *rest[at:])
+
+
+def _masked(call: Call, source: Dims, indices: list[Any], places: list[int]) -> Dims:
+    """Indexing with one mask: as many entries as it marks, in place of the dimensions it has."""
+    mask = call.dims(indices[places[0]])
+    end = places[0] + len(mask)
+    if len(places) > 1:
+        raise NoRule("data-dependent indexing with a mask")
+    for term, other in zip(source[places[0] : end], mask, strict=True):
+        call.unify(term, other)
+        call.freeze(term, "indexed with a mask")
+    marked = () if call["values"] is not None else call.shape()[places[0] : places[0] + 1]
+    picked = [call.whole(size, "indexed with a mask") for size in marked or [call.node.meta["val"].shape[0]]]
+    return (*source[: places[0]], *picked, *source[end:])
 
 
 @rule("aten::index_put")

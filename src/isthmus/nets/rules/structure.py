@@ -187,7 +187,9 @@ def select(call: Call) -> Dims:
     """One entry of a dimension, by position."""
     dims = call.dims(call["self"])
     dim = call["dim"] % len(dims)
-    call.freeze(dims[dim], "selected by position")
+    call.place("index", dims[dim], call["index"], "selected by position")
+    if call["self"] in call.propagation.from_state and len(dims) > 2:
+        terms.tag(dims[dim], "matrices")
     return (*dims[:dim], *dims[dim + 1 :])
 
 
