@@ -20,7 +20,7 @@ from isthmus.nets.exported import ExportedGraph, module_path
 from isthmus.nets.moves import MOVES, SAME
 from isthmus.nets.registry import find_rule
 from isthmus.nets.sizes import size_of
-from isthmus.nets.terms import Atom, Indices, Term
+from isthmus.nets.terms import Atom, Cat, Indices, Term
 
 Dims = tuple[Term, ...]
 Value = Any  # Dims of a tensor, a list of values, or None for numbers
@@ -71,6 +71,16 @@ class Place:
     argument: str
     term: Term
     position: int
+
+    @property
+    def unit(self) -> tuple[Atom, int] | None:
+        """The axis it is a place of, and which; None where the term is a product."""
+        term, offset = terms.resolve(self.term), self.position
+        for part in term.parts if isinstance(term, Cat) else (term,):
+            if offset < terms.size(part):
+                return (part, offset) if isinstance(part, Atom) else None
+            offset -= terms.size(part)
+        return None
 
     def number(self, kept: Mapping[Atom, Indices]) -> int | None:
         """Return its place among the units that are kept, None if it is not."""

@@ -46,7 +46,7 @@ def own_parameters(
     """
     for propagation in propagations.values():
         for place in propagation.places:
-            if not isinstance(terms.resolve(place.term), Atom):
+            if place.unit is None:
                 terms.freeze(place.term, "selected by position")
     while any(_link(_belongings(exports[mode], propagations[mode])) for mode in exports):
         pass
@@ -121,9 +121,9 @@ def _belongings(exported: ExportedGraph, propagation: Propagation) -> Belongings
             break
         marks = found.marks[node] = _marks(node, found)
         for place in taken.get(node, ()):
-            atom = terms.resolve(place.term)
-            if isinstance(atom, Atom) and not atom.reasons:
-                marks[atom] = frozenset((place.position,)) | marks.get(atom, frozenset())
+            if place.unit is not None and not place.unit[0].reasons:
+                atom, unit = place.unit
+                marks[atom] = frozenset((unit,)) | marks.get(atom, frozenset())
         for atom, units in list(marks.items()):
             if atom.reasons:
                 del marks[atom]

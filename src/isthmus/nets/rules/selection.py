@@ -197,8 +197,7 @@ def loss(call: Call) -> Dims:
 def nonzero(call: Call) -> Value:
     """Places of what is not zero, as many as there are."""
     operand = call["self"] if call["self"] is not None else call["condition"]
-    if call.node.users:
-        _freeze(call, operand, range(len(call.dims(operand))), "looked for by value")
+    _freeze(call, operand, range(len(call.dims(operand))), "looked for by value")
     shapes = call.node.meta["val"]
     if isinstance(shapes, (list, tuple)):
         return [(call.whole(call.shape(i)[0], "looked for by value"),) for i in range(len(shapes))]
