@@ -49,7 +49,7 @@ def test_index_sets_cover(name: str, law: str) -> None:
         actual = law_for(coupling, law, workers)
         capacities = list(range(1, workers + 1)) if actual == "weighted" else None
         partition = coupling.partition(workers, seed=5, round=2, law=actual, capacities=capacities)
-        for axis in coupling.cut_axes:
+        for axis in coupling.serving(workers, partition.law).cut_axes:
             held = partition.held[axis.name]
             together = np.concatenate(held)
             if actual in DISJOINT:

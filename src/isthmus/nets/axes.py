@@ -41,7 +41,9 @@ def build_axes(
         why, outer = verdict[atom]
         kind = kind_of(atom, dims)
         before = tuple(names[other] for other in outer)
-        axes.append(Axis(names[atom], int(atom.size), kind, members, why is None, why or "", before, _least(atom, picks), atom=atom, own=units))
+        least = _least(atom, picks)
+        size, why = int(atom.size), why or ""
+        axes.append(Axis(names[atom], size, kind, members, not why, why, before, least, own=units, atom=atom))
     whole = [
         KeptWhole(int(atom.size), tuple(atom.reasons), tuple(places[atom]))
         for atom in held

@@ -165,7 +165,8 @@ class Coupling:
         for least in (workers, 1):
             for axis in wanted:
                 inside = any(axis.name in other.outer for other in wanted if other.name in cut)
-                if lacking[axis.name] is None and axis.size >= least * axis.least and not inside and not cut & set(axis.outer):
+                enough = lacking[axis.name] is None and axis.size >= least * axis.least
+                if enough and not inside and not cut & set(axis.outer):
                     cut.add(axis.name)
         key = frozenset(cut)
         if key not in self.served:
@@ -243,7 +244,7 @@ class Coupling:
         return lacking
 
     def missing_state(self, held: Mapping[str, Indices]) -> set[str]:
-        """Return the parameters and buffers that a worker lacks altogether: of residual blocks, of experts in a list."""
+        """Return the parameters and buffers that a worker lacks altogether: of blocks, of experts in a list."""
         gone = {name for block in self.missing_blocks(held) for name in block.state}
         for axis in self.axes:
             if axis.own and axis.name in held:

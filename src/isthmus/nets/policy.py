@@ -1,7 +1,8 @@
 """What the structure of a network says about its axes: their kind, and which are cut unless told otherwise.
 
-Nothing here looks at names or classes. *Experts* have a matrix each, and a router that chooses between them. A *stream* is what a residual connection adds to; a *head* runs along both
-activations of a product; an *ffn* axis lies between two weights of a residual block.
+Nothing here looks at names or classes. A *stream* is what a residual connection adds to; a *head* runs along both
+activations of a product; an *ffn* axis lies between two weights of a residual block; *experts* have a matrix each, and
+a router that chooses between them.
 """
 
 from __future__ import annotations

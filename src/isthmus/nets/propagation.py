@@ -333,7 +333,12 @@ def _result(call: Call) -> Value:
             _freeze_call(call, "used by an operator without a result")
         return None
     rule = find_rule(node)
-    records = (call.propagation.sizes, call.propagation.contractions, call.propagation.places, call.propagation.picks)
+    records: tuple[list[Any], ...] = (
+        call.propagation.sizes,
+        call.propagation.contractions,
+        call.propagation.places,
+        call.propagation.picks,
+    )
     marks = [len(each) for each in records]
     try:
         if rule is None:
@@ -364,7 +369,7 @@ def _freeze_call(call: Call, problem: str) -> Value:
 
 
 def _follow_positions(call: Call, value: Value) -> None:
-    """Pass on which entries are positions where they only move; where they are used as numbers, freeze what they say."""
+    """Pass on which entries are positions where they only move; freeze what they say where they are numbers."""
     name = str(getattr(call.node.target, "_schema", call.node.target)).partition("(")[0]
     moved = name.removeprefix("aten::").partition(".")[0].rstrip("_") in MOVES | SAME
     for number, tensor in enumerate(call.tensors()):

@@ -162,4 +162,3 @@ def _on_device(value: Any, device: torch.device) -> Any:
     if isinstance(value, (tuple, list)):
         return type(value)(_on_device(item, device) for item in value)
     return value
-

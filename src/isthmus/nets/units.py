@@ -1,8 +1,8 @@
 """Experts that a network computes one by one: what of a graph belongs to which of them.
 
-A node that takes one place of an axis by number (``scores[:, 3]``, ``chosen == 3``) belongs to that unit, and so does all
-that is computed from it, up to where it is added to what does not belong to it. Of a unit that a worker lacks nothing is
-left: not its nodes, not what only they use, not its parameters; what it was added to goes on without it.
+A node that takes one place of an axis by number (``scores[:, 3]``, ``chosen == 3``) belongs to that unit, and so does
+all that is computed from it, up to where it is added to what does not belong to it. Of a unit that a worker lacks
+nothing is left: not its nodes, not what only they use, not its parameters; what it was added to goes on without it.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _belongings(exported: ExportedGraph, propagation: Propagation) -> Belongings
                 del marks[atom]
             for other, others in marks.items():
                 if len(units) == len(others) == 1 and other is not atom and atom in marks:
-                    found.links.setdefault((atom, other), set()).add((*units, *others))
+                    found.links.setdefault((atom, other), set()).add((min(units), min(others)))
     for node in reversed(list(exported.module.graph.nodes)):
         owners = {_owner(user, found) for user in node.users}
         if len(owners) == 1 and None not in owners and not found.marks.get(node):

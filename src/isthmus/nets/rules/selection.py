@@ -423,4 +423,3 @@ def pixel_unshuffle(call: Call) -> Dims:
     inner: Term = call.whole(r * r, "sub-pixels") if r > 1 else ONE
     shape: list[Any] = call.shape()[-2:]
     return (*dims[:-3], terms.prod([dims[-3], inner]), *(call.whole(size, "sub-pixels") for size in shape))
-

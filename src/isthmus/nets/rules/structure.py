@@ -350,9 +350,7 @@ def _opaque_pieces(call: Call, dim: int) -> Value:
     dims = call.dims(call["self"])
     call.freeze(dims[dim], "split by position")
     count = len(call.node.meta["val"])
-    return [
-        (*dims[:dim], call.whole(call.shape(i)[dim], "split by position"), *dims[dim + 1 :]) for i in range(count)
-    ]
+    return [(*dims[:dim], call.whole(call.shape(i)[dim], "split by position"), *dims[dim + 1 :]) for i in range(count)]
 
 
 def _range(term: Term, first: int, length: int, total: int) -> tuple[Term | None, Term] | None:
