@@ -26,9 +26,7 @@ class Listed(nn.Module):
     def __init__(self, experts: int) -> None:
         super().__init__()
         self.inp, self.gate, self.shared = nn.Linear(6, 6), nn.Linear(6, experts), nn.Linear(6, 6)
-        self.experts = nn.ModuleList(
-            nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 6)) for _ in range(experts)
-        )
+        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 6)) for _ in range(experts))
 
     def route(self, x: Tensor) -> tuple[Tensor, Tensor]:
         weights, chosen = torch.topk(self.gate(x).softmax(-1), 2)
