@@ -185,6 +185,11 @@ ORDERED = [
     call(aten.tril.default, S),
     call(aten.triu.default, S),
     call(aten.one_hot.default, I(3, 4, below=5), 5),
+    call(aten.eq.Scalar, I(3, 4, below=5), 2),
+    *(
+        call(getattr(aten, name).Tensor, M, V)
+        for name in ("greater", "greater_equal", "less", "less_equal", "not_equal")
+    ),
     call(aten.cross_entropy_loss.default, M, I(3, below=4), W(4)),
     call(aten.nll_loss.default, M, I(3, below=4), W(4), 0),
     call(aten.nll_loss_nd.default, X(2, 4, 3), I(2, 3, below=4)),
@@ -404,6 +409,14 @@ FROZEN_THOUGH_INDEPENDENT = {
     **dict.fromkeys(("_sparse_mm", "_sparse_addmm", "to_sparse", "_to_sparse", "to_dense", "coalesce"), "sparse"),
 }  # fmt: skip
 """Operators that freeze more than the probe shows to be needed, and why."""
+
+UNPROBED = {  # tested in networks (test_experts.py)
+    "aten::_grouped_mm": "offsets in order", "transformers::grouped_mm_fallback": "offsets in order",
+    "aten::histc": "positions that a router chose", "aten::bincount": "positions that a router chose",
+    "aten::nonzero": "as many results as there are", "aten::nonzero_numpy": "as many results as there are",
+    "aten::where.default": "as many results as there are",
+}  # fmt: skip
+"""Operators whose operands cannot be drawn at random."""
 
 EXAMPLES = [
     *SUMS, *CONVOLUTIONS, *NORMS, *POINTWISE, *RECURRENT, *REGIONS, *ORDERED, *INDEXED, *PLACES, *SOURCES, *STRUCTURE,

@@ -15,6 +15,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 
 from isthmus.nets import terms
+from isthmus.nets.policy import settle_choices
 from isthmus.nets.propagation import Call, Propagation
 from isthmus.nets.registry import find_rule
 from isthmus.nets.rewrite import Rewriter
@@ -128,6 +129,7 @@ class Probe:
         rule = find_rule(self.node)
         assert rule is not None, f"{self.example.name} has no rule"
         self.propagation.dims[self.node] = rule(Call(self.node, self.propagation, self.module))
+        settle_choices([*self.operand_dims, *self.result_dims])
 
     def run(self, operands: list[Tensor], plain: bool = False, module: nn.Module | None = None) -> Any:
         """Return the results (a list of tensors, or as the operator gives them) for fresh copies of operands."""

@@ -29,7 +29,7 @@ class Options:
     core: float = 0.0
     """Fraction of every cut axis that all workers hold."""
     cut: tuple[str, ...] = ()
-    """Axes to cut instead of the default: kinds (hidden channel head ffn stream block), names or patterns."""
+    """Axes to cut instead of the default: kinds (hidden channel head ffn expert stream block), names or patterns."""
     verify: bool = False
     """Also compare random cuts with the masked whole network."""
     dot: bool = False
@@ -79,11 +79,12 @@ def _share(coupling: Any, workers: int, core: float) -> dict[str, Any]:
     except InvalidInput as error:
         return {"problem": str(error)}
     counts = [coupling.sizes(partition.of(worker)) for worker in range(workers)]
-    return max(counts, key=lambda count: int(count["bytes"]))
+    whole = coupling.serving(workers, partition.law).left_whole
+    return {**max(counts, key=lambda count: int(count["bytes"])), "left_whole": whole}
 
 
 def _show(coupling: Any, shares: Mapping[str, Mapping[str, Any]]) -> None:
-    from isthmus.nets.display import show
+    from isthmus.nets.display import left_whole, show
 
     console = Console()
     show(coupling, console)
@@ -102,6 +103,7 @@ def _show(coupling: Any, shares: Mapping[str, Mapping[str, Any]]) -> None:
             continue
         part = f"{100 * share['parameters'] / whole['parameters']:.1f} %"
         table.add_row(workers, f"{share['parameters']:,}", part, f"{share['bytes']:,}", f"{share['replicated']:,}")
+        problems += [f"- {workers} workers: {line}" for line in left_whole(share["left_whole"])]
     console.print(table)
     for line in problems:
         console.print(line, markup=False, highlight=False)

@@ -34,6 +34,7 @@ from isthmus.trainer.config.schedule import Schedule
 from isthmus.trainer.config.step import AUTOCAST
 
 _POWERSGD = DDP("powersgd")
+_FEW = 3
 _RUN, _STEP, _WIDTHS = TrainConfig(), Step(), " ".join(map(str, Perceptron().widths))
 
 
@@ -325,6 +326,11 @@ def table(run: Run) -> Table:
     return shown
 
 
+def _few_axes(whole: dict[str, str]) -> str:
+    first = [f"{name} ({why})" for name, why in list(whole.items())[:_FEW]]
+    return "; ".join([*first, *([f"and {len(whole) - _FEW} more"] if len(whole) > _FEW else [])])
+
+
 def _lines(run: Run, summary: dict[str, Any]) -> list[tuple[str, str]]:
     model, held = summary["model_parameters"], summary["worker_parameters"]
     search = summary["line_search"]
@@ -341,6 +347,7 @@ def _lines(run: Run, summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("peak learning rate", f"{run.config['lr']:g}"),
         ("parameters of the model", f"{model:,}"),
         ("of a worker (most)", f"{max(held):,} ({max(held) / model:.1%})"),
+        *((("left whole", _few_axes(summary["whole_axes"])),) if summary.get("whole_axes") else ()),
         *((f"{word} before the first round", _by_worker(run.rows[:1], f"{word}_bytes")) for word in first),
         *_by_class(summary),
         ("sent a round, by worker", _by_worker(run.rows[1:], "sent_bytes")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -50,6 +50,14 @@ def kept_whole(coupling: Coupling) -> list[str]:
         rest = f" and {len(shown) - _PLACES} more" if len(shown) > _PLACES else ""
         lines.append(f"{reason}: {', '.join(shown[:_PLACES])}{rest}")
     return lines
+
+
+def left_whole(axes: Mapping[str, str]) -> list[str]:
+    """Return a line for each kind of axis that is left whole, from the names and what they have; like names are one."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for name, why in axes.items():
+        alike.setdefault((_pattern(name), why), []).append(name)
+    return [f"left whole: {pattern if len(names) > 1 else names[0]} ({why})" for (pattern, why), names in alike.items()]
 
 
 def show(coupling: Coupling, console: Console) -> None:

@@ -23,6 +23,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from isthmus.errors import InvalidInput
 from isthmus.nets.example import Example
 from isthmus.nets.failures import explain, place_of
+from isthmus.nets.loops import AllFound
 from isthmus.nets.normalize import normalize
 from isthmus.nets.results import opened
 from isthmus.nets.sizes import size_of
@@ -222,7 +223,8 @@ class _Flat(nn.Module):
     def forward(self, *tensors: Tensor) -> tuple[Any, ...]:
         args, kwargs = self.example.call(tensors)
         before = dict(self.inner.named_buffers())
-        result = self.inner(*args, **kwargs)
+        with AllFound():
+            result = self.inner(*args, **kwargs)
         after = dict(self.inner.named_buffers())
         changed = [name for name, tensor in before.items() if after.get(name) is not tensor]
         self.result.assigned = [name for name in changed if name in after and _alike(before[name], after[name])]
@@ -255,7 +257,7 @@ def _export(wrapper: _Flat, example: Example, closed: Pinned) -> torch.export.Ex
             for i, t in enumerate(tensors)
         )
         try:
-            with torch.enable_grad(), _without_autocast():
+            with torch.enable_grad(), _without_autocast(), _idle_moves():
                 return torch.export.export(wrapper, tensors, dynamic_shapes=(shapes,), strict=False)
         except Exception as error:  # torch raises a dozen kinds here; the first is the one that explains
             failure = failure or error
@@ -376,6 +378,27 @@ def _without_autocast() -> Iterator[None]:
         for device in ("cpu", "cuda"):
             stack.enter_context(torch.autocast(device, enabled=False))
         yield
+
+
+@contextlib.contextmanager
+def _idle_moves() -> Iterator[None]:
+    """A forward that moves a submodule to the type and the device that it has already does nothing."""
+    before = nn.Module.to
+
+    def to(self: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+        device, dtype, _, memory = torch._C._nn._parse_to(*args, **kwargs)
+        state = [*self.parameters(), *self.buffers()]
+        floats = [tensor for tensor in state if tensor.is_floating_point() or tensor.is_complex()]
+        same = all(tensor.device == (device or tensor.device) for tensor in state)
+        if same and memory is None and all(tensor.dtype == (dtype or tensor.dtype) for tensor in floats):
+            return self
+        return before(self, *args, **kwargs)
+
+    nn.Module.to = to  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        nn.Module.to = before  # type: ignore[method-assign]
 
 
 def _custom_functions(outputs: Sequence[Any]) -> list[str]:

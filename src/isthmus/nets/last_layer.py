@@ -63,7 +63,7 @@ def find_last_layer(
         return LastLayer(None, "its scores are only a part of a parameter's rows")
     members = tuple(member_of(name, dim, dims[name][dim], atom) for name, dim in places)
     name = next(member.name for member in members if entries[member.name].is_parameter and member.dim == 0)
-    return LastLayer(Axis(name.rpartition(".")[0] or name, int(atom.size), "class", members, False, _WHY, atom))
+    return LastLayer(Axis(name.rpartition(".")[0] or name, int(atom.size), "class", members, False, _WHY, atom=atom))
 
 
 def _scores(exported: ExportedGraph, propagation: Propagation) -> Term | None:

@@ -32,6 +32,7 @@ class Atom:
         size: number of units.
         bound: the finer term this atom was found to be, if any.
         reasons: why it must be kept whole (none: it may be cut).
+        choices: why it must be kept whole unless its units are experts, among whose scores a worker chooses anew.
         tags: what the rules noticed ("norm", "stream", "head", "head_dim", "channel", "embedding"; "own_norm": a norm
             of weights alone, or one that is only returned).
     """
@@ -40,6 +41,7 @@ class Atom:
     bound: Term | None = None
     reasons: dict[str, None] = field(default_factory=dict)
     tags: set[str] = field(default_factory=set)
+    choices: dict[str, None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,12 @@ def freeze(term: Term, reason: str) -> None:
         atom.reasons[reason] = None
 
 
+def choose(term: Term, reason: str) -> None:
+    """Keep all units of a term whole unless they are experts."""
+    for atom in leaves(term):
+        atom.choices[reason] = None
+
+
 def tag(term: Term, name: str) -> None:
     """Note a property on all units of a term."""
     for atom in leaves(term):
@@ -134,6 +142,11 @@ def tag(term: Term, name: str) -> None:
 
 def is_frozen(term: Term) -> bool:
     """Whether no unit of the term may be cut."""
+    return all(atom.reasons or atom.choices for atom in leaves(term))
+
+
+def is_hard(term: Term) -> bool:
+    """Whether no unit of the term may be cut, experts or not."""
     return all(atom.reasons for atom in leaves(term))
 
 
@@ -287,6 +300,7 @@ def _bind(atom: Atom, term: Term, reason: str) -> None:
         return
     for leaf in inside:
         leaf.reasons.update(atom.reasons)
+        leaf.choices.update(atom.choices)
         leaf.tags |= atom.tags
     atom.bound = term
 

@@ -28,6 +28,7 @@ from isthmus.nets.last_layer import find_last_layer
 from isthmus.nets.policy import find_residuals, tag_streams
 from isthmus.nets.propagation import Dims, Propagation, propagate
 from isthmus.nets.shells import module_classes
+from isthmus.nets.units import own_parameters
 from isthmus.nets.verify import verify as compare_with_whole
 
 assert rules.RULES  # the rules register themselves when they are imported
@@ -77,7 +78,9 @@ def trace(
     residuals = {mode: find_residuals(exports[mode].module, propagations[mode]) for mode in exports}
     for mode, found in residuals.items():
         tag_streams(found, propagations[mode])
-    axes, whole = build_axes(entries, dims, find_blocks(exports, propagations, residuals))
+    own = own_parameters(exports, propagations, entries)
+    picks = [pick for propagation in propagations.values() for pick in propagation.picks]
+    axes, whole = build_axes(entries, dims, find_blocks(exports, propagations, residuals), picks, own)
     coupling = Coupling(
         axes=axes,
         whole=whole,

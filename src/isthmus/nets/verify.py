@@ -404,6 +404,7 @@ class _MaskedWhole(_Exact):
             if source in targets(node) and part is not self.env[source]:
                 whole_part = self.env[source]
                 whole_part.copy_(_scattered(part, whole_part, dims[source], *given))
+        result = _renumbered(result, self.propagation.positions.get(node), self.kept)
         return _scattered(result, whole, dims[node], *given)
 
 
@@ -482,6 +483,14 @@ def _scattered(
                 0, index, True
             ).reshape(shape)
     return torch.where(here, result, whole)
+
+
+def _renumbered(result: Any, where: Any, kept: Mapping[Atom, Indices]) -> Any:
+    """Return positions among the units kept as those among all."""
+    if isinstance(where, list):
+        return type(result)(_renumbered(r, w, kept) for r, w in zip(result, where, strict=True))
+    among = None if where is None else terms.evaluate(where, kept)
+    return result if among is None else torch.as_tensor(among)[result]
 
 
 def _wide(tensor: Tensor) -> Tensor:

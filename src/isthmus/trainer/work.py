@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.errors import InvalidInput
+from isthmus.nets import Coupling
 from isthmus.progress import progress
 from isthmus.records import RunWriter, spare_path
 from isthmus.strategies import ClassCut
@@ -333,6 +334,7 @@ class _Run:
             return {"status": status, "error": "interrupted"}
         place = (folders[0] if folders else Path()) / "model.safetensors"
         tried, factor = self.export(place)
+        served = self._served()
         peaks = self._peaks(start)
         seats = account.seats
         by_class = self._by_class(seats)
@@ -368,7 +370,8 @@ class _Run:
                 "planned": self.prelude.forecast.planned,
                 "measured_peak_bytes": rows.by_seat(peaks, seats, None),
                 "flops_per_worker": int(max(rows.operations)),
-                "cut_axes": self._cut_axes(),
+                "cut_axes": {} if served is None else {axis.name: axis.size for axis in served.cut_axes},
+                "whole_axes": {} if served is None else served.left_whole,
                 **by_class,
                 "capacities": training.capacities,
                 "eval_scale": training.scale,
@@ -384,9 +387,10 @@ class _Run:
         routed = [int(each[0]) for each in self.training.gather(self.routed)]
         return {"own_share": self.own_share, "routed_bytes": self.rows.by_seat(routed, seats)}
 
-    def _cut_axes(self) -> dict[str, int]:
-        cut = self.setup.network.coupling.cut_axes if self.config.strategy.cuts else ()
-        return {axis.name: axis.size for axis in cut}
+    def _served(self) -> Coupling | None:
+        """Return which axes are cut for so many workers; None where the strategy cuts none."""
+        law = self.config.strategy.dealt
+        return None if law is None else self.setup.network.coupling.serving(self.config.workers, law)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from isthmus.nets.registry import pointwise_rule, rule
 
 @pointwise_rule
 @rule("aten::__and__", "aten::__or__", "aten::__xor__", "aten::complex", "aten::polar")
+@rule(*(f"aten::{name}" for name in ("greater", "greater_equal", "less", "less_equal", "not_equal")))
 @rule("aten::bernoulli", "aten::normal", "aten::isclose")
 @rule("aten::masked_fill", "aten::where", "aten::rsub", "aten::hardswish", "aten::log_sigmoid", "aten::floor_divide")
 def elementwise(call: Call) -> Dims:

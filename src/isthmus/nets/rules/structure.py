@@ -188,7 +188,9 @@ def select(call: Call) -> Dims:
     """One entry of a dimension, by position."""
     dims = call.dims(call["self"])
     dim = call["dim"] % len(dims)
-    call.freeze(dims[dim], "selected by position")
+    call.place("index", dims[dim], call["index"], "selected by position")
+    if call["self"] in call.propagation.from_state and len(dims) > 2:
+        terms.tag(dims[dim], "matrices")
     return (*dims[:dim], *dims[dim + 1 :])
 
 
@@ -352,9 +354,7 @@ def _opaque_pieces(call: Call, dim: int) -> Value:
     dims = call.dims(call["self"])
     call.freeze(dims[dim], "split by position")
     count = len(call.node.meta["val"])
-    return [
-        (*dims[:dim], call.whole(call.shape(i)[dim], "split by position"), *dims[dim + 1 :]) for i in range(count)
-    ]
+    return [(*dims[:dim], call.whole(call.shape(i)[dim], "split by position"), *dims[dim + 1 :]) for i in range(count)]
 
 
 def _range(term: Term, first: int, length: int, total: int) -> tuple[Term | None, Term] | None:
