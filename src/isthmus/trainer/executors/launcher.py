@@ -23,6 +23,7 @@ from isthmus.trainer.executors.kin import adopting
 from isthmus.trainer.executors.loopback import HOST, loopback_store
 from isthmus.trainer.executors.supervisor import Supervisor
 from isthmus.trainer.executors.worker import SIGNALS, Task, enter
+from isthmus.trainer.wire.resolver import ask_again_soon
 
 Result = TypeVar("Result")
 # Loaded once, in the server that all workers are forked from. torch.optim loads torch._dynamo at its first use and an
@@ -56,8 +57,8 @@ def launch(function: Callable[..., Result], *arguments: Any, workers: int = 4, e
     check_integer("workers", workers, at_least=1)
     check_guarded()
     check_importable(function, arguments)
-    store = loopback_store()
     with _environment(), adopting() as adopts:
+        store = loopback_store()
         context, adopted = _context(adopts)
         shared = {
             "WORLD_SIZE": str(workers),
@@ -65,6 +66,7 @@ def launch(function: Callable[..., Result], *arguments: Any, workers: int = 4, e
             "MASTER_ADDR": HOST,
             "MASTER_PORT": str(store.port),
             "TORCHELASTIC_USE_AGENT_STORE": "True",
+            "RES_OPTIONS": os.environ["RES_OPTIONS"],
         }
 
         def start(seat: int, incarnation: int) -> tuple[BaseProcess, Connection]:
@@ -112,8 +114,9 @@ def _start(context: BaseContext, task: Task) -> tuple[BaseProcess, Connection]:
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """Set what must be there before workers load torch: no lines of its own, and one thread."""
-    before = {name: os.environ.get(name) for name in ("TORCH_CPP_LOG_LEVEL", "OMP_NUM_THREADS")}
+    """Set what must be there before workers load torch: no lines of its own, one thread, quick questions for names."""
+    before = {name: os.environ.get(name) for name in ("TORCH_CPP_LOG_LEVEL", "OMP_NUM_THREADS", "RES_OPTIONS")}
+    ask_again_soon()
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     os.environ["OMP_NUM_THREADS"] = "1"
     try:
