@@ -23,7 +23,7 @@ import torch
 from torch.distributed import PrefixStore, TCPStore
 
 from isthmus.errors import DataError, InvalidInput, WorkerError
-from isthmus.trainer.executors import launcher, supervisor
+from isthmus.trainer.executors import launcher, nursery, supervisor
 from isthmus.trainer.executors.launcher import launch
 
 pytestmark = pytest.mark.processes
@@ -33,7 +33,7 @@ LONG = timedelta(seconds=60)  # for what must come
 @pytest.fixture(autouse=True)
 def from_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
     """Launch as from a script, wherever the tests run; what a notebook does has a test of its own."""
-    monkeypatch.setattr(launcher, "interactive", lambda: False)
+    monkeypatch.setattr(nursery, "interactive", lambda: False)
 
 
 def board() -> PrefixStore:
@@ -90,11 +90,29 @@ def test_who_dies_or_is_declared_lost_is_told_and_comes_back(harm: Any, how: str
     assert caplog.messages == [f"isthmus: worker 1 {how}; starting it again"] * 2
 
 
-@pytest.mark.parametrize("change", [("interactive", lambda: True), ("adopting", lambda: nullcontext(False))])
-def test_processes_are_made_otherwise_where_they_must_be(change: tuple[str, Any], monkeypatch: Any) -> None:
-    """Forked from a notebook; and, where the kernel has no adoption, each on its own."""
-    monkeypatch.setattr(launcher, *change)
+@pytest.mark.parametrize(
+    ("room", "name", "does"),
+    [(nursery, "interactive", lambda: True), (launcher, "adopting", lambda: nullcontext(False))],
+    ids=["notebook", "no adoption"],
+)
+def test_processes_are_made_otherwise_where_they_must_be(room: Any, name: str, does: Any, monkeypatch: Any) -> None:
+    """Forked from what a notebook was at the start; and, where the kernel has no adoption, each on its own."""
+    monkeypatch.setattr(room, name, does)
     assert launch(back, workers=1, elastic=True) == "1 of 1"
+
+
+def test_nothing_is_forked_from_a_notebook_that_keeps_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread of the store's may hold a lock, which the new process would wait for without end."""
+    monkeypatch.setattr(nursery, "interactive", lambda: True)
+    here, forks = os.getpid(), []
+    os.register_at_fork(before=lambda: forks.append(threads()) if os.getpid() == here else None)
+    assert launch(back, workers=2, elastic=True) == "1 of 1"
+    assert len(forks) == 1
+    assert "pt_tcpstore_uv" not in forks[0]
+
+
+def threads() -> list[str]:
+    return [each.read_text().strip() for each in Path("/proc/self/task").glob("*/comm")]
 
 
 def back() -> str:
@@ -237,7 +255,7 @@ SCRIPT = """
 import os, sys, time
 from pathlib import Path
 import isthmus
-from isthmus.trainer.executors import launcher, supervisor
+from isthmus.trainer.executors import nursery, supervisor
 
 def settle(folder):
     name = f"{os.environ['RANK']}-{os.environ['TORCHELASTIC_RESTART_COUNT']}"
@@ -249,7 +267,7 @@ def settle(folder):
     return "over" if name[0] == "0" else None
 
 if __name__ == "__main__":
-    launcher._PRELOADED = launcher._PRELOADED[:2]
+    nursery._PRELOADED = nursery._PRELOADED[:2]
     supervisor.SILENT = 1.0
     print(isthmus.launch(settle, Path(sys.argv[1]), workers=3, elastic=sys.argv[2] == "elastic"))
 """

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import Any
 
 from torch import Tensor, fx
@@ -37,12 +38,14 @@ def find_last_layer(
     dims: Mapping[str, Dims],
     exports: Mapping[str, ExportedGraph],
     propagations: Mapping[str, Propagation],
+    taken: Collection[str] = (),
 ) -> LastLayer:
     """Return the last layer of a network: units of parameters that are its scores, one by one, and nothing else.
 
     Args:
         entries, dims: parameters and buffers, and the term of every dimension of each.
         exports, propagations: of both modes.
+        taken: names of other axes.
     """
     found = {mode: _scores(exported, propagations[mode]) for mode, exported in exports.items()}
     atoms = {terms.resolve(term) for term in found.values() if term is not None}
@@ -62,8 +65,11 @@ def find_last_layer(
     if any(terms.resolve(dims[name][dim]) is not atom for name, dim in places):
         return LastLayer(None, "its scores are only a part of a parameter's rows")
     members = tuple(member_of(name, dim, dims[name][dim], atom) for name, dim in places)
-    name = next(member.name for member in members if entries[member.name].is_parameter and member.dim == 0)
-    return LastLayer(Axis(name.rpartition(".")[0] or name, int(atom.size), "class", members, False, _WHY, atom=atom))
+    parameter = next(member.name for member in members if entries[member.name].is_parameter and member.dim == 0)
+    base = parameter.rpartition(".")[0] or parameter
+    candidates = chain((base, f"{base}.class"), (f"{base}.class{i}" for i in count(2)))
+    name = next(name for name in candidates if name not in taken)
+    return LastLayer(Axis(name, int(atom.size), "class", members, False, _WHY, atom=atom))
 
 
 def _scores(exported: ExportedGraph, propagation: Propagation) -> Term | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from isthmus.nets.coupling import Coupling
 from isthmus.nets.laws import NetPartition
 from isthmus.nets.merge import merge
-from isthmus.nets.ownership import Held
+from isthmus.nets.ownership import Held, laid_out
 from isthmus.nets.subnetwork import Subnetwork, build
 from isthmus.nets.verdict import relative_error
 
@@ -54,6 +54,9 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
         return False
     if a.is_complex():
         a, b = torch.view_as_real(a.resolve_conj()), torch.view_as_real(b.resolve_conj())
+    (places, a), (others, b) = laid_out(a), laid_out(b)
+    if len(places) != len(others) or not all(map(torch.equal, places, others)) or a.shape != b.shape:
+        return False
     integers = _BITS[a.element_size()]
     return torch.equal(a.contiguous().view(integers), b.contiguous().view(integers))
 
@@ -64,13 +67,16 @@ def _of(names: Sequence[str]) -> str:
 
 def _changed(name: str, before: Tensor, parts: Sequence[Subnetwork]) -> tuple[Tensor, Tensor]:
     """Change one tensor in all pieces; return its mean over those, and where no more than one counts."""
+    before = laid_out(before)[1]
     count = torch.zeros(before.shape, dtype=torch.int64, device=before.device)
     first, values = before.clone(), []
     holders = [part for part in parts if name in part.indices]
     if before.dtype not in (*_COUNTED, *_REAL):
         return first, count == 0  # torch does not add it up, and of truth values the first counts: left as it is
     for number, part in enumerate(holders):
-        place, tensor = _place(before, part.indices[name]), part.state()[name]
+        places, tensor = laid_out(part.state()[name])
+        held = (None,) * tensor.dim() if places else part.indices[name]  # a sparse one is held whole
+        place = _place(before, held)
         tensor.copy_(_other(tensor, number, len(holders)))
         count[place] += 1
         values.append((place, tensor))
@@ -106,6 +112,7 @@ def _other(tensor: Tensor, number: int, holders: int) -> Tensor:
 
 
 def _error(merged: Tensor, mean: Tensor, alone: Tensor) -> float:
+    merged = laid_out(merged)[1]
     if merged.shape != mean.shape or not same_bits(merged[alone], mean[alone]):
         return math.inf
     if not (mean.is_floating_point() or mean.is_complex()):

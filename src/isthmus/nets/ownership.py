@@ -74,15 +74,17 @@ def merge_into(whole: Tensor, holders: Sequence[tuple[Tensor, Held]]) -> None:
 
 def _merge_sparse(whole: Tensor, parts: Sequence[Tensor]) -> None:
     """Merge sparse tensors, which every part has whole: the entries that they all name."""
-    (places, values), *others = map(_laid_out, (whole, *parts))
+    (places, values), *others = map(laid_out, (whole, *parts))
     for theirs, _ in others:
         if len(theirs) != len(places) or not all(map(torch.equal, theirs, places)):
             raise InvalidInput("a sparse tensor whose parts name other entries than it cannot be merged")
     values.copy_(mean_of([theirs for _, theirs in others]))
 
 
-def _laid_out(tensor: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Return the tensors that name the entries of a sparse tensor, and the entries."""
+def laid_out(tensor: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Return the tensors that name the entries of a sparse tensor, none of a dense one, and the entries, in place."""
+    if tensor.layout == torch.strided:
+        return [], tensor
     if tensor.layout == torch.sparse_coo:
         return [tensor._indices()], tensor._values()
     rows = tensor.layout in (torch.sparse_csr, torch.sparse_bsr)

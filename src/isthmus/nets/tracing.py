@@ -94,7 +94,7 @@ def trace(
         comparison=compare_with_whole,
         fixed_inputs=_fixed_inputs(exports, propagations, dims),
         problems=(*_problems(exports, propagations), *_no_depth(hidden_residuals(exports, residuals))),
-        last=find_last_layer(entries, dims, exports, propagations),
+        last=find_last_layer(entries, dims, exports, propagations, [axis.name for axis in axes]),
     )
     coupling = coupling if cut is None else coupling.select(cut)
     if verify:

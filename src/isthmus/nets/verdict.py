@@ -95,6 +95,7 @@ def relative_error(value: Tensor, reference: Tensor, scale: float = 0.0) -> floa
     """
     if value.shape != reference.shape:
         return float("inf")
+    value, reference = (each if each.layout == torch.strided else each.to_dense() for each in (value, reference))
     if not value.numel():
         return 0.0
     if value.is_complex() and reference.is_complex():

@@ -671,8 +671,8 @@ class Training:
             self.events.append(Event("lost", number, seat, why))
         for seat in change.joined:
             self.events.append(Event("joined", number, seat, "takes part again"))
-        absent = self._members.part.absent
-        if absent and change.lost:
+        absent = self._members.part.absent if change.lost and self._members.acts else ()  # none, before the first act
+        if absent:
             few = ", ".join(map(str, absent[:_SHOWN])) + ", ..." * (len(absent) > _SHOWN)
             text = f"leaves {len(absent)} classes without a worker: {few}"
             self.events.append(Event("absent", number, min(change.lost), text))

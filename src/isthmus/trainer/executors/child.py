@@ -10,12 +10,27 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, Protocol
 
 from isthmus.trainer.executors.worker import Here, Raised, Returned
 
-Start = Callable[[int, int], tuple[BaseProcess, Connection]]  # (seat, incarnation) -> process, line to it
+
+class Started(Protocol):
+    """A process that was started, as multiprocessing has it; ``join`` waits for whoever forked the one that works."""
+
+    @property
+    def pid(self) -> int | None: ...
+
+    @property
+    def exitcode(self) -> int | None: ...
+
+    @property
+    def sentinel(self) -> int: ...
+
+    def join(self) -> None: ...
+
+
+Start = Callable[[int, int], tuple[Started, Connection]]  # (seat, incarnation) -> process, line to it
 Told = Callable[["Child", Here | Returned | Raised | None], None]  # the last message, at the end, is None
 Tell = Callable[[Callable[[], None]], None]
 
@@ -35,7 +50,7 @@ class Child:
         self.said: Returned | Raised | None = None
         self.trouble: Raised | None = None  # why it could not be started
         self._doomed = False
-        self._started: BaseProcess | None = None
+        self._started: Started | None = None
 
     def start(self, start: Start, told: Told, tell: Tell) -> None:
         """Start the process; may stand still. ``told(child, message)`` is called for each message, the last is None."""
@@ -78,7 +93,7 @@ class Child:
         except ChildProcessError:
             return None
 
-    def _listen(self, started: BaseProcess, line: Connection, told: Told, tell: Tell) -> None:
+    def _listen(self, started: Started, line: Connection, told: Told, tell: Tell) -> None:
         assert self.process is not None
         adopted = self.process != started.pid
         try:

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import gc
-import multiprocessing
-import multiprocessing.forkserver
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from multiprocessing.connection import Connection
-from multiprocessing.context import BaseContext
-from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from rich.console import Console
 
 from isthmus.errors import check_integer
-from isthmus.trainer.executors.guard import check_guarded, check_importable, interactive
+from isthmus.trainer.executors.child import Started
+from isthmus.trainer.executors.guard import check_guarded, check_importable
 from isthmus.trainer.executors.kin import adopting
 from isthmus.trainer.executors.loopback import HOST, loopback_store
+from isthmus.trainer.executors.nursery import nursery
 from isthmus.trainer.executors.supervisor import Supervisor
-from isthmus.trainer.executors.worker import SIGNALS, Task, enter
+from isthmus.trainer.executors.worker import SIGNALS, Task
+from isthmus.trainer.wire.resolver import ask_again_soon
 
 Result = TypeVar("Result")
-# Loaded once, in the server that all workers are forked from. torch.optim loads torch._dynamo at its first use and an
-# export networkx, which takes longer than a small training.
-_PRELOADED = ["isthmus.trainer.executors.server", __name__, "torch._dynamo", "networkx"]
 
 
 def launch(function: Callable[..., Result], *arguments: Any, workers: int = 4, elastic: bool = True) -> Result:
@@ -56,20 +52,21 @@ def launch(function: Callable[..., Result], *arguments: Any, workers: int = 4, e
     check_integer("workers", workers, at_least=1)
     check_guarded()
     check_importable(function, arguments)
-    store = loopback_store()
-    with _environment(), adopting() as adopts:
-        context, adopted = _context(adopts)
+    task = Task(os.getpid(), False, elastic, {}, function, arguments)
+    with _environment(), adopting() as adopts, closing(nursery(task, adopts)) as made:
+        store = loopback_store()
         shared = {
             "WORLD_SIZE": str(workers),
             "LOCAL_WORLD_SIZE": str(workers),
             "MASTER_ADDR": HOST,
             "MASTER_PORT": str(store.port),
             "TORCHELASTIC_USE_AGENT_STORE": "True",
+            "RES_OPTIONS": os.environ["RES_OPTIONS"],
         }
 
-        def start(seat: int, incarnation: int) -> tuple[BaseProcess, Connection]:
+        def start(seat: int, incarnation: int) -> tuple[Started, Connection]:
             own = {"RANK": str(seat), "LOCAL_RANK": str(seat), "TORCHELASTIC_RESTART_COUNT": str(incarnation)}
-            return _start(context, Task(os.getpid(), adopted, elastic, {**shared, **own}, function, arguments))
+            return made.start(replace(task, variables={**shared, **own}))
 
         supervisor = Supervisor(store, start, workers, elastic)
         with _signals_to(supervisor):
@@ -77,43 +74,11 @@ def launch(function: Callable[..., Result], *arguments: Any, workers: int = 4, e
             return result
 
 
-def _context(adopts: bool) -> tuple[BaseContext, bool]:
-    """Return how processes are made, and whether these have to be adopted to be children of this one.
-
-    A server that has everything loaded already forks them in no time; where its children cannot become ours, its end
-    would be theirs, so there every process loads for itself.
-    """
-    if interactive():
-        return multiprocessing.get_context("fork"), False
-    if not (adopts and hasattr(os, "pidfd_open")):
-        return multiprocessing.get_context("spawn"), False
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
-    multiprocessing.forkserver.ensure_running()
-    return context, True
-
-
-def _start(context: BaseContext, task: Task) -> tuple[BaseProcess, Connection]:
-    ours, theirs = context.Pipe()
-    collects = gc.isenabled()
-    gc.disable()  # until a forked process has put aside what is not its own
-    try:
-        process = context.Process(target=enter, args=(task, theirs))  # type: ignore[attr-defined]
-        process.start()
-    except BaseException:
-        ours.close()
-        raise
-    finally:
-        if collects:
-            gc.enable()
-        theirs.close()
-    return process, ours
-
-
 @contextmanager
 def _environment() -> Iterator[None]:
-    """Set what must be there before workers load torch: no lines of its own, and one thread."""
-    before = {name: os.environ.get(name) for name in ("TORCH_CPP_LOG_LEVEL", "OMP_NUM_THREADS")}
+    """Set what must be there before workers load torch: no lines of its own, one thread, quick questions for names."""
+    before = {name: os.environ.get(name) for name in ("TORCH_CPP_LOG_LEVEL", "OMP_NUM_THREADS", "RES_OPTIONS")}
+    ask_again_soon()
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     os.environ["OMP_NUM_THREADS"] = "1"
     try:

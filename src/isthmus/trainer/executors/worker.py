@@ -89,7 +89,8 @@ def enter(task: Task, line: Connection) -> None:
     else:
         line.send(Here(os.getpid(), None))
     _set_signals(task.elastic)
-    threading.Thread(target=_end_with_launcher, daemon=True).start()
+    if not task.adopted:  # else there is a kernel that sees to it
+        threading.Thread(target=_end_with_launcher, daemon=True).start()
     wait_for_parent(task.launcher)
     die_with_parent()
     wait_for_parent(task.launcher)  # it may have ended before the kernel was told
@@ -131,12 +132,12 @@ def _set_signals(elastic: bool) -> None:
     """Ctrl-C goes to launcher and workers alike. End at once, without a traceback; or leave it to the launcher."""
     for each in SIGNALS:
         if signal.getsignal(each) is not signal.SIG_IGN:
-            signal.signal(each, _heed_nothing if elastic else signal.SIG_DFL)
+            signal.signal(each, heed_nothing if elastic else signal.SIG_DFL)
     if elastic:  # processes that the function forks may be told to end by it
         os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
-def _heed_nothing(*_: Any) -> None:
+def heed_nothing(*_: Any) -> None:
     """Do nothing. A handler of Python's, unlike SIG_IGN, is not handed down to programs that a worker starts."""
 
 

@@ -35,10 +35,12 @@ from torch.distributed import PrefixStore, Store, TCPStore
 from isthmus import version
 from isthmus.errors import InvalidInput, IsthmusError, WorkerError, everywhere
 from isthmus.trainer.wire.alike import difference
+from isthmus.trainer.wire.resolver import ask_again_soon
 
 _LOOPBACK = ("127.", "localhost", "::1")  # how an address begins that no other host can reach
 _POLL = 0.02  # seconds between two looks at the store
 _SILENCE = 5.0  # seconds in which a store answers a greeting, however busy its host
+_NAMING = 30.0  # seconds in which a store that answers is reached: nobody may answer torch's question for its name
 _LINGER = 3.0  # seconds that worker 0 keeps the store for others that still have to read why all of them end
 _NOTE = 5.0  # seconds after which a worker says for whom it waits
 
@@ -104,6 +106,7 @@ def find_place(join_timeout: float = 60.0) -> Place | None:
         raise InvalidInput(f"RANK and WORLD_SIZE are set but {missing[0]} is not: the workers cannot find each other")
     address, port = os.environ["MASTER_ADDR"], _number("MASTER_PORT", 1, 65535)
     deadline = time.monotonic() + join_timeout
+    ask_again_soon()
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         place = _of_launcher(address, port, seat, seats, join_timeout, deadline)
     else:
@@ -284,7 +287,7 @@ def _by_hand(address: str, port: int, seat: int, seats: int, join_timeout: float
 
 
 def _client(host: str, port: int, join_timeout: float) -> TCPStore:
-    store = TCPStore(host, port, None, False, timedelta(seconds=_SILENCE), wait_for_workers=False)
+    store = TCPStore(host, port, None, False, timedelta(seconds=_NAMING), wait_for_workers=False)
     store.set_timeout(timedelta(seconds=join_timeout))
     return store
 
