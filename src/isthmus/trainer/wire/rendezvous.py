@@ -41,7 +41,7 @@ _LOOPBACK = ("127.", "localhost", "::1")  # how an address begins that no other 
 _POLL = 0.02  # seconds between two looks at the store
 _SILENCE = 5.0  # seconds in which a store answers a greeting, however busy its host
 _NAMING = 30.0  # seconds in which a store that answers is reached: nobody may answer torch's question for its name
-_LINGER = 3.0  # seconds that worker 0 keeps the store for others that still have to read why all of them end
+_LINGER = 5.0  # seconds that worker 0 keeps the store for others that still have to read why all of them end
 _NOTE = 5.0  # seconds after which a worker says for whom it waits
 
 _log = logging.getLogger("isthmus")
