@@ -112,7 +112,8 @@ def test_nothing_is_forked_from_a_notebook_that_keeps_a_store(monkeypatch: pytes
 
 def stores() -> set[str]:
     """The threads that keep stores in this process; other tests may have left some."""
-    return {each.parent.name for each in Path("/proc/self/task").glob("*/comm") if each.read_text() == "pt_tcpstore_uv\n"}
+    threads = Path("/proc/self/task").glob("*/comm")
+    return {each.parent.name for each in threads if each.read_text() == "pt_tcpstore_uv\n"}
 
 
 def back() -> str:

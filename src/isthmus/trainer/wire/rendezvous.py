@@ -41,7 +41,8 @@ _LOOPBACK = ("127.", "localhost", "::1")  # how an address begins that no other 
 _POLL = 0.02  # seconds between two looks at the store
 _SILENCE = 5.0  # seconds in which a store answers a greeting, however busy its host
 _NAMING = 30.0  # seconds in which a store that answers is reached: nobody may answer torch's question for its name
-_LINGER = 5.0  # seconds that worker 0 keeps the store for others that still have to read why all of them end
+_LINGER = 3.0  # seconds that worker 0 keeps the store for others that still have to leave
+_LATE = 5.0  # seconds that it does so for those that still have to read why all of them end
 _NOTE = 5.0  # seconds after which a worker says for whom it waits
 
 _log = logging.getLogger("isthmus")
@@ -463,7 +464,7 @@ def _end(place: Place, error: IsthmusError | None) -> NoReturn:
         store.add("fault/seen", 1)
         if place.hosted:  # for those that are still to come, too, unless nobody is
             awaited = store.add("came", 0) if isinstance(error, WorkerError) else place.seats
-            _until(lambda: store.add("fault/seen", 0) >= awaited, _LINGER)
+            _until(lambda: store.add("fault/seen", 0) >= awaited, _LATE)
     raise AssertionError("somebody has found a fault")
 
 
