@@ -145,24 +145,25 @@ def check_in(place: Place, join_timeout: float = 60.0) -> None:
 
 
 def leave(place: Place, seconds: float = _LINGER) -> None:
-    """Leave the run; the worker that keeps the store waits for those that have not left yet, but not for long."""
+    """Leave the run; the worker that keeps the store waits for those that have come and not left, but not for long."""
     try:
         place.store.add(f"left/{place.seat}", 1)
         if place.hosted:
-            others = [seat for seat in range(place.seats) if seat != place.seat]
-            _until(lambda: place.store.check([f"left/{seat}" for seat in others]), seconds)
+            others = [f"left/{seat}" for seat in _came(place) if seat != place.seat]
+            _until(lambda: not others or place.store.check(others), seconds)
     except dist.DistError:
         return  # whoever kept it is gone already
 
 
 def together(place: Place, name: str, seconds: float = _LINGER) -> None:
-    """Wait, but not for long, until all workers are here; afterwards none needs the store for it any more."""
+    """Wait, but not for long, until all workers that came are here; then none needs the store for it any more."""
     try:
+        awaited = len(_came(place))
         place.store.add(f"{name}/here", 1)
-        _until(lambda: place.store.add(f"{name}/here", 0) >= place.seats, seconds)
+        _until(lambda: place.store.add(f"{name}/here", 0) >= awaited, seconds)
         place.store.add(f"{name}/seen", 1)
         if place.hosted:
-            _until(lambda: place.store.add(f"{name}/seen", 0) >= place.seats, seconds)
+            _until(lambda: place.store.add(f"{name}/seen", 0) >= awaited, seconds)
     except dist.DistError:
         return
 
@@ -432,6 +433,12 @@ def _wait_for_all(place: Place, join_timeout: float) -> None:
             if place.by_hand or place.seat == min(each["seat"] for each in came.values()):
                 _log.warning("isthmus: waiting for %s", _workers(missing))
         time.sleep(_POLL)
+
+
+def _came(place: Place) -> set[int]:
+    """Return the seats of the workers that have come."""
+    keys = [f"came/{number}" for number in range(1, place.store.add("came", 0) + 1)]
+    return {json.loads(place.store.get(key))["seat"] for key in keys if place.store.check([key])}
 
 
 def _terms(place: Place) -> dict[str, str]:
