@@ -33,6 +33,7 @@ from isthmus.nets.writes import writes
 MODES = ("train", "eval")
 Pinned = frozenset[tuple[int, int]]
 _PREFIX = "inner."
+_GUARDS = 100  # networks that can be traced with open sizes have up to 70, for 200 layers as for 20
 _TABLES = ("_modules", "_parameters")
 _CHATTER = {"torch.fx.experimental.symbolic_shapes": logging.ERROR, "torch._subclasses.fake_tensor": logging.CRITICAL}
 _RESULTS = (Tensor, int, float, bool, str, type(None), torch.SymInt, torch.SymFloat, torch.SymBool)
@@ -78,6 +79,7 @@ class ExportedGraph:
         replaced: buffers that forward assigns tensors of another shape or type.
         dropped: results of unknown types (a cache object), None in their place.
         notes: what the graph does otherwise than the network.
+        given_up: (input, dimension) pairs whose sizes were not opened because too much follows from them.
     """
 
     module: fx.GraphModule
@@ -91,6 +93,7 @@ class ExportedGraph:
     replaced: Sequence[str] = ()
     dropped: Sequence[str] = ()
     notes: Sequence[str] = ()
+    given_up: Pinned = frozenset()
 
     @property
     def state_nodes(self) -> dict[fx.Node, str]:
@@ -218,6 +221,7 @@ class _Flat(nn.Module):
         super().__init__()
         self.inner = inner
         self.example = example
+        self.given_up: Pinned = frozenset()
         self.result = _Result()
 
     def forward(self, *tensors: Tensor) -> tuple[Any, ...]:
@@ -246,7 +250,7 @@ def _alike(a: Tensor, b: Tensor) -> bool:
 
 
 def _export(wrapper: _Flat, example: Example, closed: Pinned) -> torch.export.ExportedProgram:
-    """Export with every dimension open; then with open batches only; then as given."""
+    """Export with every dimension open, unless too much follows from it; then with open batches only; then as given."""
     auto = torch.export.Dim.AUTO
     doubled = tuple(t.repeat(2, *[1] * (t.dim() - 1)) if t.dim() and t.shape[0] == 1 else t for t in example.tensors)
     attempts = [(doubled, None), (doubled, 1), (doubled, 0), (example.tensors, 0)]
@@ -257,14 +261,42 @@ def _export(wrapper: _Flat, example: Example, closed: Pinned) -> torch.export.Ex
             for i, t in enumerate(tensors)
         )
         try:
-            with torch.enable_grad(), _without_autocast(), _idle_moves():
+            with torch.enable_grad(), _without_autocast(), _idle_moves(), _few_guards(wrapper.inner, dims is None):
                 return torch.export.export(wrapper, tensors, dynamic_shapes=(shapes,), strict=False)
+        except _TooManyGuards:
+            wrapper.given_up = frozenset((i, d) for i, t in enumerate(tensors) for d in range(1, t.dim()))
         except Exception as error:  # torch raises a dozen kinds here; the first is the one that explains
             failure = failure or error
     assert failure is not None
     if not any(tensor.dim() for tensor in example.tensors):
         raise InvalidInput("`args` must hold a batch of samples, got a tensor without dimensions") from failure
     raise InvalidInput(explain(failure, wrapper.inner)) from failure
+
+
+class _TooManyGuards(Exception):
+    """What torch would have to show of open sizes grows without bound."""
+
+
+@contextlib.contextmanager
+def _few_guards(model: nn.Module, wanted: bool) -> Iterator[None]:
+    """Inside, a module that is called after too many guards on open sizes raises; the same on every machine.
+
+    With windows over an image, say, whose sides are rounded up to whole ones at every level, every comparison of sizes
+    leaves a guard, and each next one is held against all before it: minutes, after which the sizes are closed anyway.
+    """
+
+    def check(module: nn.Module, args: tuple[Any, ...]) -> None:
+        sizes: Iterator[Any] = (size for value in args if isinstance(value, Tensor) for size in value.shape)
+        opened = next((size for size in sizes if isinstance(size, torch.SymInt)), None)
+        if opened is not None and len(opened.node.shape_env.guards) > _GUARDS:
+            raise _TooManyGuards
+
+    hooks = [module.register_forward_pre_hook(check) for module in model.modules()] if wanted else []
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _exported_graph(
@@ -294,8 +326,10 @@ def _exported_graph(
     fixed = {(i, d): size for i, shape in enumerate(shapes) for d, size in enumerate(shape) if isinstance(size, int)}
     result = wrapper.result
     mutated += [names[name] for name in result.assigned]
-    named = {"replaced": result.replaced, "dropped": result.dropped}
-    return ExportedGraph(module, state, constants, inputs, mutated, result.paths, result.spec, fixed, **named)
+    return ExportedGraph(
+        module, state, constants, inputs, mutated, result.paths, result.spec, fixed,
+        replaced=result.replaced, dropped=result.dropped, given_up=wrapper.given_up,
+    )  # fmt: skip
 
 
 def _refuse_written_inputs(exported: ExportedGraph) -> None:

@@ -71,7 +71,8 @@ def trace(
     closed: Pinned = frozenset()
     exports, dims, propagations = _read(model, example, entries, closed)
     while pinned := _to_close(exports, propagations) - closed:
-        closed |= pinned  # open sizes that have to be one number: once more, with those sizes as given
+        # open sizes that have to be one number: once more, with those sizes as given
+        closed = closed.union(pinned, *(exported.given_up for exported in exports.values()))
         exports, dims, propagations = _read(model, example, entries, closed)
     check_batch(exports["train"], propagations["train"], example)
     constants = {name: tensor for exported in exports.values() for name, tensor in exported.constants.items()}
@@ -114,7 +115,10 @@ def _read(
 ) -> tuple[dict[str, ExportedGraph], dict[str, Dims], dict[str, Propagation]]:
     """Export both modes and analyse them over one set of dimensions."""
     canonical = {alias: entry.name for entry in entries.values() for alias in (entry.name, *entry.aliases)}
-    exports = {mode: _own_constants(export_graph(model, example, mode, canonical, closed), mode) for mode in MODES}
+    exports: dict[str, ExportedGraph] = {}
+    for mode in MODES:
+        exports[mode] = _own_constants(export_graph(model, example, mode, canonical, closed), mode)
+        closed |= exports[mode].given_up  # it would be no other in the other mode
     dims = _fresh_dims(entries, exports)
     for exported in exports.values():
         dims |= {name: tuple(terms.fresh(size) for size in t.shape) for name, t in exported.constants.items()}
