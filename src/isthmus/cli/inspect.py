@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 import isthmus
-from isthmus import hugging_face
+from isthmus.cli import hugging_face
 from isthmus.cli.saved import load_weights
 from isthmus.errors import InvalidInput, check_integer, check_number
 from isthmus.factories import call_factory, load_factory, network_and_call

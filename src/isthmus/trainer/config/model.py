@@ -44,9 +44,12 @@ class Perceptron:
         Raises:
             InvalidInput: a worker would hold nothing.
         """
-        problem = law.too_few(Axis("the widest", max(self.widths)), workers)
-        if problem is not None:
-            raise InvalidInput(f"the widest hidden layer has {problem}: use fewer workers, or law='overlapping'")
+        widest = max(self.widths)
+        if law.too_few(Axis("the widest", widest), workers) is not None:
+            raise InvalidInput(
+                f"`workers` must be at most the {widest} units of the widest hidden layer, got {workers}: use fewer, "
+                "or law='overlapping'"
+            )
 
 
 @dataclass(frozen=True, eq=False)
