@@ -29,6 +29,11 @@ def _text(folder: Path) -> str:
     return f"text:{folder}"
 
 
+def _words(folder: Path) -> str:
+    (folder / "words.txt").write_text("to be or not to be, that is what is asked here. " * 40)
+    return f"words:{folder / 'words.txt'}@9"
+
+
 def _python(folder: Path) -> str:
     code = "import numpy as np\nfrom isthmus.data import Dataset\ndef waves():\n"
     code += "    return Dataset('waves', np.eye(10), np.arange(10) % 2, 2, (10,))\n"
@@ -45,6 +50,8 @@ SOURCES: dict[str, Callable[[Path], str]] = {
     "idx:": _idx,
     "libsvm:": _libsvm,
     "text:": _text,
+    "words:": _words,
+    "many:": lambda folder: "many:30:4",
     "sbm:": lambda folder: "sbm:120",
     "python:": _python,
 }

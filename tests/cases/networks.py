@@ -317,9 +317,7 @@ class LlamaBlock(nn.Module):
         k = self.rotate(self.k(y).view(b, t, self.kv, self.d).transpose(1, 2))
         v = self.v(y).view(b, t, self.kv, self.d).transpose(1, 2)
         group = self.heads // self.kv
-        k, v = (
-            z[:, :, None].expand(b, self.kv, group, t, self.d).reshape(b, self.heads, t, self.d) for z in (k, v)
-        )
+        k, v = (z[:, :, None].expand(b, self.kv, group, t, self.d).reshape(b, self.heads, t, self.d) for z in (k, v))
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.o(y.transpose(1, 2).reshape(b, t, -1))
         y = self.n2(x)
@@ -543,7 +541,7 @@ NETWORKS = [
     Network("encoder", Encoder, sequence(16), kinds=("head", "ffn")),
     Network("llama", Llama, tokens(), kinds=("head", "ffn")),
     Network("t5", T5, tokens(count=2), kinds=("head", "ffn")),
-    Network("mixture of experts", MixtureOfExperts, vectors(6), kinds=("ffn",)),
+    Network("mixture of experts", MixtureOfExperts, vectors(6), kinds=("expert",)),
     Network("list of experts", Experts, vectors(6)),
     Network("gcn", GCN, _graph),
     Network("graphsage", SAGE, _edges),

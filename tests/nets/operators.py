@@ -11,7 +11,7 @@ from torch._higher_order_ops.wrap import wrap_with_autocast, wrap_with_set_grad_
 
 from isthmus.nets.registry import is_pointwise
 from isthmus.nets.rules import RULES
-from nets.probes import B, C, Example, I, Operand, W, X, call, chance
+from nets.probes import A, B, C, Example, I, Operand, W, X, call, chance
 
 aten = torch.ops.aten
 
@@ -47,6 +47,7 @@ SUMS = [
     call(aten.bmm.default, X(2, 3, 4), X(2, 4, 5)),
     call(aten.mv.default, X(3, 4), W(4)),
     call(aten.dot.default, X(4), X(4)),
+    call(aten.vdot.default, W(4), W(4)),
     call(aten.addmm.default, W(5), X(3, 4), W(4, 5)),
     call(aten.baddbmm.default, X(2, 3, 5), X(2, 3, 4), W(2, 4, 5)),
     call(aten.addmv.default, W(3), W(3, 4), X(4)),
@@ -142,6 +143,8 @@ POINTWISE = [
 ]
 
 RECURRENT = [
+    call(aten.lstm.input, X(2, 3, 4), [X(1, 2, 3), X(1, 2, 5)], [W(20, 4), W(20, 3), W(20), W(20), W(3, 5)], True, 1,
+         0.0, False, False, True),
     call(aten.lstm.input, X(3, 2, 4), [X(2, 2, 3), X(2, 2, 3)], [*_cells(4, 4, 3), *_cells(4, 3, 3)], True, 2, 0.0,
          False, False, False),
     call(aten.lstm.input, X(2, 3, 4), [X(2, 2, 3), X(2, 2, 3)], _cells(4, 4, 3, 2), True, 1, 0.0, False, True, True),
@@ -182,6 +185,11 @@ ORDERED = [
     call(aten.tril.default, S),
     call(aten.triu.default, S),
     call(aten.one_hot.default, I(3, 4, below=5), 5),
+    call(aten.eq.Scalar, I(3, 4, below=5), 2),
+    *(
+        call(getattr(aten, name).Tensor, M, V)
+        for name in ("greater", "greater_equal", "less", "less_equal", "not_equal")
+    ),
     call(aten.cross_entropy_loss.default, M, I(3, below=4), W(4)),
     call(aten.nll_loss.default, M, I(3, below=4), W(4), 0),
     call(aten.nll_loss_nd.default, X(2, 4, 3), I(2, 3, below=4)),
@@ -291,6 +299,7 @@ STRUCTURE = [
     call(aten.expand_as.default, X(3, 1), X(2, 3, 4)),
     *(call(operator, X(3, 4), [2, 1, 3]) for operator in (aten.repeat.default, aten.tile.default)),
     call(aten.repeat_interleave.self_int, S, 3, -2),
+    call(aten.repeat_interleave.self_int, S, 3, 1, output_size=9),
 ]
 
 JOINED = [
@@ -333,6 +342,35 @@ PAIRS = [
     call(aten.embedding_bag.default, W(5, 4), I(6, below=5), I(2, below=1), False, 1),
 ]
 
+OF_WEIGHTS = [
+    call(aten.amax.default, W(3, 4), [1]),
+    call(aten.amin.default, W(3, 4), [0], True),
+    *(call(operator, W(3, 4)) for operator in (aten.max.default, aten.min.default)),
+    call(aten.max.dim, W(3, 4), 1),
+    call(aten.argmax.default, W(3, 4), 1),
+    call(aten.fake_quantize_per_tensor_affine.default, M, 0.1, 0, -128, 127),
+    call(aten.fake_quantize_per_channel_affine.default, Operand((3, 4), dtype=torch.float32),
+         Operand((4,), dtype=torch.float32), Operand((4,), below=2, dtype=torch.int32), 1, -8, 7),
+]  # fmt: skip
+
+PUT_BACK = [
+    call(aten.max_unpool2d.default, X(2, 3, 2, 2), I(2, 3, 2, 2, below=16), [4, 4]),
+    call(aten.max_unpool3d.default, X(1, 3, 2, 2, 2), I(1, 3, 2, 2, 2, below=64), [4, 4, 4], [2, 2, 2], [0, 0, 0]),
+    call(aten.bucketize.Tensor, M, X(5)),
+    call(aten.searchsorted.Tensor, X(5), M),
+    call(aten.searchsorted.Tensor, X(3, 5), M),
+]
+
+SPARSE = [
+    call(aten._sparse_mm.default, A(3, 4), X(4, 2)),
+    call(aten._sparse_addmm.default, X(3, 2), A(3, 4), X(4, 2)),
+    call(aten.sparse_coo_tensor.indices_size, I(2, 3, below=4), X(3), [4, 4]),
+    call(aten._sparse_coo_tensor_unsafe.default, I(2, 3, below=4), X(3), [4, 4]),
+    *(call(operator, A(3, 4)) for operator in (aten.to_dense.default, aten.coalesce.default,
+                                               aten._values.default, aten._indices.default)),
+    *(call(operator, M) for operator in (aten.to_sparse.default, aten._to_sparse.default)),
+]  # fmt: skip
+
 SAMPLES = [
     *(call(operator, IMAGE, X(2, 3, 5, 2), 0, 0, False)
       for operator in (aten.grid_sampler.default, aten.grid_sampler_2d.default)),
@@ -368,12 +406,21 @@ FROZEN_THOUGH_INDEPENDENT = {
     "scatter_add": "written by index", "scatter_reduce": "written by index",
     "grid_sampler": "places", "grid_sampler_2d": "places", "grid_sampler_3d": "places",
     "affine_grid_generator": "rows of a matrix",
+    **dict.fromkeys(("_sparse_mm", "_sparse_addmm", "to_sparse", "_to_sparse", "to_dense", "coalesce"), "sparse"),
 }  # fmt: skip
 """Operators that freeze more than the probe shows to be needed, and why."""
 
+UNPROBED = {  # tested in networks (test_experts.py)
+    "aten::_grouped_mm": "offsets in order", "transformers::grouped_mm_fallback": "offsets in order",
+    "aten::histc": "positions that a router chose", "aten::bincount": "positions that a router chose",
+    "aten::nonzero": "as many results as there are", "aten::nonzero_numpy": "as many results as there are",
+    "aten::where.default": "as many results as there are",
+}  # fmt: skip
+"""Operators whose operands cannot be drawn at random."""
+
 EXAMPLES = [
     *SUMS, *CONVOLUTIONS, *NORMS, *POINTWISE, *RECURRENT, *REGIONS, *ORDERED, *INDEXED, *PLACES, *SOURCES, *STRUCTURE,
-    *PAIRS, *SAMPLES, *SPECTRA, *JOINED, *FURTHER,
+    *PAIRS, *OF_WEIGHTS, *PUT_BACK, *SPARSE, *SAMPLES, *SPECTRA, *JOINED, *FURTHER,
 ]  # fmt: skip
 
 

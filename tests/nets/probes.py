@@ -15,6 +15,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 
 from isthmus.nets import terms
+from isthmus.nets.policy import settle_choices
 from isthmus.nets.propagation import Call, Propagation
 from isthmus.nets.registry import find_rule
 from isthmus.nets.rewrite import Rewriter
@@ -27,12 +28,13 @@ assert RULES  # the rules register themselves when they are imported
 
 @dataclass(frozen=True)
 class Operand:
-    """A tensor operand: float64 values (or complex ones), indices below ``below``, or a mask."""
+    """A tensor operand: float64 values (or complex ones, or a sparse tensor), indices below ``below``, or a mask."""
 
     shape: tuple[int, ...]
     weight: bool = False
     below: int = 0
     dtype: torch.dtype = torch.float64
+    sparse: bool = False
 
     def make(self, random: torch.Generator) -> Tensor:
         """Return random values; positive, so that roots and logarithms are defined, and all different."""
@@ -59,6 +61,11 @@ def B(*shape: int) -> Operand:
 
 def C(*shape: int) -> Operand:
     return Operand(shape, dtype=torch.complex128)
+
+
+def A(*shape: int) -> Operand:
+    """A sparse operand, such as the adjacency of a graph."""
+    return Operand(shape, sparse=True)
 
 
 @dataclass(frozen=True)
@@ -115,17 +122,21 @@ class Probe:
     def _analyze(self) -> None:
         self.propagation = Propagation()
         for node, described in zip(self.places, self.described, strict=True):
-            self.propagation.dims[node] = tuple(terms.fresh(size) for size in described.shape)
+            reason = "a sparse tensor" if described.sparse else None
+            self.propagation.dims[node] = tuple(terms.fresh(size, reason) for size in described.shape)
             if described.weight:
                 self.propagation.from_state.add(node)
         rule = find_rule(self.node)
         assert rule is not None, f"{self.example.name} has no rule"
         self.propagation.dims[self.node] = rule(Call(self.node, self.propagation, self.module))
+        settle_choices([*self.operand_dims, *self.result_dims])
 
     def run(self, operands: list[Tensor], plain: bool = False, module: nn.Module | None = None) -> Any:
         """Return the results (a list of tensors, or as the operator gives them) for fresh copies of operands."""
         torch.manual_seed(0)
-        found = (module or self.module)(*(tensor.clone() for tensor in operands))
+        given = [t.to_sparse() if d.sparse else t.clone() for t, d in zip(operands, self.described, strict=True)]
+        found = (module or self.module)(*given)
+        found = found.to_dense() if isinstance(found, Tensor) else found
         if "empty" in self.example.name:  # what is not initialised may be anything
             found = torch.zeros_like(found)
         return found if plain else [found] if isinstance(found, Tensor) else list(found)
@@ -150,7 +161,7 @@ class Probe:
     def separate(self) -> list[Atom]:
         """The atoms that are neither summed nor normed over: what a unit holds concerns that unit alone."""
         summed = {leaf for contraction in self.propagation.contractions for leaf in terms.leaves(contraction.summed)}
-        return [atom for atom in self.free if atom not in summed and "norm" not in atom.tags]
+        return [atom for atom in self.free if atom not in summed and not atom.tags & {"norm", "own_norm"}]
 
     def change(self, number: int, place: tuple[Any, ...]) -> list[np.ndarray]:
         """Return which entries of each result move when entries of one operand do."""

@@ -1,5 +1,6 @@
 """A piece is called, and answers, like its network: dict batches, own losses, results of any class, autocast."""
 
+import copy
 import dataclasses
 
 import pytest
@@ -226,3 +227,48 @@ def test_a_hugging_face_encoder(kind: str, attention: str) -> None:
             assert torch.equal(results[0].loss, results[1].loss)
             assert torch.equal(results[0].logits, results[1].logits)
             assert same_gradients(model, piece)
+
+
+class Skipping(nn.Module):
+    """Leaves layers out by chance, as transformers does."""
+
+    def __init__(self, layerdrop: float) -> None:
+        super().__init__()
+        self.layers, self.out = nn.ModuleList(nn.Linear(6, 6) for _ in range(3)), nn.Linear(6, 2)
+        self.layerdrop = layerdrop
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            if not self.training or self.layerdrop == 0.0 or torch.rand([]) > self.layerdrop:
+                x = layer(x).tanh()
+        return self.out(x)
+
+
+def test_layers_left_out_by_chance_are_all_run_and_that_is_said() -> None:
+    model, x = Skipping(0.5).train(), torch.randn(4, 6)
+    coupling = isthmus.trace(model, (x,))
+    assert any("layerdrop is 0 in a subnetwork" in line for line in coupling.problems)
+    assert model.layerdrop == 0.5
+    piece = build(model, coupling, {}).module.train()
+    assert torch.equal(piece(x), model.eval()(x))
+    assert isthmus.trace(Skipping(0.0), (x,)).problems == ()
+
+
+@pytest.mark.parametrize("make", [nn.LSTM, nn.GRU, nn.RNN])
+def test_a_recurrent_network_changes_its_type_as_the_whole_does(make: type) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.r, self.o = make(6, 8, batch_first=True), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.o(self.r(x)[0][:, -1])
+
+    model, x = Net(), torch.randn(4, 5, 6)
+    coupling = isthmus.trace(model, (x,))
+    for kind in (torch.bfloat16, torch.float64):
+        piece, whole = build(model, coupling, {}).module.to(kind), copy.deepcopy(model).to(kind)
+        assert torch.equal(piece(x.to(kind)), whole(x.to(kind)))
+    short = copy.deepcopy(model).bfloat16()
+    again = isthmus.trace(short, (x.bfloat16(),))
+    assert torch.equal(build(short, again, {}).module(x.bfloat16()), short(x.bfloat16()))

@@ -33,7 +33,8 @@ def test_single_axes_show_their_own_places_and_layouts() -> None:
     network = nn.Sequential(nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 4 * 4, 3))
     coupling = isthmus.trace(network, (torch.zeros(2, 1, 6, 6),))
     assert rows(coupling) == {
-        "0": ["channel", "6", "yes", "0: weight[0], bias[0]\n1: weight[0], bias[0]\n4: weight[1] = units x 4 x 4"]
+        "0": ["channel", "6", "yes", "0: weight[0], bias[0]\n1: weight[0], bias[0]\n4: weight[1] = units x 4 x 4"],
+        "4": ["class", "3", "no: class-cut alone", "4: weight[0], bias[0]"],
     }
     assert "- returned by the network (output): 4.weight[0], 4.bias[0]" in str(coupling)
     assert "where: tensor[dimension]" in str(coupling)

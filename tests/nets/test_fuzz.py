@@ -51,5 +51,6 @@ def _one(kind: type[Batch], seed: int) -> str | None:
 
 
 def test_most_programs_can_be_cut() -> None:
-    axes = trace(Closed(list(range(12))), (torch.ones(()),)).axes
-    assert len({member.name.split(".")[1] for axis in axes for member in axis.members if "." in member.name}) >= 9
+    """Two of three, at least; the others use a dimension in a way that leaves nothing to cut."""
+    axes = trace(Closed(list(range(24))), (torch.ones(()),)).axes
+    assert len({member.name.split(".")[1] for axis in axes for member in axis.members if "." in member.name}) >= 16

@@ -86,7 +86,7 @@ def test_a_law_may_be_a_name_or_an_object() -> None:
         assert all(map(np.array_equal, sets, by_object.held[name]))
     with pytest.raises(InvalidInput, match="`minimum` has no effect with law 'uniform'"):
         coupling.partition(3, 1, law=Uniform(), minimum=2)
-    with pytest.raises(InvalidInput, match="axis '0' has 12 units, too few for 13 workers: leave"):
+    with pytest.raises(InvalidInput, match="axis '0' has 12 units, too few for 13 workers, and no other"):
         coupling.partition(13, 1)
 
 

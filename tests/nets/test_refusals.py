@@ -104,6 +104,46 @@ def test_a_forward_that_writes_to_its_input_is_refused(cls: type, code: str) -> 
     isthmus.trace(Outer(cls()), (x,))  # what it writes to there is its own
 
 
+class First(Inner):
+    """Makes a layer when it first runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head: nn.Module | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.head is None:
+            self.head = nn.Linear(x.shape[1], 3)
+        return self.head(self.linear(x))
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (nn.Sequential(nn.LazyLinear(8), nn.ReLU()), "has a layer without sizes yet (LazyLinear in 0)"),
+        (nn.Sequential(nn.Linear(6, 8), nn.LazyBatchNorm1d()), "has a layer without sizes yet (LazyBatchNorm1d in 1)"),
+        (First(), "makes head when it first runs"),
+    ],
+)
+def test_a_layer_that_never_ran_is_to_be_run_once(model: nn.Module, said: str) -> None:
+    x = torch.randn(4, 6)
+    assert refusal(model, x) == f"`model` {said}: run it once on a batch, then trace it"
+    model(x)
+    isthmus.trace(model, (x,))
+
+
+class Conditional(Inner):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.linear(x)
+        return torch.cond(x.sum() > 0, torch.relu, torch.tanh, (x,))
+
+
+def test_a_branch_of_torch_is_refused() -> None:
+    code = "return torch.cond(x.sum() > 0, torch.relu, torch.tanh, (x,))"
+    said = f"it calls torch.cond in `encoder.gate` {line_of(Conditional, code)}; torch.where chooses without a branch"
+    assert refusal(Outer(Conditional()), torch.randn(4, 6)) == f"`model` must not branch on values, {said}"
+
+
 def test_a_number_that_only_scales_is_traced() -> None:
     class Scaled(Inner):
         def forward(self, x: Tensor) -> Tensor:

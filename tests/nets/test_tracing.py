@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import isthmus
 from cases.networks import GPT, T5, Basic, Bottleneck, LeNet, Llama, mlp, resnet
 from isthmus.errors import InvalidInput
+from isthmus.nets import exported
 from isthmus.nets.registry import RULES
 from isthmus.nets.rules import rule
 from isthmus.nets.subnetwork import build
@@ -327,7 +328,7 @@ def test_depth_is_never_less_than_the_minimum(minimum: int) -> None:
                 if number > 2 or number in held[worker]:
                     expected = expected + block(expected)
             torch.testing.assert_close(sub.module(x), expected)
-    with pytest.raises(InvalidInput, match="`minimum` must be at most"):
+    with pytest.raises(InvalidInput, match="has 3 units, fewer than `minimum` 4"):
         coupling.partition(2, seed=1, law="overlapping", minimum=4)
 
 
@@ -397,7 +398,7 @@ def test_the_model_is_left_as_it_was() -> None:
         (lambda m, x: isthmus.trace("net", (x,)), "`model` must be a torch.nn.Module"),
         (lambda m, x: isthmus.trace(m, ()), "must fit the network's forward"),
         (lambda m, x: isthmus.trace(m, (x,), cut=["nothing*"]), "must name a kind .* got 'nothing"),
-        (lambda m, x: isthmus.trace(m, (x,)).partition(9, seed=0), "has 8 units, too few for 9 workers"),
+        (lambda m, x: isthmus.trace(m, (x,)).partition(99, seed=0), "units, too few for 99 workers"),
         (lambda m, x: isthmus.trace(m, (x,)).partition(2, seed=0, law="unifrom"), "did you mean 'uniform'"),
         (lambda m, x: isthmus.trace(m, (x,)).partition(2, seed=0, law="weighted"), "`capacities` must be given"),
     ],
@@ -444,3 +445,36 @@ def test_a_network_that_keeps_what_it_computed_fails_its_check_in_words() -> Non
     verdict = coupling.verify(network, (x,))
     assert not verdict.passed
     assert "cannot be run and differentiated twice" in verdict.summary()
+
+
+class Windows(nn.Module):
+    """Windows of growing sides over an image that is filled up to whole ones, as in Swin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 6, 1), nn.Linear(6, 4)
+        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 6)) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x).permute(0, 2, 3, 1)
+        for side, layer in enumerate(self.layers, 2):
+            height, width = x.shape[1:3]
+            y = nn.functional.pad(x, (0, 0, 0, -width % side, 0, -height % side))
+            rows, columns = y.shape[1] // side, y.shape[2] // side
+            y = y.view(y.shape[0], rows, side, columns, side, 6).transpose(2, 3)
+            y = layer(y).transpose(2, 3).reshape(y.shape[0], rows * side, columns * side, 6)
+            x = x + y[:, :height, :width]
+        return self.last(x.mean((1, 2)))
+
+
+def test_sizes_from_which_too_much_follows_stay_as_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one mode as in the other, and the batch stays open; else the export of Swin takes minutes."""
+    monkeypatch.setattr(exported, "_GUARDS", 20)
+    model, args = Windows(), (torch.randn(3, 3, 8, 8),)
+    coupling = isthmus.trace(model, args)
+    assert {each.given_up for each in coupling.exports.values()} == {frozenset({(0, 1), (0, 2), (0, 3)}), frozenset()}
+    fixed = [f"size fixed at tracing: input 0, dimension {dimension}: 8" for dimension in (2, 3)]
+    assert list(coupling.fixed_inputs) == fixed
+    assert [axis.kind for axis in coupling.cut_axes] == ["ffn"] * 4
+    verdict = coupling.verify(model, args)
+    assert verdict.passed, verdict.summary()

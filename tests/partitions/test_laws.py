@@ -118,7 +118,7 @@ def test_overlapping_fills_up_to_the_minimum() -> None:
     many = dealt(Overlapping(), 4, 6)
     assert min(len(units) for units in many) == 1
     assert set().union(*many) == {0, 1, 2, 3}
-    with pytest.raises(InvalidInput, match="`minimum` must be at most the units of every cut axis, got 9 of 8"):
+    with pytest.raises(InvalidInput, match="has 8 units, fewer than `minimum` 9: give a smaller one"):
         dealt(Overlapping(9), 8, 2)
 
 

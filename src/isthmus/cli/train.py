@@ -20,8 +20,10 @@ from isthmus.cli.flag import flag as _flag
 from isthmus.errors import WorkerError
 from isthmus.line import Line
 from isthmus.partitions import LAWS
+from isthmus.partitions.classes import GATES
 from isthmus.records import Run
-from isthmus.strategies import DDP, STRATEGIES, DiLoCo, PostLocalSGD
+from isthmus.strategies import DDP, STRATEGIES, ClassCut, DiLoCo, PostLocalSGD
+from isthmus.strategies.class_cut import GROUPS
 from isthmus.strategies.ddp import HOOKS
 from isthmus.trainer import TrainConfig, train
 from isthmus.trainer.config import OPTIMIZERS, SCHEDULES, SGD, AdamW, Perceptron, Step
@@ -32,6 +34,7 @@ from isthmus.trainer.config.schedule import Schedule
 from isthmus.trainer.config.step import AUTOCAST
 
 _POWERSGD = DDP("powersgd")
+_FEW = 3
 _RUN, _STEP, _WIDTHS = TrainConfig(), Step(), " ".join(map(str, Perceptron().widths))
 
 
@@ -40,8 +43,8 @@ class Data:
     """What to train on.
 
     Attributes:
-        data: digits, breast-cancer, idx:FOLDER (MNIST format), libsvm:FILE, text:FILE (next byte), sbm (a graph), or
-            python:MODULE:FACTORY (your own).
+        data: digits, breast-cancer, idx:FOLDER (MNIST format), libsvm:FILE, text:FILE (next byte), words:FILE
+            (next word), many:CLASSES:RANK (generated), sbm (a graph), or python:MODULE:FACTORY (your own).
         features: as the data are, or standardized; then the constants are kept with the network. A perceptron
             standardizes within itself.
     """
@@ -82,6 +85,8 @@ class Dealing:
         minimum: units of every axis a worker holds at least; of residual blocks the least depth (law overlapping).
         cut: axes to cut instead of the default: kinds (hidden channel head ffn stream block), names or patterns, as
             `isthmus inspect` shows them (ist, narrow).
+        verify: whether the cut of the network of `model` is verified before the first round, and the run refused where
+            a piece or what is merged differs from the masked whole (ist, narrow).
         scale: evaluation scale of weights with cut inputs: expected (the probability that a unit is held), none, or
             readout (expected, times the best factor on training data held out) (ist).
     """
@@ -92,7 +97,29 @@ class Dealing:
     capacities: Annotated[tuple[float, ...] | Literal["auto"] | None, _flag("none", "FLOAT ... | auto")] = None
     minimum: Annotated[int | None, _flag("none", "INT")] = None
     cut: Annotated[tuple[str, ...] | None, _flag("as `isthmus inspect` shows", "AXIS ...")] = None
+    verify: Annotated[bool | None, _flag("where it can be, up to 100 MB", "{True,False}")] = None
     scale: Annotated[str | None, _flag("expected", *SCALES)] = None
+
+
+@dataclass(frozen=True)
+class ByClass:
+    """Of the cut of the classes alone (class-cut).
+
+    Attributes:
+        gate: what stands for the classes that a worker does not own: one unit for all of them, a worker that learns
+            whose a sample is, or nothing (several labels a sample).
+        own_share: share of every batch that is drawn from a worker's own classes, or auto: the best of .5, .75 and .9
+            on held-out data, after a tenth of the rounds with each.
+        groups: how classes are put together.
+        foreign_buckets: units over which the classes of other workers are spread, instead of one for all.
+        owners: workers that own each class; with one, a lost worker's classes are lost with it.
+    """
+
+    gate: Annotated[str | None, _flag(ClassCut().gate, *GATES)] = None
+    own_share: Annotated[float | Literal["auto"] | None, _flag("auto", "FRACTION | auto")] = None
+    groups: Annotated[str | None, _flag(ClassCut().groups, *GROUPS)] = None
+    foreign_buckets: Annotated[int | None, _flag("one unit for all", "INT")] = None
+    owners: Annotated[int | None, _flag(ClassCut().owners, "INT")] = None
 
 
 @dataclass(frozen=True)
@@ -231,6 +258,7 @@ class Options:
     data: tyro.conf.OmitArgPrefixes[Data] = Data()
     network: tyro.conf.OmitArgPrefixes[Network] = Network()
     dealing: tyro.conf.OmitArgPrefixes[Dealing] = Dealing()
+    by_class: tyro.conf.OmitArgPrefixes[ByClass] = ByClass()
     rivals: tyro.conf.OmitArgPrefixes[Rivals] = Rivals()
     steps: tyro.conf.OmitArgPrefixes[Steps] = Steps()
     testing: tyro.conf.OmitArgPrefixes[Testing] = Testing()
@@ -240,7 +268,8 @@ class Options:
     def flags(self) -> dict[str, Any]:
         """Return what was given, and None for the rest, by the names of ``isthmus.trainer.configure``."""
         groups = (
-            self.data, self.network, self.dealing, self.rivals, self.steps, self.testing, self.running, self.trouble,
+            self.data, self.network, self.dealing, self.by_class, self.rivals, self.steps, self.testing, self.running,
+            self.trouble,
         )  # fmt: skip
         values = {field.name: getattr(group, field.name) for group in groups for field in dataclasses.fields(group)}
         return {name: value for name, value in values.items() if name not in ("json", "resume")}
@@ -297,6 +326,11 @@ def table(run: Run) -> Table:
     return shown
 
 
+def _few_axes(whole: dict[str, str]) -> str:
+    first = [f"{name} ({why})" for name, why in list(whole.items())[:_FEW]]
+    return "; ".join([*first, *([f"and {len(whole) - _FEW} more"] if len(whole) > _FEW else [])])
+
+
 def _lines(run: Run, summary: dict[str, Any]) -> list[tuple[str, str]]:
     model, held = summary["model_parameters"], summary["worker_parameters"]
     search = summary["line_search"]
@@ -313,7 +347,9 @@ def _lines(run: Run, summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("peak learning rate", f"{run.config['lr']:g}"),
         ("parameters of the model", f"{model:,}"),
         ("of a worker (most)", f"{max(held):,} ({max(held) / model:.1%})"),
+        *((("left whole", _few_axes(summary["whole_axes"])),) if summary.get("whole_axes") else ()),
         *((f"{word} before the first round", _by_worker(run.rows[:1], f"{word}_bytes")) for word in first),
+        *_by_class(summary),
         ("sent a round, by worker", _by_worker(run.rows[1:], "sent_bytes")),
         ("received a round, by worker", _by_worker(run.rows[1:], "received_bytes")),
         *_planned(run, summary),
@@ -324,6 +360,18 @@ def _lines(run: Run, summary: dict[str, Any]) -> list[tuple[str, str]]:
             f"communicating {max(summary['communicate_seconds']):.1f})",
         ),
         ("run", str(run.path)),
+    ]
+
+
+def _by_class(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what is to be said of a cut of the classes."""
+    if "routed_bytes" not in summary:
+        return []
+    times, share = summary["model_parameters"] / max(summary["worker_parameters"]), summary["own_share"]
+    return [
+        *([("share of a batch from own classes", f"{share:g}")] if share else []),
+        ("samples routed once, by worker", ", ".join(map(_bytes, summary["routed_bytes"]))),
+        ("to serve the merged network", f"{times:.3g} times one piece"),
     ]
 
 

@@ -10,9 +10,11 @@ import numpy as np
 from isthmus.data.dataset import Dataset
 from isthmus.data.idx import read_idx_folder
 from isthmus.data.libsvm import read_libsvm
+from isthmus.data.many import read_many
 from isthmus.data.sbm import stochastic_block_model
 from isthmus.data.split import standardize
 from isthmus.data.text import read_text
+from isthmus.data.words import read_words
 from isthmus.errors import InvalidInput, check_choice
 from isthmus.factories import call_factory, load_factory
 
@@ -21,8 +23,9 @@ def load(name: str, length: int | None = None) -> Dataset:
     """Return the data set ``name``.
 
     ``digits``, ``diabetes``, ``breast-cancer`` (bundled), ``sbm`` or ``sbm:NODES`` (generated, nodes of a graph),
-    ``idx:FOLDER``, ``libsvm:FILE``, ``text:FILE`` or ``text:FOLDER``, or ``python:MODULE:FACTORY``, a function without
-    arguments that returns a :class:`Dataset` (the current folder is searched first).
+    ``idx:FOLDER``, ``libsvm:FILE``, ``text:FILE`` or ``text:FOLDER`` (bytes), ``words:FILE`` or ``words:FILE@V``
+    (the next word), ``many:V`` or ``many:V:RANK`` (generated, V classes), or ``python:MODULE:FACTORY``, a function
+    without arguments that returns a :class:`Dataset` (the current folder is searched first).
 
     Args:
         name: one of these.
@@ -108,6 +111,8 @@ READERS: dict[str, Reader] = {
     "idx": Reader("FOLDER", lambda place, length: read_idx_folder(place)),
     "libsvm": Reader("FILE", lambda place, length: read_libsvm(place)),
     "text": Reader("FILE", lambda place, length: read_text(place, length)),
+    "words": Reader("FILE", lambda place, length: read_words(place, length)),
+    "many": Reader("CLASSES:RANK", lambda place, length: read_many(place)),
     "sbm": Reader("NODES", lambda place, length: _graph(place)),
     "python": Reader("MODULE:FACTORY", lambda place, length: _made(place)),
 }

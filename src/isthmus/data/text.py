@@ -33,7 +33,7 @@ def read_text(place: str | Path, length: int | None) -> Dataset:
         )
     check_integer("length", length, at_least=1)
     place = Path(place)
-    content = b"".join(read_bytes(path) for path in _files(place))
+    content = b"".join(read_bytes(path) for path in text_files(place))
     needed = _TEST * (length + 1)
     if len(content) < needed:
         raise DataError(f"{place}: holds {len(content):,} bytes; windows of {length} need at least {needed:,}")
@@ -49,7 +49,12 @@ def _windows(place: Path, content: bytes, length: int, test: Dataset | None = No
     return Dataset(f"text:{place}", features, targets, CLASSES, (length,), test)
 
 
-def _files(place: Path) -> list[Path]:
+def text_files(place: Path) -> list[Path]:
+    """Return a text file, or those of a folder in order of name.
+
+    Raises:
+        DataError: there are none.
+    """
     if not place.exists():
         raise DataError(f"{place}: no such file or folder")
     if not place.is_dir():

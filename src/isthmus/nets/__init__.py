@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from isthmus.lazy import load_lazily
 
 if TYPE_CHECKING:
+    from isthmus.nets.block_softmax import BlockSoftmax as BlockSoftmax
+    from isthmus.nets.block_softmax import best_temperature as best_temperature
+    from isthmus.nets.block_softmax import load_block_softmax as load_block_softmax
     from isthmus.nets.coupling import Axis as Axis
     from isthmus.nets.coupling import Coupling as Coupling
     from isthmus.nets.coupling import Member as Member
@@ -32,13 +35,14 @@ if TYPE_CHECKING:
     from isthmus.nets.subnetwork import build as build
     from isthmus.nets.subnetwork import cut as cut
     from isthmus.nets.tracing import trace as trace
-    from isthmus.nets.verify import Check as Check
-    from isthmus.nets.verify import Verdict as Verdict
+    from isthmus.nets.verdict import Check as Check
+    from isthmus.nets.verdict import Verdict as Verdict
     from isthmus.nets.verify import verify as verify
 
 __all__ = [
     "MLP",
     "Axis",
+    "BlockSoftmax",
     "Check",
     "Coupling",
     "Coverage",
@@ -49,10 +53,12 @@ __all__ = [
     "Standardize",
     "Subnetwork",
     "Verdict",
+    "best_temperature",
     "build",
     "coverage",
     "cut",
     "cut_optimizer",
+    "load_block_softmax",
     "merge",
     "merge_optimizer",
     "recalibrate",
@@ -71,7 +77,8 @@ load_lazily(
     {
         "MLP": "isthmus.nets.mlp",
         "Axis": "isthmus.nets.coupling",
-        "Check": "isthmus.nets.verify",
+        "BlockSoftmax": "isthmus.nets.block_softmax",
+        "Check": "isthmus.nets.verdict",
         "Coupling": "isthmus.nets.coupling",
         "Coverage": "isthmus.nets.merge",
         "MLPSpec": "isthmus.nets.mlp",
@@ -80,11 +87,13 @@ load_lazily(
         "Scaling": "isthmus.nets.scaling",
         "Standardize": "isthmus.nets.standardize",
         "Subnetwork": "isthmus.nets.subnetwork",
-        "Verdict": "isthmus.nets.verify",
+        "Verdict": "isthmus.nets.verdict",
+        "best_temperature": "isthmus.nets.block_softmax",
         "build": "isthmus.nets.subnetwork",
         "coverage": "isthmus.nets.merge",
         "cut": "isthmus.nets.subnetwork",
         "cut_optimizer": "isthmus.nets.optimizer",
+        "load_block_softmax": "isthmus.nets.block_softmax",
         "merge": "isthmus.nets.merge",
         "merge_optimizer": "isthmus.nets.optimizer",
         "recalibrate": "isthmus.nets.norms",

@@ -10,7 +10,7 @@ from isthmus.nets import terms
 from isthmus.nets.blocks import Block
 from isthmus.nets.coupling import Axis, KeptWhole, Member
 from isthmus.nets.exported import StateEntry
-from isthmus.nets.policy import default_cut, kind_of
+from isthmus.nets.policy import Own, default_cut, kind_of, settle_choices
 from isthmus.nets.propagation import Dims
 from isthmus.nets.terms import Atom
 
@@ -18,20 +18,32 @@ Places = dict[Atom, list[tuple[str, int]]]
 
 
 def build_axes(
-    entries: Mapping[str, StateEntry], dims: Mapping[str, Dims], blocks: Sequence[Block]
+    entries: Mapping[str, StateEntry],
+    dims: Mapping[str, Dims],
+    blocks: Sequence[Block],
+    picks: Sequence[tuple[terms.Term, int]],
+    own: Own,
 ) -> tuple[tuple[Axis, ...], tuple[KeptWhole, ...]]:
     """Return the axes of a network, cut as the policy says, and what is kept whole."""
+    settle_choices(dims[name] for name in entries)
     places = _places(entries, dims)
     held = [a for a, where in places.items() if any(entries[name].is_parameter for name, _ in where)]
     open_ = [atom for atom in held if not atom.reasons]
-    verdict = default_cut(open_, dims)
-    names = _names(open_, places, {atom: kind_of(atom, dims) for atom in open_})
+    verdict = default_cut(open_, dims, own)
+    kinds = {atom: kind_of(atom, {name: dims[name] for name, _ in places[atom]}) for atom in open_}
+    names = _names(open_, places, kinds)
     axes = []
     for atom in open_:
-        members = tuple(_member(name, dim, dims[name][dim], atom) for name, dim in places[atom])
-        why = verdict[atom]
-        kind = kind_of(atom, dims)
-        axes.append(Axis(names[atom], int(atom.size), kind, members, why is None, why or "", atom))
+        units = tuple(own.get(atom, ()))
+        members = (
+            *(member_of(name, dim, dims[name][dim], atom) for name, dim in places[atom]),
+            *(Member(name, 0, "of one unit", 1) for names_ in units for name in sorted(names_)),
+        )
+        why, outer = verdict[atom]
+        before = tuple(names[other] for other in outer)
+        least = _least(atom, picks)
+        size, why = int(atom.size), why or ""
+        axes.append(Axis(names[atom], size, kinds[atom], members, not why, why, before, least, own=units, atom=atom))
     whole = [
         KeptWhole(int(atom.size), tuple(atom.reasons), tuple(places[atom]))
         for atom in held
@@ -64,10 +76,21 @@ def _names(atoms: Sequence[Atom], places: Places, kinds: Mapping[Atom, str]) -> 
     return names
 
 
-def _member(name: str, dim: int, term: terms.Term, atom: Atom) -> Member:
+def member_of(name: str, dim: int, term: terms.Term, atom: Atom) -> Member:
+    """Return one dimension of a tensor as one that holds an axis."""
     layout = terms.describe(term, lambda leaf: "units" if leaf is atom else str(leaf.size))
     one, none = (terms.size_under(term, {atom: np.arange(count)}) for count in (1, 0))
     return Member(name, dim, layout, int(one - none))
+
+
+def _least(atom: Atom, picks: Sequence[tuple[terms.Term, int]]) -> int:
+    """Return how many units must be held so that as many can be taken, wherever the largest are, as of the whole."""
+    found = 1
+    for term, count in picks:
+        if atom in terms.leaves(term):
+            one, none = (int(terms.size_under(term, {atom: np.arange(units)})) for units in (1, 0))
+            found = max(found, -((none - count) // (one - none)))
+    return found
 
 
 def _block_axes(blocks: Sequence[Block], axes: Sequence[Axis]) -> list[Axis]:
@@ -81,5 +104,5 @@ def _block_axes(blocks: Sequence[Block], axes: Sequence[Axis]) -> list[Axis]:
     for number, group in enumerate(by_stream.values()):
         name = "blocks" if len(by_stream) == 1 and "blocks" not in taken else f"blocks.{number}"
         members = tuple(Member(s, 0, block.name, 1) for block in group for s in sorted(block.state))
-        result.append(Axis(name, len(group), "block", members, False, "depth is cut on request", None, tuple(group)))
+        result.append(Axis(name, len(group), "block", members, False, "depth is cut on request", blocks=tuple(group)))
     return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import fx
@@ -47,10 +47,11 @@ def find_blocks(
     streams: dict[frozenset[str], Atom] = {}
     names: dict[frozenset[str], str] = {}
     for mode, exported in exports.items():
+        survey = _Survey.of(exported)
         for residual in residuals[mode]:
             if residual.graph is not exported.module.graph:
                 continue
-            removal, state = _removal(exported, residual)
+            removal, state = _removal(survey, residual)
             stream = _stream(propagations[mode], residual)
             key = state & everywhere  # counters of batches are seen in training only
             if key and stream is not None:
@@ -78,16 +79,69 @@ def _is_open(atom: Atom) -> bool:
     return terms.OPEN in atom.reasons
 
 
-def _removal(exported: ExportedGraph, residual: Residual) -> tuple[Removal, frozenset[str]]:
-    graph = exported.module.graph
-    nodes = list(graph.nodes)
-    output = nodes[-1]
-    written: dict[fx.Node, list[fx.Node]] = {}
-    for writer, origin in writes(exported.module):
-        written.setdefault(writer, []).append(origin)
-    idle = [n for n in nodes if n.op == "call_function" and not n.users and n.all_input_nodes]
-    effects = dict.fromkeys([*idle, *(n for n in nodes if n in written)])
-    before = _reached([output, *effects], {})
+@dataclass(frozen=True)
+class _Survey:
+    """What the removals of all blocks of a graph look up.
+
+    Attributes:
+        exported, output: the graph, and the node of its results.
+        written: what each operator that writes writes to.
+        effects: operators that are there for what they do, not for a result.
+        before: all nodes that are needed.
+        inputs, names, named: the placeholders of inputs; what state each other takes; and those of each name.
+    """
+
+    exported: ExportedGraph
+    output: fx.Node
+    written: Mapping[fx.Node, list[fx.Node]]
+    effects: Mapping[fx.Node, None]
+    before: set[fx.Node]
+    inputs: frozenset[fx.Node]
+    names: Mapping[fx.Node, str]
+    named: Mapping[str, list[fx.Node]]
+
+    @classmethod
+    def of(cls, exported: ExportedGraph) -> _Survey:
+        """Look through a graph once."""
+        nodes = list(exported.module.graph.nodes)
+        written: dict[fx.Node, list[fx.Node]] = {}
+        for writer, origin in writes(exported.module):
+            written.setdefault(writer, []).append(origin)
+        idle = [n for n in nodes if n.op == "call_function" and not n.users and n.all_input_nodes]
+        effects = dict.fromkeys([*idle, *(n for n in nodes if n in written)])
+        before = _reached([nodes[-1], *effects], {})
+        named: dict[str, list[fx.Node]] = {}
+        for node, name in exported.state_nodes.items():
+            named.setdefault(name, []).append(node)
+        inputs, names = frozenset(exported.input_nodes), exported.state_nodes
+        return cls(exported, nodes[-1], written, effects, before, inputs, names, named)
+
+
+def _removal(survey: _Survey, residual: Residual) -> tuple[Removal, frozenset[str]]:
+    dead = set(_dead(survey, residual) if survey.effects else _unneeded(residual, survey.before))
+    dead -= survey.inputs  # the call keeps its inputs, needed or not
+    lost = {survey.names[node] for node in dead if node in survey.names}
+    lost = {name for name in lost if all(node in dead or node not in survey.before for node in survey.named[name])}
+    named = frozenset(name for name in lost if name not in survey.exported.constants)
+    return Removal(residual.node, residual.skip, frozenset(dead - {residual.node})), named
+
+
+def _unneeded(residual: Residual, before: Container[fx.Node]) -> set[fx.Node]:
+    """Return the nodes that only the branch needed, from the branch up; for graphs without operators that write."""
+    dead: set[fx.Node] = set()
+    stack = [node for node in residual.node.all_input_nodes if node is not residual.skip]
+    while stack:
+        node = stack.pop()
+        needed = (user for user in node.users if user is not residual.node or node is residual.skip)
+        if node not in dead and not any(user in before and user not in dead for user in needed):
+            dead.add(node)
+            stack.extend(node.all_input_nodes)
+    return dead
+
+
+def _dead(survey: _Survey, residual: Residual) -> set[fx.Node]:
+    """Return the nodes that are not needed without the branch."""
+    output, written, effects = survey.output, survey.written, survey.effects
     instead = {residual.node: [residual.skip]}
     live = _reached([output], instead)
     branch = _reached([residual.node], {}) - live
@@ -105,12 +159,7 @@ def _removal(exported: ExportedGraph, residual: Residual) -> tuple[Removal, froz
     while staying := [effect for effect in waiting if stays(effect)]:  # what one needs, another may fill in
         live |= _reached(staying, instead)
         waiting = [effect for effect in waiting if effect not in live]
-    dead = before - live
-    dead -= set(exported.input_nodes)  # the call keeps its inputs, needed or not
-    users = exported.state_nodes
-    lost = {name for node, name in users.items() if node in dead} - {n for node, n in users.items() if node in live}
-    named = frozenset(name for name in lost if name not in exported.constants)
-    return Removal(residual.node, residual.skip, frozenset(dead - {residual.node})), named
+    return survey.before - live
 
 
 def _reached(roots: Iterable[fx.Node], instead: Mapping[fx.Node, list[fx.Node]]) -> set[fx.Node]:

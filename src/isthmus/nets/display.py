@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -27,7 +27,7 @@ def axes_table(coupling: Coupling) -> Table:
     table.add_column("cut", max_width=14)
     table.add_column("where: tensor\\[dimension]", overflow="fold", ratio=1)
     alike: dict[tuple[str, ...], list[Axis]] = {}
-    for axis in coupling.axes:
+    for axis in coupling.all_axes:
         verdict = "yes" if axis.cut else f"no: {axis.why}"
         key = (_pattern(axis.name), axis.kind, str(axis.size), verdict, *_places(coupling, axis, _pattern))
         alike.setdefault(key, []).append(axis)
@@ -50,6 +50,14 @@ def kept_whole(coupling: Coupling) -> list[str]:
         rest = f" and {len(shown) - _PLACES} more" if len(shown) > _PLACES else ""
         lines.append(f"{reason}: {', '.join(shown[:_PLACES])}{rest}")
     return lines
+
+
+def left_whole(axes: Mapping[str, str]) -> list[str]:
+    """Return a line for each kind of axis that is left whole, from the names and what they have; like names are one."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for name, why in axes.items():
+        alike.setdefault((_pattern(name), why), []).append(name)
+    return [f"left whole: {pattern if len(names) > 1 else names[0]} ({why})" for (pattern, why), names in alike.items()]
 
 
 def show(coupling: Coupling, console: Console) -> None:

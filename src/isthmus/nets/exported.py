@@ -23,14 +23,18 @@ from torch.export.graph_signature import InputKind, OutputKind
 from isthmus.errors import InvalidInput
 from isthmus.nets.example import Example
 from isthmus.nets.failures import explain, place_of
+from isthmus.nets.loops import AllFound
 from isthmus.nets.normalize import normalize
 from isthmus.nets.results import opened
 from isthmus.nets.sizes import size_of
+from isthmus.nets.traceable import traceable
 from isthmus.nets.writes import writes
 
 MODES = ("train", "eval")
 Pinned = frozenset[tuple[int, int]]
 _PREFIX = "inner."
+_GUARDS = 100  # networks that can be traced with open sizes have up to 70, for 200 layers as for 20
+_TABLES = ("_modules", "_parameters")
 _CHATTER = {"torch.fx.experimental.symbolic_shapes": logging.ERROR, "torch._subclasses.fake_tensor": logging.CRITICAL}
 _RESULTS = (Tensor, int, float, bool, str, type(None), torch.SymInt, torch.SymFloat, torch.SymBool)
 
@@ -45,6 +49,7 @@ class StateEntry:
         is_parameter, trained, persistent: parameter or buffer; requires a gradient; part of the state dict.
         aliases: further names of the same tensor (tied weights).
         shares_memory: another name whose tensor overlaps it in memory without being the same.
+        sparse: not every entry has a place in memory.
     """
 
     name: str
@@ -55,6 +60,7 @@ class StateEntry:
     persistent: bool
     aliases: tuple[str, ...] = ()
     shares_memory: str | None = None
+    sparse: bool = False
 
 
 @dataclass
@@ -72,6 +78,8 @@ class ExportedGraph:
         fixed: sizes of inputs the graph is bound to, by input and dimension.
         replaced: buffers that forward assigns tensors of another shape or type.
         dropped: results of unknown types (a cache object), None in their place.
+        notes: what the graph does otherwise than the network.
+        given_up: (input, dimension) pairs whose sizes were not opened because too much follows from them.
     """
 
     module: fx.GraphModule
@@ -84,6 +92,8 @@ class ExportedGraph:
     fixed: Mapping[tuple[int, int], int] = field(default_factory=dict)
     replaced: Sequence[str] = ()
     dropped: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    given_up: Pinned = frozenset()
 
     @property
     def state_nodes(self) -> dict[fx.Node, str]:
@@ -105,7 +115,16 @@ class ExportedGraph:
 
 
 def read_state(model: nn.Module) -> dict[str, StateEntry]:
-    """Return every parameter and buffer of a network, tied ones once under their first name."""
+    """Return every parameter and buffer of a network, tied ones once under their first name.
+
+    Raises:
+        InvalidInput: a lazy layer that has not run yet.
+    """
+    for path, module in model.named_modules():
+        if any(map(nn.parameter.is_lazy, (*module.parameters(recurse=False), *module.buffers(recurse=False)))):
+            layer = f"{type(module).__name__}{path and ' in '}{path}"
+            todo = "run it once on a batch, then trace it"
+            raise InvalidInput(f"`model` has a layer without sizes yet ({layer}): {todo}")
     persistent = set(model.state_dict(keep_vars=True))
     names: dict[int, list[str]] = {}
     tensors: dict[int, Tensor] = {}
@@ -125,6 +144,7 @@ def read_state(model: nn.Module) -> dict[str, StateEntry]:
             persistent=name in persistent,
             aliases=tuple(aliases),
             shares_memory=overlaps.get(name),
+            sparse=tensor.layout != torch.strided,
         )
     return entries
 
@@ -143,7 +163,7 @@ def export_graph(
         InvalidInput: the network cannot be exported (it branches on values), or loses a custom backward.
     """
     wrapper = _Flat(model, example)
-    with _in_mode(model, mode == "train"), _quiet():
+    with _as_it_was(model), _in_mode(model, mode == "train"), traceable(model) as notes, _quiet():
         found = _export(wrapper, example, closed)
     if wrapper.result.custom:
         raise InvalidInput(
@@ -152,7 +172,9 @@ def export_graph(
         )
     module = found.graph_module
     normalize(module)
+    _refuse_branches(module)
     exported = _exported_graph(found, module, wrapper, names)
+    exported.notes = notes
     _refuse_written_inputs(exported)
     return exported
 
@@ -199,12 +221,14 @@ class _Flat(nn.Module):
         super().__init__()
         self.inner = inner
         self.example = example
+        self.given_up: Pinned = frozenset()
         self.result = _Result()
 
     def forward(self, *tensors: Tensor) -> tuple[Any, ...]:
         args, kwargs = self.example.call(tensors)
         before = dict(self.inner.named_buffers())
-        result = self.inner(*args, **kwargs)
+        with AllFound():
+            result = self.inner(*args, **kwargs)
         after = dict(self.inner.named_buffers())
         changed = [name for name, tensor in before.items() if after.get(name) is not tensor]
         self.result.assigned = [name for name in changed if name in after and _alike(before[name], after[name])]
@@ -226,7 +250,7 @@ def _alike(a: Tensor, b: Tensor) -> bool:
 
 
 def _export(wrapper: _Flat, example: Example, closed: Pinned) -> torch.export.ExportedProgram:
-    """Export with every dimension open; then with open batches only; then as given."""
+    """Export with every dimension open, unless too much follows from it; then with open batches only; then as given."""
     auto = torch.export.Dim.AUTO
     doubled = tuple(t.repeat(2, *[1] * (t.dim() - 1)) if t.dim() and t.shape[0] == 1 else t for t in example.tensors)
     attempts = [(doubled, None), (doubled, 1), (doubled, 0), (example.tensors, 0)]
@@ -237,14 +261,42 @@ def _export(wrapper: _Flat, example: Example, closed: Pinned) -> torch.export.Ex
             for i, t in enumerate(tensors)
         )
         try:
-            with torch.enable_grad(), _without_autocast():
+            with torch.enable_grad(), _without_autocast(), _idle_moves(), _few_guards(wrapper.inner, dims is None):
                 return torch.export.export(wrapper, tensors, dynamic_shapes=(shapes,), strict=False)
+        except _TooManyGuards:
+            wrapper.given_up = frozenset((i, d) for i, t in enumerate(tensors) for d in range(1, t.dim()))
         except Exception as error:  # torch raises a dozen kinds here; the first is the one that explains
             failure = failure or error
     assert failure is not None
     if not any(tensor.dim() for tensor in example.tensors):
         raise InvalidInput("`args` must hold a batch of samples, got a tensor without dimensions") from failure
     raise InvalidInput(explain(failure, wrapper.inner)) from failure
+
+
+class _TooManyGuards(Exception):
+    """What torch would have to show of open sizes grows without bound."""
+
+
+@contextlib.contextmanager
+def _few_guards(model: nn.Module, wanted: bool) -> Iterator[None]:
+    """Inside, a module that is called after too many guards on open sizes raises; the same on every machine.
+
+    With windows over an image, say, whose sides are rounded up to whole ones at every level, every comparison of sizes
+    leaves a guard, and each next one is held against all before it: minutes, after which the sizes are closed anyway.
+    """
+
+    def check(module: nn.Module, args: tuple[Any, ...]) -> None:
+        sizes: Iterator[Any] = (size for value in args if isinstance(value, Tensor) for size in value.shape)
+        opened = next((size for size in sizes if isinstance(size, torch.SymInt)), None)
+        if opened is not None and len(opened.node.shape_env.guards) > _GUARDS:
+            raise _TooManyGuards
+
+    hooks = [module.register_forward_pre_hook(check) for module in model.modules()] if wanted else []
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _exported_graph(
@@ -274,8 +326,10 @@ def _exported_graph(
     fixed = {(i, d): size for i, shape in enumerate(shapes) for d, size in enumerate(shape) if isinstance(size, int)}
     result = wrapper.result
     mutated += [names[name] for name in result.assigned]
-    named = {"replaced": result.replaced, "dropped": result.dropped}
-    return ExportedGraph(module, state, constants, inputs, mutated, result.paths, result.spec, fixed, **named)
+    return ExportedGraph(
+        module, state, constants, inputs, mutated, result.paths, result.spec, fixed,
+        replaced=result.replaced, dropped=result.dropped, given_up=wrapper.given_up,
+    )  # fmt: skip
 
 
 def _refuse_written_inputs(exported: ExportedGraph) -> None:
@@ -284,6 +338,15 @@ def _refuse_written_inputs(exported: ExportedGraph) -> None:
         if origin in inputs:
             where = place_of(writer, module_path(writer))
             raise InvalidInput(f"`model` must not write to its input {inputs.index(origin)}, it does so in {where}")
+
+
+def _refuse_branches(module: fx.GraphModule) -> None:
+    for node in module.graph.nodes:
+        name = getattr(node.target, "__name__", "")
+        if node.op == "call_function" and name in ("cond", "while_loop"):
+            where = place_of(node, module_path(node))
+            instead = "torch.where chooses without a branch"
+            raise InvalidInput(f"`model` must not branch on values, it calls torch.{name} in {where}; {instead}")
 
 
 def _named_state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -296,10 +359,36 @@ def _memory_overlaps(names: Mapping[int, list[str]], tensors: Mapping[int, Tenso
     by_storage: dict[Any, list[str]] = {}
     for key, (name, *_) in names.items():
         tensor = tensors[key]
-        if tensor.device.type != "meta" and tensor.numel():
+        if tensor.device.type != "meta" and tensor.layout == torch.strided and tensor.numel():
             by_storage.setdefault(tensor.untyped_storage().data_ptr(), []).append(name)
     groups = [group for group in by_storage.values() if len(group) > 1]
     return {name: next(other for other in group if other != name) for group in groups for name in group}
+
+
+@contextlib.contextmanager
+def _as_it_was(model: nn.Module) -> Iterator[None]:
+    """Give all submodules the attributes back that they had, whatever a forward assigns to them.
+
+    Raises:
+        InvalidInput: it makes submodules or parameters.
+    """
+    before = [(path, module, dict(vars(module))) for path, module in model.named_modules()]
+    tables = [(path, module, kind, dict(getattr(module, kind))) for path, module, _ in before for kind in _TABLES]
+    made = ""
+    try:
+        yield
+    finally:
+        for path, module, kind, table in tables:
+            now: dict[str, Any] = getattr(module, kind)
+            new = (name for name, value in now.items() if value is not None and name not in table)
+            made = made or next((f"{path}.{name}".strip(".") for name in new), "")
+            now.clear()
+            now.update(table)
+        for _, module, attributes in before:
+            vars(module).clear()
+            vars(module).update(attributes)
+        if made:
+            raise InvalidInput(f"`model` makes {made} when it first runs: run it once on a batch, then trace it")
 
 
 @contextlib.contextmanager
@@ -323,6 +412,27 @@ def _without_autocast() -> Iterator[None]:
         for device in ("cpu", "cuda"):
             stack.enter_context(torch.autocast(device, enabled=False))
         yield
+
+
+@contextlib.contextmanager
+def _idle_moves() -> Iterator[None]:
+    """A forward that moves a submodule to the type and the device that it has already does nothing."""
+    before = nn.Module.to
+
+    def to(self: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+        device, dtype, _, memory = torch._C._nn._parse_to(*args, **kwargs)
+        state = [*self.parameters(), *self.buffers()]
+        floats = [tensor for tensor in state if tensor.is_floating_point() or tensor.is_complex()]
+        same = all(tensor.device == (device or tensor.device) for tensor in state)
+        if same and memory is None and all(tensor.dtype == (dtype or tensor.dtype) for tensor in floats):
+            return self
+        return before(self, *args, **kwargs)
+
+    nn.Module.to = to  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        nn.Module.to = before  # type: ignore[method-assign]
 
 
 def _custom_functions(outputs: Sequence[Any]) -> list[str]:

@@ -36,7 +36,7 @@ def explain(failure: BaseException, model: nn.Module) -> str:
 def place_of(node: fx.Node, path: str) -> str:
     """Return where a node was traced: the submodule, and the innermost line of the user's own code."""
     frames = re.findall(r'File "([^"]+)", line (\d+), in [^\n]*\n\s*([^\n]+)', str(node.meta.get("stack_trace", "")))
-    theirs = [frame for frame in frames if not frame[0].startswith(_NOT_THEIRS)]
+    theirs = [frame for frame in frames if not frame[0].startswith((*_NOT_THEIRS, "<"))]
     shown = f" ({_line(theirs[-1][0], int(theirs[-1][1]), theirs[-1][2])})" if theirs else ""
     return f"{_named(path)}{shown}"
 

@@ -18,16 +18,13 @@ from torch import Tensor, fx
 
 from isthmus.nets.blocks import Removal
 from isthmus.nets.exported import ExportedGraph
+from isthmus.nets.moves import MOVES, SAME
 from isthmus.nets.pattern import Pattern, distinct
 from isthmus.nets.propagation import operator_name
 
-_SAME = {"to", "_to_copy", "contiguous", "alias", "clone", "detach", "lift_fresh_copy"}
-_MOVES = {"view", "reshape", "_unsafe_view", "flatten", "unflatten", "transpose", "swapaxes", "swapdims", "permute"}
-_MOVES |= {"movedim", "moveaxis", "t", "numpy_T", "mT", "unsqueeze", "squeeze", "expand", "select", "slice", "narrow"}
-_MOVES |= {"split_with_sizes", "unbind"}
 _MERGES = {"view", "reshape", "_unsafe_view", "flatten", "unflatten"}  # dimensions of the parameter may become one
 _PARTS = {"expand", "select", "slice", "narrow", "split_with_sizes", "unbind", "getitem"}  # not one entry for each
-_PASSES = _SAME | _MOVES | {"dropout", "feature_dropout", "alpha_dropout"}
+_PASSES = SAME | MOVES | {"dropout", "feature_dropout", "alpha_dropout"}
 _AFFINE = {
     "linear": ("weight", "bias"),
     "addmm": ("mat2", "self"),
@@ -71,7 +68,7 @@ def fold(shape: Sequence[int], wanted: Sequence[tuple[Use, Pattern]]) -> Pattern
     Raises:
         Unfoldable: an entry of which two uses want different factors.
     """
-    moves = {name_of(node) for use, _ in wanted for node in use.moves} - _SAME
+    moves = {name_of(node) for use, _ in wanted for node in use.moves} - SAME
     (_, first), *others = wanted
     if not others and not moves:
         return first
@@ -204,7 +201,7 @@ def _last_affine(node: fx.Node, removal: Removal, known: Container[fx.Node]) -> 
 def _follow(owner: fx.GraphModule, node: fx.Node, moves: tuple[fx.Node, ...]) -> Iterator[Use]:
     for user in node.users:
         name = name_of(user)
-        if name in _SAME | _MOVES | {"getitem"} and user.all_input_nodes == [node]:
+        if name in SAME | MOVES | {"getitem"} and user.all_input_nodes == [node]:
             yield from _follow(owner, user, (*moves, user))
             continue
         places = [place for place, each in enumerate(_flat(user)) if each is node]
@@ -223,7 +220,7 @@ def _follow(owner: fx.GraphModule, node: fx.Node, moves: tuple[fx.Node, ...]) ->
 def _moved(use: Use, value: Any) -> Tensor:
     """Return a tensor of the parameter's shape after the moves of a use."""
     for node in use.moves:
-        if name_of(node) not in _SAME:
+        if name_of(node) not in SAME:
             step = partial(_instead, value)
             value = node.target(*fx.map_arg(node.args, step), **fx.map_arg(node.kwargs, step))  # type: ignore[operator]
     moved: Tensor = value

@@ -12,6 +12,7 @@ from torch import fx
 aten = torch.ops.aten
 
 _CHECKS = ("_assert", "sym_constrain", "_check")
+_WRITERS = (aten.batch_norm.default, aten.instance_norm.default)  # their schema does not say so
 
 
 def normalize(module: fx.GraphModule) -> None:
@@ -20,7 +21,7 @@ def normalize(module: fx.GraphModule) -> None:
     Checks on metadata go (they name sizes and types of the whole), and the sizes that only they had asked for;
     ``chunk``, ``split`` and ``tensor_split`` become ``split_with_sizes``; ``slice``, ``narrow`` count from the start;
     ``squeeze`` names the dimensions it removes, which have size 1 in the whole too; ``scaled_dot_product_attention``
-    states its scale.
+    states its scale; a recurrent layer's zero state has the type and device of the layer's input.
     """
     for child in module.children():
         if isinstance(child, fx.GraphModule):
@@ -34,15 +35,26 @@ def normalize(module: fx.GraphModule) -> None:
         change = _CHANGES.get(node.target)
         if change is not None:
             change(node)
-    _drop_sizes(module.graph)
+    _drop_unread(module.graph)
 
 
-def _drop_sizes(graph: fx.Graph) -> None:
-    """Erase sizes that only the checks had asked for; they cost as much as a small operator, at every step."""
+def _drop_unread(graph: fx.Graph) -> None:
+    """Erase what nothing reads: sizes that only the checks had asked for, attention weights that nobody wants.
+
+    Sizes cost as much as a small operator, at every step, and a norm that is not read says nothing about its axis.
+    What writes, or draws random numbers, stays.
+    """
     for node in reversed(list(graph.nodes)):
-        about_sizes = node.target == aten.sym_size.int or getattr(node.target, "__module__", "") == "_operator"
-        if about_sizes and not node.users:
+        if node.op == "call_function" and not node.users and _is_pure(node.target):
             graph.erase_node(node)
+
+
+def _is_pure(target: Any) -> bool:
+    if getattr(target, "__module__", "") == "_operator":
+        return True
+    if not isinstance(target, torch._ops.OpOverload) or target in _WRITERS or target.namespace != "aten":
+        return False
+    return not target._schema.is_mutable and torch.Tag.nondeterministic_seeded not in target.tags
 
 
 def _dim(node: fx.Node, position: int, name: str, default: int) -> int:
@@ -66,13 +78,13 @@ def _split(node: fx.Node) -> None:
 
 def _squeeze(node: fx.Node) -> None:
     shape = _input(node).shape
-    if node.target == aten.squeeze.default:
+    if node.target in (aten.squeeze.default, aten.squeeze_.default):
         wanted = range(len(shape))
     else:
         given = node.args[1] if len(node.args) > 1 else node.kwargs["dim"]
         dims = [given] if isinstance(given, int) else list(given)  # type: ignore[arg-type]
         wanted = [int(d) % len(shape) for d in dims]  # type: ignore[assignment]
-    node.target = aten.squeeze.dims
+    node.target = aten.squeeze_.dims if str(node.target).startswith("aten.squeeze_") else aten.squeeze.dims
     node.args, node.kwargs = (node.args[0], [d for d in wanted if isinstance(shape[d], int) and shape[d] == 1]), {}
 
 
@@ -102,6 +114,26 @@ def _attention(node: fx.Node) -> None:
         node.kwargs = {**node.kwargs, "scale": 1.0 / math.sqrt(width)}
 
 
+def _recurrent(node: fx.Node) -> None:
+    """Torch's layers make their zero state like the input; a traced constant would not follow a change of type."""
+    source, given, *rest = node.args
+    states = list(given) if isinstance(given, (list, tuple)) else [given]
+    changed = [_zeros_like(node, source, state) for state in states]
+    node.args = (source, changed if isinstance(given, (list, tuple)) else changed[0], *rest)
+    for state in dict.fromkeys(states):
+        if isinstance(state, fx.Node) and not state.users:
+            node.graph.erase_node(state)
+
+
+def _zeros_like(node: fx.Node, source: Any, state: Any) -> Any:
+    if not isinstance(state, fx.Node) or state.target != aten.zeros.default:
+        return state
+    with node.graph.inserting_before(node):
+        made = node.graph.call_function(aten.new_zeros.default, (source, state.args[0]))
+    made.meta = dict(state.meta)
+    return made
+
+
 _CHANGES: dict[Any, Callable[[fx.Node], None]] = {
     aten.chunk.default: _split,
     aten.split.Tensor: _split,
@@ -110,9 +142,15 @@ _CHANGES: dict[Any, Callable[[fx.Node], None]] = {
     aten.squeeze.default: _squeeze,
     aten.squeeze.dim: _squeeze,
     aten.squeeze.dims: _squeeze,
+    aten.squeeze_.default: _squeeze,
+    aten.squeeze_.dim: _squeeze,
+    aten.squeeze_.dims: _squeeze,
     aten.slice.Tensor: _slice,
     aten.narrow.default: _narrow,
     aten.scaled_dot_product_attention.default: _attention,
+    **dict.fromkeys((aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input), _recurrent),
+    **dict.fromkeys((aten.lstm_cell.default, aten.gru_cell.default), _recurrent),
+    **dict.fromkeys((aten.rnn_tanh_cell.default, aten.rnn_relu_cell.default), _recurrent),
 }
 """What is rewritten; see :func:`normalize`."""
 

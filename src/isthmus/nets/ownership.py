@@ -65,8 +65,31 @@ def merge_into(whole: Tensor, holders: Sequence[tuple[Tensor, Held]]) -> None:
     """
     for part, held in holders:
         _check_fits(whole, part, held)
+    if whole.layout != torch.strided:
+        _merge_sparse(whole, [part for part, _ in holders])
+        return
     for rows, parts in _by_rows(whole, holders):
         _merge(rows, parts)
+
+
+def _merge_sparse(whole: Tensor, parts: Sequence[Tensor]) -> None:
+    """Merge sparse tensors, which every part has whole: the entries that they all name."""
+    (places, values), *others = map(laid_out, (whole, *parts))
+    for theirs, _ in others:
+        if len(theirs) != len(places) or not all(map(torch.equal, theirs, places)):
+            raise InvalidInput("a sparse tensor whose parts name other entries than it cannot be merged")
+    values.copy_(mean_of([theirs for _, theirs in others]))
+
+
+def laid_out(tensor: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Return the tensors that name the entries of a sparse tensor, none of a dense one, and the entries, in place."""
+    if tensor.layout == torch.strided:
+        return [], tensor
+    if tensor.layout == torch.sparse_coo:
+        return [tensor._indices()], tensor._values()
+    rows = tensor.layout in (torch.sparse_csr, torch.sparse_bsr)
+    places = (tensor.crow_indices(), tensor.col_indices()) if rows else (tensor.ccol_indices(), tensor.row_indices())
+    return list(places), tensor.values()
 
 
 def _by_rows(

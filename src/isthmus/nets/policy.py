@@ -1,12 +1,13 @@
 """What the structure of a network says about its axes: their kind, and which are cut unless told otherwise.
 
 Nothing here looks at names or classes. A *stream* is what a residual connection adds to; a *head* runs along both
-activations of a product; an *ffn* axis lies between two weights of a residual block.
+activations of a product; an *ffn* axis lies between two weights of a residual block; *experts* have a matrix each, and
+a router that chooses between them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from isthmus.nets import terms
 from isthmus.nets.propagation import Dims, Propagation
 from isthmus.nets.terms import Atom, Cat, Prod, Term
 
+Own = Mapping[Atom, Sequence[frozenset[str]]]  # parameters and buffers of each unit alone
 _ADDS = (torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor)
 
 
@@ -67,7 +69,9 @@ def tag_streams(residuals: Iterable[Residual], propagation: Propagation) -> None
 
 
 def kind_of(atom: Atom, dims: Mapping[str, Dims]) -> str:
-    """Return stream, head, channel, ffn or hidden."""
+    """Return expert, stream, head, channel, ffn or hidden."""
+    if is_expert(atom):
+        return "expert"
     for tag in ("stream", "head", "channel"):
         if tag in atom.tags:
             return tag
@@ -82,6 +86,18 @@ def kind_of(atom: Atom, dims: Mapping[str, Dims]) -> str:
     return "ffn" if len(beside) > 1 and all(beside) and all(plain) else "hidden"
 
 
+def is_expert(atom: Atom) -> bool:
+    """Whether units are experts: they have a matrix each, and a router chooses between them."""
+    return {"routed", "matrices"} <= atom.tags and "stream" not in atom.tags
+
+
+def settle_choices(dims: Iterable[Dims]) -> None:
+    """Keep whole what something chooses along, but for experts."""
+    for atom in {leaf for entry in dims for term in entry for leaf in terms.leaves(term)}:
+        if atom.choices and not is_expert(atom):
+            atom.reasons.update(atom.choices)
+
+
 def _parts(term: Term) -> tuple[Term, ...]:
     term = terms.resolve(term)
     return term.parts if isinstance(term, Cat) else (term,)
@@ -89,6 +105,8 @@ def _parts(term: Term) -> tuple[Term, ...]:
 
 def why_not(atom: Atom) -> str | None:
     """Return why an axis is not cut unless asked for; None if it is."""
+    if is_expert(atom):
+        return None
     if "stream" in atom.tags:
         return "residual stream"
     if "norm" in atom.tags:
@@ -100,22 +118,27 @@ def why_not(atom: Atom) -> str | None:
     return None
 
 
-def default_cut(atoms: Iterable[Atom], dims: Mapping[str, Dims]) -> dict[Atom, str | None]:
-    """Return for each axis None if it is cut by default, otherwise the reason.
+def default_cut(
+    atoms: Iterable[Atom], dims: Mapping[str, Dims], own: Own
+) -> dict[Atom, tuple[str | None, tuple[Atom, ...]]]:
+    """Return for each axis why it is not cut by default (None if it is), and the axes that are cut rather than it.
 
-    Of the axes whose product makes up a dimension (heads x group x width) only one is cut, the outermost.
+    Of the axes whose product makes up a dimension (heads x group x width) only one is cut: the outermost that has units
+    enough for the workers, whose number is not known here.
     """
-    partners = _partners(dims)
-    verdict: dict[Atom, str | None] = {}
+    partners = _partners(dims, own)
+    verdict: dict[Atom, tuple[str | None, tuple[Atom, ...]]] = {}
+    atoms = list(atoms)
+    order = {atom: number for number, atom in enumerate(atoms)}
     for atom in atoms:
         reason = why_not(atom)
-        if reason is None and any(verdict.get(other, "") is None for other in partners.get(atom, ())):
-            reason = "inside another axis"
-        verdict[atom] = reason
+        before = sorted(partners.get(atom, set()) & verdict.keys(), key=order.__getitem__) if reason is None else ()
+        outer = tuple(other for other in before if verdict[other][0] is None or verdict[other][1])
+        verdict[atom] = ("inside another axis" if any(verdict[o][0] is None for o in outer) else reason), outer
     return verdict
 
 
-def _partners(dims: Mapping[str, Dims]) -> dict[Atom, set[Atom]]:
+def _partners(dims: Mapping[str, Dims], own: Own) -> dict[Atom, set[Atom]]:
     """Return for each atom those it shares a product with."""
     result: dict[Atom, set[Atom]] = {}
 
@@ -131,9 +154,15 @@ def _partners(dims: Mapping[str, Dims]) -> dict[Atom, set[Atom]]:
                 for leaf in mine:
                     result.setdefault(leaf, set()).update(others - {leaf})
 
-    for entry in dims.values():
+    for name, entry in dims.items():
         for term in entry:
             visit(terms.resolve(term))
+        inside = {leaf for term in entry for leaf in terms.leaves(term)}
+        inside |= {atom for atom, units in own.items() if any(name in unit for unit in units)}
+        for expert in filter(is_expert, inside):  # the width of an expert is inside it
+            for leaf in inside - {expert}:
+                result.setdefault(leaf, set()).add(expert)
+                result.setdefault(expert, set()).add(leaf)
     return result
 
 

@@ -30,6 +30,7 @@ class Presence:
     """
 
     def __init__(self, coupling: Coupling, partition: NetPartition) -> None:
+        coupling = coupling.holding(partition)
         self.axes = {axis.name: axis for axis in coupling.cut_axes}
         self._law = partition.law
         found = self._law.scenarios(coupling.dealt_axes, partition.workers, partition.seed)

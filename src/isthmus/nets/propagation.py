@@ -11,14 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import sympy
 from torch import Tensor, fx
 
 from isthmus.nets import terms
 from isthmus.nets.exported import ExportedGraph, module_path
-from isthmus.nets.registry import find_rule
+from isthmus.nets.moves import MOVES, SAME
+from isthmus.nets.registry import Rule, find_rule
 from isthmus.nets.sizes import size_of
-from isthmus.nets.terms import Term
+from isthmus.nets.terms import Atom, Cat, Indices, Term
 
 Dims = tuple[Term, ...]
 Value = Any  # Dims of a tensor, a list of values, or None for numbers
@@ -30,12 +32,13 @@ class NoRule(Exception):
 
 @dataclass(frozen=True)
 class SizeConstant:
-    """An integer argument that is the size of a term: ``node.argument[index]``."""
+    """An integer argument that is the size of a term, plus an offset: ``node.argument[index]``."""
 
     node: fx.Node
     argument: str
     index: int | None
     term: Term
+    offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,34 @@ class Contraction:
     weight_dim: int = 0
 
 
+@dataclass(frozen=True)
+class Place:
+    """An integer argument is a place along a term: ``node.argument`` is ``position``."""
+
+    node: fx.Node
+    argument: str
+    term: Term
+    position: int
+
+    @property
+    def unit(self) -> tuple[Atom, int] | None:
+        """The axis it is a place of, and which; None where the term is a product."""
+        term, offset = terms.resolve(self.term), self.position
+        for part in term.parts if isinstance(term, Cat) else (term,):
+            if offset < terms.size(part):
+                return (part, offset) if isinstance(part, Atom) else None
+            offset -= terms.size(part)
+        return None
+
+    def number(self, kept: Mapping[Atom, Indices]) -> int | None:
+        """Return its place among the units that are kept, None if it is not."""
+        places = terms.evaluate(self.term, kept)
+        if places is None:
+            return self.position
+        found = int(np.searchsorted(places, self.position))
+        return found if found < len(places) and places[found] == self.position else None
+
+
 @dataclass
 class Propagation:
     """What one graph says about its axes.
@@ -67,7 +98,11 @@ class Propagation:
     Attributes:
         dims: the terms of every node's dimensions (a list of those for several results).
         sizes, contractions: what a cut changes and where units are summed up.
-        norms: nodes that normalise across an axis.
+        norms: nodes that normalise across axes, or choose along them, and the terms of these.
+        positions: by tensor of whole numbers (a list for several results) the term along which they are positions.
+        picks: (term, k) wherever the k largest along a dimension are taken.
+        places: where one place of an axis is taken by number.
+        whole: the graph, in which regions have graphs of their own.
         from_state: nodes computed from parameters and buffers alone.
         problems: operators that froze what they touch.
         pinned: per meeting of an open size with a fixed one (an image size before a linear layer), the symbols of the
@@ -77,7 +112,11 @@ class Propagation:
     dims: dict[fx.Node, Value] = field(default_factory=dict)
     sizes: list[SizeConstant] = field(default_factory=list)
     contractions: list[Contraction] = field(default_factory=list)
-    norms: list[fx.Node] = field(default_factory=list)
+    norms: dict[fx.Node, list[Term]] = field(default_factory=dict)
+    positions: dict[fx.Node, Any] = field(default_factory=dict)
+    picks: list[tuple[Term, int]] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
+    whole: fx.GraphModule | None = None
     from_state: set[fx.Node] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
     pinned: set[frozenset[sympy.Symbol]] = field(default_factory=set)
@@ -91,6 +130,7 @@ class Call:
         self.propagation = propagation
         self.owner = owner
         self.arguments = _arguments(node)
+        self.understood: set[fx.Node] = set()
 
     @property
     def where(self) -> str:
@@ -122,6 +162,11 @@ class Call:
         value = self.node.meta["val"]
         return [size_of(size) for size in (value if index is None else value[index]).shape]
 
+    def count(self, name: str) -> Any:
+        """Return an integer argument as a size: a number, or the expression behind an open one (groups of a batch)."""
+        value = self[name]
+        return size_of(value.meta["val"]) if isinstance(value, fx.Node) else value
+
     def unify(self, a: Term, b: Term) -> None:
         """State that two dimensions hold the same units."""
         first, second = terms.size(a), terms.size(b)
@@ -137,9 +182,44 @@ class Call:
         """Return a new dimension that is kept whole."""
         return terms.fresh(size, f"{reason} ({self.where})")
 
-    def resize(self, argument: str, term: Term, index: int | None = None) -> None:
-        """Note that an integer argument is the size of ``term`` and has to follow it."""
-        self.propagation.sizes.append(SizeConstant(self.node, argument, index, term))
+    def resize(self, argument: str, term: Term, index: int | None = None, offset: int = 0) -> None:
+        """Note that an integer argument is the size of ``term``, plus an offset, and has to follow it."""
+        self.propagation.sizes.append(SizeConstant(self.node, argument, index, term, offset))
+
+    def positions(self, operand: Any) -> Term | None:
+        """Return the term along which the entries of an operand are positions, if they are and it may be cut.
+
+        Who asks takes them for positions; where nobody does, the numbers themselves matter, and the term is kept whole.
+        """
+        found = self.propagation.positions.get(operand)
+        self.understood.add(operand)
+        return None if found is None or isinstance(found, list) else found
+
+    def point(self, *results: Term | None) -> None:
+        """Note along which terms the entries of the results are positions."""
+        self.propagation.positions[self.node] = list(results) if len(results) > 1 else results[0]
+
+    def place(self, argument: str, term: Term, position: Any, reason: str) -> None:
+        """Note that an argument is a place along ``term``, which is kept whole unless its units are experts."""
+        if isinstance(position, int) and self.owner is self.propagation.whole and not terms.is_hard(term):
+            terms.choose(term, f"{reason} ({self.where})")
+            self.propagation.places.append(Place(self.node, argument, term, position % terms.size(term)))
+        else:
+            self.freeze(term, reason)
+
+    def look_up(self, operand: Any, term: Term, reason: str) -> None:
+        """Note that the entries of an operand are places in a dimension, which is whole unless they are known ones."""
+        where = self.positions(operand)
+        if where is None:
+            self.freeze(term, reason)
+        else:
+            self.unify(term, where)
+
+    def choose(self, term: Term, reason: str) -> None:
+        """Note that the operator chooses or weighs along a dimension: it is kept whole unless its units are experts."""
+        terms.choose(term, f"{reason} ({self.where})")
+        terms.tag(term, "routed")
+        self.propagation.norms.setdefault(self.node, []).append(term)
 
     def contract(
         self,
@@ -168,11 +248,18 @@ class Call:
         return "weight" if other in self.propagation.from_state else "activation"
 
     def norm(self, term: Term) -> None:
-        """Note that the operator normalises across a dimension: a subnetwork normalises over what it keeps."""
-        if terms.leaves(term):
-            terms.tag(term, "norm")
-            if self.node not in self.propagation.norms:
-                self.propagation.norms.append(self.node)
+        """Note that the operator normalises across a dimension: a subnetwork normalises over what it keeps.
+
+        A norm of weights alone (weight norm, spectral norm) is one of the piece's own weights; it keeps nothing whole.
+        Nor does a mean over heads that is only returned (attention weights).
+        """
+        if leaves := terms.leaves(term):
+            of_weights = all(tensor in self.propagation.from_state for tensor in self.tensors())
+            if not of_weights and not (all("head" in leaf.tags for leaf in leaves) and _only_returned(self.node)):
+                terms.tag(term, "norm")
+            else:
+                terms.tag(term, "own_norm")
+            self.propagation.norms.setdefault(self.node, []).append(term)
 
     def broadcast(self, operands: Sequence[Dims]) -> Dims:
         """Return the dimensions of operands aligned from the right; those of size 1 stretch."""
@@ -189,7 +276,7 @@ class Call:
 
 def propagate(exported: ExportedGraph, state: Mapping[str, Dims]) -> Propagation:
     """Propagate the dimensions of parameters and buffers through a graph; atoms are bound on the way."""
-    propagation = Propagation()
+    propagation = Propagation(whole=exported.module)
     for node, name in exported.state_nodes.items():
         propagation.dims[node] = state[name]
         propagation.from_state.add(node)
@@ -201,7 +288,9 @@ def propagate(exported: ExportedGraph, state: Mapping[str, Dims]) -> Propagation
         if extra < 0:
             _unify_all(propagation.dims.get(result), state[exported.mutated[index]])
         else:
-            _freeze_value(propagation.dims.get(result), f"returned by the network ({exported.outputs[extra]})")
+            reason = f"returned by the network ({exported.outputs[extra]})"
+            _freeze_value(propagation.dims.get(result), reason)
+            _freeze_value([propagation.positions.get(result)], reason)
     return propagation
 
 
@@ -212,9 +301,13 @@ def visit_region(call: Call, module: fx.GraphModule, operands: Sequence[Any]) ->
     for node, operand in zip(placeholders, operands, strict=True):
         if isinstance(operand, fx.Node):
             propagation.dims[node] = propagation.dims.get(operand)
+            if (known := call.positions(operand)) is not None:
+                propagation.positions[node] = known
             if operand in propagation.from_state:
                 propagation.from_state.add(node)
-    return [propagation.dims.get(result) for result in _visit(module, propagation)]
+    results = _visit(module, propagation)
+    call.point(*(propagation.positions.get(result) for result in results), None)
+    return [propagation.dims.get(result) for result in results]
 
 
 def operator_name(node: fx.Node) -> str:
@@ -242,22 +335,43 @@ def _result(call: Call) -> Value:
     node = call.node
     if node.target is operator.getitem:
         value = call.propagation.dims.get(node.args[0])  # type: ignore[arg-type]
+        known = call.propagation.positions.get(node.args[0])  # type: ignore[arg-type]
+        if isinstance(known, list) and known[node.args[1]] is not None:  # type: ignore[index]
+            call.point(known[node.args[1]])  # type: ignore[index]
         return value[node.args[1]] if isinstance(value, list) else None  # type: ignore[index]
     if not _has_tensors(node.meta.get("val")) and not any(i.op == "get_attr" for i in node.all_input_nodes):
         if not node.users and call.tensors():
             _freeze_call(call, "used by an operator without a result")
         return None
     rule = find_rule(node)
-    marks = len(call.propagation.sizes), len(call.propagation.contractions)
+    records: tuple[list[Any], ...] = (
+        call.propagation.sizes,
+        call.propagation.contractions,
+        call.propagation.places,
+        call.propagation.picks,
+    )
+    marks = [len(each) for each in records]
     try:
         if rule is None:
             raise NoRule("no rule for this operator")
-        value = rule(call)
+        value = _applied(rule, call)
         _check(value, node.meta["val"], call.propagation)
+        _follow_positions(call, value)
     except NoRule as problem:
-        del call.propagation.sizes[marks[0] :], call.propagation.contractions[marks[1] :]
+        call.understood.clear()
+        call.propagation.positions.pop(node, None)
+        for each, mark in zip(records, marks, strict=True):
+            del each[mark:]
         return _freeze_call(call, str(problem))
     return value
+
+
+def _applied(rule: Rule, call: Call) -> Value:
+    """A rule that fails on a call (on an open size where it counts on a number) does not cover it."""
+    try:
+        return rule(call)
+    except (TypeError, ValueError, LookupError, ArithmeticError) as failure:
+        raise NoRule(f"its rule does not cover this call, {type(failure).__name__}") from failure
 
 
 def _freeze_call(call: Call, problem: str) -> Value:
@@ -266,10 +380,25 @@ def _freeze_call(call: Call, problem: str) -> Value:
         call.propagation.problems.append(reason)
     for tensor in call.tensors():
         _freeze_value(call.propagation.dims[tensor], reason)
+        _freeze_value([call.propagation.positions.get(tensor)], reason)
     for nested in call.node.all_input_nodes:
         if isinstance(call.propagation.dims.get(nested), list):
             _freeze_value(call.propagation.dims[nested], reason)
     return _fresh_value(call.node.meta.get("val"), reason)
+
+
+def _follow_positions(call: Call, value: Value) -> None:
+    """Pass on which entries are positions where they only move; freeze what they say where they are numbers."""
+    name = str(getattr(call.node.target, "_schema", call.node.target)).partition("(")[0]
+    moved = name.removeprefix("aten::").partition(".")[0].rstrip("_") in MOVES | SAME
+    for number, tensor in enumerate(call.tensors()):
+        where = None if tensor in call.understood else call.propagation.positions.get(tensor)
+        if where is None or isinstance(where, list):
+            continue
+        if moved and number == 0:
+            call.point(*([where] * max(2, len(value)) if isinstance(value, list) else [where]))
+        elif not moved:
+            call.freeze(where, "positions used as values")
 
 
 def _fresh_value(value: Any, reason: str) -> Value:
@@ -291,6 +420,19 @@ def _freeze_value(value: Value, reason: str) -> None:
 def _unify_all(value: Value, dims: Dims) -> None:
     for a, b in zip(value or (), dims, strict=False):
         terms.unify(a, b)
+
+
+def _only_returned(node: fx.Node) -> bool:
+    """Whether a value goes to the outputs, meeting nothing else on the way."""
+    seen, stack = {node}, [node]
+    while stack:
+        for user in stack.pop().users:
+            if user.op != "output" and not all(source in seen for source in user.all_input_nodes):
+                return False
+            if user.op != "output" and user not in seen:
+                seen.add(user)
+                stack.append(user)
+    return True
 
 
 def _has_tensors(value: Any) -> bool:

@@ -17,6 +17,7 @@ from isthmus.nets import terms
 from isthmus.nets.blocks import Removal
 from isthmus.nets.propagation import Contraction, Propagation, SizeConstant
 from isthmus.nets.terms import Atom, Indices
+from isthmus.nets.units import lacking
 
 Kept = Mapping[Atom, Indices]
 
@@ -45,6 +46,11 @@ class Rewriter:
         self.dead = {node for removal in self.removals for node in removal.dead} | self.absent
         self.instead = {removal.node: removal.skip for removal in self.removals}
         self.sizes = _by_node(self.propagation.sizes)
+        self.places = _by_node(self.propagation.places)
+        if self.propagation.places and self.propagation.whole is not None:
+            dead, instead = lacking(self.propagation.whole.graph, self.propagation.places, self.kept)
+            self.dead |= dead
+            self.instead |= {node: other for node, other in instead.items() if node not in self.dead}
         self.sums = _by_node(self.propagation.contractions) if self.factors else {}
 
     def copy(self, module: fx.GraphModule) -> fx.GraphModule:
@@ -72,6 +78,8 @@ class Rewriter:
         if self.device is not None:
             copied.args = _on_device(copied.args, self.device)
             copied.kwargs = _on_device(copied.kwargs, self.device)
+        for place in self.places.get(node, ()):
+            _set_argument(copied, place.argument, place.number(self.kept))
         for constant in self.sizes.get(node, ()):
             if any(leaf in self.kept for leaf in terms.leaves(constant.term)):
                 self._resize(graph, copied, constant)
@@ -82,10 +90,10 @@ class Rewriter:
         value = current if constant.index is None or current is None else current[constant.index]
         if value == -1:  # "what is left" stays right
             return
-        size = terms.size_under(constant.term, self.kept)
+        size = terms.size_under(constant.term, self.kept) + constant.offset
         if isinstance(value, fx.Node):
             with graph.inserting_before(node):
-                size = _open_size(graph, value, terms.size(constant.term), size)
+                size = _open_size(graph, value, terms.size(constant.term) + constant.offset, size)
         if constant.index is not None:
             changed = list(current)
             changed[constant.index] = size
@@ -154,4 +162,3 @@ def _on_device(value: Any, device: torch.device) -> Any:
     if isinstance(value, (tuple, list)):
         return type(value)(_on_device(item, device) for item in value)
     return value
-

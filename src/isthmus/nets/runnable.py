@@ -76,7 +76,8 @@ class GraphNetwork(nn.Module):
 
     It can become another cut of the same network in place (:meth:`become`): the module, its submodules and its
     parameters stay the objects they are, so optimizers, schedulers and hooks go on working. Submodules that are torch's
-    own are found by ``isinstance`` too, but hold parameters only; all others are plain modules.
+    own are found by ``isinstance`` too, but hold parameters only; all others are plain modules. Any
+    name will do for a submodule: one called like a method of this class is in ``_modules`` all the same.
 
     Args:
         outline: what all pieces of the network have in common.
@@ -90,12 +91,12 @@ class GraphNetwork(nn.Module):
 
     def __init__(self, outline: Outline, modes: Mapping[str, Mode], state: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self._outline = outline
-        self._holders: dict[str, list[tuple[nn.Module, str]]] = {}
+        self.__outline = outline
+        self.__holders: dict[str, list[tuple[nn.Module, str]]] = {}
         self.parameter_objects: dict[str, nn.Parameter] = {}
         device = next((tensor.device for tensor in state.values()), None)
         for name, entry in outline.entries.items():
-            self._holders[name] = [self._holder(alias) for alias in (name, *entry.aliases)]
+            self.__holders[name] = [self._holder(alias) for alias in (name, *entry.aliases)]
             if entry.is_parameter:
                 tensor = state[name] if name in state else torch.zeros(
                     [0] * len(entry.shape), dtype=entry.dtype, device=device
@@ -111,19 +112,19 @@ class GraphNetwork(nn.Module):
             if values.shape != parameter.shape:
                 _forget_graphs(parameter)
             parameter.data = values
-        for name, entry in self._outline.entries.items():
-            for holder, leaf in self._holders[name]:
+        for name, entry in self.__outline.entries.items():
+            for holder, leaf in self.__holders[name]:
                 _unregister(holder, leaf)
                 if name in state:
                     _register(holder, leaf, self.parameter_objects.get(name, state[name]), entry.persistent)
-        places = {name: holders[0] for name, holders in self._holders.items()}
+        places = {name: holders[0] for name, holders in self.__holders.items()}
         for name in state:
             if name not in places:
                 places[name] = self._holder(f"{_CONSTANTS}.{name.replace('.', '_').replace(':', '_')}")
                 _register(*places[name], state[name], False)
-        self._modes, self._places = dict(modes), places
-        self._taken = {mode: [_slot(*places[name]) for name in graph.state] for mode, graph in modes.items()}
-        self._written = {mode: [_slot(*places[name]) for name in graph.mutated] for mode, graph in modes.items()}
+        self.__modes, self.__places = dict(modes), places
+        self.__taken = {mode: [_slot(*places[name]) for name in graph.state] for mode, graph in modes.items()}
+        self.__written = {mode: [_slot(*places[name]) for name in graph.mutated] for mode, graph in modes.items()}
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the graph of the present mode.
@@ -132,11 +133,11 @@ class GraphNetwork(nn.Module):
             InvalidInput: another call than the traced one, or sizes that were fixed at tracing.
         """
         key = "train" if self.training else "eval"
-        mode = self._modes[key]
-        tensors = self._outline.example.tensors_of(args, kwargs)
+        mode = self.__modes[key]
+        tensors = self.__outline.example.tensors_of(args, kwargs)
         mode.check(tensors)
         outputs = mode.graph.forward(*self._state(key), *tensors)
-        written = self._written[key]
+        written = self.__written[key]
         if written:
             with torch.no_grad():
                 for (table, leaf), value in zip(written, outputs, strict=False):
@@ -147,8 +148,8 @@ class GraphNetwork(nn.Module):
     @contextlib.contextmanager
     def complete(self) -> Iterator[None]:
         """Show the parameters it lacks in their places, empty: to make an optimizer over all there ever are."""
-        lacking = [name for name in self.parameter_objects if not _has(*self._holders[name][0])]
-        places = [(name, *place) for name in lacking for place in self._holders[name]]
+        lacking = [name for name in self.parameter_objects if not _has(*self.__holders[name][0])]
+        places = [(name, *place) for name in lacking for place in self.__holders[name]]
         for name, holder, leaf in places:
             holder._parameters[leaf] = self.parameter_objects[name]
         try:
@@ -159,13 +160,13 @@ class GraphNetwork(nn.Module):
 
     def mode(self, name: str) -> tuple[Mode, list[Tensor]]:
         """Return the graph of "train" or "eval", and the tensors it takes before the inputs."""
-        return self._modes[name], self._state(name)
+        return self.__modes[name], self._state(name)
 
     def _state(self, key: str) -> list[Tensor]:
         try:
-            return [table[leaf] for table, leaf in self._taken[key]]
+            return [table[leaf] for table, leaf in self.__taken[key]]
         except KeyError:  # a parametrization took the place of a parameter
-            return [getattr(*self._places[name]) for name in self._modes[key].state]
+            return [getattr(*self.__places[name]) for name in self.__modes[key].state]
 
     def _holder(self, path: str) -> tuple[nn.Module, str]:
         """Return the submodule that holds a tensor, made if it is not there, and the tensor's name in it."""
@@ -173,7 +174,7 @@ class GraphNetwork(nn.Module):
         holder: nn.Module = self
         for depth, part in enumerate(parents, start=1):
             if part not in holder._modules:
-                holder.add_module(part, shell(self._outline.classes.get(".".join(parents[:depth]), nn.Module)))
+                holder._modules[part] = shell(self.__outline.classes.get(".".join(parents[:depth]), nn.Module))
             holder = holder._modules[part]  # type: ignore[assignment]
         return holder, leaf
 
@@ -198,10 +199,13 @@ def _forget_graphs(parameter: nn.Parameter) -> None:
 
 
 def _register(holder: nn.Module, leaf: str, tensor: Tensor, persistent: bool) -> None:
+    """Put a tensor in a module's table, under a name that may be one of its methods too."""
     if isinstance(tensor, nn.Parameter):
-        holder.register_parameter(leaf, tensor)
-    else:
-        holder.register_buffer(leaf, tensor, persistent=persistent)
+        holder._parameters[leaf] = tensor
+        return
+    holder._buffers[leaf] = tensor
+    if not persistent:
+        holder._non_persistent_buffers_set.add(leaf)
 
 
 def _unregister(holder: nn.Module, leaf: str) -> None:

@@ -72,6 +72,7 @@ def scaling(coupling: Coupling, partition: NetPartition, choice: str | Mapping[s
     Raises:
         InvalidInput: an unknown choice.
     """
+    coupling = coupling.holding(partition)
     presence = Presence(coupling, partition)
     found = _Folded(coupling, presence)
     train, why = {}, {}
@@ -80,7 +81,9 @@ def scaling(coupling: Coupling, partition: NetPartition, choice: str | Mapping[s
         check_choice("choice", asked, CHOICES)
         if asked == "train" and axis.atom is not None:
             train[axis.name] = 1.0 / float(presence.mean(axis.name).mean())
-        if asked in ("none", "train"):
+        if axis.kind == "expert" and asked in ("auto", "eval"):
+            why[axis.name] = "1: the router weighs those that are held anew"
+        elif asked in ("none", "train"):
             why[axis.name] = f"{asked}: as asked"
         else:
             found.axes[axis.name] = axis
@@ -146,7 +149,7 @@ def search_readout(
         loss: of the network, on data set aside for it; it recomputes norm statistics if there are any.
     """
     powers = dict.fromkeys(scaling.by_axis, 1.0)
-    searched = [axis.name for axis in coupling.cut_axes if set(scaling.by_axis.get(axis.name, ())) & set(scaling.open)]
+    searched = [axis.name for axis in coupling.axes if set(scaling.by_axis.get(axis.name, ())) & set(scaling.open)]
 
     def along(power: float, axis: str) -> float:
         with torch.no_grad(), scaled(model, _product(_raised(scaling.by_axis, {**powers, axis: power}))):

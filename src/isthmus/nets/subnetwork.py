@@ -84,7 +84,7 @@ def build(
     """
     modes, state, indices = _parts(model, coupling, held, factors or {})
     network = GraphNetwork(Outline(coupling.entries, coupling.example, coupling.classes), modes, state)
-    if isinstance(model, nn.Module):
+    if isinstance(model, nn.Module) and network.training != model.training:
         network.train(model.training)
     return Subnetwork(network, indices, worker, dict(held))
 
@@ -156,7 +156,7 @@ def _parts(
         part = slice_tensor(tensor, tuple(terms.evaluate(term, kept) for term in coupling.dims[name]))
         state[name] = part.to(device) if part.device != device else part
     scaled = _by_atom(coupling, factors)
-    lacking = tuple(sorted(name for block in coupling.missing_blocks(held) for name in block.state))
+    lacking = tuple(sorted(coupling.missing_state(held)))
     sizes = tuple((name, len(units)) for name, units in sorted(held.items()))
     key = (sizes, lacking, tuple(sorted(factors.items())), device)
     modes = coupling.graphs.pop(key, None) or _modes(coupling, held, kept, scaled, device)
@@ -175,7 +175,7 @@ def _modes(
 ) -> dict[str, Mode]:
     modes = {}
     missing = coupling.missing_blocks(held)
-    gone = {name for block in missing for name in block.state}
+    gone = coupling.missing_state(held)
     for name, exported in coupling.exports.items():
         removals = tuple(block.removals[name] for block in missing)
         takes = exported.state_nodes

@@ -32,13 +32,16 @@ class Atom:
         size: number of units.
         bound: the finer term this atom was found to be, if any.
         reasons: why it must be kept whole (none: it may be cut).
-        tags: what the rules noticed ("norm", "stream", "head", "head_dim", "channel", "embedding").
+        choices: why it must be kept whole unless its units are experts, among whose scores a worker chooses anew.
+        tags: what the rules noticed ("norm", "stream", "head", "head_dim", "channel", "embedding"; "own_norm": a norm
+            of weights alone, or one that is only returned).
     """
 
     size: Size
     bound: Term | None = None
     reasons: dict[str, None] = field(default_factory=dict)
     tags: set[str] = field(default_factory=set)
+    choices: dict[str, None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,11 @@ def fresh(size: Size, reason: str | None = None) -> Term:
 def resolve(term: Term) -> Term:
     """Return the term with bound atoms replaced, nested products and concatenations flattened."""
     if isinstance(term, Atom):
-        return term if term.bound is None else resolve(term.bound)
+        if term.bound is None:
+            return term
+        if not (isinstance(term.bound, Atom) and term.bound.bound is None):
+            term.bound = resolve(term.bound)  # the way there is short from now on
+        return term.bound
     if isinstance(term, Prod):
         return prod(term.factors)
     return cat(term.parts)
@@ -121,6 +128,12 @@ def freeze(term: Term, reason: str) -> None:
         atom.reasons[reason] = None
 
 
+def choose(term: Term, reason: str) -> None:
+    """Keep all units of a term whole unless they are experts."""
+    for atom in leaves(term):
+        atom.choices[reason] = None
+
+
 def tag(term: Term, name: str) -> None:
     """Note a property on all units of a term."""
     for atom in leaves(term):
@@ -129,6 +142,11 @@ def tag(term: Term, name: str) -> None:
 
 def is_frozen(term: Term) -> bool:
     """Whether no unit of the term may be cut."""
+    return all(atom.reasons or atom.choices for atom in leaves(term))
+
+
+def is_hard(term: Term) -> bool:
+    """Whether no unit of the term may be cut, experts or not."""
     return all(atom.reasons for atom in leaves(term))
 
 
@@ -211,8 +229,10 @@ def regroup(terms: Sequence[Term], sizes: Sequence[Size], reason: str) -> list[T
     return result
 
 
-def evaluate(term: Term, kept: Mapping[Atom, Indices]) -> Indices | None:
+def evaluate(term: Term, kept: Mapping[Atom, Indices], opened: Mapping[Size, int] | None = None) -> Indices | None:
     """Return the sorted positions of a dimension that survive when atoms keep ``kept``; None for all.
+
+    ``opened`` gives the numbers that open sizes stand for, where the dimension holds any.
 
     >>> h, d = Atom(3), Atom(2)
     >>> evaluate(Prod((h, d)), {h: np.array([0, 2])}).tolist()
@@ -221,9 +241,11 @@ def evaluate(term: Term, kept: Mapping[Atom, Indices]) -> Indices | None:
     [0, 1, 2, 4]
     """
     term = resolve(term)
+    if isinstance(term, Atom):
+        return kept.get(term)
     if not any(atom in kept for atom in leaves(term)):
         return None
-    return _positions(term, kept)
+    return _positions(term, kept, opened or {})
 
 
 def size_under(term: Term, kept: Mapping[Atom, Indices]) -> Size:
@@ -278,6 +300,7 @@ def _bind(atom: Atom, term: Term, reason: str) -> None:
         return
     for leaf in inside:
         leaf.reasons.update(atom.reasons)
+        leaf.choices.update(atom.choices)
         leaf.tags |= atom.tags
     atom.bound = term
 
@@ -384,22 +407,24 @@ def _split_parts(parts: list[Term], offset: int) -> tuple[Term, Term] | None:
     return cat(left), cat(parts)
 
 
-def _positions(term: Term, kept: Mapping[Atom, Indices]) -> Indices:
+def _positions(term: Term, kept: Mapping[Atom, Indices], opened: Mapping[Size, int]) -> Indices:
     if isinstance(term, Atom):
-        return kept[term] if term in kept else np.arange(_static(term.size))
+        return kept[term] if term in kept else np.arange(_static(term.size, opened))
     if isinstance(term, Prod):
         result = np.zeros(1, np.int64)
         for factor in term.factors:
-            result = np.add.outer(result * _static(size(factor)), _positions(factor, kept)).ravel()
+            result = np.add.outer(result * _static(size(factor), opened), _positions(factor, kept, opened)).ravel()
         return result
     pieces, offset = [], 0
     for part in term.parts:
-        pieces.append(_positions(part, kept) + offset)
-        offset += _static(size(part))
+        pieces.append(_positions(part, kept, opened) + offset)
+        offset += _static(size(part), opened)
     return np.concatenate(pieces)
 
 
-def _static(value: Size) -> int:
+def _static(value: Size, opened: Mapping[Size, int] | None = None) -> int:
     if not isinstance(value, int):
-        raise TypeError(f"a dimension of open size {value} has no index set")
-    return value
+        value = value.subs(opened or {})
+        if not value.is_Integer:
+            raise TypeError(f"a dimension of open size {value} has no index set")
+    return int(value)

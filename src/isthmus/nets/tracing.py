@@ -24,9 +24,11 @@ from isthmus.nets.exported import (
     places_of,
     read_state,
 )
+from isthmus.nets.last_layer import find_last_layer
 from isthmus.nets.policy import find_residuals, tag_streams
 from isthmus.nets.propagation import Dims, Propagation, propagate
 from isthmus.nets.shells import module_classes
+from isthmus.nets.units import own_parameters
 from isthmus.nets.verify import verify as compare_with_whole
 
 assert rules.RULES  # the rules register themselves when they are imported
@@ -51,7 +53,7 @@ def trace(
         model: any ``nn.Module`` whose forward does not branch on values.
         args, kwargs: an example call; sizes of batch, sequence and image stay open where the model allows.
         cut: axes to cut instead of the default: kinds, names, patterns, axes.
-        verify: also compare random cuts with the masked whole network, and refuse if anything differs.
+        verify: also verify the trace, one cut and merging on two samples, and refuse if anything differs.
 
     Raises:
         InvalidInput: the network cannot be traced, the example is a single sample, ``cut`` matches
@@ -69,14 +71,17 @@ def trace(
     closed: Pinned = frozenset()
     exports, dims, propagations = _read(model, example, entries, closed)
     while pinned := _to_close(exports, propagations) - closed:
-        closed |= pinned  # open sizes that have to be one number: once more, with those sizes as given
+        # open sizes that have to be one number: once more, with those sizes as given
+        closed = closed.union(pinned, *(exported.given_up for exported in exports.values()))
         exports, dims, propagations = _read(model, example, entries, closed)
     check_batch(exports["train"], propagations["train"], example)
     constants = {name: tensor for exported in exports.values() for name, tensor in exported.constants.items()}
     residuals = {mode: find_residuals(exports[mode].module, propagations[mode]) for mode in exports}
     for mode, found in residuals.items():
         tag_streams(found, propagations[mode])
-    axes, whole = build_axes(entries, dims, find_blocks(exports, propagations, residuals))
+    own = own_parameters(exports, propagations, entries)
+    picks = [pick for propagation in propagations.values() for pick in propagation.picks]
+    axes, whole = build_axes(entries, dims, find_blocks(exports, propagations, residuals), picks, own)
     coupling = Coupling(
         axes=axes,
         whole=whole,
@@ -90,10 +95,11 @@ def trace(
         comparison=compare_with_whole,
         fixed_inputs=_fixed_inputs(exports, propagations, dims),
         problems=(*_problems(exports, propagations), *_no_depth(hidden_residuals(exports, residuals))),
+        last=find_last_layer(entries, dims, exports, propagations, [axis.name for axis in axes]),
     )
     coupling = coupling if cut is None else coupling.select(cut)
     if verify:
-        verdict = coupling.verify(model, args, kwargs)
+        verdict = coupling.verify(model, args, kwargs, quick=True)
         if not verdict.passed:
             raise InvalidInput(f"`model` is not cut correctly: {verdict.summary()}")
     return coupling
@@ -109,7 +115,10 @@ def _read(
 ) -> tuple[dict[str, ExportedGraph], dict[str, Dims], dict[str, Propagation]]:
     """Export both modes and analyse them over one set of dimensions."""
     canonical = {alias: entry.name for entry in entries.values() for alias in (entry.name, *entry.aliases)}
-    exports = {mode: _own_constants(export_graph(model, example, mode, canonical, closed), mode) for mode in MODES}
+    exports: dict[str, ExportedGraph] = {}
+    for mode in MODES:
+        exports[mode] = _own_constants(export_graph(model, example, mode, canonical, closed), mode)
+        closed |= exports[mode].given_up  # it would be no other in the other mode
     dims = _fresh_dims(entries, exports)
     for exported in exports.values():
         dims |= {name: tuple(terms.fresh(size) for size in t.shape) for name, t in exported.constants.items()}
@@ -130,6 +139,8 @@ def _fresh_dims(entries: Mapping[str, StateEntry], exports: Mapping[str, Exporte
         reason = None if name in used else "not used by the network's forward"
         if entry.shares_memory is not None:
             reason = f"shares memory with {entry.shares_memory}"
+        if entry.sparse:
+            reason = "a sparse tensor"
         if 0 in entry.shape:
             reason = "empty"
         dims[name] = tuple(terms.fresh(size, reason) for size in entry.shape)
@@ -163,6 +174,7 @@ def _problems(exports: Mapping[str, ExportedGraph], propagations: Mapping[str, P
         lines[f"buffer {name} is assigned another shape or type in forward: a subnetwork does not update it"] = None
     for name in dict.fromkeys(name for exported in exports.values() for name in exported.dropped):
         lines[f"result {name} is not made of tensors: a subnetwork returns None for it"] = None
+    lines |= dict.fromkeys(note for exported in exports.values() for note in exported.notes)
     unbatched = batch_problem(exports["train"])
     if unbatched is not None:
         lines[unbatched] = None

@@ -7,62 +7,37 @@ that sums over cut units, those the worker lacks. A norm across a cut axis is re
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
-from torch.func import functional_call
 
 from isthmus.errors import InvalidInput
 from isthmus.nets import terms
 from isthmus.nets.coupling import Coupling
-from isthmus.nets.example import example_of
 from isthmus.nets.exported import MODES
+from isthmus.nets.faithful import NotRun, NotTraced, against_model, unseen
+from isthmus.nets.merging import merging_errors
+from isthmus.nets.outcome import Outcome, compared, gradients, nudged
 from isthmus.nets.propagation import Propagation
 from isthmus.nets.rewrite import Rewriter
+from isthmus.nets.runnable import GraphNetwork
 from isthmus.nets.sizes import size_of
-from isthmus.nets.subnetwork import build, named_state
+from isthmus.nets.sizings import with_batch, with_sides
+from isthmus.nets.subnetwork import Subnetwork, build, named_state
 from isthmus.nets.terms import Atom, Indices
+from isthmus.nets.verdict import Check, Unjudged, Verdict
+from isthmus.nets.writes import targets, written
 
-_DOUBLE = {torch.float32: torch.float64, torch.complex64: torch.complex128}
+_DOUBLE = {
+    torch.float16: torch.float64, torch.bfloat16: torch.float64, torch.float32: torch.float64,
+    torch.complex64: torch.complex128,
+}  # fmt: skip
 _RANDOM = ("bernoulli", "exponential", "multinomial", "normal", "rand", "randint", "randn", "randperm", "uniform")
-
-
-@dataclass(frozen=True)
-class Check:
-    """One comparison: what was compared, the relative error, and whether it is within the tolerance."""
-
-    what: str
-    error: float
-    passed: bool
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """All comparisons of a verification."""
-
-    checks: tuple[Check, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether all comparisons are within the tolerance."""
-        return all(check.passed for check in self.checks)
-
-    @property
-    def worst(self) -> float:
-        """The largest relative error."""
-        return max((check.error for check in self.checks), default=0.0)
-
-    def summary(self) -> str:
-        """Return one line that says what differs, or that nothing does."""
-        failed = [check for check in self.checks if not check.passed]
-        if not failed:
-            return f"{len(self.checks)} comparisons agree, largest relative error {self.worst:.1e}"
-        shown = "; ".join(f"{check.what}: {check.error:.1e}" for check in failed[:3])
-        return f"{len(failed)} of {len(self.checks)} comparisons differ ({shown})"
+_FEW = 2  # samples of a quick verification
 
 
 def verify(
@@ -74,52 +49,253 @@ def verify(
     seeds: Sequence[int] = (0, 1),
     workers: int = 2,
     tolerance: float = 1e-5,
+    quick: bool = False,
 ) -> Verdict:
-    """Compare random cuts with the masked whole network, in float64, in training (without dropout) and evaluation.
+    """Compare the traced whole with the network, random cuts with the masked whole, and merging with plain means.
 
-    Compared are, per mode: the traced whole with the model itself; outputs and gradients of the subnetwork with those
-    of the masked whole; and, where the batch size is open, outputs at twice the batch.
+    Compared are results of any form, gradients and all buffers, in training and evaluation, at the sizes of the call
+    and at others that are open. Cuts are compared in float64, without dropout, with numbers that are moved a little, so
+    that no zeros hide anything. The model is not changed, nor torch's random numbers.
+
+    Args:
+        coupling, model: the network.
+        args, kwargs: a call of it.
+        seeds: of the cuts that are compared.
+        workers: how many share the network in them.
+        tolerance: relative error of results that rounding does not move.
+        quick: two samples and one cut.
 
     Raises:
-        InvalidInput: a model on the meta device, which has no values to compare.
+        InvalidInput: a call that differs from the traced one in more than its tensors and open sizes.
+        Unjudged: nothing can be said: the network is on the meta device, does not take the call, returns no numbers, or
+            rounding moves its results too much.
     """
     state = {name: tensor.detach() for name, tensor in named_state(model)}
     if any(tensor.device.type == "meta" for tensor in state.values()):
-        raise InvalidInput("`model` must have values to be verified, it is on the meta device")
-    wide = {name: _wide(tensor) for name, tensor in state.items()}
-    inputs = [_wide(tensor) for tensor in example_of(model, tuple(args), kwargs).tensors]
-    checks: list[Check] = _against_model(coupling, model, state, args, kwargs)
-    batches = {"": inputs}
-    doubled = _doubled(coupling, inputs)
-    if doubled is not None:
-        batches[" at another batch size"] = doubled
-    cut = coupling.cut_axes
-    for seed in seeds if cut else ():
-        partition = coupling.partition(workers, seed, law="overlapping")
-        held = partition.of(seed % workers)
-        sub = build(wide, coupling, held)
+        raise Unjudged("it is on the meta device and has no values")
+    inputs = coupling.example.tensors_of(tuple(args), dict(kwargs or {}))
+    whole = build(state, coupling, {}).module
+    for mode in MODES:
+        whole.mode(mode)[0].check(inputs)
+    if quick:
+        inputs = with_batch(coupling, inputs, _FEW) or inputs
+    cuda = {tensor.device for tensor in state.values() if tensor.device.type == "cuda"}
+    with torch.random.fork_rng(devices=sorted(cuda, key=str)):
+        calls, checks, unjudged = _against_model(coupling, model, state, inputs, quick)
+        if not all(check.passed for check in checks):  # what follows takes the trace for the network
+            return Verdict(tuple(checks), (*unjudged, "cuts"))
+        for seed in (seeds[:1] if quick else seeds) if coupling.cut_axes else ():
+            checks += _compare_cuts(coupling, state, seed, workers, calls, tolerance)
+        if coupling.cut_axes:
+            checks += _compare_merging(coupling, state, seeds[0] if seeds else 0)
+    return Verdict(tuple(checks), (*unjudged, *unseen(coupling)))
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A call of the network in one mode, and what to say of its sizes."""
+
+    mode: str
+    inputs: Sequence[Tensor]
+    sizes: str = ""
+
+    @property
+    def label(self) -> str:
+        return self.mode + self.sizes
+
+
+def _against_model(
+    coupling: Coupling, model: nn.Module, state: Mapping[str, Tensor], inputs: Sequence[Tensor], quick: bool
+) -> tuple[list[_Call], list[Check], list[str]]:
+    """Compare the traced whole with the network; return too the calls that the network takes, and what it does not."""
+    taken: list[_Call] = []
+    checks: list[Check] = []
+    refused: list[str] = []
+
+    def attempt(*calls: _Call) -> bool:
+        """Compare in calls, unless the network does not take one: other sizes may be none for it."""
+        try:
+            found = [check for c in calls for check in against_model(coupling, model, state, c.mode, c.inputs, c.label)]
+        except NotRun as failure:
+            if isinstance(failure, NotTraced) and not calls[0].sizes:
+                checks.append(Check(f"the traced network cannot be run ({calls[0].label}; {failure})", math.inf, False))
+            else:  # what refuses a size is not wrong
+                refused.append(f"{calls[0].label}, in which the network does not take this call ({failure})")
+            return False
+        checks.extend(found)
+        taken.extend(calls)
+        return True
+
+    if quick:
+        attempt(_Call("train", inputs))
+        others = [_Call("eval", other, " at other sizes") for other in _others(coupling, inputs)]
+        any(attempt(call) for call in (*others, _Call("eval", inputs)))
+    else:
         for mode in MODES:
-            for what, tensors in batches.items():
-                label = f"{mode}, cut {seed}{what}"
-                checks += _compare_cut(coupling, wide, sub, held, mode, tensors, label, tolerance)
-    return Verdict(tuple(checks))
+            attempt(_Call(mode, inputs))
+    modes = list(dict.fromkeys(call.mode for call in taken))
+    if not modes and not checks:
+        raise Unjudged(f"in {refused[-1]}")
+    unjudged = [each for each in refused if each.split(",")[0] in MODES]
+    batch = None if quick or not modes or not inputs[0].dim() else with_batch(coupling, inputs, inputs[0].shape[0] + 1)
+    if batch is not None:
+        attempt(*(_Call(mode, batch, " at another batch size") for mode in modes))
+    sides = () if quick or not modes else with_sides(coupling, inputs)
+    any(attempt(*(_Call(mode, other, " at other sizes") for mode in modes)) for other in sides)
+    return taken, checks, unjudged
+
+
+def _others(coupling: Coupling, inputs: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
+    """Yield calls in which all open sizes are others, then those in which the batch alone is."""
+    more = with_batch(coupling, inputs, inputs[0].shape[0] + 1) if inputs[0].dim() else None
+    yield from with_sides(coupling, more or inputs)
+    if more is not None:
+        yield more
+
+
+def _compare_cuts(
+    coupling: Coupling, state: Mapping[str, Tensor], seed: int, workers: int, calls: Sequence[_Call], tolerance: float
+) -> list[Check]:
+    """Compare one cut with the masked whole, in all calls."""
+    held = coupling.partition(workers, seed, law="overlapping").of(seed % workers)
+    wide = {name: _wide(tensor) for name, tensor in _moved(coupling, state, seed).items()}
+    try:
+        sub = build(wide, coupling, held)
+    except (InvalidInput, RuntimeError, IndexError) as failure:
+        return [_broken(f"cut {seed}", failure)]
+    checks = []
+    for call in calls:
+        label = f"{call.mode}, cut {seed}{call.sizes}"
+        checks += _compare_cut(coupling, wide, sub, call.mode, list(map(_wide, call.inputs)), label, tolerance)
+    return checks
+
+
+def _compare_cut(
+    coupling: Coupling,
+    state: Mapping[str, Tensor],
+    sub: Subnetwork,
+    mode: str,
+    inputs: Sequence[Tensor],
+    label: str,
+    tolerance: float,
+) -> list[Check]:
+    def reference(state: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> Outcome:
+        leaves = _leaves(coupling, state)
+        whole = _outcome(*masked_whole(coupling, leaves, sub.held, mode, inputs), leaves)
+        sides = (whole.gradients, whole.buffers)
+        mine = ({n: sub.slice(n, tensor) for n, tensor in side.items() if n in sub.indices} for side in sides)
+        return Outcome(whole.outputs, *mine)
+
+    try:
+        expected = reference(state, inputs)
+    except RuntimeError as failure:
+        raise Unjudged(f"the whole cannot be computed in float64 ({label}; {_said(failure)})") from failure
+    if not any(output.numel() and bool(output.isfinite().any()) for output in expected.outputs):
+        raise Unjudged(f"it returns no finite number in float64 ({label}): there is nothing to compare")
+    leaves = _leaves(coupling, sub.state())
+    try:
+        found = _outcome(*_run_mode(sub.module, mode, leaves, inputs), leaves)
+    except (RuntimeError, TypeError, ValueError, IndexError) as failure:
+        return [_broken(label, failure)]
+    if [tuple(each.shape) for each in found.outputs] != [tuple(each.shape) for each in expected.outputs]:
+        return [Check(f"outputs' shapes ({label})", math.inf, False)]
+
+    def again() -> Outcome:
+        generator = torch.Generator().manual_seed(0)
+        moved = dict(zip(state, nudged(list(state.values()), generator), strict=True))
+        return reference(moved, nudged(inputs, generator))
+
+    limits = {"outputs": tolerance, "gradients": 10 * tolerance, "buffers": tolerance}
+    return compared(found, expected, limits, lambda part: f"{part} ({label})", again)
+
+
+def _compare_merging(coupling: Coupling, state: Mapping[str, Tensor], seed: int) -> list[Check]:
+    """Compare what merging gives of three workers, who share a part of every axis."""
+    found = []
+    try:
+        partition = coupling.partition(3, seed, law="overlapping", core=0.25)
+        for what, error in merging_errors(coupling, state, partition):
+            found.append(Check(what, error, error == 0.0))
+    except (InvalidInput, RuntimeError, IndexError) as failure:
+        found.append(_broken("merging", failure))
+    return found
+
+
+def _broken(label: str, failure: Exception) -> Check:
+    return Check(f"a piece cannot be run ({label}; {_said(failure)})", math.inf, False)
+
+
+def _said(failure: Exception) -> str:
+    return f"{type(failure).__name__}: {' '.join(str(failure).split())[:120]}"
+
+
+def _moved(coupling: Coupling, state: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+    """Return the state of a network that has been trained a little: no zeros, and no two numbers alike.
+
+    Signs stay, and buffers that no forward pass writes to: they may be masks or positions.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    changing = written(coupling)
+    aliases = {alias: entry.name for entry in coupling.entries.values() for alias in entry.aliases}
+    moved: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        entry = coupling.entries.get(name)
+        if entry is None:
+            moved[name] = moved[aliases[name]]
+        elif (entry.is_parameter or name in changing) and (tensor.is_floating_point() or tensor.is_complex()):
+            share = torch.rand(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.device)
+            value = _wide(tensor)
+            moved[name] = torch.where(value == 0, (0.02 + 0.05 * share).to(value.dtype), value * (1 + 0.2 * share))
+        else:
+            moved[name] = tensor
+    return moved
+
+
+def _leaves(coupling: Coupling, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies of a state that gradients are taken of."""
+    copies = {name: tensor.detach().clone() for name, tensor in state.items() if name in coupling.entries}
+    for name, tensor in copies.items():
+        continuous = tensor.is_floating_point() or tensor.is_complex()
+        tensor.requires_grad_(coupling.entries[name].is_parameter and continuous)
+    return copies
+
+
+def _outcome(results: Sequence[Any], changed: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Outcome:
+    """Return what a run has given, its buffers those of the state or those it has assigned."""
+    outputs = [result for result in results if isinstance(result, Tensor)]
+    found = gradients(outputs, state)
+    buffers = {name: tensor for name, tensor in state.items() if not tensor.is_leaf or not tensor.requires_grad}
+    return Outcome([output.detach() for output in outputs], found, buffers | dict(changed))
 
 
 def masked_whole(
     coupling: Coupling, state: Mapping[str, Tensor], held: Mapping[str, Indices], mode: str, inputs: Sequence[Tensor]
-) -> list[Any]:
-    """Run the whole network without the contributions of the units that ``held`` lacks; return the flat results."""
+) -> tuple[list[Any], dict[str, Tensor]]:
+    """Run the whole network without the contributions of the units that ``held`` lacks.
+
+    Returns the flat results, and the buffers that forward assigns; those that it writes to are changed in ``state``.
+    """
     exported, propagation = coupling.exports[mode], coupling.propagations[mode]
     values = [state[name] if name in state else _wide(coupling.constants[name]) for name in exported.state]
     removals = {block.removals[mode].node: block.removals[mode].skip for block in coupling.missing_blocks(held)}
-    runner = _MaskedWhole(exported.module, propagation, coupling.kept(held), removals)
+    device = next((tensor.device for tensor in state.values()), None)
+    runner = _MaskedWhole(exported.module, propagation, coupling.kept(held), removals, device)
     with _double_by_default():
-        results = runner.run(*values, *inputs)
-    return list(results)[len(exported.mutated) :]
+        results = list(runner.run(*values, *inputs))
+    return results[len(exported.mutated) :], dict(zip(exported.mutated, results, strict=False))
 
 
 class _Exact(fx.Interpreter):
-    """Runs a graph in float64, without dropout and without autocast; random numbers are all alike."""
+    """Runs a graph in float64, without dropout and without autocast; random numbers are all alike.
+
+    Args:
+        module: the graph.
+        device: where tensors that it makes go, whatever device it was traced on.
+    """
+
+    def __init__(self, module: fx.GraphModule, device: torch.device | None = None) -> None:
+        super().__init__(module)
+        self.device = device
 
     def run_node(self, n: fx.Node) -> Any:
         if n.op == "call_function" and "dropout" in str(n.target):
@@ -135,14 +311,22 @@ class _Exact(fx.Interpreter):
                 return inner(*args[args.index(regions[0]) + 1 :])
             return target(*(inner if arg is regions[0] else arg for arg in args), **kwargs)
         names = [argument.name for argument in target._schema.arguments] if hasattr(target, "_schema") else []
-        args = [_exact(name, value) for name, value in zip(names, args, strict=False)] if names else args
+        args = [self._exact(name, value) for name, value in zip(names, args, strict=False)] if names else args
         if "rrelu" in str(target):  # in training it draws a slope per entry: take the mean slope instead
             args = args[: names.index("training")]
-        return super().call_function(target, tuple(args), {name: _exact(name, v) for name, v in kwargs.items()})
+        return super().call_function(target, tuple(args), {name: self._exact(name, v) for name, v in kwargs.items()})
 
     def of(self, region: fx.GraphModule) -> _Exact:
         """Return a runner of a region's graph."""
-        return _Exact(region)
+        return _Exact(region, self.device)
+
+    def _exact(self, name: str, value: Any) -> Any:
+        """Return an operator's argument for a run in float64, without dropout, here."""
+        if name in ("dropout", "dropout_p"):
+            return 0.0
+        if isinstance(value, torch.device) and self.device is not None:
+            return self.device
+        return _DOUBLE.get(value, value) if isinstance(value, torch.dtype) else value
 
 
 class _Region(nn.Module):
@@ -165,48 +349,63 @@ class _MaskedWhole(_Exact):
         propagation: Propagation,
         kept: Mapping[Atom, Indices],
         removals: Mapping[fx.Node, fx.Node],
+        device: torch.device | None = None,
     ) -> None:
-        super().__init__(module)
+        super().__init__(module, device)
         self.propagation, self.kept, self.removals = propagation, kept, removals
-        self.norms = set(propagation.norms)
+        self.opened: dict[Any, int] = {}  # what open sizes are
         self.sums: dict[fx.Node, list[Any]] = {}
         for contraction in propagation.contractions:
             self.sums.setdefault(contraction.node, []).append(contraction)
 
     def of(self, region: fx.GraphModule) -> _Exact:
-        return _MaskedWhole(region, self.propagation, self.kept, self.removals)
+        return _MaskedWhole(region, self.propagation, self.kept, self.removals, self.device)
 
     def run_node(self, n: fx.Node) -> Any:
         if n in self.removals:
             return self.env[self.removals[n]]
-        if n in self.norms and self._is_cut(n):
-            return self._restricted(n)
+        if any(leaf in self.kept for term in self.propagation.norms.get(n, ()) for leaf in terms.leaves(term)):
+            kept = {source: self.env[source] for source in targets(n)}
+            self.env.update({source: value.clone() for source, value in kept.items()})
+            try:
+                whole = super().run_node(n)
+            finally:
+                self.env.update(kept)  # statistics are of the units that are kept, too
+            return self._restricted(n, whole)
         saved: dict[fx.Node, Any] = {}
         for contraction in self.sums.get(n, ()):
-            positions = terms.evaluate(contraction.term, self.kept)
+            positions = terms.evaluate(contraction.term, self.kept, self.opened)
             if positions is not None:
                 saved.setdefault(contraction.operand, self.env[contraction.operand])
                 self.env[contraction.operand] = _masked(self.env[contraction.operand], contraction.dim, positions)
         try:
-            return super().run_node(n)
+            result = super().run_node(n)
         finally:
             self.env.update(saved)
+        if n.op == "placeholder" and isinstance(result, Tensor):
+            self.opened |= zip(map(size_of, n.meta["val"].shape), result.shape, strict=True)
+        return result
 
-    def _is_cut(self, node: fx.Node) -> bool:
-        dims = [d for source in node.all_input_nodes for d in _flat_dims(self.propagation.dims.get(source))]
-        return any(leaf in self.kept for term in dims for leaf in terms.leaves(term))
+    def _restricted(self, node: fx.Node, whole: Any) -> Any:
+        """Run one node on the kept units only, and put its results among those of the whole.
 
-    def _restricted(self, node: fx.Node) -> Any:
-        """Run one node on the kept units only, and put its results back among zeros."""
+        What other units have reaches nothing; in place of it zeros might be divided by.
+        """
         graph = fx.Graph()
         operands = list(node.all_input_nodes)
         new = {source: graph.placeholder(source.name) for source in operands}
         rewriter = Rewriter(self.propagation, self.kept)
         copied = rewriter.copy_node(graph, node, new, {})
         graph.output(copied)
-        sliced = [_sliced(self.env[source], self.propagation.dims.get(source), self.kept) for source in operands]
+        dims, given = self.propagation.dims, (self.kept, self.opened)
+        sliced = [_sliced(self.env[source], dims.get(source), *given) for source in operands]
         result = fx.GraphModule(nn.Module(), graph)(*sliced)
-        return _scattered(result, self.propagation.dims[node], self.kept)
+        for source, part in zip(operands, sliced, strict=True):
+            if source in targets(node) and part is not self.env[source]:
+                whole_part = self.env[source]
+                whole_part.copy_(_scattered(part, whole_part, dims[source], *given))
+        result = _renumbered(result, self.propagation.positions.get(node), self.kept)
+        return _scattered(result, whole, dims[node], *given)
 
 
 def is_random(target: Any) -> bool:
@@ -215,135 +414,16 @@ def is_random(target: Any) -> bool:
     return name.removeprefix("aten::").removesuffix("_").removesuffix("_like") in _RANDOM
 
 
-def relative_error(value: Tensor, reference: Tensor, scale: float | None = None) -> float:
-    """Return max |value - reference| / (max |reference| + floor); infinite for different shapes."""
-    if value.shape != reference.shape:
-        return float("inf")
-    if not value.numel():
-        return 0.0
-    if value.is_complex() and reference.is_complex():
-        return relative_error(torch.view_as_real(value), torch.view_as_real(reference), scale)
-    if not value.is_floating_point():
-        return 0.0 if torch.equal(value, reference) else float("inf")
-    same = (value == reference) | (value.isnan() & reference.isnan())
-    difference = torch.where(same, torch.zeros_like(value), (value - reference).abs()).max().item()
-    finite = torch.where(reference.isfinite(), reference.abs(), torch.zeros_like(reference))
-    bound = max(finite.max().item(), scale or 0.0, 1e-6)
-    error = difference / bound
-    return error if error == error else float("inf")
-
-
-def _against_model(
-    coupling: Coupling,
-    model: nn.Module,
-    state: Mapping[str, Tensor],
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any] | None,
-) -> list[Check]:
-    """Compare the traced whole with the model itself: outputs, and the gradient of their sum, in evaluation mode."""
-    sub = build(state, coupling, {})
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}  # forward may write to them
-    training = {module: module.training for module in model.modules()}
-    results = []
-    try:
-        for module, changing in ((model.eval(), buffers), (sub.module.eval(), {})):
-            with torch.random.fork_rng(devices=()):
-                torch.manual_seed(0)  # both draw the same random numbers
-                flat, _ = pytree.tree_flatten(functional_call(module, changing, tuple(args), dict(kwargs or {})))
-            outputs = [leaf for leaf in flat if isinstance(leaf, Tensor)]
-            results.append((outputs, _gradients(module, _loss(outputs))))
-    except RuntimeError as failure:  # one that keeps results of an earlier call, whose graph is gone
-        said = str(failure).split(".")[0]
-        return [Check(f"the network itself cannot be run and differentiated twice ({said})", float("inf"), False)]
-    finally:
-        for module, flag in training.items():
-            module.training = flag
-    checks = []
-    (outputs, grads), (traced, traced_grads) = results
-    error = max((relative_error(a.detach(), b.detach()) for a, b in zip(traced, outputs, strict=True)), default=0.0)
-    checks.append(Check("the traced network against the model, outputs", error, error < 1e-4))
-    scale = max((g.abs().max().item() for g in grads.values() if g.numel()), default=0.0)
-    worst = 0.0
-    for name in coupling.entries:
-        a, b = traced_grads.get(name), grads.get(name)
-        if a is not None or b is not None:
-            worst = max(worst, relative_error(*_both(a, b), scale))
-    checks.append(Check("the traced network against the model, gradients", worst, worst < 1e-3))
-    return checks
-
-
-def _gradients(module: nn.Module, loss: Tensor | None) -> dict[str, Tensor]:
-    """Return the gradients by name, without touching those the parameters have."""
-    named = {n: p for n, p in module.named_parameters(remove_duplicate=False) if p.requires_grad}
-    if loss is None or not named:
-        return {}
-    found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-    return {name: grad for name, grad in zip(named, found, strict=True) if grad is not None}
-
-
-def _both(a: Tensor | None, b: Tensor | None) -> tuple[Tensor, Tensor]:
-    if a is None:
-        assert b is not None
-        return torch.zeros_like(b), b
-    return a, torch.zeros_like(a) if b is None else b
-
-
-def _compare_cut(
-    coupling: Coupling,
-    state: Mapping[str, Tensor],
-    sub: Any,
-    held: Mapping[str, Indices],
-    mode: str,
-    inputs: Sequence[Tensor],
-    label: str,
-    tolerance: float,
-) -> list[Check]:
-    whole = {name: tensor.clone() for name, tensor in state.items()}
-    for name, entry in coupling.entries.items():
-        continuous = whole[name].is_floating_point() or whole[name].is_complex()
-        whole[name].requires_grad_(entry.is_parameter and continuous)
-    expected = [r for r in masked_whole(coupling, whole, held, mode, inputs) if isinstance(r, Tensor)]
-    parts = {name: tensor.clone() for name, tensor in sub.state().items()}
-    for name, tensor in parts.items():
-        tensor.requires_grad_(whole[name].requires_grad)
-    results = [r for r in _run_mode(sub.module, mode, parts, inputs) if isinstance(r, Tensor)]
-    pairs = list(zip(results, expected, strict=True))
-    error = max((relative_error(a.detach(), b.detach()) for a, b in pairs), default=0.0)
-    checks = [Check(f"outputs ({label})", error, error <= tolerance)]
-    for loss in (_loss(expected), _loss(results)):
-        if loss is not None:
-            loss.backward()
-    error = _gradient_error(sub, parts, whole)
-    return [*checks, Check(f"gradients ({label})", error, error <= 10 * tolerance)]
-
-
-def _gradient_error(sub: Any, parts: Mapping[str, Tensor], whole: Mapping[str, Tensor]) -> float:
-    grads = [tensor.grad for tensor in whole.values() if tensor.grad is not None]
-    scale = max((grad.abs().max().item() for grad in grads if grad.numel()), default=0.0)
-    worst = 0.0
-    for name, part in parts.items():
-        grad = whole[name].grad
-        expected = None if grad is None else sub.slice(name, grad)
-        if part.grad is not None or expected is not None:
-            worst = max(worst, relative_error(*_both(part.grad, expected), scale))
-    return worst
-
-
-def _run_mode(module: Any, mode: str, state: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> list[Any]:
-    """Run a subnetwork's graph on given state, without dropout."""
+def _run_mode(
+    module: GraphNetwork, mode: str, state: Mapping[str, Tensor], inputs: Sequence[Tensor]
+) -> tuple[list[Any], dict[str, Tensor]]:
+    """Run a subnetwork's graph on given state, without dropout; return what :func:`masked_whole` returns."""
     chosen, taken = module.mode(mode)
     pairs = zip(chosen.state, taken, strict=True)
     values = [state[name] if name in state else _wide(tensor) for name, tensor in pairs]
     with _double_by_default():
-        results = _Exact(chosen.graph).run(*values, *inputs)
-    return list(results)[len(chosen.mutated) :]
-
-
-def _exact(name: str, value: Any) -> Any:
-    """Return an operator's argument for a run in float64 and without dropout."""
-    if name in ("dropout", "dropout_p"):
-        return 0.0
-    return _DOUBLE.get(value, value) if isinstance(value, torch.dtype) else value
+        results = list(_Exact(chosen.graph).run(*values, *inputs))
+    return results[len(chosen.mutated) :], dict(zip(chosen.mutated, results, strict=False))
 
 
 def _settled(drawn: Tensor) -> Tensor:
@@ -366,72 +446,51 @@ def _double_by_default() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def _loss(outputs: Sequence[Tensor]) -> Tensor | None:
-    """A scalar in which every entry of the outputs counts with a weight of its own."""
-    total: Tensor | None = None
-    for output in outputs:
-        if output.is_complex():
-            output = torch.view_as_real(output)
-        if output.requires_grad and output.is_floating_point() and output.numel():
-            weights = torch.linspace(0.5, 1.5, output.numel(), dtype=output.dtype).reshape(output.shape)
-            finite = torch.where(output.isfinite(), output, torch.zeros_like(output))
-            total = (finite * weights).sum() if total is None else total + (finite * weights).sum()
-    return total
-
-
 def _masked(value: Tensor, dim: int, positions: Indices) -> Tensor:
-    mask = torch.zeros(value.shape[dim], dtype=torch.bool)
+    mask = torch.zeros(value.shape[dim], dtype=torch.bool, device=value.device)
     mask[torch.as_tensor(positions)] = True
     shape = [1] * value.dim()
     shape[dim] = -1
     return torch.where(mask.reshape(shape), value, torch.zeros_like(value))
 
 
-def _sliced(value: Any, dims: Any, kept: Mapping[Atom, Indices]) -> Any:
+def _sliced(value: Any, dims: Any, kept: Mapping[Atom, Indices], opened: Mapping[Any, int]) -> Any:
     if not isinstance(value, Tensor) or not isinstance(dims, tuple):
         return value
     for dim, term in enumerate(dims):
-        positions = terms.evaluate(term, kept)
+        positions = terms.evaluate(term, kept, opened)
         if positions is not None:
-            value = value.index_select(dim, torch.as_tensor(positions))
+            value = value.index_select(dim, torch.as_tensor(positions, device=value.device))
     return value
 
 
-def _scattered(result: Any, dims: Any, kept: Mapping[Atom, Indices]) -> Any:
+def _scattered(
+    result: Any, whole: Any, dims: Any, kept: Mapping[Atom, Indices], opened: Mapping[Any, int]
+) -> Any:
+    """Return the whole with a result at the places of the units that are kept."""
     if isinstance(dims, list):
-        return type(result)(_scattered(r, d, kept) for r, d in zip(result, dims, strict=True))
+        return type(result)(_scattered(r, w, d, kept, opened) for r, w, d in zip(result, whole, dims, strict=True))
+    here = torch.ones((1,) * whole.dim(), dtype=torch.bool, device=whole.device)
     for dim, term in enumerate(dims):
-        positions = terms.evaluate(term, kept)
+        positions = terms.evaluate(term, kept, opened)
         if positions is not None:
+            index = torch.as_tensor(positions, device=whole.device)
             shape = list(result.shape)
-            shape[dim] = int(terms.size(term))
-            result = result.new_zeros(shape).index_copy(dim, torch.as_tensor(positions), result)
-    return result
+            shape[dim] = whole.shape[dim]
+            result = result.new_zeros(shape).index_copy(dim, index, result)
+            shape = [-1 if d == dim else 1 for d in range(whole.dim())]
+            here = here & torch.zeros(whole.shape[dim], dtype=torch.bool, device=whole.device).index_fill(
+                0, index, True
+            ).reshape(shape)
+    return torch.where(here, result, whole)
 
 
-def _flat_dims(dims: Any) -> list[Any]:
-    return list(dims) if isinstance(dims, tuple) else []
-
-
-def _doubled(coupling: Coupling, inputs: Sequence[Tensor]) -> list[Tensor] | None:
-    """Return the inputs at twice the batch: every dimension that is open and of the first input's first size.
-
-    A mask that is only indexed with positions has a size of its own: its first dimension counts as the batch too.
-    """
-    shapes = []
-    for exported in coupling.exports.values():
-        shapes.append([[size_of(size) for size in node.meta["val"].shape] for node in exported.input_nodes])
-    first = [shape[0][0] if shape[0] else 0 for shape in shapes]
-    if any(isinstance(size, int) or not size.is_Symbol for size in first):
-        return None
-    result = list(inputs)
-    for i, tensor in enumerate(inputs):
-        for d in range(tensor.dim()):
-            same = all(shape[i][d] == size for shape, size in zip(shapes, first, strict=True))
-            alike = d == 0 and tensor.shape[0] == inputs[0].shape[0]
-            if same or (alike and not any(isinstance(shape[i][0], int) for shape in shapes)):
-                result[i] = torch.cat([result[i], result[i].flip(d)], d)
-    return result
+def _renumbered(result: Any, where: Any, kept: Mapping[Atom, Indices]) -> Any:
+    """Return positions among the units kept as those among all."""
+    if isinstance(where, list):
+        return type(result)(_renumbered(r, w, kept) for r, w in zip(result, where, strict=True))
+    among = None if where is None else terms.evaluate(where, kept)
+    return result if among is None else torch.as_tensor(among)[result]
 
 
 def _wide(tensor: Tensor) -> Tensor:

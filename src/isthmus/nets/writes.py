@@ -28,7 +28,7 @@ def writes(module: fx.GraphModule) -> Iterator[tuple[fx.Node, fx.Node]]:
     for node in module.graph.nodes:
         if node.op != "call_function":
             continue
-        yield from ((node, _origin(value)) for value in _targets(node))
+        yield from ((node, _origin(value)) for value in targets(node))
         for position, argument in enumerate(node.args):
             if not (isinstance(argument, fx.Node) and argument.op == "get_attr"):
                 continue
@@ -40,7 +40,7 @@ def writes(module: fx.GraphModule) -> Iterator[tuple[fx.Node, fx.Node]]:
                 yield from ((writer, _origin(value)) for writer, value in changed if isinstance(value, fx.Node))
 
 
-def _targets(node: fx.Node) -> list[fx.Node]:
+def targets(node: fx.Node) -> list[fx.Node]:
     """Return the operands that an operator writes to."""
     found: list[object] = []
     if node.target in _NORMS and node.args[5]:

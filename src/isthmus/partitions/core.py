@@ -13,6 +13,8 @@ from isthmus.partitions.law import Axis, Law, Scenarios
 from isthmus.partitions.partition import Indices
 from isthmus.randomness import generator
 
+_BESIDE = "units beside its core"
+
 
 @dataclass(frozen=True)
 class Core(Law):
@@ -62,13 +64,18 @@ class Core(Law):
         """Return the law with the inner law's for workers of these capacities."""
         return Core(self.law.measured(capacities), self.fraction)
 
+    def too_few(self, axis: Axis, workers: int, what: str = "units") -> str | None:
+        """Return why the inner law cannot deal the units beside the core; None if it can."""
+        smaller = Axis(axis.name, axis.size - self._count(axis), axis.colour, self._least(axis))
+        return self.law.too_few(smaller, workers, _BESIDE) if smaller.size else None
+
     def units(self, axis: Axis, workers: int, seed: int, round: int) -> Sequence[Indices]:
         """Return the core, and what the inner law deals of the rest."""
         core, rest = self._split(axis, seed)
         if not len(rest):
             return [core] * workers
-        smaller = _smaller(axis, rest)
-        self.law.check_units(smaller, workers, "units beside its core")
+        smaller = self._smaller(axis, rest)
+        self.law.check_units(smaller, workers, _BESIDE)
         dealt = self.law.deal(smaller, workers, seed, round)
         return [np.concatenate([core, rest[units]]) for units in dealt]
 
@@ -107,15 +114,20 @@ class Core(Law):
 
     def _split(self, axis: Axis, seed: int) -> tuple[Indices, Indices]:
         """Return the core's units and the others, both sorted."""
-        count = round(self.fraction * axis.size)
+        count = self._count(axis)
         order = generator(seed, f"partition/core/{axis.name}").permutation(axis.size)
         return np.sort(order[:count]), np.sort(order[count:])
 
     def _inner(self, axes: Sequence[Axis], seed: int) -> list[Axis]:
         """Return what the inner law deals: every axis without its core, those that are all core left out."""
         pairs = [(axis, self._split(axis, seed)[1]) for axis in axes]
-        return [_smaller(axis, rest) for axis, rest in pairs if len(rest)]
+        return [self._smaller(axis, rest) for axis, rest in pairs if len(rest)]
 
+    def _smaller(self, axis: Axis, rest: Indices) -> Axis:
+        return Axis(axis.name, len(rest), axis.colour, self._least(axis))
 
-def _smaller(axis: Axis, rest: Indices) -> Axis:
-    return Axis(axis.name, len(rest), axis.colour)
+    def _count(self, axis: Axis) -> int:
+        return round(self.fraction * axis.size)
+
+    def _least(self, axis: Axis) -> int:
+        return max(1, axis.least - self._count(axis))

@@ -29,11 +29,13 @@ class Axis:
         name: different axes are dealt independently, or as the law says.
         size: number of units d.
         colour: axes that share a parameter have different colours 0, 1, ...
+        least: units that a worker must be dealt (experts, of which a router takes so many).
     """
 
     name: str
     size: int
     colour: int = 0
+    least: int = 1
 
     def generator(self, seed: int, round: int = 0) -> np.random.Generator:
         """Return the generator of one round's draw: its key is the run's seed, the axis's name and the round."""
@@ -98,17 +100,27 @@ class Law(ABC):
         """Return the law for workers of these capacities, where it asks for them."""
         return self
 
+    def too_few(self, axis: Axis, workers: int, what: str = "units") -> str | None:
+        """Return why an axis has too few units to be dealt, unless the law deals one unit to several; None if not."""
+        if self.few_units or axis.size >= workers * axis.least:
+            return None
+        each = f" with {axis.least} each" if axis.least > 1 else ""
+        return f"{axis.size} {what}, too few for {workers} workers{each}"
+
     def check_units(self, axis: Axis, workers: int, what: str = "units") -> None:
-        """Refuse an axis with fewer units than workers, unless the law deals one unit to several.
+        """Refuse an axis with too few units.
 
         Raises:
             InvalidInput: too few.
         """
-        if workers > axis.size and not self.few_units:
-            raise InvalidInput(
-                f"axis {axis.name!r} has {axis.size} {what}, too few for {workers} workers: "
-                "leave it out of `cut`, or use law='overlapping'"
-            )
+        problem = self.too_few(axis, workers, what)
+        if problem is not None:
+            raise self.refusal(axis.name, problem)
+
+    def refusal(self, axis: str, problem: str) -> InvalidInput:
+        """Return the refusal of an axis by its name, from what :meth:`too_few` says of it."""
+        remedy = "give a smaller one" if self.few_units else "use fewer workers, or law='overlapping'"
+        return InvalidInput(f"axis {axis!r} has {problem}: {remedy}")
 
     def period(self, axes: Sequence[Axis], workers: int, seed: int) -> int | None:
         """Return after how many rounds everything is dealt as before; None if never. By default it is looked for."""
@@ -160,10 +172,11 @@ class Law(ABC):
         if len(dealt) != workers:
             raise InvalidInput(f"law {self.name!r} must deal to {workers} workers, got {len(dealt)} sets of units")
         for worker, units in enumerate(dealt):
-            if not units.size or units[0] < 0 or units[-1] >= axis.size or np.any(units[1:] == units[:-1]):
+            if len(units) < axis.least or units[0] < 0 or units[-1] >= axis.size or np.any(units[1:] == units[:-1]):
+                least = "one" if axis.least == 1 else axis.least
                 raise InvalidInput(
                     f"law {self.name!r} must give worker {worker} different units of 0..{axis.size - 1} and at least "
-                    f"one, got {units.tolist() if len(units) < 9 else f'{len(units)} units'}"
+                    f"{least}, got {units.tolist() if len(units) < 9 else f'{len(units)} units'}"
                 )
         return dealt
 

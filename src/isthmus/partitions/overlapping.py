@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isthmus.errors import InvalidInput, check_integer
+from isthmus.errors import check_integer
 from isthmus.partitions.law import Axis, Law, Scenarios
 from isthmus.partitions.partition import Indices
 
@@ -33,20 +33,24 @@ class Overlapping(Law):
     def __post_init__(self) -> None:
         object.__setattr__(self, "minimum", check_integer("minimum", self.minimum, at_least=1))
 
+    def too_few(self, axis: Axis, workers: int, what: str = "units") -> str | None:
+        """Return why an axis has fewer units than the minimum; None if it has as many."""
+        return f"{axis.size} {what}, fewer than `minimum` {self.minimum}" if self.minimum > axis.size else None
+
     def units(self, axis: Axis, workers: int, seed: int, round: int) -> Sequence[Indices]:
         """Return this round's pieces.
 
         Raises:
             InvalidInput: an axis with fewer units than the minimum.
         """
-        self._check(axis)
+        self.check_units(axis, workers)
         random = axis.generator(seed, round)
         order = random.permutation(axis.size)
         seats = random.permutation(workers)
         held = []
         for worker in range(workers):
             mine = order[seats[worker] :: workers]
-            missing = self.minimum - len(mine)
+            missing = self._least(axis) - len(mine)
             if missing > 0:
                 others = np.setdiff1d(np.arange(axis.size), mine)
                 mine = np.concatenate([mine, random.permutation(others)[:missing]])
@@ -62,12 +66,9 @@ class Overlapping(Law):
         return {axis.name: np.full((1, 1), self._mean_size(axis, workers) / axis.size) for axis in axes}
 
     def _mean_size(self, axis: Axis, workers: int) -> float:
-        self._check(axis)
+        self.check_units(axis, workers)
         dealt = [len(range(seat, axis.size, workers)) for seat in range(workers)]
-        return sum(max(self.minimum, size) for size in dealt) / workers
+        return sum(max(self._least(axis), size) for size in dealt) / workers
 
-    def _check(self, axis: Axis) -> None:
-        if self.minimum > axis.size:
-            raise InvalidInput(
-                f"`minimum` must be at most the units of every cut axis, got {self.minimum} of {axis.size}"
-            )
+    def _least(self, axis: Axis) -> int:
+        return max(self.minimum, axis.least)

@@ -68,7 +68,7 @@ class Weighted(Law):
     def units(self, axis: Axis, workers: int, seed: int, round: int) -> Sequence[Indices]:
         """Return this round's pieces."""
         order = axis.generator(seed, round).permutation(axis.size)
-        return np.split(order, np.cumsum(shares(axis.size, self._of(workers)))[:-1])
+        return np.split(order, np.cumsum(shares(axis.size, self._of(workers), axis.least))[:-1])
 
     def period(self, axes: Sequence[Axis], workers: int, seed: int) -> int | None:
         """Return None: it never repeats itself."""
@@ -76,7 +76,8 @@ class Weighted(Law):
 
     def scenarios(self, axes: Sequence[Axis], workers: int, seed: int) -> Scenarios:
         """One scenario a worker: who holds much of one axis holds much of the others."""
-        return {axis.name: np.array(shares(axis.size, self._of(workers)))[:, None] / axis.size for axis in axes}
+        own = self._of(workers)
+        return {axis.name: np.array(shares(axis.size, own, axis.least))[:, None] / axis.size for axis in axes}
 
     def _of(self, workers: int) -> Sequence[float]:
         return [1.0] * workers if self.capacities == AUTO else self.capacities
@@ -112,17 +113,17 @@ def _digits(capacities: Sequence[float] | np.ndarray) -> tuple[float, ...]:
     return tuple(max(0.01, round(float(each), 2)) for each in capacities)
 
 
-def shares(units: int, capacities: Sequence[float]) -> list[int]:
-    """Return whole numbers in proportion to the capacities that sum to ``units``, each at least 1.
+def shares(units: int, capacities: Sequence[float], least: int = 1) -> list[int]:
+    """Return whole numbers in proportion to the capacities that sum to ``units``, each at least ``least``.
 
     >>> shares(10, [1.0, 1.0, 3.0])
     [2, 2, 6]
     """
-    spare = units - len(capacities)
-    ideal = np.asarray(capacities) / np.sum(capacities) * units - 1
+    spare = units - least * len(capacities)
+    ideal = np.asarray(capacities) / np.sum(capacities) * units - least
     ideal = np.maximum(ideal, 0.0)
     ideal *= spare / ideal.sum() if ideal.sum() > 0 else 0.0
     counts = np.floor(ideal).astype(int)
     order = np.argsort(-(ideal - counts), kind="stable")
     counts[order[: spare - counts.sum()]] += 1
-    return [int(count) + 1 for count in counts]
+    return [int(count) + least for count in counts]

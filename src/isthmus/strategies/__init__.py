@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from isthmus.strategies.base import Strategy
 from isthmus.strategies.choose import STRATEGIES, strategy_of
+from isthmus.strategies.class_cut import ClassCut
 from isthmus.strategies.data_parallel import DataParallel
 from isthmus.strategies.ddp import DDP
 from isthmus.strategies.diloco import DiLoCo
@@ -19,6 +20,6 @@ from isthmus.strategies.post_local_sgd import PostLocalSGD
 from isthmus.strategies.shallow import Shallow
 
 __all__ = [
-    "DDP", "FSDP", "IST", "STRATEGIES", "DataParallel", "DiLoCo", "LocalSGD", "Narrow", "PostLocalSGD", "Shallow",
-    "Strategy", "strategy_of",
+    "DDP", "FSDP", "IST", "STRATEGIES", "ClassCut", "DataParallel", "DiLoCo", "LocalSGD", "Narrow", "PostLocalSGD",
+    "Shallow", "Strategy", "strategy_of",
 ]  # fmt: skip

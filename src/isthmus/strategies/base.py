@@ -27,6 +27,9 @@ class Strategy:
             is theirs. All workers must make the same number of steps.
         sends_pieces: whether workers are sent pieces of a network that no one of them holds.
         overlaps: whether a worker computes while its messages are on the way, within a step.
+        by_class: whether it cuts the network's outputs: data are routed by class, targets renumbered, and what is
+            merged is a network of another class.
+        travels: whether anything travels between workers while they train.
         lr: a peak learning rate that suits it with momentum that starts anew every round (measured on digits and
             Fashion-MNIST; without momentum that goes on, steps may be three times longer).
     """
@@ -43,6 +46,8 @@ class Strategy:
     processes: ClassVar[bool] = False
     sends_pieces: ClassVar[bool] = False
     overlaps: ClassVar[bool] = False
+    by_class: ClassVar[bool] = False
+    travels: ClassVar[bool] = True
     lr: ClassVar[float] = 0.3
 
     @property

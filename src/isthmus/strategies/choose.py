@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from isthmus.errors import InvalidInput, check_choice
 from isthmus.partitions import Law, law_of
 from isthmus.strategies.base import Strategy
+from isthmus.strategies.class_cut import ClassCut
 from isthmus.strategies.data_parallel import DataParallel
 from isthmus.strategies.ddp import DDP
 from isthmus.strategies.diloco import DiLoCo
@@ -16,7 +19,8 @@ from isthmus.strategies.post_local_sgd import PostLocalSGD
 from isthmus.strategies.shallow import Shallow
 
 STRATEGIES: dict[str, type[Strategy]] = {
-    kind.name: kind for kind in (IST, Narrow, Shallow, LocalSGD, PostLocalSGD, DiLoCo, DataParallel, DDP, FSDP)
+    kind.name: kind
+    for kind in (IST, ClassCut, Narrow, Shallow, LocalSGD, PostLocalSGD, DiLoCo, DataParallel, DDP, FSDP)
 }
 
 
@@ -43,6 +47,8 @@ def strategy_of(strategy: Strategy | str, law: Law | str | None = None, core: fl
         return kind()
     if not kind.cuts:
         raise InvalidInput(f"`{given[0]}` has no effect with strategy {strategy!r}, which cuts nothing")
+    if "law" not in {field.name for field in dataclasses.fields(kind)}:
+        raise InvalidInput(f"`{given[0]}` has no effect with strategy {strategy!r}, whose pieces are dealt once")
     default = kind().dealt
     assert default is not None
     return kind(law=law_of(default if law is None else law, core=core or 0.0))  # type: ignore[call-arg]

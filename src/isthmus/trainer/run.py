@@ -32,6 +32,7 @@ try:
     from isthmus.trainer.membership.link import Elastic, join, leave
     from isthmus.trainer.store.whole import check_path
     from isthmus.trainer.task.setup import Setup, set_up
+    from isthmus.trainer.task.verified import check_cut
     from isthmus.trainer.wire.exchange import Alone, Link, LostPeer, drive
     from isthmus.trainer.wire.meter import Meter
     from isthmus.trainer.wire.rendezvous import shared
@@ -55,6 +56,7 @@ def run(config: TrainConfig, command: list[str] | None = None) -> Run | None:
     serial = config.executor == "serial"
     # so that bad data or a bad network is one line now rather than one per worker later
     setup = set_up(config, torch.device("cpu") if serial else None)
+    check_cut(setup)
     with _writer(config, command) as writer, _terminate_as_interrupt():
         try:
             if serial:
@@ -112,7 +114,7 @@ def _join(config: TrainConfig, command: list[str] | None) -> Run | None:
                 _check_told(run_worker(config, None) or {})
                 return None
             with _writer(config, command) as writer:
-                summary = run_worker(config, writer.path) or {}
+                summary = run_worker(config, writer.path, verifies=True) or {}
                 _finish(writer, summary)
             _check_told(summary)
             return read_run(writer.path)

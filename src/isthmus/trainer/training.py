@@ -13,16 +13,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import Subset
 
 from isthmus.errors import InvalidInput, WorkerError, check_choice, check_integer
-from isthmus.nets.verify import Verdict
+from isthmus.nets.verdict import Verdict
 from isthmus.partitions import Law
+from isthmus.partitions.classes import ClassDeal
 from isthmus.randomness import generator
-from isthmus.strategies import Strategy, strategy_of
+from isthmus.strategies import ClassCut, Strategy, strategy_of
 from isthmus.trainer.checkpoint.manifest import checkpoints
 from isthmus.trainer.checkpoint.read import Checkpoint, choose
 from isthmus.trainer.checkpoint.standing import Standing
@@ -45,12 +47,14 @@ from isthmus.trainer.store.view import View
 from isthmus.trainer.store.whole import check_path, save
 from isthmus.trainer.strategies import Part, State, Worker, part_of
 from isthmus.trainer.task.network import Network, describe
+from isthmus.trainer.task.routed import Batches, Routed, routed
 from isthmus.trainer.wire.collect import collect
 from isthmus.trainer.wire.exchange import TYPES, Exchange, Link, LostPeer, Program, Result, all_gather, drive
 from isthmus.trainer.wire.meter import Meter
 from isthmus.trainer.wire.tell import NotDone, tell
 
 _log = logging.getLogger("isthmus")
+_SHOWN = 5  # classes that are named
 REPEATED = 3  # rounds in a row from which on it is said that a worker's blocks are refused again and again
 
 
@@ -265,6 +269,53 @@ class Training:
         order = generator(self._seed, "data/share").permutation(len(items))
         return Subset(items, sorted(order[self.worker :: self.workers].tolist()))
 
+    def targets(self, targets: Any) -> Any:
+        """Return what is right for :attr:`module`, from what is right for the whole network.
+
+        Under ``class-cut`` the number of the unit that stands for each class; negative numbers stay, and a loss that
+        ignores -100 (cross-entropy) passes over what does not count here. Under all other strategies targets as they
+        are.
+
+        Raises:
+            InvalidInput: targets that the gate of ``class-cut`` cannot take.
+        """
+        return self._members.part.targets(targets)
+
+    def batches(self, targets: Any, batch_size: int, own_share: float | None = None) -> Batches:
+        """Return the batches of this worker's loop under ``class-cut``: ``DataLoader(data, batch_sampler=...)``.
+
+        A share of every batch is drawn from all samples of the worker's own classes, the rest from :meth:`share` of
+        all. The piece is told these shares, which the merged network needs.
+
+        Args:
+            targets: class numbers of all samples, the same on all workers: [m], or [m, ...] several a sample.
+            batch_size: samples of a step.
+            own_share: instead of the strategy's.
+
+        Raises:
+            InvalidInput: another strategy, or classes without samples.
+        """
+        deal = self._members.part.deal
+        if deal is None:
+            raise InvalidInput(f"batches() has no effect with strategy {self.strategy.name!r}: use share()")
+        assert isinstance(self.strategy, ClassCut)
+        check_integer("batch_size", batch_size, at_least=1)
+        numbers = np.asarray(targets)
+        rest = np.asarray(self.share(numbers).indices)
+        share = self.strategy.share if own_share is None else own_share
+        chosen = routed(deal, self.seat, numbers, rest, batch_size, share, self._seed)
+        self.route(chosen)
+        return Batches(chosen, max(1, len(numbers) // (self.workers * batch_size)))
+
+    def route(self, chosen: Routed) -> None:
+        """Tell the piece which samples it is trained on, in which shares."""
+        self._members.part.route(self._members.state, chosen.prior, chosen.drawn)
+
+    @property
+    def deal(self) -> ClassDeal | None:
+        """Who owns which classes, by seat, under ``class-cut``."""
+        return self._members.part.deal
+
     def open(self) -> None:
         """Start the next round, if none is open; the first forward pass in training does it by itself.
 
@@ -341,7 +392,7 @@ class Training:
         try:
             with self._being("looking"), self._view.show(self._rounds.state, False, factor) as model:
                 if model is not None:
-                    save(model, target, metadata)
+                    save(model, target, {**self._members.part.merged(self._rounds.state).metadata, **(metadata or {})})
         except (OSError, InvalidInput) as error:  # the others wait to hear of it
             failure = error
         told = self._act(lambda: self._tell([0.0 if failure is None else 1.0]))
@@ -369,21 +420,22 @@ class Training:
     def verify(self) -> Verdict | None:
         """Compare random cuts of the merged network with the masked whole, on the example; every worker enters.
 
-        Returns what ``coupling.verify`` says, on worker 0, which holds the whole network meanwhile, several times over;
-        None on the others.
+        Where the example was made without values, random numbers stand for it, and zeros for whole numbers. Returns
+        what ``coupling.verify`` says, on worker 0, which holds the whole network meanwhile, several times over; None on
+        the others.
 
         Raises:
-            InvalidInput: a strategy that cuts nothing, or an example without values.
+            InvalidInput: a strategy that cuts nothing, or a network that cannot be verified on such a call.
         """
         if not self.strategy.cuts:
             raise InvalidInput(f"strategy {self.strategy.name!r} cuts nothing: there is nothing to verify")
         with self.whole(on="root") as model:
             if model is None:
                 return None
-            example = self._network.example
-            args, kwargs = example.call([torch.zeros_like(t, device=self._network.device) if t.is_meta else t
-                                         for t in example.tensors])  # fmt: skip
-            return self._network.coupling.verify(copy.deepcopy(model), args, kwargs)
+            example, device = self._network.example, self._network.device
+            random = torch.Generator().manual_seed(self._seed)
+            args, kwargs = example.call([_valued(tensor, random).to(device) for tensor in example.tensors])
+            return self._network.valued.verify(copy.deepcopy(model), args, kwargs)
 
     @property
     def scale(self) -> float:
@@ -614,12 +666,18 @@ class Training:
 
     def _noticed(self, change: Change, number: int) -> None:
         """Say who is gone and who has come."""
+        told = len(self.events)
         for seat, why in change.lost.items():
             self.events.append(Event("lost", number, seat, why))
         for seat in change.joined:
             self.events.append(Event("joined", number, seat, "takes part again"))
+        absent = self._members.part.absent if change.lost and self._members.acts else ()  # none, before the first act
+        if absent:
+            few = ", ".join(map(str, absent[:_SHOWN])) + ", ..." * (len(absent) > _SHOWN)
+            text = f"leaves {len(absent)} classes without a worker: {few}"
+            self.events.append(Event("absent", number, min(change.lost), text))
         if self.worker == 0:
-            for event in self.events[-len(change.lost) - len(change.joined) :]:
+            for event in self.events[told:]:
                 _log.warning(
                     "isthmus: worker %d %s (round %d, %d take part)", event.seat, event.text, number, self.workers
                 )
@@ -793,7 +851,8 @@ class Training:
 
     def _terms(self) -> dict[str, str]:
         """What must be the same on all workers; last the strategy as a whole, with what a law has beside its record."""
-        settings = ({"core": 0.0} if self.strategy.cuts else {}) | self.strategy.record() | self._settings()
+        chosen = self.strategy.record()
+        settings = ({"core": 0.0} if "law" in chosen else {}) | chosen | self._settings()
         plain = {name: value for name, value in settings.items() if name not in ("network", "init")}
         (whole,) = named({"": self.strategy}).values()
         terms = named(plain | {"strategy": self.strategy.name}) | self._network.terms
@@ -811,6 +870,18 @@ class Training:
             "network": self._network.outline,
             "init": self._network.init,
         }
+
+
+def _valued(tensor: Tensor, random: torch.Generator) -> Tensor:
+    """Return a tensor of an example, with values where it has none.
+
+    Zeros would hide what is wrong; whole numbers may be indices, of which zero is one.
+    """
+    if not tensor.is_meta:
+        return tensor
+    if tensor.is_floating_point():
+        return torch.randn(tensor.shape, generator=random, dtype=torch.float64).to(tensor.dtype)
+    return torch.zeros(tensor.shape, dtype=tensor.dtype)
 
 
 def _plain(program: Program[Result]) -> Program[Done[Result]]:

@@ -8,13 +8,16 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
+from copy import deepcopy
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 from isthmus.errors import InvalidInput
+from isthmus.nets import Coupling
 from isthmus.progress import progress
 from isthmus.records import RunWriter, spare_path
+from isthmus.strategies import ClassCut
 from isthmus.trainer.checkpoint.manifest import checkpoints, number_of
 from isthmus.trainer.config import Own, TrainConfig
 from isthmus.trainer.config.again import FOLDER
@@ -35,11 +38,13 @@ from isthmus.trainer.rounds.members import CameBack
 from isthmus.trainer.rounds.rounds import TooFew
 from isthmus.trainer.store.whole import fingerprint
 from isthmus.trainer.task.examples import Examples, Positions
+from isthmus.trainer.task.routed import routed_feed
 from isthmus.trainer.task.setup import Setup
 from isthmus.trainer.training import Training
 from isthmus.trainer.wire.tell import NotDone
 
 _log = logging.getLogger("isthmus")
+_TRIED = 10  # of a run's rounds one is spent on trying each own share of a class cut
 
 
 def work(setup: Setup, record: Callable[[], RunWriter] | None, start: int | None = None) -> dict[str, Any]:
@@ -107,6 +112,10 @@ class _Run:
         if training.handed is not None:
             self._catch_up()
         self.loop = Loop(config, training, setup.objective, setup.shares.of(training.seat, device))
+        self.own_share, self.routed = math.nan, 0
+        if isinstance(config.strategy, ClassCut):
+            handed = training.handed
+            self._route(config.strategy.share if handed is None else handed["own_share"])
         self.evaluator = Evaluator(
             training,
             setup.objective,
@@ -150,8 +159,42 @@ class _Run:
         if self.config.resume and self.training.handed is None:
             self._go_on()
         elif self.training.handed is None:
+            if isinstance(self.config.strategy, ClassCut):
+                self._choose_share(self.config.strategy.shares)
             evaluation, account, reports = self.evaluator(), self.training.account(), self._reports(0.0, 0)
             self.rows.first(evaluation, account, reports, self.writes)
+
+    def _route(self, own_share: float) -> None:
+        """Have a share of every batch drawn from this worker's own classes."""
+        config, training, shares = self.config, self.training, self.setup.shares
+        assert training.deal is not None
+        feed, chosen = routed_feed(
+            shares, training.deal, training.seat, config.step.batch_size, own_share, config.seed, training.device
+        )
+        self.own_share, self.loop.share, self.loop.order = own_share, feed.examples, feed.at
+        self.routed = feed.sent * feed.examples.held_bytes // max(1, feed.examples.count)
+        training.route(chosen)
+
+    def _choose_share(self, shares: Sequence[float]) -> None:
+        """Take the own share with which the network foretells most held-out data after a tenth of the rounds.
+
+        Each is tried from the same first weights, with which training then begins.
+        """
+        if len(shares) == 1:
+            self._route(shares[0])
+            return
+        training, found = self.training, dict[float, tuple[float, float]]()
+        begun = deepcopy(training.state_dict())
+        for share in shares:
+            self._route(share)
+            for number, steps in enumerate(self.steps_by_round[: max(1, len(self.steps_by_round) // _TRIED)]):
+                self.loop.round(number, steps)
+                training.merge()
+            seen = self.evaluator.search()[1.0]
+            known = math.isfinite(seen.accuracy)
+            found[share] = (seen.accuracy if known else 0.0, -seen.loss if math.isfinite(seen.loss) else -math.inf)
+            training.load_state_dict(deepcopy(begun))
+        self._route(max(found, key=found.__getitem__))
 
     def _catch_up(self) -> None:
         """Know what the others have done without this worker."""
@@ -207,7 +250,12 @@ class _Run:
             self.rows.writer.event(event.what, event.text + loss, event.round, event.seat, self.rows.seconds)
 
     def _state(self) -> dict[str, Any]:
-        return {"rows": self.rows.rows, "state": self.rows.state(), "prelude": self.prelude.state()}
+        return {"rows": self.rows.rows, "state": self._extra(), "prelude": self.prelude.state(),
+                "own_share": self._extra()["own_share"]}
+
+    def _extra(self) -> dict[str, Any]:
+        """Return what rows do not say, and which share was chosen."""
+        return {**self.rows.state(), "own_share": self.own_share if math.isfinite(self.own_share) else None}
 
     def _save(self) -> None:
         """Write a checkpoint into the first place where that is possible; training goes on where there is none.
@@ -218,7 +266,7 @@ class _Run:
         for place in self.places:
             own = place == self.places[0]
             try:
-                self.training.save(place, self.rows.state(), self.config.saving.keep, parents=not own)
+                self.training.save(place, self._extra(), self.config.saving.keep, parents=not own)
             except NotDone as error:
                 self._warn(f"no checkpoint in {place}, training goes on: {error}")
             else:
@@ -239,6 +287,8 @@ class _Run:
         account = training.account()
         rows = self.rows.writer.rewind(training.round) if self.writes else []
         self.rows.go_on(training.tell(rows), state, account)
+        if isinstance(self.config.strategy, ClassCut):
+            self._route(state["own_share"])
 
     def _reports(self, loss: float, made: int) -> list[Report]:
         since, training = time.perf_counter() - self.saved, self.training
@@ -284,8 +334,10 @@ class _Run:
             return {"status": status, "error": "interrupted"}
         place = (folders[0] if folders else Path()) / "model.safetensors"
         tried, factor = self.export(place)
+        served = self._served()
         peaks = self._peaks(start)
         seats = account.seats
+        by_class = self._by_class(seats)
         with training.whole(on="root", factor=factor) as model:
             if model is None or not self.writes:
                 return {}
@@ -318,16 +370,27 @@ class _Run:
                 "planned": self.prelude.forecast.planned,
                 "measured_peak_bytes": rows.by_seat(peaks, seats, None),
                 "flops_per_worker": int(max(rows.operations)),
-                "cut_axes": self._cut_axes(),
+                "cut_axes": {} if served is None else {axis.name: axis.size for axis in served.cut_axes},
+                "whole_axes": {} if served is None else served.left_whole,
+                **by_class,
                 "capacities": training.capacities,
                 "eval_scale": training.scale,
                 "line_search": line_search_record(tried),
                 "weights_sha256": fingerprint(model),
             }
 
-    def _cut_axes(self) -> dict[str, int]:
-        cut = self.setup.network.coupling.cut_axes if self.config.strategy.cuts else ()
-        return {axis.name: axis.size for axis in cut}
+    def _by_class(self, seats: Sequence[int]) -> dict[str, Any]:
+        """Return what is known of a cut of the classes: the share that was taken, and the bytes of the samples that
+        are sent to each worker once, where each has had its share of the data alone."""
+        if not self.config.strategy.by_class:
+            return {}
+        routed = [int(each[0]) for each in self.training.gather(self.routed)]
+        return {"own_share": self.own_share, "routed_bytes": self.rows.by_seat(routed, seats)}
+
+    def _served(self) -> Coupling | None:
+        """Return which axes are cut for so many workers; None where the strategy cuts none."""
+        law = self.config.strategy.dealt
+        return None if law is None else self.setup.network.coupling.serving(self.config.workers, law)
 
 
 @dataclass(frozen=True, eq=False)

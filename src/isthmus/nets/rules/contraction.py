@@ -30,6 +30,13 @@ def _tag_heads(call: Call, a: fx.Node, b: fx.Node, shared: list[Term]) -> None:
             terms.tag(term, "head")
 
 
+def _tag_matrices(call: Call, a: fx.Node, b: fx.Node, shared: list[Term]) -> None:
+    """Units with a matrix each, of a weight: experts, if something chooses between them."""
+    if (a in call.propagation.from_state) != (b in call.propagation.from_state):
+        for term in shared:
+            terms.tag(term, "matrices")
+
+
 @rule("aten::linear")
 def linear(call: Call) -> Dims:
     """y[.., o] = sum_i x[.., i] w[o, i] + bias[o]."""
@@ -41,7 +48,7 @@ def linear(call: Call) -> Dims:
     return (*call.dims(x)[:-1], *rows)
 
 
-@rule("aten::matmul", "aten::mm", "aten::bmm", "aten::mv", "aten::dot")
+@rule("aten::matmul", "aten::mm", "aten::bmm", "aten::mv", "aten::dot", "aten::vdot", "aten::_sparse_mm")
 def matmul(call: Call) -> Dims:
     """Matrix products, batched and of vectors, as torch.matmul broadcasts them."""
     a, b = call.tensors()[0], call.tensors()[-1]
@@ -49,10 +56,11 @@ def matmul(call: Call) -> Dims:
     _product(call, a, -1, b, -1 if len(right) == 1 else -2)
     batch = call.broadcast([left[:-2], right[:-2]])
     _tag_heads(call, a, b, list(batch))
+    _tag_matrices(call, a, b, list(batch))
     return (*batch, *left[-2:-1], *(right[-1:] if len(right) > 1 else ()))
 
 
-@rule("aten::addmm", "aten::baddbmm", "aten::addmv")
+@rule("aten::addmm", "aten::baddbmm", "aten::addmv", "aten::_sparse_addmm")
 def add_product(call: Call) -> Dims:
     """self + a @ b."""
     a = call["mat1"] or call["batch1"] or call["mat"]
@@ -62,6 +70,21 @@ def add_product(call: Call) -> Dims:
     batch = call.broadcast([left[:-2], right[:-2]])
     result = (*batch, *left[-2:-1], *(right[-1:] if len(right) > 1 else ()))
     return call.broadcast([result, call.dims(call["self"])])
+
+
+@rule("aten::_grouped_mm", "transformers::grouped_mm_fallback")
+def grouped_product(call: Call) -> Dims:
+    """Rows of x, sorted by expert, times the matrix of their expert; the offsets say where each expert's rows end."""
+    x = call["self"] if call["self"] is not None else call["input"]
+    matrices = call["mat2"] if call["mat2"] is not None else call["weight"]
+    if len(call.dims(x)) != 2 or len(call.dims(matrices)) != 3 or call["offs"] is None or call["bias"] is not None:
+        raise NoRule("a grouped product of another form")
+    _product(call, x, -1, matrices, -2)
+    experts = call.dims(matrices)[0]
+    call.unify(experts, call.dims(call["offs"])[0])
+    terms.choose(experts, f"groups of a product ({call.where})")
+    terms.tag(experts, "matrices")
+    return (call.dims(x)[0], call.dims(matrices)[-1])
 
 
 @rule("aten::outer", "aten::ger")
@@ -132,6 +155,8 @@ def _einsum_sums(call: Call, letters: list[str], operands: list[fx.Node], result
                 terms.tag(term, "head_dim" if len(active) == len(holders) else "head")
         elif len(active) > 1:
             terms.tag(term, "head")
+        elif active and len(holders) > 1:
+            terms.tag(term, "matrices")
 
 
 @rule("aten::scaled_dot_product_attention")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from isthmus.nets import terms
 from isthmus.nets.propagation import Call, Dims, NoRule
 from isthmus.nets.registry import rule
+from isthmus.nets.sizes import Size, divide
 from isthmus.nets.terms import ONE, Term
 
 
@@ -13,15 +14,10 @@ def convolution(call: Call) -> Dims:
     """weight [out, in / groups, kernel..]; out = groups x o, in = groups x i."""
     x, weight = call.dims(call["input"]), call.dims(call["weight"])
     channel = -(len(weight) - 1)
-    group, inner = _grouped(call, x[channel], call["groups"])
-    if call["groups"] == 1:
-        outer: Term = weight[0]
-    else:
-        halves = _grouped(call, weight[0], call["groups"])
-        call.unify(group, halves[0])
-        outer = weight[0]
+    group, inner = _grouped(x[channel], call.count("groups"))
+    call.unify(group, _grouped(weight[0], call.count("groups"))[0])
     call.unify(inner, weight[1])
-    return _finish(call, inner, outer, 1)
+    return _finish(call, inner, weight[0], 1)
 
 
 @rule("aten::conv_transpose1d", "aten::conv_transpose2d", "aten::conv_transpose3d")
@@ -30,15 +26,16 @@ def transposed_convolution(call: Call) -> Dims:
     x, weight = call.dims(call["input"]), call.dims(call["weight"])
     channel = -(len(weight) - 1)
     call.unify(x[channel], weight[0])
-    group, inner = _grouped(call, x[channel], call["groups"])
+    group, inner = _grouped(x[channel], call.count("groups"))
     return _finish(call, inner, terms.prod([group, weight[1]]), 0)
 
 
-def _grouped(call: Call, term: Term, groups: int) -> tuple[Term, Term]:
-    """Return channels as (groups, channels within a group)."""
+def _grouped(term: Term, groups: Size) -> tuple[Term, Term]:
+    """Return channels as (groups, channels within a group); a batch may be folded into either."""
     if groups == 1:
         return ONE, term
-    halves = terms.split_product(term, terms.size(term) // groups)
+    inner = divide(terms.size(term), groups)
+    halves = None if inner is None else terms.split_product(term, inner)
     if halves is None:
         raise NoRule("groups that cut across units")
     return halves
@@ -48,7 +45,7 @@ def _finish(call: Call, inner: Term, outer: Term, weight_dim: int) -> Dims:
     x, weight, bias = call.dims(call["input"]), call.dims(call["weight"]), call["bias"]
     channel = -(len(weight) - 1)
     if call["groups"] != 1:
-        call.resize("groups", _grouped(call, x[channel], call["groups"])[0])
+        call.resize("groups", _grouped(x[channel], call.count("groups"))[0])
     kind = call.against(call["weight"])
     call.contract(call["input"], channel, kind, summed=inner, weight=(call["weight"], weight_dim))
     if bias is not None:

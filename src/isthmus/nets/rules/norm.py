@@ -6,6 +6,7 @@ from isthmus.nets import terms
 from isthmus.nets.propagation import Call, Dims, NoRule, Value
 from isthmus.nets.registry import rule
 from isthmus.nets.rules.contraction import kept, reduced
+from isthmus.nets.sizes import divide
 
 
 @rule("aten::layer_norm", "aten::rms_norm")
@@ -25,8 +26,9 @@ def layer_norm(call: Call) -> Dims:
 @rule("aten::group_norm")
 def group_norm(call: Call) -> Dims:
     """Across the channels of a group and all places; whole groups may be cut."""
-    dims, groups = call.dims(call["input"]), call["num_groups"]
-    halves = terms.split_product(dims[1], terms.size(dims[1]) // groups)
+    dims = call.dims(call["input"])
+    inner = divide(terms.size(dims[1]), call.count("num_groups"))
+    halves = None if inner is None else terms.split_product(dims[1], inner)
     if halves is None:
         raise NoRule("groups that cut across units")
     call.resize("num_groups", halves[0])

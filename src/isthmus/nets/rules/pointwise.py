@@ -9,6 +9,7 @@ from isthmus.nets.registry import pointwise_rule, rule
 
 @pointwise_rule
 @rule("aten::__and__", "aten::__or__", "aten::__xor__", "aten::complex", "aten::polar")
+@rule(*(f"aten::{name}" for name in ("greater", "greater_equal", "less", "less_equal", "not_equal")))
 @rule("aten::bernoulli", "aten::normal", "aten::isclose")
 @rule("aten::masked_fill", "aten::where", "aten::rsub", "aten::hardswish", "aten::log_sigmoid", "aten::floor_divide")
 def elementwise(call: Call) -> Dims:
@@ -37,6 +38,21 @@ def elementwise(call: Call) -> Dims:
 def same_as_first(call: Call) -> Dims:
     """The result has the dimensions of the first operand."""
     return call.dims(call.tensors()[0])
+
+
+@rule("aten::fake_quantize_per_tensor_affine")
+def quantized(call: Call) -> Dims:
+    """Every entry rounded to a grid that is the same for all."""
+    return call.dims(call["self"])
+
+
+@rule("aten::fake_quantize_per_channel_affine")
+def quantized_by_channel(call: Call) -> Dims:
+    """Every entry rounded to its channel's grid."""
+    dims = call.dims(call["self"])
+    for name in ("scale", "zero_point"):
+        call.unify(dims[call["axis"]], call.dims(call[name])[0])
+    return dims
 
 
 @rule("aten::copy_", "aten::copy")

@@ -15,19 +15,28 @@ def recurrent(call: Call) -> Value:
     """weight_ih [gates x h, in], weight_hh [gates x h, h], biases [gates x h], per layer and direction."""
     gates = _GATES[call.node.target._schema.name]  # type: ignore[union-attr]
     states = call["hx"] if isinstance(call["hx"], (list, tuple)) else [call["hx"]]
-    hidden = call.dims(states[0])[-1]
-    for state in states[1:]:
-        call.unify(call.dims(state)[-1], hidden)
+    said, hidden = call.dims(states[0])[-1], call.dims(states[-1])[-1]  # two sizes where the state is projected
     per_cell = 4 if call["has_biases"] else 2
     directions = 2 if call["bidirectional"] else 1
+    projected = len(call["params"]) != per_cell * directions * call["num_layers"]
+    per_cell += projected
     if len(call["params"]) != per_cell * directions * call["num_layers"]:
-        raise NoRule("a projection of the hidden state")
+        raise NoRule("weights it does not know")
+    if projected:
+        call.freeze(hidden, "torch tells a projection by its sizes: what it projects from must stay the larger")
+    else:
+        call.unify(said, hidden)
     below = call.dims(call["input"])[-1]
     for layer in range(call["num_layers"]):
         for direction in range(directions):
             first = (layer * directions + direction) * per_cell
-            _cell(call, call["params"][first : first + per_cell], gates, hidden, below)
-        below = terms.cat([hidden] * directions)
+            params = call["params"][first : first + per_cell]
+            _cell(call, params[: per_cell - projected], gates, hidden, said, below)
+            if projected:
+                call.unify(call.dims(params[-1])[0], said)
+                call.unify(call.dims(params[-1])[1], hidden)
+                call.contract(params[-1], 1, "weight")
+        below = terms.cat([said] * directions)
     for state in states:
         for term in call.dims(state)[:-1]:
             call.freeze(term, "layers and batch of a recurrent state")
@@ -46,12 +55,12 @@ def cell(call: Call) -> Value:
         call.broadcast([call.dims(state), (*batch, hidden)])
     call.broadcast([call.dims(call["input"])[:-1], tuple(batch)])
     params = [call[name] for name in ("w_ih", "w_hh", "b_ih", "b_hh") if call[name] is not None]
-    _cell(call, params, gates, hidden, call.dims(call["input"])[-1])
+    _cell(call, params, gates, hidden, hidden, call.dims(call["input"])[-1])
     result = (*batch, hidden)
     return [result, result] if len(states) == 2 else result
 
 
-def _cell(call: Call, params: list[object], gates: int, hidden: Term, below: Term) -> None:
+def _cell(call: Call, params: list[object], gates: int, hidden: Term, said: Term, below: Term) -> None:
     into, across, *biases = params
     rows = terms.cat([hidden] * gates)
     call.unify(call.dims(into)[0], rows)
@@ -59,6 +68,6 @@ def _cell(call: Call, params: list[object], gates: int, hidden: Term, below: Ter
     for bias in biases:
         call.unify(call.dims(bias)[0], rows)
     call.unify(call.dims(into)[1], below)
-    call.unify(call.dims(across)[1], hidden)
+    call.unify(call.dims(across)[1], said)
     for weight in (into, across):  # what a lacking unit says counts as zero, to its own layer and from the one below
         call.contract(weight, 1, "weight")  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from typing import Any
 from isthmus.nets import terms
 from isthmus.nets.propagation import Call, Dims, NoRule, Value
 from isthmus.nets.registry import rule
+from isthmus.nets.sizes import divide
 from isthmus.nets.terms import ONE, Term
 
 
@@ -187,7 +188,9 @@ def select(call: Call) -> Dims:
     """One entry of a dimension, by position."""
     dims = call.dims(call["self"])
     dim = call["dim"] % len(dims)
-    call.freeze(dims[dim], "selected by position")
+    call.place("index", dims[dim], call["index"], "selected by position")
+    if call["self"] in call.propagation.from_state and len(dims) > 2:
+        terms.tag(dims[dim], "matrices")
     return (*dims[:dim], *dims[dim + 1 :])
 
 
@@ -293,7 +296,8 @@ def diag_embed(call: Call) -> Dims:
 def channel_shuffle(call: Call) -> Dims:
     """Channels groups x width become width x groups."""
     dims = call.dims(call["self"])
-    halves = terms.split_product(dims[1], terms.size(dims[1]) // call["groups"])
+    width = divide(terms.size(dims[1]), call.count("groups"))
+    halves = None if width is None else terms.split_product(dims[1], width)
     if halves is None:
         raise NoRule("groups that cut across units")
     call.resize("groups", halves[0])
@@ -336,6 +340,8 @@ def repeat_each(call: Call) -> Dims:
     copies = terms.fresh(count)
     call.resize("repeats", copies)
     dims[call["dim"]] = terms.prod([dims[call["dim"]], copies])
+    if call["output_size"] is not None:
+        call.resize("output_size", dims[call["dim"]])
     return tuple(dims)
 
 
@@ -348,9 +354,7 @@ def _opaque_pieces(call: Call, dim: int) -> Value:
     dims = call.dims(call["self"])
     call.freeze(dims[dim], "split by position")
     count = len(call.node.meta["val"])
-    return [
-        (*dims[:dim], call.whole(call.shape(i)[dim], "split by position"), *dims[dim + 1 :]) for i in range(count)
-    ]
+    return [(*dims[:dim], call.whole(call.shape(i)[dim], "split by position"), *dims[dim + 1 :]) for i in range(count)]
 
 
 def _range(term: Term, first: int, length: int, total: int) -> tuple[Term | None, Term] | None:

@@ -77,7 +77,7 @@ class Standing:
     def snapshot(self, extra: Any) -> Snapshot:
         """Return what this worker puts into a checkpoint, between rounds, with what the user adds."""
         state, shared = self.rounds.state, self._shared()
-        homes, here = Homes(self.rounds.link.workers, {n: s for n, (s, _) in shared.items()}), self.rounds.link.index
+        homes, here = self._homes(shared), self.rounds.link.index
         shards = {name: state.tensors[name] for name in shared if name in state.tensors}
         if self.rounds.part.store is None:  # every worker has all of every tensor: each saves its share
             shards = {name: _rows(tensor, *homes.rows(name, here)) for name, tensor in shards.items()}
@@ -93,7 +93,7 @@ class Standing:
             "extra": extra,
         }
         held = {name: rows for name, rows in shards.items() if len(set(homes.rows(name, here))) == 2}
-        return Snapshot(state.number, self.identity, shared, held, kept)
+        return Snapshot(state.number, self.identity, shared, held, kept, homes)
 
     def resume(self, checkpoint: Checkpoint) -> Any:
         """Take up a checkpoint, by rows from its files; return what the user has added.
@@ -109,7 +109,7 @@ class Standing:
         if checkpoint.manifest.tensors != plain_outline(shared):  # a narrow network is as wide as there are workers
             raise InvalidInput("the checkpoint was saved of another network: names or shapes of its tensors differ")
         kept = checkpoint.kept(link.index % checkpoint.workers)
-        homes, whole = Homes(link.workers, {n: s for n, (s, _) in shared.items()}), self.rounds.part.store is None
+        homes, whole = self._homes(shared), self.rounds.part.store is None
 
         def value(name: str) -> Tensor:
             if name not in shared:
@@ -182,6 +182,11 @@ class Standing:
             return {name: (shape, store.types[name]) for name, shape in store.homes.shapes.items()}
         tensors, common = self.rounds.state.tensors, self.rounds.part.common
         return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items() if name in common}
+
+    def _homes(self, shared: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> Homes:
+        """Return who saves which rows of them: who is home to them, or, where every worker has all, each a share."""
+        store = self.rounds.part.store
+        return Homes(self.rounds.link.workers, {n: s for n, (s, _) in shared.items()}) if store is None else store.homes
 
     def _own(self, shared: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return what else the module holds: buffers, of a piece those of its units."""

@@ -47,6 +47,7 @@ class Snapshot:
         tensors: shape and type of every tensor that is cut into shards, by name, the same on all workers.
         rows: this worker's shards of them; those without rows are left out.
         kept: what it keeps for itself: plain data, tensors in it.
+        homes: who saves which rows; None: each an even share.
     """
 
     number: int
@@ -54,6 +55,7 @@ class Snapshot:
     tensors: Mapping[str, tuple[tuple[int, ...], torch.dtype]]
     rows: Mapping[str, Tensor]
     kept: Any
+    homes: Homes | None = None
 
 
 def write(
@@ -122,7 +124,7 @@ def _prepare(folder: Path, aside: Path, parents: bool) -> None:
 
 
 def _write_shard(snapshot: Snapshot, own: Mapping[str, Tensor], path: Path, link: Link) -> dict[str, Any]:
-    homes = Homes(link.workers, {name: shape for name, (shape, _) in snapshot.tensors.items()})
+    homes = snapshot.homes or Homes(link.workers, {name: shape for name, (shape, _) in snapshot.tensors.items()})
     rows = {name: homes.rows(name, link.index) for name in snapshot.rows}
     tensors = {**snapshot.rows, **own}
     offsets = {

@@ -25,8 +25,8 @@ _PERCEPTRON = ("widths", "activation", "norm")
 _DEALING = ("law", "core", "capacities", "minimum")
 _STEP = ("batch_size", "accumulate", "clip", "autocast")
 _RUN = (
-    "data", "features", "init", "cut", "keep_state", "wire", "overlap", "workers", "rounds", "samples", "local_steps",
-    "seed", "executor",
+    "data", "features", "init", "cut", "verify", "keep_state", "wire", "overlap", "workers", "rounds", "samples",
+    "local_steps", "seed", "executor",
 )  # fmt: skip
 _SAVING = {"checkpoint_every": "every", "keep_checkpoints": "keep"}
 PROCESSES = ("min_workers", "deadline", "join_timeout", "copies")  # of workers that can be lost
@@ -41,10 +41,10 @@ OPTIONS = tuple(
     )
 )  # of strategies, beside how they deal and scale
 FLAGS = (
-    "data", "features", "model", "example", "init", "cut", *_PERCEPTRON, "strategy", *_DEALING, "scale", *OPTIONS,
-    "optimizer", "lr", "momentum", "weight_decay", "keep_state", "schedule", "warmup", *_STEP, "loss", "metric",
-    "eval_every", "wire", "overlap", "workers", "rounds", "samples", "local_steps", "seed", "executor", *_SAVING,
-    *_FAULTS, *_PLACE,
+    "data", "features", "model", "example", "init", "cut", "verify", *_PERCEPTRON, "strategy", *_DEALING, "scale",
+    *OPTIONS, "optimizer", "lr", "momentum", "weight_decay", "keep_state", "schedule", "warmup", *_STEP, "loss",
+    "metric", "eval_every", "wire", "overlap", "workers", "rounds", "samples", "local_steps", "seed", "executor",
+    *_SAVING, *_FAULTS, *_PLACE,
 )  # fmt: skip
 
 
@@ -92,11 +92,11 @@ def record(config: TrainConfig) -> dict[str, Any]:
     values |= {name: getattr(config, name) for name in (*_RUN, "out")}
     values |= {"data": config.data_shown, "features": "standardized" if config.standardizes else "raw"}
     values |= _model_record(config.model)
-    values |= {"core": 0.0} if config.strategy.cuts else {}
-    values |= config.strategy.record()
+    chosen = config.strategy.record()
+    values |= ({"core": 0.0} if "law" in chosen else {}) | chosen
     dealt = config.strategy.dealt
     law = dealt.law if isinstance(dealt, Core) else dealt  # the core is recorded beside it
-    if law is not None and law.name not in LAWS:  # the report does not know it
+    if "law" in chosen and law is not None and law.name not in LAWS:  # the report does not know it
         values |= {"law_label": law.label, "law_meaning": law.meaning}
     if evaluation.readout:
         values["scale"] = "readout"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from isthmus.errors import InvalidInput, check_choice, check_integer
-from isthmus.partitions import Core, Law
+from isthmus.partitions import Axis, Law
 
 ACTIVATIONS = ("relu", "gelu", "tanh")
 NORMS = ("batch", "none")
@@ -39,19 +39,17 @@ class Perceptron:
             check_integer("widths", width, at_least=1)
 
     def check_cut(self, law: Law, workers: int) -> None:
-        """Refuse layers that are too narrow for a piece a worker.
+        """Refuse layers all of which are too narrow for a piece a worker.
 
         Raises:
             InvalidInput: a worker would hold nothing.
         """
-        fraction = law.fraction if isinstance(law, Core) else 0.0
-        for width in () if law.few_units or fraction >= 1 else self.widths:
-            to_deal = width - round(fraction * width)
-            if workers > to_deal:
-                raise InvalidInput(
-                    f"`workers` must be at most the {to_deal} units dealt out of the hidden layer of {width}, "
-                    f"got {workers}: a worker would hold nothing"
-                )
+        widest = max(self.widths)
+        if law.too_few(Axis("the widest", widest), workers) is not None:
+            raise InvalidInput(
+                f"`workers` must be at most the {widest} units of the widest hidden layer, got {workers}: use fewer, "
+                "or law='overlapping'"
+            )
 
 
 @dataclass(frozen=True, eq=False)

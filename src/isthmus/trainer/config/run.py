@@ -28,14 +28,17 @@ class TrainConfig:
     """One training run. :func:`configure` makes it from the flags of the command line.
 
     Attributes:
-        data: digits, breast-cancer, idx:FOLDER (MNIST format), libsvm:FILE, text:FILE (next byte), sbm (a graph), or
-            python:MODULE:FACTORY (your own); or, from Python, (train, test): datasets or loaders of PyTorch.
+        data: digits, breast-cancer, idx:FOLDER (MNIST format), libsvm:FILE, text:FILE (next byte), words:FILE (next
+            word), many:CLASSES:RANK (generated), sbm (a graph), or python:MODULE:FACTORY (your own); or, from Python,
+            (train, test): datasets or loaders of PyTorch.
         features: raw (as the data are) or standardized, and the constants are kept with the network; by default a
             perceptron standardizes within itself, and a network of one's own gets the data as they are.
         model: which network.
         init: safetensors files that hold its first weights: one, an index of several, or a folder; by default they are
             drawn.
         cut: axes of it to cut instead of the default (ist and narrow).
+        verify: whether its cut is verified before the first round, if it is a network of one's own; by default where
+            that is possible and it has at most 100 MB.
         strategy: how it is trained.
         optimizer, schedule, step, evaluation: with what, at which rate, in which steps, and how it is tested.
         saving: when checkpoints are written.
@@ -65,6 +68,7 @@ class TrainConfig:
     model: Perceptron | Own = Perceptron()
     init: str | None = None
     cut: tuple[str, ...] | None = None
+    verify: bool | None = None
     strategy: Strategy = IST()
     optimizer: OptimizerChoice = SGD()
     schedule: Schedule = Cosine()
@@ -107,7 +111,15 @@ class TrainConfig:
             raise InvalidInput(f"`executor` must be processes with strategy {self.strategy.name!r}, got 'serial'")
         if isinstance(self.model, Perceptron) and self.strategy.dealt is not None:
             self.model.check_cut(self.strategy.dealt, self.workers)
+        if self.verify is not None:
+            self._check_verify()
         self._check_samples()
+
+    def _check_verify(self) -> None:
+        if isinstance(self.model, Perceptron):
+            raise InvalidInput("`verify` has no effect without `model`: how the perceptron is cut is known")
+        if not self.strategy.cuts:
+            raise InvalidInput(f"`verify` has no effect with strategy {self.strategy.name!r}, which cuts nothing")
 
     def _check_samples(self) -> None:
         if self.samples is None:
@@ -185,6 +197,8 @@ def check_wire(wire: str | None, workers: int, strategy: Strategy) -> None:
     check_choice("wire", wire, WIRES)
     if workers == 1:
         raise InvalidInput("`wire` has no effect with one worker: nothing travels")
+    if not strategy.travels:
+        raise InvalidInput(f"`wire` has no effect with strategy {strategy.name!r}: nothing travels while it trains")
     if strategy.processes:
         hint = ": `hook` fp16 halves its bytes" if hasattr(strategy, "hook") else ""
         raise InvalidInput(f"`wire` has no effect with strategy {strategy.name!r}, where torch does the sending{hint}")

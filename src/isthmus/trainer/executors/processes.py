@@ -13,15 +13,17 @@ from isthmus.records import RunWriter
 from isthmus.trainer.config import TrainConfig
 from isthmus.trainer.observe.account import resident_bytes
 from isthmus.trainer.task.setup import set_up
+from isthmus.trainer.task.verified import check_cut
 from isthmus.trainer.work import export, work
 
 
-def run_worker(config: TrainConfig, folder: Path | None) -> dict[str, Any] | None:
+def run_worker(config: TrainConfig, folder: Path | None, verifies: bool = False) -> dict[str, Any] | None:
     """Be this process's worker of a run; worker 0 returns the summary, the others None.
 
     Args:
         config: of the run.
         folder: of its record, which whoever started the workers has made; None on a worker that does not see it.
+        verifies: whether it is to verify how the network is cut, as nobody has before.
 
     Raises:
         LostPeer: another worker went away, and the run cannot go on without it.
@@ -35,7 +37,10 @@ def run_worker(config: TrainConfig, folder: Path | None) -> dict[str, Any] | Non
             assert folder is not None
             return stack.enter_context(RunWriter.attach(folder, config.faults.spare))
 
-        return work(set_up(config), None if folder is None else record, start) or None
+        setup = set_up(config)
+        if verifies:
+            check_cut(setup)
+        return work(setup, None if folder is None else record, start) or None
 
 
 def export_worker(config: TrainConfig, source: Path, target: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -31,6 +32,7 @@ class Loop:
         share: this worker's examples.
         operations: of the last round.
         step_flops: operations of one step, by the shapes of the network that made it.
+        order: returns the positions in the share of the batch of a global step; by default drawn by seed and seat.
     """
 
     config: TrainConfig
@@ -39,6 +41,7 @@ class Loop:
     share: Examples
     operations: int = 0
     step_flops: dict[tuple[torch.Size, ...], int] = field(default_factory=dict)
+    order: Callable[[int], np.ndarray] | None = None
 
     def round(self, number: int, steps: range) -> tuple[float, int]:
         """Make the steps of one round; return the sum of their losses, and how many were made: fewer on being stopped.
@@ -66,8 +69,8 @@ class Loop:
 
     def _step(self, step: int) -> Tensor:
         config, training = self.config, self.training
-        positions = batch_at(config.seed, config.step.batch_size, training.seat, self.share.count, step)
-        parts = np.split(positions, config.step.accumulate)
+        draw = self.order or partial(batch_at, config.seed, config.step.batch_size, training.seat, self.share.count)
+        parts = np.split(draw(step), config.step.accumulate)
         loss = torch.zeros((), dtype=torch.float64, device=training.device)
         for number, part in enumerate(parts, start=1):
             with nullcontext() if number == len(parts) else training.no_sync():
@@ -91,7 +94,7 @@ class Loop:
         """Add the gradients of one pass of some of this worker's examples; return its mean loss."""
         config, module = self.config, self.training.module
         batch = self.share.batch(positions)
-
+        batch = replace(batch, targets=self.training.targets(batch.targets))
         with autocast(config.step.autocast, self.training.device):
             loss = self.objective.training_loss(module, batch)
         (loss / config.step.accumulate if config.step.accumulate > 1 else loss).backward()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,9 +11,12 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
+from isthmus.strategies import ClassCut
 from isthmus.trainer.local.loop import autocast
 from isthmus.trainer.observe.evaluate import PARTS, calibration
 from isthmus.trainer.plan.plan import Work
+from isthmus.trainer.plan.traffic import Nobody
+from isthmus.trainer.strategies import Worker, part_of
 from isthmus.trainer.task.examples import Batch
 from isthmus.trainer.task.hollow import NOWHERE
 from isthmus.trainer.task.objective import objective_of
@@ -34,6 +38,9 @@ def intended(setup: Setup, index: int, workers: int) -> Work:
     share, held_out, test = (part(NOWHERE) for part in (partial(shares.of, index), shares.held_out, shares.test))
     size = step.batch_size // step.accumulate
     trained = shares.train(parts[index][:size], device).batch(np.arange(min(size, len(parts[index]))))
+    if isinstance(config.strategy, ClassCut):
+        thought = Worker(Nobody(index, workers), setup.network, config.seed)
+        trained = replace(trained, targets=part_of(config.strategy, thought).targets(trained.targets))
     tested = test.batch(next(test.pieces(parts=PARTS)))
     measured = share.batch(next(calibration(share, workers)))
 

@@ -236,13 +236,15 @@ class _Planner:
         wire = None if config.wire is None else TYPES[config.wire]
         copies = config.faults.copies and elastic
         some = _some(workers)
+        by_class = config.strategy.by_class  # its targets are numbered in another way
+        work = {w: intended(replace(self.setup, config=config), 0, workers) if by_class else self.work for w in some}
         rounds = ROUNDS if len(some) == workers else _FEW_ROUNDS
         loads = tuple(
             load_of(
                 config.strategy,
                 Worker(Nobody(index, workers, elastic), network, config.seed, wire, copies, config.overlap),
                 empty,
-                self.work,
+                work[index],
                 self._speed,
                 rounds,
             )

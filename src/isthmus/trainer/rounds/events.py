@@ -14,7 +14,8 @@ class Event:
     """Something that happened to the workers.
 
     Attributes:
-        what: "lost", "joined", or "refused": what it had made of its block was no numbers, or too large.
+        what: "lost", "joined", "refused": what it had made of its block was no numbers, or too large; or "absent":
+            it was the last that owned some classes (class-cut).
         round: number of the round.
         seat: of the worker.
         text: more of it.

@@ -48,3 +48,22 @@ class Homes:
     def most_numbers(self, name: str) -> int:
         """Return how many numbers of a tensor the first worker is home to: no other has more."""
         return -(-self.count(name) // self.workers) * math.prod(self.shapes[name][1:])
+
+
+@dataclass(frozen=True)
+class Owned(Homes):
+    """Every tensor lives whole with one worker.
+
+    Attributes:
+        owners: of the tensors, by name.
+    """
+
+    owners: Mapping[str, int]
+
+    def rows(self, name: str, worker: int) -> tuple[int, int]:
+        """Return all rows for the owner, none for the others."""
+        return (0, self.count(name)) if self.owners[name] == worker else (0, 0)
+
+    def most_numbers(self, name: str) -> int:
+        """Return how many numbers the owner is home to."""
+        return math.prod(self.shapes[name])

@@ -164,16 +164,20 @@ def places(whole: Held, part: Held) -> Held:
 def _steady(before: Deal, after: Deal, worker: int) -> bool:
     """Whether a worker holds the same units of some axis in both rounds."""
     one, other = before.units[worker], after.units[worker]
-    return one is not None and other is not None and any(np.array_equal(one[axis], other[axis]) for axis in one)
+    if one is None or other is None:
+        return False
+    return any(np.array_equal(one[axis], other[axis]) for axis in one.keys() & other.keys())
 
 
 def _shared(before: Deal, after: Deal) -> dict[str, NDArray[np.bool_]]:
     """Return for every axis, by unit, whether more than one worker holds it in either round."""
     found = {}
-    for axis in before.coupling.dealt_axes:
+    names = {name for deal in (before, after) for units in deal.units for name in units or ()}
+    for axis in before.coupling.axes:
         counts = np.zeros(axis.size, np.int64)
-        for deal in (before, after):
-            held = np.concatenate([units[axis.name] for units in deal.units if units is not None])
+        for deal in (before, after) if axis.name in names else ():
+            everything = np.arange(axis.size)  # where the axis is left whole
+            held = np.concatenate([units.get(axis.name, everything) for units in deal.units if units is not None])
             counts = np.maximum(counts, np.bincount(held, minlength=axis.size))
         found[axis.name] = counts > 1
     return found

@@ -228,7 +228,9 @@ def _blocks(rows: Tensor) -> Iterator[Tensor]:
 
 def _memory(tensor: Tensor) -> memoryview:
     """Return the bytes of a tensor in consecutive memory, not a copy."""
-    return tensor.reshape(-1).view(torch.uint8).numpy().data
+    flat = tensor.reshape(-1)
+    flat = flat if flat.numel() else flat.new_empty(0)  # a view of nothing may have a stride of 0
+    return flat.view(torch.uint8).numpy().data
 
 
 def _bytes(shape: Sequence[int], dtype: torch.dtype) -> int:

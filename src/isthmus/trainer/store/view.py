@@ -64,7 +64,7 @@ class View:
             shown = ready(merged.model, scales, self._measure)
         else:
             assert part.store is not None
-            shown = self._afar(part.store, state, scales)
+            shown = self._afar(part.store, state, scales, merged.skeleton or self.worker.network.skeleton)
         with passing(), shown as model:
             self.shown = True
             try:
@@ -80,7 +80,9 @@ class View:
         return math.fsum(float(merged.scales[name].double().mean()) for name in merged.open) / len(merged.open)
 
     @contextmanager
-    def _afar(self, store: Housed, state: State, scales: Mapping[str, Pattern]) -> Iterator[nn.Module]:
+    def _afar(
+        self, store: Housed, state: State, scales: Mapping[str, Pattern], skeleton: Callable[[], nn.Module]
+    ) -> Iterator[nn.Module]:
         """Yield the network with parameters that are away; buffers are here."""
         link, device = self.worker.link, self.worker.device
         service, members = Service(store, state.tensors, link, device), self.members
@@ -103,7 +105,7 @@ class View:
             away = isinstance(tensor, nn.Parameter)
             return Away.standing_for(tensor, name, reader, device) if away else reader.value(name).clone()
 
-        model = copied(network.skeleton(), stand_in).eval()
+        model = copied(skeleton(), stand_in).eval()
         if store.statistics:
             counts = self._measured(model)
             serve()

@@ -7,6 +7,7 @@ from isthmus.strategies import (
     DDP,
     FSDP,
     IST,
+    ClassCut,
     DataParallel,
     DiLoCo,
     LocalSGD,
@@ -15,6 +16,7 @@ from isthmus.strategies import (
     Shallow,
     Strategy,
 )
+from isthmus.trainer.strategies.class_cut import ClassCutPart
 from isthmus.trainer.strategies.data_parallel import DataParallelPart
 from isthmus.trainer.strategies.ddp import DDPPart
 from isthmus.trainer.strategies.diloco import DiLoCoPart
@@ -29,6 +31,7 @@ __all__ = ["PARTS", "Merged", "Part", "Round", "State", "Worker", "part_of"]
 
 PARTS: dict[type[Strategy], Build] = {
     IST: ISTPart,
+    ClassCut: ClassCutPart,
     LocalSGD: LocalSGDPart,
     Narrow: NarrowPart,
     Shallow: NarrowPart,

@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from isthmus.nets.ownership import Held
 from isthmus.nets.pattern import Pattern
+from isthmus.partitions.classes import ClassDeal
 from isthmus.trainer.task.network import Network
 from isthmus.trainer.wire.exchange import Link, Program
 from isthmus.trainer.wire.meter import Traffic
@@ -77,11 +78,15 @@ class Merged:
         model: the network with its merged weights; None where no worker holds it.
         scales: what the parameters named here are multiplied by when it is used (empty where nothing was cut).
         open: those of them that no norm follows, where a common factor matters.
+        skeleton: returns it to look at, where no worker holds it and it is not of the network's own class.
+        metadata: what a file of it says beside its tensors.
     """
 
     model: nn.Module | None
     scales: Mapping[str, Pattern] = field(default_factory=dict)
     open: tuple[str, ...] = ()
+    skeleton: Callable[[], nn.Module] | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,6 +171,24 @@ class Part(Protocol):
         Args:
             skeleton: of the whole network.
         """
+        ...
+
+    @property
+    def deal(self) -> ClassDeal | None:
+        """Who owns which classes, by seat, where outputs are cut by class."""
+        ...
+
+    @property
+    def absent(self) -> Sequence[int]:
+        """The classes that no worker has any more."""
+        ...
+
+    def targets(self, targets: Any) -> Any:
+        """Return what is right for this worker's module, from what is right for the whole network."""
+        ...
+
+    def route(self, state: State, prior: float, drawn: float) -> None:
+        """Note which share of all samples, and of those it trains on, are of this worker's own classes."""
         ...
 
     def start(self) -> Program[State]:
@@ -300,6 +323,15 @@ class Ours:
     """What is so of every part whose workers exchange by our own programs alone, between rounds."""
 
     native: Native | None = None
+    deal: ClassDeal | None = None
+    absent: Sequence[int] = ()
+
+    def targets(self, targets: Any) -> Any:
+        """Return them as they are."""
+        return targets
+
+    def route(self, state: State, prior: float, drawn: float) -> None:
+        """Do nothing."""
 
     def accumulating(self) -> AbstractContextManager[None]:
         """Do nothing."""

@@ -343,7 +343,8 @@ class ISTPart(Ours):
             self._piece = build(read, coupling, units, index)  # type: ignore[arg-type]
             self.changed = frozenset()
             return
-        if all(np.array_equal(indices, before.held[name]) for name, indices in units.items()):
+        same = before.held.keys() == units.keys()
+        if same and all(np.array_equal(indices, before.held[name]) for name, indices in units.items()):
             refill(before, read)  # type: ignore[arg-type]
             self.changed = frozenset()
             return

@@ -78,7 +78,7 @@ def widest(partition: NetPartition) -> dict[str, Indices]:
 
 def fan_in_factors(coupling: Coupling, held: dict[str, Indices]) -> dict[str, Tensor]:
     """Return for every weight that sums over cut units sqrt(all entries summed over / those that are left)."""
-    units = coupling.select([axis for axis in coupling.cut_axes if axis.atom is not None])
+    units = coupling.select([axis for axis in coupling.axes if axis.name in held and axis.atom is not None])
     if not units.cut_axes:  # cut in depth alone: no sum has fewer terms
         return {}
     alone = given({axis.name: (held[axis.name],) for axis in units.cut_axes})

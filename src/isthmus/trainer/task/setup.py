@@ -15,7 +15,9 @@ from isthmus.factories import load_factory
 from isthmus.nets.example import Example, example_of
 from isthmus.nets.mlp import MLP, MLPSpec, initialize
 from isthmus.nets.standardize import Standardize
+from isthmus.strategies import ClassCut
 from isthmus.trainer.config import Own, Perceptron, TrainConfig
+from isthmus.trainer.task.classes import deal_classes
 from isthmus.trainer.task.drawn import Drawn
 from isthmus.trainer.task.examples import Batch
 from isthmus.trainer.task.items import item_shares
@@ -62,6 +64,10 @@ def set_up(config: TrainConfig, device: torch.device | None = None) -> Setup:
         setup = _perceptron(config, config.model, objective, here)
     else:
         setup = _own(config, config.model, objective, here)
+    if isinstance(config.strategy, ClassCut):
+        deal_classes(config.strategy, setup.network.coupling, config.workers, config.seed)
+        if not setup.network.coupling.cut_axes:
+            return setup
     if config.strategy.dealt is not None and (isinstance(config.model, Own) or config.cut):
         # a perceptron's own axes are known to do
         setup.network.coupling.partition(config.workers, config.seed, 0, config.strategy.dealt)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,12 +42,44 @@ class Shares:
         """Return a worker's own share."""
         return self.train(self.parts[worker], device)
 
+    @property
+    def everything(self) -> NDArray[np.int64]:
+        """The positions of all workers' shares, sorted."""
+        return np.sort(np.concatenate(self.parts))
+
+    def targets(self, positions: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the targets at some positions.
+
+        Raises:
+            InvalidInput: they are not tensors.
+        """
+        examples = self.train(positions, torch.device("cpu"))
+        found = [examples.batch(piece).targets for piece in examples.pieces()]
+        if not all(isinstance(each, torch.Tensor) for each in found):
+            raise InvalidInput("strategy 'class-cut' needs data with a class number, or labels, of every sample")
+        return np.asarray(torch.cat(found))
+
 
 def split_held_out(count: int, seed: int, most: int = HELD_OUT_MOST) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return positions of the training part that are held out, and the others, both sorted."""
     order = generator(seed, "train/held_out").permutation(count)
     size = max(1, min(most, round(HELD_OUT * count)))
     return np.sort(order[:size]), np.sort(order[size:])
+
+
+@dataclass(frozen=True, eq=False)
+class Feed:
+    """What one worker trains on, step by step.
+
+    Attributes:
+        examples: of this worker.
+        at: returns the positions in them of the batch of a global step.
+        sent: how many of them other workers have, and send before the first round.
+    """
+
+    examples: Examples
+    at: Callable[[int], NDArray[np.int64]]
+    sent: int = 0
 
 
 def check_batch(parts: list[NDArray[np.int64]], batch_size: int) -> None:
