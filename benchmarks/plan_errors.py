@@ -9,6 +9,7 @@ stays from step to step, as the account has it, against what was planned to stay
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 from dataclasses import dataclass
@@ -72,9 +73,17 @@ def made(options: Options, network: str, strategy: str) -> Run | str:
             words += [f"--{name.replace('_', '-')}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
         with hosts(2, Line.of(options.rate, options.latency)) as net, said.open("w") as log:
             net.run(words, stdout=log, stderr=log)
-    if not (out / "summary.json").exists():
-        return said.read_text().strip().splitlines()[-1]
-    return read_run(out)
+    run = read_run(out) if (out / "summary.json").exists() else None
+    if run is None or run.status != "finished":
+        return said.read_text().strip().splitlines()[-1].removeprefix("isthmus: ")
+    return run
+
+
+def error(measured: float, planned: float) -> float:
+    """Return by how much something differs from the plan, as a share of it; infinite of nothing."""
+    if planned:
+        return measured / planned - 1
+    return 0.0 if measured == 0 else math.inf
 
 
 def errors(run: Run) -> tuple[float, float, float]:
@@ -83,8 +92,8 @@ def errors(run: Run) -> tuple[float, float, float]:
     moved = []
     for way in ("sent", "received"):
         columns = zip(plan[f"round_{way}_bytes"], zip(*(row[f"{way}_bytes"] for row in rows), strict=True), strict=True)
-        moved += [mean(values) / said - 1 for said, values in columns]
-    stayed = [m / p - 1 for m, p in zip(run.summary["worker_memory_bytes"], plan["held_bytes"], strict=True)]
+        moved += [error(mean(values), said) for said, values in columns]
+    stayed = [error(m, p) for m, p in zip(run.summary["worker_memory_bytes"], plan["held_bytes"], strict=True)]
     spent = [after["seconds"] - before["seconds"] for before, after in zip(run.rows[1:-2], rows, strict=True)]
     return max(moved, key=abs), max(stayed, key=abs), mean(spent) / plan["round_seconds"] - 1
 

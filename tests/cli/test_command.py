@@ -79,7 +79,7 @@ def test_version_by_both_names(start: list[str]) -> None:
         ("analyze --rounds -1", "`rounds` must be"),
         ("analyze --stepsize -1", "`stepsize` must be greater than 0"),
         ("train --workers 0", "`workers` must be at least 1, got 0"),
-        ("train --workers 9 --widths 8 8", "`workers` must be at most the 8 units"),
+        ("train --workers 9 --widths 8 8", "the widest hidden layer has 8 units, too few for 9 workers"),
         ("train --data digitz", "did you mean 'digits'?"),
         ("train --data idx:/no/such/folder", "/no/such/folder: no such folder"),
         ("train --strategy iste", "did you mean 'ist'?"),

@@ -314,5 +314,5 @@ def test_what_is_no_choice_among_experts_is_whole(kind: type[nn.Module], reason:
     assert not [axis for axis in coupling.axes if axis.kind == "expert"]
     whole = next(each for each in coupling.whole if ("gate.weight", 0) in each.members)
     assert any(reason in said for said in whole.reasons)
-    with pytest.raises(InvalidInput, match="`cut` must name a kind"):
+    with pytest.raises(InvalidInput, match="`cut` names 'expert', and the network has no axis of that kind"):
         coupling.select(["expert"])

@@ -398,6 +398,7 @@ def test_the_model_is_left_as_it_was() -> None:
         (lambda m, x: isthmus.trace("net", (x,)), "`model` must be a torch.nn.Module"),
         (lambda m, x: isthmus.trace(m, ()), "must fit the network's forward"),
         (lambda m, x: isthmus.trace(m, (x,), cut=["nothing*"]), "must name a kind .* got 'nothing"),
+        (lambda m, x: isthmus.trace(m, (x,), cut=["block"]), "names 'block', and the network has no axis of that kind"),
         (lambda m, x: isthmus.trace(m, (x,)).partition(99, seed=0), "units, too few for 99 workers"),
         (lambda m, x: isthmus.trace(m, (x,)).partition(2, seed=0, law="unifrom"), "did you mean 'uniform'"),
         (lambda m, x: isthmus.trace(m, (x,)).partition(2, seed=0, law="weighted"), "`capacities` must be given"),

@@ -306,11 +306,11 @@ def test_a_strategy_that_cannot_be_planned_says_why_and_leaves_the_others() -> N
     outlook = isthmus.plan(["ist", "local-sgd"], **{**FLAGS, "workers": 20})  # of 16 units
     assert outlook["local-sgd"].workers == 20
     ist, _ = outlook.record()["strategies"]
-    assert "at most the 16 units" in ist["problem"]
+    assert "16 units, too few for 20 workers" in ist["problem"]
     assert ist["round_seconds"] is None
-    assert any("at most the 16 units" in line for line in remarks(outlook))
+    assert any("16 units, too few for 20 workers" in line for line in remarks(outlook))
     assert outlook_table(outlook).row_count == 1
-    with pytest.raises(InvalidInput, match="cannot be planned: `workers`"):
+    with pytest.raises(InvalidInput, match="cannot be planned: the widest hidden layer has 16 units"):
         outlook["ist"]
 
 

@@ -153,6 +153,8 @@ class Coupling:
                 names = {axis.name for axis in self.axes if fnmatch.fnmatchcase(axis.name, wanted)}
             if not names:
                 known = ", ".join(axis.name for axis in self.axes) or "none"
+                if wanted in KINDS:
+                    raise InvalidInput(f"`cut` names {wanted!r}, and the network has no axis of that kind: {known}")
                 raise InvalidInput(f"`cut` must name a kind ({', '.join(KINDS)}) or an axis ({known}), got {wanted!r}")
             chosen |= names
         axes = (

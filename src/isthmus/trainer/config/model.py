@@ -44,12 +44,9 @@ class Perceptron:
         Raises:
             InvalidInput: a worker would hold nothing.
         """
-        widest = max(self.widths)
-        if law.too_few(Axis("the widest", widest), workers) is not None:
-            raise InvalidInput(
-                f"`workers` must be at most the {widest} units of the widest hidden layer, got {workers}: use fewer, "
-                "or law='overlapping'"
-            )
+        problem = law.too_few(Axis("the widest", max(self.widths)), workers)
+        if problem is not None:
+            raise InvalidInput(f"the widest hidden layer has {problem}: use fewer workers, or law='overlapping'")
 
 
 @dataclass(frozen=True, eq=False)
