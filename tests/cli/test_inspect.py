@@ -89,6 +89,10 @@ def test_a_config_of_hugging_face_is_a_network(tmp_path: Path, monkeypatch: pyte
         assert all(parameter.is_meta for parameter in network.parameters())
         assert args == ()
         assert kwargs["input_ids"].shape == (2, 8)
+    (tmp_path / "config.json").write_text(json.dumps({**LLAMA, "architectures": ["pipeline", "LlamaConfig"]}))
+    assert type(load("config.json")[0]).__name__ == "LlamaModel"  # the bare one: what it names are no networks
+    with pytest.raises(InvalidInput, match="must be MODULE:FACTORY"):
+        load("")
     network, _, kwargs = load("transformers:ViTConfig")
     assert sum(parameter.numel() for parameter in network.parameters()) == 86_389_248
     assert kwargs["pixel_values"].shape == (2, 3, 224, 224)

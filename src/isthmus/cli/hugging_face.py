@@ -22,7 +22,7 @@ def is_config_class(value: Any) -> bool:
 
 def is_config_file(target: str) -> bool:
     """Whether a text names a config.json, or a folder, rather than a function."""
-    return target.endswith(".json") or Path(target).is_dir()
+    return target.endswith(".json") or (bool(target) and Path(target).is_dir())
 
 
 def from_file(target: str, device: str) -> Call:
@@ -65,8 +65,9 @@ def from_config(config: Any, called: str, device: str) -> Call:
     import torch
     import transformers
 
-    named = [getattr(transformers, name, None) for name in config.architectures or ()]
-    kind = next((each for each in named if each is not None), None)
+    named = (getattr(transformers, name, None) for name in config.architectures or ())
+    networks = (each for each in named if isinstance(each, type) and issubclass(each, transformers.PreTrainedModel))
+    kind = next(networks, None)  # a file may name anything: nothing else of the library is called
     config.use_cache = False  # a cache is no result of the network
     try:
         with torch.device(device):
