@@ -20,7 +20,7 @@ from isthmus.trainer.membership.beside import beside
 from isthmus.trainer.membership.monitor import Heard, Monitor
 from isthmus.trainer.membership.register import Member, Register
 from isthmus.trainer.wire.exchange import Alone, Exchange, Link, LostPeer
-from isthmus.trainer.wire.group import Default, Gloo, backend
+from isthmus.trainer.wire.group import Default, Gloo, with_nccl
 from isthmus.trainer.wire.meter import Meter
 from isthmus.trainer.wire.native import Native, native
 from isthmus.trainer.wire.rendezvous import Place, check_in, find_place, heed
@@ -408,8 +408,9 @@ _links: list[Link] = []  # of this process
 def join(join_timeout: float = 60.0) -> Link:
     """Return the link to the other workers of this run.
 
-    In this order: the seat at a table of workers that take turns; a default process group with NCCL, found or made; a
-    group of our own between the processes that :func:`find_place` finds; a run with one worker.
+    In this order: the seat at a table of workers that take turns; a default process group with NCCL that a script has
+    made, which cannot be broken off; a group of our own, over gloo on GPUs too, between the processes that
+    :func:`find_place` finds; a run with one worker.
 
     Raises:
         InvalidInput, WorkerError: as find_place and check_in.
@@ -421,10 +422,8 @@ def join(join_timeout: float = 60.0) -> Link:
         place = find_place(join_timeout)
         if place is None:
             return Alone()
-        if backend() == "nccl":
+        if with_nccl():
             check_in(place, join_timeout)
-            if not dist.is_initialized():
-                dist.init_process_group("nccl", store=place.store, rank=place.seat, world_size=place.seats)
             _links.append(Default())
         else:
             _links.append(Elastic(place, join_timeout))

@@ -1,4 +1,4 @@
-"""The links between processes: a gloo group of our own, which can be broken off, or a default group with NCCL."""
+"""The links between processes: a gloo group of our own, which can be broken off, or a script's own group with NCCL."""
 
 from __future__ import annotations
 
@@ -174,6 +174,6 @@ def worker_device() -> torch.device:
     return torch.device("cpu")
 
 
-def backend() -> str:
-    """Return the process group's backend for this worker's device."""
-    return "nccl" if worker_device().type == "cuda" else "gloo"
+def with_nccl() -> bool:
+    """Return whether a script has made torch's default process group, and with NCCL."""
+    return dist.is_available() and dist.is_initialized() and "nccl" in dist.get_backend_config()
