@@ -27,7 +27,7 @@ from isthmus.strategies import DDP, FSDP, IST, PostLocalSGD, Strategy
 from isthmus.trainer.config import Faults
 from isthmus.trainer.wire.group import worker_device
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+pytestmark = pytest.mark.skipif(not torch.cuda.device_count(), reason="there is no GPU")
 GPU = "cuda:0"
 SHAPES: dict[Callable[[], nn.Module], tuple[int, ...]] = {perceptron: (6,), normed: (1, 4, 4)}
 
@@ -236,7 +236,9 @@ def test_the_command_trains_there(tmp_path: Path) -> None:
         )
         assert found.returncode == 0, found.stderr
 
-    few = ("--workers", "3", "--rounds", "3", "--local-steps", "5")
-    isthmus("train", "--data", "digits", *few, "--executor", "serial", "--checkpoint-every", "2", "--out", "run")
-    isthmus("check", "run")
-    isthmus("export", "run", "model.safetensors")
+    few = ("--workers", "3", "--rounds", "3", "--local-steps", "5", "--device", "cuda", "--checkpoint-every", "2")
+    for executor in ("serial", "processes"):
+        isthmus("train", "--data", "digits", *few, "--executor", executor, "--out", executor)
+        isthmus("check", executor)
+        isthmus("export", executor, f"{executor}.safetensors")
+    assert same(load_file(tmp_path / "serial.safetensors"), load_file(tmp_path / "processes.safetensors"))

@@ -45,6 +45,8 @@ BAD = [
     (["--widths", "0"], "`widths` must be at least 1"),
     (["--momentum", "1"], "`momentum` must be less than 1.0"),
     (["--executor", "thread"], "`executor` must be one of processes, serial"),
+    (["--device", "gpu"], "`device` must be cpu, cuda or cuda:N, got 'gpu'"),
+    (["--device", "cuda:99"], "`device` is cuda:99, but this machine has"),
     (["--norm", "layer"], "`norm` must be one of batch, none"),
     (["--activation", "rely"], "did you mean 'relu'?"),
     (["--optimizer", "adam"], "did you mean 'adamw'?"),

@@ -31,7 +31,7 @@ from isthmus.trainer.config.flags import command
 # What always has an effect, whatever is trained and how.
 ALWAYS = {
     "data", "model", "init", "strategy", "optimizer", "schedule", "warmup", "batch_size", "accumulate", "clip",
-    "autocast", "loss", "metric", "eval_every", "workers", "rounds", "local_steps", "seed", "executor", "out",
+    "autocast", "loss", "metric", "eval_every", "workers", "rounds", "local_steps", "seed", "executor", "device", "out",
     "replace", "checkpoint_every", "keep_checkpoints", "spare",
 }  # fmt: skip
 NO_EFFECT = [

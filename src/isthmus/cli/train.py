@@ -207,6 +207,7 @@ class Running:
         local_steps: steps each worker makes in a round.
         seed: of everything random.
         executor: one process a worker, or all in one process, in turn: the same bits.
+        device: where to compute: cpu, cuda or cuda:N, which workers may share.
         checkpoint_every: rounds between checkpoints, from which a run can go on; 0 for none.
         keep_checkpoints: how many of them are left, the last ones.
         resume: the folder of an earlier run, to go on from its last checkpoint; its flags need not be given again.
@@ -223,6 +224,7 @@ class Running:
     local_steps: Annotated[int | None, _flag(_RUN.local_steps, "INT")] = None
     seed: Annotated[int | None, _flag(_RUN.seed, "INT")] = None
     executor: Annotated[str | None, _flag(_RUN.executor, *EXECUTORS)] = None
+    device: Annotated[str | None, _flag("a GPU of its own where there is one a worker", "DEVICE")] = None
     checkpoint_every: Annotated[int | None, _flag("about two minutes of work", "INT")] = None
     keep_checkpoints: Annotated[int | None, _flag(_RUN.saving.keep, "INT")] = None
     resume: Annotated[Path | None, _flag("none", "RUN")] = None
@@ -379,7 +381,8 @@ def _planned(run: Run, summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what was planned beside what was measured, of the worker for which it is most."""
     plan, rows = summary["planned"], run.rows[2:] or run.rows[1:]  # in the first round nothing has stayed with workers
     peaks = [each for each in summary["measured_peak_bytes"] if each]
-    most = _bytes(max(peaks)) + " with what libraries have loaded" if peaks else "unknown"
+    beside = "of the GPU" if summary["device"] == "cuda" else "with what libraries have loaded"
+    most = f"{_bytes(max(peaks))} {beside}" if peaks else "unknown"
     found = [("memory", f"{_bytes(max(plan['memory_bytes']))} | {most}")]
     for word in ("sent", "received"):
         measured = max(_means(rows, f"{word}_bytes"), default=0.0)

@@ -167,9 +167,10 @@ def _mean(first: Tensor, holders: Sequence[tuple[Tensor, Held]]) -> Tensor:
     drift = torch.zeros_like(base)
     for part, held in holders[everywhere:]:  # the first drifts from itself by 0
         _add(drift, held, _wide(part) - view_slice(base, held))
-    mean, kept = base + drift / count, drift == 0  # what drifts by 0 is kept: -0 + 0 would be 0
-    finite = mean.isfinite()
-    if not mean.is_meta and not bool(finite.all()):
+    kept = drift == 0  # what drifts by 0 is kept: -0 + 0 would be 0
+    mean = drift.div_(count).add_(base)
+    if not mean.is_meta and not bool(mean.sum().isfinite()):  # a sum is the quickest way to see that all are finite
+        finite = mean.isfinite()
         agreed, other = _odd_mean(base, holders, count)
         mean, kept = torch.where(finite, mean, other), kept | (agreed & ~finite)
     return torch.where(kept, first, mean.to(first.dtype))

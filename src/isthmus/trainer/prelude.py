@@ -27,7 +27,7 @@ from isthmus.trainer.task.setup import Setup
 from isthmus.trainer.wire.exchange import TYPES, Link, Program
 from isthmus.trainer.wire.tell import tell
 
-_OWN = ("out", "executor", "join_timeout", "spare")  # settings that are each worker's own
+_OWN = ("out", "executor", "device", "join_timeout", "spare")  # settings that are each worker's own
 
 
 @dataclass

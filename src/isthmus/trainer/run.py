@@ -54,8 +54,8 @@ def run(config: TrainConfig, command: list[str] | None = None) -> Run | None:
     if under_torchrun():
         return _join(config, command)
     serial = config.executor == "serial"
-    # so that bad data or a bad network is one line now rather than one per worker later
-    setup = set_up(config, torch.device("cpu") if serial else None)
+    # so that bad data or a bad network is one line now rather than one per worker later; a GPU is left to workers
+    setup = set_up(config, None if serial and config.device else torch.device("cpu"))
     check_cut(setup)
     with _writer(config, command) as writer, _terminate_as_interrupt():
         try:

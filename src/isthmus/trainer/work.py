@@ -23,7 +23,7 @@ from isthmus.trainer.config import Own, TrainConfig
 from isthmus.trainer.config.again import FOLDER
 from isthmus.trainer.local.loop import Loop
 from isthmus.trainer.membership.live import LiveFile
-from isthmus.trainer.observe.account import Account, resident_bytes
+from isthmus.trainer.observe.account import Account, grown_bytes
 from isthmus.trainer.observe.evaluate import (
     Evaluation,
     Evaluator,
@@ -321,10 +321,9 @@ class _Run:
         return folder / name
 
     def _peaks(self, start: int | None) -> list[int | None]:
-        """Return by how much every worker has grown at most, with what libraries load at their first use; None where
-        nobody knows."""
-        peak = None if start is None else resident_bytes(peak=True)
-        told = self.training.gather(*([] if start is None or peak is None else [max(0, peak - start)]))
+        """Return by how much every worker has grown at most; None where nobody knows."""
+        grown = grown_bytes(start, self.training.device)
+        told = self.training.gather(*([] if grown is None else [grown]))
         return [int(each[0]) if each else None for each in told]
 
     def summary(self, status: str, account: Account, start: int | None) -> dict[str, Any]:
@@ -369,6 +368,7 @@ class _Run:
                 "planned_memory_bytes": [each.plan.total for each in self.prelude.loads],
                 "planned": self.prelude.forecast.planned,
                 "measured_peak_bytes": rows.by_seat(peaks, seats, None),
+                "device": training.device.type,
                 "flops_per_worker": int(max(rows.operations)),
                 "cut_axes": {} if served is None else {axis.name: axis.size for axis in served.cut_axes},
                 "whole_axes": {} if served is None else served.left_whole,

@@ -17,7 +17,7 @@ from isthmus.trainer.config.run import TrainConfig
 
 FOLDER = "checkpoints"  # of a run's folder
 # What may be another when a run goes on, and what follows from it.
-_FREE = ("workers", "executor", "checkpoint_every", "keep_checkpoints", "spare", *PROCESSES)
+_FREE = ("workers", "executor", "device", "checkpoint_every", "keep_checkpoints", "spare", *PROCESSES)
 _FOLLOWS = ("rounds", "samples", "out")
 
 
@@ -26,9 +26,9 @@ def go_on(folder: str | Path, **flags: Any) -> TrainConfig:
 
     Args:
         folder: of the run.
-        flags: as of ``isthmus train``; those that are None are not given. Number of workers, executor and what concerns
-            checkpoints may differ from the run's. A run that was made from Python of objects without names needs what
-            it was made of.
+        flags: as of ``isthmus train``; those that are None are not given. Number of workers, executor, device and what
+            concerns checkpoints may differ from the run's. A run that was made from Python of objects without names
+            needs what it was made of.
 
     Raises:
         InvalidInput: a run that is finished or has no checkpoint, or a flag that contradicts it.

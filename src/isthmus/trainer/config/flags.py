@@ -26,7 +26,7 @@ _DEALING = ("law", "core", "capacities", "minimum")
 _STEP = ("batch_size", "accumulate", "clip", "autocast")
 _RUN = (
     "data", "features", "init", "cut", "verify", "keep_state", "wire", "overlap", "workers", "rounds", "samples",
-    "local_steps", "seed", "executor",
+    "local_steps", "seed", "executor", "device",
 )  # fmt: skip
 _SAVING = {"checkpoint_every": "every", "keep_checkpoints": "keep"}
 PROCESSES = ("min_workers", "deadline", "join_timeout", "copies")  # of workers that can be lost
@@ -44,7 +44,7 @@ FLAGS = (
     "data", "features", "model", "example", "init", "cut", "verify", *_PERCEPTRON, "strategy", *_DEALING, "scale",
     *OPTIONS, "optimizer", "lr", "momentum", "weight_decay", "keep_state", "schedule", "warmup", *_STEP, "loss",
     "metric", "eval_every", "wire", "overlap", "workers", "rounds", "samples", "local_steps", "seed", "executor",
-    *_SAVING, *_FAULTS, *_PLACE,
+    "device", *_SAVING, *_FAULTS, *_PLACE,
 )  # fmt: skip
 
 

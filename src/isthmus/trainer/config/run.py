@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +56,8 @@ class TrainConfig:
         local_steps: steps each worker makes in a round.
         seed: of everything random.
         executor: processes (one per worker), or serial (all in one process, in turn: the same bits).
+        device: cpu, cuda or cuda:N, which workers may share; by default every worker has a GPU of its own where its
+            host has one for each, else the CPU, as all workers of the serial executor.
         out: the run's folder; by default a new one under runs/.
         replace: replace an earlier run in `out`.
         resume: go on from the last checkpoint of the run in `out`.
@@ -85,6 +88,7 @@ class TrainConfig:
     local_steps: int = 10
     seed: int = 0
     executor: str = "processes"
+    device: str | None = None
     out: Path | None = None
     replace: bool = False
     resume: bool = False
@@ -97,6 +101,8 @@ class TrainConfig:
             check_integer(name, getattr(self, name), at_least=1)
         check_integer("seed", self.seed, at_least=0, at_most=2**64 - 1)
         check_choice("executor", self.executor, EXECUTORS)
+        if self.device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+            raise InvalidInput(f"`device` must be cpu, cuda or cuda:N, got {self.device!r}")
         if self.features is not None:
             check_choice("features", self.features, FEATURES)
         check_wire(self.wire, self.workers, self.strategy)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -79,6 +80,22 @@ def held_bytes(module: nn.Module, optimizer: Optimizer | None, kept: Iterable[Te
 
 def _size(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
+
+
+def grown_bytes(start: int | None, device: torch.device) -> int | None:
+    """Return by how much this process has grown at most: on a GPU what tensors took there, else its resident set, with
+    what libraries have loaded; None where nobody knows.
+
+    Args:
+        start: its resident set before; None where it is not one worker's own.
+        device: where it computes.
+    """
+    if start is None:
+        return None
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resident_bytes(peak=True)
+    return None if peak is None else max(0, peak - start)
 
 
 def resident_bytes(peak: bool = False) -> int | None:

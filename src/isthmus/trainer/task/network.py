@@ -24,7 +24,7 @@ from isthmus.randomness import derived_seed
 from isthmus.trainer.task.initial import Built, Deferred, Held, Initial, attributes_of, copied, deferred, whole
 from isthmus.trainer.task.terms import Terms, modules_of, network_terms, weights_terms
 from isthmus.trainer.task.weights import FromFile, Weights
-from isthmus.trainer.wire.group import worker_device
+from isthmus.trainer.wire.group import place_for, worker_device
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -165,9 +165,7 @@ def describe(
         return given(network, example, cut)
     if not callable(network):
         raise InvalidInput(f"`network` must be a torch.nn.Module or a function, got {type(network).__name__}")
-    place = torch.device(device or worker_device())
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise InvalidInput(f"`device` is {place}, but this machine has no CUDA that can be used")
+    place = worker_device() if device is None else place_for(device)
     made = made_by(network, example, seed, place, cut)
     return made if init is None else started_from(made, init)
 

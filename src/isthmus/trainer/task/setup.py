@@ -25,7 +25,7 @@ from isthmus.trainer.task.network import Network, given, in_evaluation, made_by,
 from isthmus.trainer.task.objective import Objective, chosen, logits_of, objective_of
 from isthmus.trainer.task.shares import Shares
 from isthmus.trainer.task.tables import Tables, read_tables
-from isthmus.trainer.wire.group import worker_device
+from isthmus.trainer.wire.group import place_for, worker_device
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,13 +52,15 @@ def set_up(config: TrainConfig, device: torch.device | None = None) -> Setup:
 
     Args:
         config: of the run.
-        device: where to train; by default a GPU of its own where there is one for every worker.
+        device: where to train, whatever the configuration says.
 
     Raises:
-        InvalidInput: data and network that do not fit each other, or a network with too few units for the workers.
+        InvalidInput: data and network that do not fit each other, a network with too few units for the workers, or a
+            device that is not here.
         DataError: missing or malformed files.
     """
-    here = worker_device() if device is None else device
+    asked = worker_device() if config.device is None else place_for(config.device)
+    here = asked if device is None else device
     objective = objective_of(config.evaluation.loss, config.evaluation.metric)
     if isinstance(config.model, Perceptron):
         setup = _perceptron(config, config.model, objective, here)

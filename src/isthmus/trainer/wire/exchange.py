@@ -36,6 +36,7 @@ class Exchange:
         viewing: whether they are spent on looking at the merged network, and are counted apart.
         copying: whether they are spent on copies for the case that a worker is lost, and are counted apart.
         beside: where to leave it if it is only to be begun: it goes on while the worker computes and meets others.
+        into: memory for what comes from each worker, where there is some already.
     """
 
     send: tuple[Tensor, ...]
@@ -44,6 +45,7 @@ class Exchange:
     viewing: bool = False
     copying: bool = False
     beside: Pending | None = None
+    into: tuple[Tensor, ...] | None = None
 
 
 class Pending:
@@ -210,7 +212,11 @@ def _answer(request: Exchange | Pending, link: Link) -> list[Tensor]:
     if request.beside is not None:
         request.beside.finish = link.begin(request)
         return []
-    return link.exchange(request)
+    reply = link.exchange(request)
+    for piece, place in zip(reply, request.into or (), strict=False):
+        if piece.data_ptr() != place.data_ptr():
+            place.copy_(piece)
+    return reply
 
 
 def sizes(request: Exchange, here: int) -> tuple[int, int]:
@@ -236,18 +242,21 @@ def all_gather(piece: Tensor, link: Link, counted: bool = True) -> Program[list[
 def all_mean(values: Tensor, link: Link, active: Sequence[int], wire: torch.dtype | None = None) -> Program[Tensor]:
     """Return the mean of a flat tensor over the active workers: each worker sums its own 1/n of it in their order.
 
+    The tensor's own memory is used for it, if it is of the type that travels.
+
     A reduce-scatter and an all-gather: a worker sends and receives 2 (n - 1) / n of the tensor, as in a ring, but the
     order of the sum is fixed. Workers that are not active send nothing of their own and receive the mean. With a
     ``wire`` numbers travel in that type, and are rounded on both ways, on every worker alike.
     """
     kind = wire or values.dtype
-    chunks = values.to(kind).tensor_split(link.workers)
+    found = values.to(kind)
+    chunks = found.tensor_split(link.workers)
     send = tuple(chunks) if link.index in active else (chunks[0][:0],) * link.workers
     own_size = chunks[link.index].numel()
     received = yield Exchange(send, tuple(own_size if w in active else 0 for w in range(link.workers)))
     own = mean_of([received[worker].to(values.dtype) for worker in active]).to(kind)
-    reply = yield Exchange((own,) * link.workers, tuple(chunk.numel() for chunk in chunks))
-    return torch.cat(reply).to(values.dtype)
+    yield Exchange((own,) * link.workers, tuple(chunk.numel() for chunk in chunks), into=tuple(chunks))
+    return found.to(values.dtype)
 
 
 def broadcast(values: Tensor, source: int, link: Link, receivers: Sequence[int]) -> Program[Tensor]:

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from isthmus.errors import InvalidInput
 from isthmus.trainer.wire.exchange import Exchange, LostPeer, Same
 from isthmus.trainer.wire.native import Native
 from isthmus.trainer.wire.sockets import Sockets
@@ -82,7 +83,7 @@ class Gloo:
 
     def _begin(self, request: Exchange, tag: int) -> Callable[[], list[Tensor]]:
         here, kind = self.index, request.send[0]
-        reply = [torch.empty(number, dtype=kind.dtype) for number in request.expect]
+        reply = self._room(request)
         around = [(here + step) % self.workers for step in range(1, self.workers)]
         works = [self._group.recv([as_bytes(reply[w])], w, tag) for w in reversed(around) if request.expect[w]]
         told = [(w, as_bytes(request.send[w].cpu())) for w in around if request.send[w].numel()]
@@ -95,6 +96,12 @@ class Gloo:
             return [piece.to(kind.device) for piece in reply]
 
         return arrive
+
+    def _room(self, request: Exchange) -> list[Tensor]:
+        """Return memory of the host for what comes."""
+        if request.into is not None and request.into[0].device.type == "cpu":
+            return list(request.into)
+        return [torch.empty(number, dtype=request.send[0].dtype) for number in request.expect]
 
     def _at_once(self, request: Exchange) -> list[Tensor]:
         """Exchange a few numbers with everybody in one collective, which is the faster for these."""
@@ -168,10 +175,33 @@ def as_bytes(piece: Tensor) -> Tensor:
 
 
 def worker_device() -> torch.device:
-    """Return this worker's device: a GPU of its own where there is one for every worker of this host, else the CPU."""
-    if torch.cuda.is_available() and torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1")):
+    """Return this worker's device: a GPU of its own where there is one for every worker of this host, else the CPU.
+
+    Raises:
+        InvalidInput: there is one, but CUDA was in use in the process that this one was forked from.
+    """
+    gpus = torch.cuda.device_count()  # unlike torch.cuda.is_available() it leaves CUDA to processes forked from here
+    if gpus and gpus >= int(os.environ.get("LOCAL_WORLD_SIZE", "1")):
+        if torch.cuda._is_in_bad_fork():
+            raise InvalidInput(
+                "CUDA does not survive a fork, and the notebook or module that workers are forked from has used it, or "
+                "called torch.cuda.is_available(): restart and launch before that, or ask torch.cuda.device_count()"
+            )
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")
+
+
+def place_for(device: torch.device | str) -> torch.device:
+    """Return a device that somebody asked for.
+
+    Raises:
+        InvalidInput: it is not here.
+    """
+    place = torch.device(device)
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        there = f"{torch.cuda.device_count()} GPUs" if torch.cuda.device_count() else "no CUDA that can be used"
+        raise InvalidInput(f"`device` is {place}, but this machine has {there}")
+    return place
 
 
 def with_nccl() -> bool:

@@ -2,7 +2,7 @@
 
 Every worker runs its own function, from a script or from us, on a thread of its own, and goes on until it needs the
 others; then the next one's turn comes. So one loop serves processes and this alike, and what is local to a thread
-(gradient mode, autocast) stays with its worker. Torch's generator of random numbers is one for the process: it is put
+(gradient mode, autocast) stays with its worker. Torch's generators of random numbers are the process's: they are put
 away and taken out with the turn, so that a worker draws the same numbers as in a process of its own.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,6 +29,26 @@ def seat() -> Seat | None:
     return _SEAT.get()
 
 
+@dataclass(frozen=True)
+class Noise:
+    """The states of torch's generators: the CPU's, and those of the GPUs once one was in use."""
+
+    cpu: Tensor
+    gpus: Sequence[Tensor] = ()
+
+    @classmethod
+    def present(cls) -> Noise:
+        """Return the states they have now."""
+        return cls(torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else ())
+
+    def put_back(self) -> None:
+        """Give them these states; a GPU's that had none that of a process that has drawn nothing."""
+        torch.set_rng_state(self.cpu)
+        for gpu in range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0):
+            state = self.gpus[gpu] if self.gpus else torch.Generator(f"cuda:{gpu}").get_state()
+            torch.cuda.set_rng_state(state, gpu)
+
+
 class Seat(Same):
     """One worker's place."""
 
@@ -37,13 +58,13 @@ class Seat(Same):
         self.index = index
         self.workers = table.workers
         self._table = table
-        self._noise = torch.Generator().get_state()  # as that of a process that has drawn nothing
+        self._noise = Noise(torch.Generator().get_state())  # as that of a process that has drawn nothing
 
     def exchange(self, request: Exchange) -> list[Tensor]:
         """Leave the request, let the others work until all have left one, and return what they sent here."""
-        self._noise = torch.get_rng_state()
+        self._noise = Noise.present()
         reply = self._table.trade(self.index, request)
-        torch.set_rng_state(self._noise)
+        self._noise.put_back()
         return reply
 
     def run(self, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
@@ -51,9 +72,12 @@ class Seat(Same):
         table = self._table
         _SEAT.set(self)
         torch.set_num_threads(1)
+        # Torch has one thread for the backward passes on a GPU: a worker that exchanges gradients there would keep it
+        # from the others. On the worker's own thread it waits for nobody.
+        torch.autograd.set_multithreading_enabled(False)
         try:
             table.wait_turn(self.index)
-            torch.set_rng_state(self._noise)
+            self._noise.put_back()
             table.results[self.index] = function(*arguments)
         except _Stopped:
             pass
@@ -83,7 +107,7 @@ class Table:
         Raises:
             WorkerError: a worker failed; the message names it. What isthmus raises itself is raised as it is.
         """
-        noise, threads = torch.get_rng_state(), torch.get_num_threads()
+        noise, threads = Noise.present(), torch.get_num_threads()
         seats = [Seat(self, index) for index in range(self.workers)]
         people = [
             threading.Thread(target=place.run, args=(function, mine), name=f"worker {place.index}", daemon=True)
@@ -100,7 +124,7 @@ class Table:
             self._wait_for_all()
             for person in started:
                 person.join()
-            torch.set_rng_state(noise)
+            noise.put_back()
             torch.set_num_threads(threads)
         if self.failure is not None:
             worker, error = self.failure
