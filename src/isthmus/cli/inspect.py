@@ -103,7 +103,7 @@ def _share(coupling: Any, workers: int, core: float) -> dict[str, Any]:
 
 
 def _show(coupling: Any, shares: Mapping[str, Mapping[str, Any]]) -> None:
-    from isthmus.nets.display import left_whole, show
+    from isthmus.nets.coupling.display import left_whole, show
 
     console = Console()
     show(coupling, console)

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from torch.utils.data import Subset
 
 from isthmus.errors import InvalidInput, WorkerError, check_choice, check_integer
-from isthmus.nets.verdict import Verdict
+from isthmus.nets.check.verdict import Verdict
 from isthmus.partitions import Law
 from isthmus.partitions.classes import ClassDeal
 from isthmus.randomness import generator

@@ -18,8 +18,8 @@ from torch.utils import _pytree as pytree
 from isthmus.errors import InvalidInput
 from isthmus.factories import call_factory, network_and_call
 from isthmus.nets import Coupling, trace
-from isthmus.nets.example import Example, call_of, example_of
-from isthmus.nets.exported import read_state
+from isthmus.nets.graph.example import Example, call_of, example_of
+from isthmus.nets.graph.state import read_state
 from isthmus.randomness import derived_seed
 from isthmus.trainer.task.initial import Built, Deferred, Held, Initial, attributes_of, copied, deferred, whole
 from isthmus.trainer.task.terms import Terms, modules_of, network_terms, weights_terms

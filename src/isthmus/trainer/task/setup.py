@@ -12,9 +12,9 @@ from torch import nn
 
 from isthmus.errors import InvalidInput, IsthmusError
 from isthmus.factories import load_factory
-from isthmus.nets.example import Example, example_of
-from isthmus.nets.mlp import MLP, MLPSpec, initialize
-from isthmus.nets.standardize import Standardize
+from isthmus.nets.graph.example import Example, example_of
+from isthmus.nets.models.mlp import MLP, MLPSpec, initialize
+from isthmus.nets.models.standardize import Standardize
 from isthmus.strategies import ClassCut
 from isthmus.trainer.config import Own, Perceptron, TrainConfig
 from isthmus.trainer.task.classes import deal_classes
