@@ -20,11 +20,16 @@ NOT_ASKED = "not asked for"
 _served: WeakKeyDictionary[Structure, dict[frozenset[str], Structure]] = WeakKeyDictionary()
 
 
+class NoSuchKind(InvalidInput):
+    """A kind of axis is to be cut that a network does not have."""
+
+
 def select(structure: AnyStructure, cut: Sequence[str | Axis]) -> AnyStructure:
     """Return the same with other axes cut: by kind, by name or pattern ("layers.*.mlp*"), or by axis.
 
     Raises:
         InvalidInput: an entry that matches no axis.
+        NoSuchKind: a kind that the network has no axis of.
     """
     chosen: set[str] = set()
     for wanted in cut:
@@ -37,7 +42,7 @@ def select(structure: AnyStructure, cut: Sequence[str | Axis]) -> AnyStructure:
         if not names:
             known = ", ".join(axis.name for axis in structure.axes) or "none"
             if wanted in KINDS:
-                raise InvalidInput(f"`cut` names {wanted!r}, and the network has no axis of that kind: {known}")
+                raise NoSuchKind(f"`cut` names {wanted!r}, and the network has no axis of that kind: {known}")
             raise InvalidInput(f"`cut` must name a kind ({', '.join(KINDS)}) or an axis ({known}), got {wanted!r}")
         chosen |= names
     axes = (
@@ -81,7 +86,7 @@ def left_whole(structure: Structure) -> dict[str, str]:
 
 def to_deal(axis: Axis, colour: int = 0) -> partitions.Axis:
     """Return an axis as a law sees it."""
-    return partitions.Axis(axis.name, axis.size, colour, axis.least)
+    return partitions.Axis(axis.name, axis.size, colour, axis.least, axis.kind)
 
 
 def _as_served(axis: Axis, cut: set[str], lacking: Mapping[str, str | None]) -> Axis:

@@ -13,6 +13,7 @@ from isthmus.nets.axes import choosing
 from isthmus.nets.axes.blocks import Block
 from isthmus.nets.axes.structure import Axis, Structure
 from isthmus.nets.axes.terms import Atom, Indices
+from isthmus.nets.axes.traits import chosen
 from isthmus.nets.check.verdict import Verdict
 from isthmus.nets.check.verify import verify
 from isthmus.nets.coupling import display
@@ -43,7 +44,7 @@ class Coupling(Structure):
         An axis with too few is left whole, and its ``why`` says so; in its place the axes inside it are looked at, if
         it is cut by default. A law that deals one unit to several workers shares what nothing takes the place of.
         """
-        return choosing.serving(self, workers, law_of(law))
+        return choosing.serving(self, workers, chosen(self, law_of(law))[0])
 
     def holding(self, partition: NetPartition) -> Coupling:
         """Return the coupling with the axes cut that a partition deals."""
@@ -54,12 +55,16 @@ class Coupling(Structure):
         """The axes that would be cut but for too few units (see :meth:`serving`), each with what it has."""
         return choosing.left_whole(self)
 
+    def chosen(self, law: Law | str = "auto") -> tuple[Law, str]:
+        """Return the law that ``auto`` stands for with this network, and why; any other law for no reason."""
+        return chosen(self, law_of(law))
+
     def partition(
         self,
         workers: int,
         seed: int,
         round: int = 0,
-        law: Law | str = "uniform",
+        law: Law | str | Mapping[str, Law | str] = "uniform",
         capacities: Sequence[float] | None = None,
         core: float = 0.0,
         minimum: int | None = None,
@@ -72,7 +77,8 @@ class Coupling(Structure):
             workers: n.
             seed: of the run.
             round: 0, 1, ...
-            law: a law, or its name: uniform, fixed, rotated, block, weighted, rolling, overlapping or ``MODULE:CLASS``.
+            law: a law, or its name: auto, uniform, fixed, rotated, block, weighted, rolling, overlapping or
+                ``MODULE:CLASS``; or one for each kind of axis (:func:`isthmus.partitions.law_of`).
             capacities: relative speed of each worker, for ``weighted``.
             core: fraction of every axis that all workers hold.
             minimum: units a worker is dealt at least, for ``overlapping`` (blocks: the least depth).

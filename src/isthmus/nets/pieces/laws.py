@@ -10,6 +10,7 @@ from isthmus import partitions
 from isthmus.errors import InvalidInput, check_integer
 from isthmus.nets.axes.choosing import left_whole, serving, to_deal
 from isthmus.nets.axes.structure import Structure
+from isthmus.nets.axes.traits import chosen
 from isthmus.partitions import Indices, Law
 
 _dealt: WeakKeyDictionary[Structure, tuple[partitions.Axis, ...]] = WeakKeyDictionary()  # asked for every round
@@ -66,6 +67,7 @@ def partition(structure: Structure, workers: int, seed: int, round: int, law: La
     Raises:
         InvalidInput: parameters that the law does not take, or no axis with units enough.
     """
+    law, _ = chosen(structure, law)
     law.check(check_integer("workers", workers, at_least=1))
     if not structure.cut_axes:
         raise InvalidInput("no axis of the network is cut by default: print the coupling, name some with `cut`")

@@ -57,6 +57,7 @@ class TrainConfig:
         executor: processes (one per worker), or serial (all in one process, in turn: the same bits).
         out: the run's folder; by default a new one under runs/.
         replace: replace an earlier run in `out`.
+        law_reason: why the strategy's law was chosen, if the network's structure chose it.
         resume: go on from the last checkpoint of the run in `out`.
 
     Raises:
@@ -87,6 +88,7 @@ class TrainConfig:
     executor: str = "processes"
     out: Path | None = None
     replace: bool = False
+    law_reason: str = ""
     resume: bool = False
 
     def __post_init__(self) -> None:
