@@ -38,7 +38,7 @@ from cases.networks_more import UNSEEN
 from cases.networks_more_transformers import UNSEEN_TRANSFORMERS
 from cases.networks_transformers import TRANSFORMERS
 from isthmus.errors import IsthmusError
-from isthmus.nets.verify import verify
+from isthmus.nets.check.verify import verify
 
 ALL = {network.name: network for network in [*NETWORKS, *TRANSFORMERS, *UNSEEN, *UNSEEN_TRANSFORMERS]}
 SYSTEMS = ("isthmus", "torch-pruning")

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import isthmus
-from isthmus.nets.subnetwork import rebuild
+from isthmus.nets.pieces.subnetwork import rebuild
 
 
 class Block(nn.Module):

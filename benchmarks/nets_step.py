@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import isthmus
-from isthmus.nets.subnetwork import build
+from isthmus.nets.pieces.subnetwork import build
 
 ROUNDS = 60
 

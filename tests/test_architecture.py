@@ -17,9 +17,11 @@ ROOMS = [
     "version", "errors", "lazy", "frames", "line", "factories", "randomness", "partitions", "strategies", "records",
     "progress", "slow", "data", "lab", "nets", "trainer", "report", "cli", "__main__",
 ]  # fmt: skip
+NETS_ROOMS = ["graph", "axes", "rules", "pieces", "scale", "check", "coupling", "models"]  # the same inside `nets`
 FORBIDDEN = {("nets", "lab"), ("trainer", "lab"), ("report", "lab"), ("report", "nets"), ("report", "trainer")}
 NO_TORCH = set(ROOMS) - {"nets", "trainer", "cli", "__main__"}
 MODULES = sorted(SOURCE.rglob("*.py"))
+NETS = sorted((SOURCE / "nets").rglob("*.py"))
 
 
 def room_of(parts: tuple[str, ...]) -> str:
@@ -92,6 +94,25 @@ def test_imports_go_one_way(path: Path) -> None:
     assert not wrong, wrong
 
 
+@pytest.mark.parametrize("path", NETS, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_between_the_rooms_of_nets_go_one_way(path: Path) -> None:
+    place = path.relative_to(SOURCE).parts
+    if place == ("nets", "__init__.py"):  # the table of public names
+        return
+    wrong = [
+        f"line {line}: {place[1]} must not import {module}"
+        for line, module, name in imports(path.read_text(), place[:-1])
+        for inside in [f"{module}.{name}".removeprefix("isthmus.nets").strip(".").partition(".")[0]]
+        if module.startswith("isthmus.nets") and not 0 <= place_of(inside) <= place_of(place[1])
+    ]
+    assert not wrong, wrong
+
+
+def place_of(room: str) -> int:
+    """The place of a room of nets in their order; -1 for what is none, such as a name of the package itself."""
+    return NETS_ROOMS.index(room) if room in NETS_ROOMS else -1
+
+
 def file_name(path: Path) -> str:
     """The dotted name of a file of isthmus; that of ``lab/__init__.py`` is ``isthmus.lab``."""
     return ".".join(("isthmus", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
@@ -149,6 +170,7 @@ def test_the_search_for_circles_sees_what_runs_and_only_that() -> None:
 def test_every_module_lives_in_a_known_room() -> None:
     rooms = {room_of(path.relative_to(SOURCE).parts) for path in MODULES} - {""}
     assert rooms <= set(ROOMS)
+    assert {path.name for path in (SOURCE / "nets").iterdir() if path.name[0] != "_"} == set(NETS_ROOMS)
 
 
 def test_the_check_sees_imports_inside_functions_and_relative_ones() -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import pkgutil
 import subprocess
 import sys
 from importlib import import_module
@@ -88,9 +89,12 @@ def test_without_torch_one_line_says_what_to_install(name: str) -> None:
     )
 
 
-def test_a_public_name_wins_over_the_file_of_the_same_name() -> None:
-    run("import isthmus.nets.merge, isthmus.nets; assert callable(isthmus.nets.merge)")
-    run("import isthmus; from isthmus.nets.merge import coverage; assert callable(isthmus.nets.merge)")
+@PACKAGES
+def test_no_file_has_the_name_of_something_else(package: ModuleType) -> None:
+    """Importing a file sets the attribute of its package, whatever stood there."""
+    files = {info.name for info in pkgutil.iter_modules(package.__path__)}
+    others = {name for name, place in vars(package)["_names"].items() if place != package.__name__}
+    assert not files & others
 
 
 def test_advice_for_a_package_of_no_extra_names_that_package() -> None:

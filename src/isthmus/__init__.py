@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from isthmus import report as report
     from isthmus import strategies as strategies
     from isthmus import trainer as trainer
-    from isthmus.nets.merge import merge as merge
-    from isthmus.nets.subnetwork import cut as cut
-    from isthmus.nets.tracing import trace as trace
+    from isthmus.nets.coupling.tracing import trace as trace
+    from isthmus.nets.pieces.merge import merge as merge
+    from isthmus.nets.pieces.subnetwork import cut as cut
     from isthmus.trainer import train as train
     from isthmus.trainer.executors.launcher import launch as launch
     from isthmus.trainer.plan.outlook import plan as plan
@@ -46,17 +46,17 @@ load_lazily(
     __name__,
     {
         "Training": "isthmus.trainer.training",
-        "cut": "isthmus.nets.subnetwork",
+        "cut": "isthmus.nets.pieces.subnetwork",
         "data": "isthmus",
         "lab": "isthmus",
         "launch": "isthmus.trainer.executors.launcher",
-        "merge": "isthmus.nets.merge",
+        "merge": "isthmus.nets.pieces.merge",
         "nets": "isthmus",
         "partitions": "isthmus",
         "plan": "isthmus.trainer.plan.outlook",
         "report": "isthmus",
         "strategies": "isthmus",
-        "trace": "isthmus.nets.tracing",
+        "trace": "isthmus.nets.coupling.tracing",
         "train": "isthmus.trainer",
         "trainer": "isthmus",
     },

@@ -1,7 +1,7 @@
 """A package whose public names are loaded at first use, so that importing it loads neither torch nor scipy.
 
-The package writes one table, {"trace": "isthmus.nets.tracing", "lab": "isthmus"} for ``from isthmus.nets.tracing import
-trace`` and ``from isthmus import lab``, and calls :func:`load_lazily` with it. It repeats the names in ``__all__`` and
+The package writes one table, {"train": "isthmus.trainer", "lab": "isthmus"} for ``from isthmus.trainer import train``
+and ``from isthmus import lab``, and calls :func:`load_lazily` with it. It repeats the names in ``__all__`` and
 the imports under ``if TYPE_CHECKING``, which is all that type checkers and editors read; ``tests/test_names.py`` holds
 the three together.
 """
@@ -29,14 +29,8 @@ class _LazyPackage(ModuleType):
             value = import_module(f"{place}.{name}") if inside else getattr(import_module(place), name)
         except ImportError as error:
             raise missing_dependency(f"{self.__name__}.{name}", error) from error
-        ModuleType.__setattr__(self, name, value)
+        setattr(self, name, value)
         return value
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Keep a public name for what it stands for: importing the file ``merge.py`` sets ``merge`` to that file."""
-        file = isinstance(value, ModuleType) and value.__name__ == f"{self.__name__}.{name}"
-        if not file or self._names.get(name, self.__name__) == self.__name__:
-            super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self._names})

@@ -12,7 +12,7 @@ from torch.nn import functional
 from cases.loops import batch, perceptron
 from isthmus import trace
 from isthmus.nets import Coupling, NetPartition, Subnetwork
-from isthmus.nets.subnetwork import cut
+from isthmus.nets.pieces.subnetwork import cut
 
 
 def plain(module: nn.Module) -> torch.optim.Optimizer:

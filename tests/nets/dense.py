@@ -8,14 +8,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from isthmus.nets import terms
-from isthmus.nets.coupling import Coupling
-from isthmus.nets.folding import Unfoldable, Use, _moved
-from isthmus.nets.laws import NetPartition
-from isthmus.nets.pattern import Pattern
-from isthmus.nets.presence import atoms_of
-from isthmus.nets.propagation import Dims
-from isthmus.nets.terms import Atom
+from isthmus.nets.axes import terms
+from isthmus.nets.axes.evaluation import spread
+from isthmus.nets.axes.records import Dims
+from isthmus.nets.axes.terms import Atom
+from isthmus.nets.coupling.coupling import Coupling
+from isthmus.nets.pieces.laws import NetPartition
+from isthmus.nets.pieces.pattern import Pattern
+from isthmus.nets.scale.folding import Unfoldable, Use, _moved
+from isthmus.nets.scale.presence import atoms_of
 from isthmus.partitions import Core
 
 Shares = NDArray[np.float64]
@@ -65,7 +66,7 @@ class DensePresence:
             for dim, term in enumerate(dims):
                 inside = {leaf: self.units[of[leaf]][worker] for leaf in terms.leaves(term) if leaf in atoms[dim]}
                 if inside:
-                    values = terms.spread(term, inside)
+                    values = spread(term, inside)
                     entry = entry * values.reshape([-1 if d == dim else 1 for d in range(len(dims))])
             total = total + entry
         return total / len(self.absent)

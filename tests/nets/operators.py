@@ -9,7 +9,7 @@ import torch
 from torch import fx
 from torch._higher_order_ops.wrap import wrap_with_autocast, wrap_with_set_grad_enabled
 
-from isthmus.nets.registry import is_pointwise
+from isthmus.nets.axes.registry import is_pointwise
 from isthmus.nets.rules import RULES
 from nets.probes import A, B, C, Example, I, Operand, W, X, call, chance
 

@@ -14,13 +14,15 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 
-from isthmus.nets import terms
-from isthmus.nets.policy import settle_choices
-from isthmus.nets.propagation import Call, Propagation
-from isthmus.nets.registry import find_rule
-from isthmus.nets.rewrite import Rewriter
+from isthmus.nets.axes import terms
+from isthmus.nets.axes.call import Call
+from isthmus.nets.axes.evaluation import evaluate
+from isthmus.nets.axes.policy import settle_choices
+from isthmus.nets.axes.records import Propagation
+from isthmus.nets.axes.registry import find_rule
+from isthmus.nets.axes.terms import Atom, Indices, Term
+from isthmus.nets.pieces.rewrite import Rewriter
 from isthmus.nets.rules import RULES
-from isthmus.nets.terms import Atom, Indices, Term
 
 aten = torch.ops.aten
 assert RULES  # the rules register themselves when they are imported
@@ -175,7 +177,7 @@ class Probe:
         """Return the operands without the units that are summed over and not kept."""
         operands = [tensor.clone() for tensor in self.operands]
         for contraction in self.propagation.contractions:
-            positions = terms.evaluate(contraction.term, kept)
+            positions = evaluate(contraction.term, kept)
             if contraction.operand in self.places and positions is not None:
                 gone = np.setdiff1d(np.arange(int(terms.size(contraction.term))), positions)
                 operands[self.places.index(contraction.operand)].index_fill_(contraction.dim, torch.as_tensor(gone), 0)
@@ -190,7 +192,7 @@ class Probe:
 def sliced(tensor: Tensor, dims: tuple[Term, ...], kept: Mapping[Atom, Indices]) -> Tensor:
     """Return the entries of a tensor that survive a cut."""
     for dim, term in enumerate(dims):
-        positions = terms.evaluate(term, kept)
+        positions = evaluate(term, kept)
         if positions is not None:
             tensor = tensor.index_select(dim, torch.as_tensor(positions))
     return tensor
@@ -207,9 +209,9 @@ def unit_of(term: Term, atom: Atom) -> np.ndarray:
     """Return for each position of a dimension which unit of an atom it belongs to, -1 for none."""
     found = np.full(int(terms.size(term)), -1)
     if atom in terms.leaves(term):
-        others = terms.evaluate(term, {atom: np.arange(0)})
+        others = evaluate(term, {atom: np.arange(0)})
         for unit in range(int(atom.size)):
-            found[np.setdiff1d(terms.evaluate(term, {atom: np.array([unit])}), others)] = unit
+            found[np.setdiff1d(evaluate(term, {atom: np.array([unit])}), others)] = unit
     return found
 
 

@@ -108,7 +108,7 @@ def test_a_piece_without_blocks_is_the_network_that_passes_them_by(kinds: tuple[
     subsets = [*([one] for one in every), *([other for other in every if other != one] for one in every)]
     for mode, kept in itertools.product((True, False), subsets):
         before = {name: buffer.clone() for name, buffer in network.named_buffers()}
-        piece = isthmus.nets.subnetwork.build(network, coupling, {axis.name: np.array(kept)}).module.train(mode)
+        piece = isthmus.nets.pieces.subnetwork.build(network, coupling, {axis.name: np.array(kept)}).module.train(mode)
         network.train(mode).kept = set(kept)
         found, expected = piece(x), network(x)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 import isthmus
 from isthmus.errors import InvalidInput
-from isthmus.nets.example import call_of
-from isthmus.nets.subnetwork import build
+from isthmus.nets.graph.example import call_of
+from isthmus.nets.pieces.subnetwork import build
 
 
 def whole_piece(model: nn.Module, *args, **kwargs):

@@ -7,7 +7,7 @@ from torch import nn
 
 import isthmus
 from cases.networks import GPT
-from isthmus.nets.coupling import Coupling
+from isthmus.nets.coupling.coupling import Coupling
 
 
 def rows(coupling: Coupling) -> dict[str, list[str]]:

@@ -5,8 +5,8 @@ import torch
 
 import isthmus
 from cases.networks_further import FURTHER, TWINS
-from isthmus.nets.subnetwork import named_state
-from isthmus.nets.verify import verify
+from isthmus.nets.check.verify import verify
+from isthmus.nets.pieces.subnetwork import named_state
 from nets.zeroed import check_zeroed, doubled
 
 ALL = {network.name: network for network in FURTHER}

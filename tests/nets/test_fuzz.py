@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from isthmus import trace
-from isthmus.nets.verify import verify
+from isthmus.nets.check.verify import verify
 from nets.programs import Batch, Closed, RandomProgram
 
 COUNT = int(os.environ.get("ISTHMUS_FUZZ", "300"))

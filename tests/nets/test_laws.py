@@ -8,7 +8,7 @@ from torch import nn
 import isthmus
 from cases.networks import mlp
 from isthmus.errors import InvalidInput
-from isthmus.nets.merge import coverage, holders, zero_cross_blocks
+from isthmus.nets.pieces.merge import coverage, holders, zero_cross_blocks
 from isthmus.partitions import Block, Core, Law, Rotated, Uniform
 
 

@@ -9,12 +9,12 @@ from torch import Tensor
 
 import isthmus
 from cases.laws import DISJOINT
-from isthmus.nets import subnetwork
-from isthmus.nets.coupling import Coupling
-from isthmus.nets.merge import holders
-from isthmus.nets.optimizer import cut_optimizer, merge_optimizer
-from isthmus.nets.subnetwork import Subnetwork, named_state
-from isthmus.nets.verify import verify
+from isthmus.nets.check.verify import verify
+from isthmus.nets.coupling.coupling import Coupling
+from isthmus.nets.pieces import subnetwork
+from isthmus.nets.pieces.merge import holders
+from isthmus.nets.pieces.optimizer import cut_optimizer, merge_optimizer
+from isthmus.nets.pieces.subnetwork import Subnetwork, named_state
 from isthmus.partitions import LAWS
 from nets.traced import ALL, CUTTABLE, fresh, outputs, state_of
 
@@ -196,5 +196,5 @@ def test_few_graphs_are_kept_however_many_sizes_are_cut(monkeypatch: pytest.Monk
     parts = [isthmus.cut(model, coupling, partition, worker) for partition in partitions for worker in range(3)]
     sizes = [tuple((name, len(units)) for name, units in sorted(part.held.items())) for part in parts]
     assert len(set(sizes)) > 4
-    assert [key[0] for key in coupling.graphs] == list(dict.fromkeys(sizes[::-1]))[:4][::-1]
+    assert [key[0] for key in subnetwork.built_graphs[coupling]] == list(dict.fromkeys(sizes[::-1]))[:4][::-1]
     assert torch.equal(parts[0].module(x), isthmus.cut(model, coupling, partitions[0], 0).module(x))

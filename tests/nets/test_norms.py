@@ -8,7 +8,7 @@ from torch import Tensor, nn
 import isthmus
 from cases.networks import GPT, Basic, mlp, resnet
 from isthmus.errors import InvalidInput
-from isthmus.nets.norms import recalibrate, statistics
+from isthmus.nets.scale.norms import recalibrate, statistics
 
 
 class Own(nn.Module):

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.errors import InvalidInput
-from isthmus.nets import ownership
-from isthmus.nets.ownership import Held, mean_of, merge_into, slice_tensor
+from isthmus.nets.pieces import ownership
+from isthmus.nets.pieces.ownership import Held, mean_of, merge_into, slice_tensor
 
 
 def naive_slice(array: np.ndarray, held: Held) -> np.ndarray:

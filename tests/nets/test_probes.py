@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from isthmus.nets import terms
-from isthmus.nets.registry import RULES
+from isthmus.nets.axes import terms
+from isthmus.nets.axes.registry import RULES
 from nets.operators import (
     EXAMPLES,
     FROZEN_THOUGH_INDEPENDENT,

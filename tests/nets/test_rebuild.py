@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 import isthmus
-from isthmus.nets.subnetwork import Subnetwork, build, rebuild
+from isthmus.nets.pieces.subnetwork import Subnetwork, build, rebuild
 
 
 class Block(nn.Module):

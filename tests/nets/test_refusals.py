@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import isthmus
 from isthmus.errors import InvalidInput
-from isthmus.nets.subnetwork import build
+from isthmus.nets.pieces.subnetwork import build
 
 
 class Inner(nn.Module):

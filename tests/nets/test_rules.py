@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import isthmus
-from isthmus.nets.verify import verify
+from isthmus.nets.check.verify import verify
 
 
 class Probe(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -17,16 +16,16 @@ import isthmus
 from cases.laws import LAW_CASES, OWN_CASES, with_core
 from cases.networks import GPT, tokens
 from isthmus.errors import InvalidInput
-from isthmus.nets.coupling import Coupling
-from isthmus.nets.merge import zero_cross_blocks
-from isthmus.nets.pattern import Pattern
-from isthmus.nets.scaling import scaled, scaling
+from isthmus.nets.coupling.coupling import Coupling
+from isthmus.nets.pieces.merge import zero_cross_blocks
+from isthmus.nets.pieces.pattern import Pattern
+from isthmus.nets.scale.scaling import scaled, scaling
 from isthmus.partitions import Core, Law
 from nets.dense import DensePresence, dense_fold
 from nets.memory import peak_bytes
 from nets.test_scaling import COMPARED, SINGLE, Autocast, Fused, Repeated, SharedLayer, Steps, TiedAutoencoder, single
 
-MODULE = sys.modules[scaling.__module__]  # isthmus.nets.scaling is the function
+MODULE = "isthmus.nets.scale.scaling"
 CASES = LAW_CASES | {f"{name}, core": with_core(build, 0.3) for name, build in LAW_CASES.items()}
 
 
@@ -35,8 +34,8 @@ def compare(coupling: Coupling, law: Law, monkeypatch: pytest.MonkeyPatch, round
     partition = coupling.partition(2, seed=1, round=round, law=law)
     found = scaling(coupling, partition)
     with monkeypatch.context() as patched:
-        patched.setattr(MODULE, "Presence", DensePresence)
-        patched.setattr(MODULE, "fold", dense_fold)
+        patched.setattr(f"{MODULE}.Presence", DensePresence)
+        patched.setattr(f"{MODULE}.fold", dense_fold)
         expected = scaling(coupling, partition)
     assert found.why == expected.why
     assert found.open == expected.open

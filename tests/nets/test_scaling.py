@@ -15,11 +15,11 @@ from torch.utils._pytree import tree_leaves
 import isthmus
 from cases.networks import NETWORKS, Basic, FusedAttention, Network, image, mlp, resnet
 from isthmus.errors import InvalidInput
-from isthmus.nets.coupling import Coupling
-from isthmus.nets.laws import given
-from isthmus.nets.merge import zero_cross_blocks
-from isthmus.nets.norms import recalibrate
-from isthmus.nets.scaling import CHOICES, Scaling, scaled, scaling, search_readout
+from isthmus.nets.coupling.coupling import Coupling
+from isthmus.nets.pieces.laws import given
+from isthmus.nets.pieces.merge import zero_cross_blocks
+from isthmus.nets.scale.norms import recalibrate
+from isthmus.nets.scale.scaling import CHOICES, Scaling, scaled, scaling, search_readout
 
 PIECE_LAWS = [("fixed", 0.0), ("fixed", 0.25), ("rotated", 0.25), ("block", 0.0), ("block", 0.25)]
 

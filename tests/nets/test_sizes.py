@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 import isthmus
 from isthmus.errors import InvalidInput
-from isthmus.nets.coupling import Coupling
-from isthmus.nets.sizes import size_of
-from isthmus.nets.verify import verify
+from isthmus.nets.check.verify import verify
+from isthmus.nets.coupling.coupling import Coupling
+from isthmus.nets.graph.sizes import size_of
 from nets.traced import ALL, fresh
 
 OTHER = {5: (9, 3), 8: (12, 4)}

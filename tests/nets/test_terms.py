@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isthmus.nets import terms
-from isthmus.nets.terms import ONE, Atom, Cat, Prod, Term
+from isthmus.nets.axes import terms
+from isthmus.nets.axes.evaluation import evaluate, size_under, spread
+from isthmus.nets.axes.terms import ONE, Atom, Cat, Prod, Term
 
 atoms = st.integers(2, 4).map(Atom)
 any_terms = st.recursive(
@@ -47,9 +48,9 @@ def random_kept(term: Term, data: st.DataObject) -> dict[Atom, np.ndarray]:
 def test_evaluate_keeps_the_positions_of_kept_units(term: Term, data: st.DataObject) -> None:
     kept = random_kept(term, data)
     wanted = [i for i, label in enumerate(labels(term)) if all(a not in kept or i in kept[a] for a, i in label)]
-    found = terms.evaluate(term, kept)
+    found = evaluate(term, kept)
     assert (list(range(terms.size(term))) if found is None else found.tolist()) == wanted
-    assert terms.size_under(term, kept) == len(wanted)
+    assert size_under(term, kept) == len(wanted)
 
 
 @quick
@@ -82,7 +83,7 @@ def test_unified_terms_keep_the_same_positions_or_everything(a: Term, b: Term) -
     free = [atom for atom in dict.fromkeys(terms.leaves(a) + terms.leaves(b)) if not atom.reasons]
     for atom in free:
         kept = {atom: np.arange(atom.size - 1)}
-        first, second = terms.evaluate(a, kept), terms.evaluate(b, kept)
+        first, second = evaluate(a, kept), evaluate(b, kept)
         assert np.array_equal(first, second) if first is not None and second is not None else first is second
     if terms.size(a) == terms.size(b) and free == list(dict.fromkeys(terms.leaves(a) + terms.leaves(b))):
         assert labels(a) == labels(b)
@@ -101,16 +102,16 @@ def test_regroup_is_a_row_major_reshape(dims: list[Term], data: st.DataObject) -
     for atom in everything:
         if not atom.reasons:  # whatever may still be cut, is cut alike on both sides
             kept = {atom: np.array([0])}
-            before = terms.evaluate(Prod(tuple(dims)), kept)
+            before = evaluate(Prod(tuple(dims)), kept)
             assert before is not None
-            assert np.array_equal(before, terms.evaluate(Prod(tuple(result)), kept))
+            assert np.array_equal(before, evaluate(Prod(tuple(result)), kept))
 
 
 def test_the_order_of_factors_matters() -> None:
     heads, width = Atom(3), Atom(2)
     kept = {heads: np.array([1])}
-    assert terms.evaluate(Prod((heads, width)), kept).tolist() == [2, 3]
-    assert terms.evaluate(Prod((width, heads)), kept).tolist() == [1, 4]
+    assert evaluate(Prod((heads, width)), kept).tolist() == [2, 3]
+    assert evaluate(Prod((width, heads)), kept).tolist() == [1, 4]
 
 
 def test_what_cannot_be_aligned_is_frozen_with_its_reason() -> None:
@@ -139,4 +140,4 @@ def test_one_holds_no_units(size: int) -> None:
 def test_spread_multiplies_along_units(term: Term, data: st.DataObject) -> None:
     values = {atom: data.draw(st.sampled_from([1.0, 2.0, 0.5])) for atom in terms.leaves(term)}
     wanted = [np.prod([values[a] for a, _ in label]) for label in labels(term)]
-    assert terms.spread(term, values).tolist() == wanted
+    assert spread(term, values).tolist() == wanted

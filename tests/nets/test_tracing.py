@@ -12,11 +12,11 @@ from torch import Tensor, nn
 import isthmus
 from cases.networks import GPT, T5, Basic, Bottleneck, LeNet, Llama, mlp, resnet
 from isthmus.errors import InvalidInput
-from isthmus.nets import exported
-from isthmus.nets.registry import RULES
+from isthmus.nets.axes.registry import RULES
+from isthmus.nets.check.verify import verify
+from isthmus.nets.graph import exported
+from isthmus.nets.pieces.subnetwork import build
 from isthmus.nets.rules import rule
-from isthmus.nets.subnetwork import build
-from isthmus.nets.verify import verify
 
 
 def reasons(coupling) -> str:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import isthmus
-from isthmus.nets.subnetwork import build
+from isthmus.nets.pieces.subnetwork import build
 
 
 class Recurrent(nn.Module):

@@ -12,9 +12,9 @@ from cases.networks import Network
 from cases.networks_more import UNSEEN, SameNames
 from cases.networks_more_transformers import UNSEEN_TRANSFORMERS
 from isthmus.errors import InvalidInput
-from isthmus.nets.coupling import Coupling
-from isthmus.nets.subnetwork import named_state
-from isthmus.nets.verify import verify
+from isthmus.nets.check.verify import verify
+from isthmus.nets.coupling.coupling import Coupling
+from isthmus.nets.pieces.subnetwork import named_state
 
 ALL = {network.name: network for network in [*UNSEEN, *UNSEEN_TRANSFORMERS]}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -15,13 +14,13 @@ from torch import Tensor, nn
 
 import isthmus
 from isthmus.errors import InvalidInput
-from isthmus.nets import ownership
-from isthmus.nets.coupling import Coupling
-from isthmus.nets.merging import merging_errors
-from isthmus.nets.registry import RULES
+from isthmus.nets.axes.registry import RULES
+from isthmus.nets.check.merging import merging_errors
+from isthmus.nets.check.sizings import with_batch, with_sides
+from isthmus.nets.check.verdict import Unjudged, Verdict, judged
+from isthmus.nets.coupling.coupling import Coupling
+from isthmus.nets.pieces import ownership
 from isthmus.nets.rules import rule
-from isthmus.nets.sizings import with_batch, with_sides
-from isthmus.nets.verdict import Unjudged, Verdict, judged
 from nets.traced import state_of
 
 # Operators that mix the units of their last dimension, each where one must look for it.
@@ -194,9 +193,9 @@ def test_wrong_merging_is_found(how: str, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_tensor_that_merging_forgets_is_found(lost: str, monkeypatch: pytest.MonkeyPatch) -> None:
     network, x = Everything(), torch.randn(4, 5)
     coupling = isthmus.trace(network, (x,))
-    shape, into = dict(isthmus.nets.subnetwork.named_state(network))[lost].shape, ownership.merge_into
+    shape, into = dict(isthmus.nets.pieces.subnetwork.named_state(network))[lost].shape, ownership.merge_into
     forgets = lambda whole, parts: None if whole.shape == shape else into(whole, parts)  # noqa: E731
-    monkeypatch.setattr(sys.modules["isthmus.nets.merge"], "merge_into", forgets)
+    monkeypatch.setattr("isthmus.nets.pieces.merge.merge_into", forgets)
     verdict = coupling.verify(network, (x,), quick=True)
     failed = [check.what for check in verdict.checks if not check.passed]
     assert len(failed) == 1
@@ -232,7 +231,7 @@ def test_results_of_any_form_are_compared() -> None:
 
 def test_a_piece_that_returns_nothing_does_not_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     network, x = Answer(None), torch.randn(4, 5)
-    monkeypatch.setattr("isthmus.nets.exported.opened", lambda result: result)
+    monkeypatch.setattr("isthmus.nets.graph.export.opened", lambda result: result)
     verdict = isthmus.trace(network, (x,)).verify(network, (x,))
     assert not verdict.passed
     assert "what it returns (train)" in verdict.summary()
@@ -404,7 +403,7 @@ def test_merging_is_held_against_plain_sums() -> None:
     """Three workers that share some units; the twin is right about the merge of the package, entry by entry."""
     network, x = Everything(), torch.randn(4, 5)
     coupling = isthmus.trace(network, (x,))
-    state = {name: tensor.detach() for name, tensor in isthmus.nets.subnetwork.named_state(network)}
+    state = {name: tensor.detach() for name, tensor in isthmus.nets.pieces.subnetwork.named_state(network)}
     partition = coupling.partition(3, 0, law="overlapping", core=0.25)
     before = copy.deepcopy(state)
     assert [error for _, error in merging_errors(coupling, state, partition)] == [0.0, 0.0]

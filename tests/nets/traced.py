@@ -10,8 +10,8 @@ from torch.utils._pytree import tree_leaves
 import isthmus
 from cases.networks import NETWORKS, Network
 from cases.networks_transformers import TRANSFORMERS
-from isthmus.nets.coupling import Coupling
-from isthmus.nets.subnetwork import named_state
+from isthmus.nets.coupling.coupling import Coupling
+from isthmus.nets.pieces.subnetwork import named_state
 
 ALL = {network.name: network for network in [*NETWORKS, *TRANSFORMERS]}
 CUTTABLE = [name for name, network in ALL.items() if network.kinds]

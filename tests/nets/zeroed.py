@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from cases.networks import Network
-from isthmus.nets.subnetwork import Subnetwork, named_state
+from isthmus.nets.pieces.subnetwork import Subnetwork, named_state
 
 
 def doubled(args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

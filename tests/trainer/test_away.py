@@ -20,9 +20,9 @@ from torch.utils._pytree import tree_leaves
 from cases.networks import Network
 from cases.networks_more import UNSEEN
 from isthmus.errors import InvalidInput
-from isthmus.nets.exported import read_state
-from isthmus.nets.pattern import Pattern
-from isthmus.nets.subnetwork import named_state
+from isthmus.nets.graph.state import read_state
+from isthmus.nets.pieces.pattern import Pattern
+from isthmus.nets.pieces.subnetwork import named_state
 from isthmus.trainer.executors.in_turn import run_in_turn
 from isthmus.trainer.membership.link import join
 from isthmus.trainer.store import reader as reading

@@ -20,7 +20,7 @@ from cases.runs import trained
 from isthmus import Training, launch
 from isthmus.errors import InvalidInput, WorkerError
 from isthmus.nets import trace
-from isthmus.nets.block_softmax import BlockSoftmax, ClassPiece, best_temperature, load_block_softmax
+from isthmus.nets.models.block_softmax import BlockSoftmax, ClassPiece, best_temperature, load_block_softmax
 from isthmus.partitions.classes import Other
 from isthmus.randomness import generator
 from isthmus.strategies import ClassCut

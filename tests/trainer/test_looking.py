@@ -19,7 +19,7 @@ from cases.loops import batch, in_turn, perceptron, same, sgd, state_of, take_st
 from cases.strategies import ON_ANY
 from isthmus import Training
 from isthmus.errors import InvalidInput, WorkerError
-from isthmus.nets.example import example_of
+from isthmus.nets.graph.example import example_of
 from isthmus.partitions import Uniform
 from isthmus.strategies import IST
 from isthmus.trainer.observe.evaluate import Evaluation, Evaluator

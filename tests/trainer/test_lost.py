@@ -16,7 +16,7 @@ from torch.nn import functional
 from cases.loops import batch, state_of
 from cases.twins import network, plain, traced, trained
 from isthmus import Training, launch
-from isthmus.nets.merge import merge, zero_cross_blocks
+from isthmus.nets.pieces.merge import merge, zero_cross_blocks
 from isthmus.partitions import law_of
 from isthmus.strategies import IST, DiLoCo, LocalSGD, Narrow, Strategy
 from isthmus.trainer.config import Faults

@@ -15,7 +15,7 @@ from torch.utils.data import TensorDataset
 from cases.loops import WAYS, batch, in_turn, normed, perceptron, same, state_of
 from cases.twins import network, plain, traced, trained
 from isthmus import Training, launch, train
-from isthmus.nets.merge import merge, zero_cross_blocks
+from isthmus.nets.pieces.merge import merge, zero_cross_blocks
 from isthmus.partitions import Core, Law, law_of
 from isthmus.records import read_run
 from isthmus.strategies import IST, DiLoCo, LocalSGD, Narrow, Strategy

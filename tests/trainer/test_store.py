@@ -16,8 +16,8 @@ from cases.programs import Place, together
 from cases.strategies import ON_ANY
 from isthmus import Training, trace
 from isthmus.errors import InvalidInput
-from isthmus.nets.merge import holders
-from isthmus.nets.ownership import Held, merge_into, slice_tensor
+from isthmus.nets.pieces.merge import holders
+from isthmus.nets.pieces.ownership import Held, merge_into, slice_tensor
 from isthmus.partitions import Block, Core, Fixed, Law, Overlapping, Rotated, Uniform
 from isthmus.strategies import IST
 from isthmus.trainer.store import routes as routing

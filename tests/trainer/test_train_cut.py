@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from isthmus.nets.merge import holders
-from isthmus.nets.mlp import MLP, MLPSpec, initialize, parameter_count
+from isthmus.nets.models.mlp import MLP, MLPSpec, initialize, parameter_count
+from isthmus.nets.pieces.merge import holders
 from isthmus.trainer import configure
 from isthmus.trainer.executors.in_turn import run_in_turn
 from isthmus.trainer.local.loop import Loop

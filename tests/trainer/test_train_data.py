@@ -17,7 +17,7 @@ from isthmus.cli import main
 from isthmus.data import Dataset, load, train_test
 from isthmus.errors import DataError
 from isthmus.nets import Standardize
-from isthmus.nets.mlp import MLP, MLPSpec
+from isthmus.nets.models.mlp import MLP, MLPSpec
 from isthmus.records import Run
 
 PERCEPTRON = {"widths": (16,), "workers": 2, "rounds": 8}

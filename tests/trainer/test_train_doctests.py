@@ -10,7 +10,7 @@ import pytest
 
 import isthmus.strategies
 import isthmus.trainer
-from isthmus.nets import mlp
+from isthmus.nets.models import mlp
 
 MODULES = [
     *(
@@ -21,7 +21,7 @@ MODULES = [
     mlp.__name__,
 ]
 WITH_EXAMPLES = {
-    "isthmus.nets.mlp",
+    "isthmus.nets.models.mlp",
     "isthmus.trainer.checkpoint.plain",
     "isthmus.trainer.config.faults",
     "isthmus.trainer.config.flags",

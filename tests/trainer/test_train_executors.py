@@ -12,7 +12,7 @@ from cases.laws import LAW_CASES
 from cases.runs import trained, without_times, write_text
 from cases.strategies import ON_ANY
 from cases.traffic import round_bytes
-from isthmus.nets.mlp import MLPSpec, parameter_count
+from isthmus.nets.models.mlp import MLPSpec, parameter_count
 from isthmus.partitions import LAWS
 from isthmus.records import Run, RunWriter, read_run
 from isthmus.trainer import TrainConfig, configure

@@ -17,9 +17,9 @@ from cases.strategies import ON_ANY
 from cases.traffic import round_bytes
 from cases.trainable import ALIVE, Digits, Reader, Settled
 from isthmus.cli import main
-from isthmus.nets.example import example_of
-from isthmus.nets.merge import zero_cross_blocks
-from isthmus.nets.writes import written
+from isthmus.nets.axes.structure import written
+from isthmus.nets.graph.example import example_of
+from isthmus.nets.pieces.merge import zero_cross_blocks
 from isthmus.randomness import derived_seed
 from isthmus.records import read_run
 from isthmus.trainer import configure

@@ -19,7 +19,7 @@ from cases.runs import trained
 from cases.strategies import ON_ANY
 from isthmus.data import load, train_test
 from isthmus.errors import InvalidInput
-from isthmus.nets.mlp import MLP, MLPSpec
+from isthmus.nets.models.mlp import MLP, MLPSpec
 from isthmus.records import RunWriter
 from isthmus.trainer import TrainConfig, configure
 from isthmus.trainer.executors.processes import run_worker

@@ -20,7 +20,7 @@ from cases.strategies import ON_ANY
 from cases.trainable import Deep
 from isthmus import Training, nets
 from isthmus.errors import InvalidInput, WorkerError
-from isthmus.nets.ownership import mean_of
+from isthmus.nets.pieces.ownership import mean_of
 from isthmus.partitions import Block, Core, Fixed, Law, Overlapping, Rotated, Uniform
 from isthmus.strategies import IST, DataParallel, LocalSGD, Narrow, Strategy
 from isthmus.trainer.config import Faults

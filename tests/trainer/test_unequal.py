@@ -17,7 +17,7 @@ from cases.loops import batch, in_turn, same, state_of
 from cases.twins import network, plain, traced, trained
 from isthmus import Training, launch
 from isthmus.errors import InvalidInput
-from isthmus.nets.merge import merge
+from isthmus.nets.pieces.merge import merge
 from isthmus.partitions import Core, Law, Weighted, law_of
 from isthmus.partitions.weighted import balance, shares
 from isthmus.strategies import IST, Narrow

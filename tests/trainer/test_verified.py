@@ -12,7 +12,7 @@ from torch import nn
 
 from isthmus.__main__ import main
 from isthmus.errors import InvalidInput
-from isthmus.nets.registry import RULES
+from isthmus.nets.axes.registry import RULES
 from isthmus.nets.rules import rule
 from isthmus.records import read_run
 from isthmus.trainer import configure, train

@@ -66,7 +66,8 @@ def run(options: Options, command: list[str]) -> None:
             for a in coupling.all_axes
         ]
         whole, notes = coupling.reasons(), [*coupling.fixed_inputs, *coupling.problems]
-        print(json.dumps(to_json({"axes": axes, "whole": whole, "workers": shares, "notes": notes})))
+        chosen = dict(zip(("law", "law_reason"), _law(coupling), strict=True)) if shares else {}
+        print(json.dumps(to_json({"axes": axes, "whole": whole, "workers": shares, "notes": notes, **chosen})))
     else:
         _show(coupling, shares)
 
@@ -91,10 +92,16 @@ def load(target: str, device: str = "meta") -> tuple[Any, tuple[Any, ...], Mappi
     return network_and_call(call_factory(factory, called), called)
 
 
+def _law(coupling: Any) -> tuple[str, str]:
+    """Return the law that is chosen for the network, and why."""
+    law, why = coupling.chosen()
+    return law.name, why
+
+
 def _share(coupling: Any, workers: int, core: float) -> dict[str, Any]:
     """Return parameters and bytes of the largest worker, and what of it is replicated."""
     try:
-        partition = coupling.partition(workers, seed=0, law="fixed", core=core)
+        partition = coupling.partition(workers, seed=0, law="auto", core=core)
     except InvalidInput as error:
         return {"problem": str(error)}
     counts = [coupling.sizes(partition.of(worker)) for worker in range(workers)]
@@ -103,7 +110,7 @@ def _share(coupling: Any, workers: int, core: float) -> dict[str, Any]:
 
 
 def _show(coupling: Any, shares: Mapping[str, Mapping[str, Any]]) -> None:
-    from isthmus.nets.display import left_whole, show
+    from isthmus.nets.coupling.display import left_whole, show
 
     console = Console()
     show(coupling, console)
@@ -124,5 +131,7 @@ def _show(coupling: Any, shares: Mapping[str, Mapping[str, Any]]) -> None:
         table.add_row(workers, f"{share['parameters']:,}", part, f"{share['bytes']:,}", f"{share['replicated']:,}")
         problems += [f"- {workers} workers: {line}" for line in left_whole(share["left_whole"])]
     console.print(table)
+    law, why = _law(coupling)
+    console.print(f"Law: {law}, as {why}", markup=False, highlight=False)
     for line in problems:
         console.print(line, markup=False, highlight=False)

@@ -79,7 +79,8 @@ class Dealing:
 
     Attributes:
         strategy: how the network is trained: IST, or a rival.
-        law: how units are dealt to workers (ist; of narrow it sets the width).
+        law: how units are dealt to workers (ist; of narrow it sets the width); auto: what was measured best for
+            networks of this structure; or one for each kind of axis.
         core: fraction of the units of every cut axis that all workers hold (ist, narrow).
         capacities: relative speed of each worker, or auto: measured in the first rounds (law weighted).
         minimum: units of every axis a worker holds at least; of residual blocks the least depth (law overlapping).
@@ -92,7 +93,7 @@ class Dealing:
     """
 
     strategy: Annotated[str | None, _flag("ist", *STRATEGIES)] = None
-    law: Annotated[str | None, _flag("block", *LAWS, "MODULE:CLASS")] = None
+    law: Annotated[str | None, _flag("auto", "auto", *LAWS, "MODULE:CLASS", "KIND=LAW,...")] = None
     core: Annotated[float | None, _flag(0, "FRACTION")] = None
     capacities: Annotated[tuple[float, ...] | Literal["auto"] | None, _flag("none", "FLOAT ... | auto")] = None
     minimum: Annotated[int | None, _flag("none", "INT")] = None
@@ -342,6 +343,7 @@ def _lines(run: Run, summary: dict[str, Any]) -> list[tuple[str, str]]:
     first = [word for word in ("sent", "received") if any(run.rows[0][f"{word}_bytes"])]
     return [
         ("status", summary["status"]),
+        *([("law", f"{run.config['law']}: {run.config['law_reason']}")] if run.config.get("law_reason") else []),
         ("test accuracy", _percent(summary["test_accuracy"])),
         ("test loss", "not finite" if summary["test_loss"] is None else f"{summary['test_loss']:.4f}"),
         *([] if summary["test_metric"] is None else [("test metric", f"{summary['test_metric']:.4g}")]),

@@ -8,36 +8,36 @@ from typing import TYPE_CHECKING
 from isthmus.lazy import load_lazily
 
 if TYPE_CHECKING:
-    from isthmus.nets.block_softmax import BlockSoftmax as BlockSoftmax
-    from isthmus.nets.block_softmax import best_temperature as best_temperature
-    from isthmus.nets.block_softmax import load_block_softmax as load_block_softmax
-    from isthmus.nets.coupling import Axis as Axis
-    from isthmus.nets.coupling import Coupling as Coupling
-    from isthmus.nets.coupling import Member as Member
-    from isthmus.nets.laws import NetPartition as NetPartition
-    from isthmus.nets.merge import Coverage as Coverage
-    from isthmus.nets.merge import coverage as coverage
-    from isthmus.nets.merge import merge as merge
-    from isthmus.nets.merge import zero_cross_blocks as zero_cross_blocks
-    from isthmus.nets.mlp import MLP as MLP
-    from isthmus.nets.mlp import MLPSpec as MLPSpec
-    from isthmus.nets.norms import recalibrate as recalibrate
-    from isthmus.nets.norms import statistics as statistics
-    from isthmus.nets.optimizer import cut_optimizer as cut_optimizer
-    from isthmus.nets.optimizer import merge_optimizer as merge_optimizer
-    from isthmus.nets.registry import rule as rule
-    from isthmus.nets.scaling import Scaling as Scaling
-    from isthmus.nets.scaling import scaled as scaled
-    from isthmus.nets.scaling import scaling as scaling
-    from isthmus.nets.scaling import search_readout as search_readout
-    from isthmus.nets.standardize import Standardize as Standardize
-    from isthmus.nets.subnetwork import Subnetwork as Subnetwork
-    from isthmus.nets.subnetwork import build as build
-    from isthmus.nets.subnetwork import cut as cut
-    from isthmus.nets.tracing import trace as trace
-    from isthmus.nets.verdict import Check as Check
-    from isthmus.nets.verdict import Verdict as Verdict
-    from isthmus.nets.verify import verify as verify
+    from isthmus.nets.axes.registry import rule as rule
+    from isthmus.nets.axes.structure import Axis as Axis
+    from isthmus.nets.axes.structure import Member as Member
+    from isthmus.nets.check.verdict import Check as Check
+    from isthmus.nets.check.verdict import Verdict as Verdict
+    from isthmus.nets.check.verify import verify as verify
+    from isthmus.nets.coupling.coupling import Coupling as Coupling
+    from isthmus.nets.coupling.tracing import trace as trace
+    from isthmus.nets.models.block_softmax import BlockSoftmax as BlockSoftmax
+    from isthmus.nets.models.block_softmax import best_temperature as best_temperature
+    from isthmus.nets.models.block_softmax import load_block_softmax as load_block_softmax
+    from isthmus.nets.models.mlp import MLP as MLP
+    from isthmus.nets.models.mlp import MLPSpec as MLPSpec
+    from isthmus.nets.models.standardize import Standardize as Standardize
+    from isthmus.nets.pieces.laws import NetPartition as NetPartition
+    from isthmus.nets.pieces.merge import Coverage as Coverage
+    from isthmus.nets.pieces.merge import coverage as coverage
+    from isthmus.nets.pieces.merge import merge as merge
+    from isthmus.nets.pieces.merge import zero_cross_blocks as zero_cross_blocks
+    from isthmus.nets.pieces.optimizer import cut_optimizer as cut_optimizer
+    from isthmus.nets.pieces.optimizer import merge_optimizer as merge_optimizer
+    from isthmus.nets.pieces.subnetwork import Subnetwork as Subnetwork
+    from isthmus.nets.pieces.subnetwork import build as build
+    from isthmus.nets.pieces.subnetwork import cut as cut
+    from isthmus.nets.scale.norms import recalibrate as recalibrate
+    from isthmus.nets.scale.norms import statistics as statistics
+    from isthmus.nets.scale.scaling import Scaling as Scaling
+    from isthmus.nets.scale.scaling import scaled as scaled
+    from isthmus.nets.scale.scaling import scaling as scaling
+    from isthmus.nets.scale.scaling import search_readout as search_readout
 
 __all__ = [
     "MLP",
@@ -75,35 +75,35 @@ __all__ = [
 load_lazily(
     __name__,
     {
-        "MLP": "isthmus.nets.mlp",
-        "Axis": "isthmus.nets.coupling",
-        "BlockSoftmax": "isthmus.nets.block_softmax",
-        "Check": "isthmus.nets.verdict",
-        "Coupling": "isthmus.nets.coupling",
-        "Coverage": "isthmus.nets.merge",
-        "MLPSpec": "isthmus.nets.mlp",
-        "Member": "isthmus.nets.coupling",
-        "NetPartition": "isthmus.nets.laws",
-        "Scaling": "isthmus.nets.scaling",
-        "Standardize": "isthmus.nets.standardize",
-        "Subnetwork": "isthmus.nets.subnetwork",
-        "Verdict": "isthmus.nets.verdict",
-        "best_temperature": "isthmus.nets.block_softmax",
-        "build": "isthmus.nets.subnetwork",
-        "coverage": "isthmus.nets.merge",
-        "cut": "isthmus.nets.subnetwork",
-        "cut_optimizer": "isthmus.nets.optimizer",
-        "load_block_softmax": "isthmus.nets.block_softmax",
-        "merge": "isthmus.nets.merge",
-        "merge_optimizer": "isthmus.nets.optimizer",
-        "recalibrate": "isthmus.nets.norms",
-        "rule": "isthmus.nets.registry",
-        "scaled": "isthmus.nets.scaling",
-        "scaling": "isthmus.nets.scaling",
-        "search_readout": "isthmus.nets.scaling",
-        "statistics": "isthmus.nets.norms",
-        "trace": "isthmus.nets.tracing",
-        "verify": "isthmus.nets.verify",
-        "zero_cross_blocks": "isthmus.nets.merge",
+        "MLP": "isthmus.nets.models.mlp",
+        "Axis": "isthmus.nets.axes.structure",
+        "BlockSoftmax": "isthmus.nets.models.block_softmax",
+        "Check": "isthmus.nets.check.verdict",
+        "Coupling": "isthmus.nets.coupling.coupling",
+        "Coverage": "isthmus.nets.pieces.merge",
+        "MLPSpec": "isthmus.nets.models.mlp",
+        "Member": "isthmus.nets.axes.structure",
+        "NetPartition": "isthmus.nets.pieces.laws",
+        "Scaling": "isthmus.nets.scale.scaling",
+        "Standardize": "isthmus.nets.models.standardize",
+        "Subnetwork": "isthmus.nets.pieces.subnetwork",
+        "Verdict": "isthmus.nets.check.verdict",
+        "best_temperature": "isthmus.nets.models.block_softmax",
+        "build": "isthmus.nets.pieces.subnetwork",
+        "coverage": "isthmus.nets.pieces.merge",
+        "cut": "isthmus.nets.pieces.subnetwork",
+        "cut_optimizer": "isthmus.nets.pieces.optimizer",
+        "load_block_softmax": "isthmus.nets.models.block_softmax",
+        "merge": "isthmus.nets.pieces.merge",
+        "merge_optimizer": "isthmus.nets.pieces.optimizer",
+        "recalibrate": "isthmus.nets.scale.norms",
+        "rule": "isthmus.nets.axes.registry",
+        "scaled": "isthmus.nets.scale.scaling",
+        "scaling": "isthmus.nets.scale.scaling",
+        "search_readout": "isthmus.nets.scale.scaling",
+        "statistics": "isthmus.nets.scale.norms",
+        "trace": "isthmus.nets.coupling.tracing",
+        "verify": "isthmus.nets.check.verify",
+        "zero_cross_blocks": "isthmus.nets.pieces.merge",
     },
 )

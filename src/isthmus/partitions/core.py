@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from isthmus.errors import InvalidInput, check_number
-from isthmus.partitions.law import Axis, Law, Scenarios
+from isthmus.partitions.law import Axis, Law, Scenarios, Traits
 from isthmus.partitions.partition import Indices
 from isthmus.randomness import generator
 
@@ -64,9 +64,19 @@ class Core(Law):
         """Return the law with the inner law's for workers of these capacities."""
         return Core(self.law.measured(capacities), self.fraction)
 
+    @property
+    def chooses(self) -> bool:
+        """Whether the inner law does."""
+        return self.law.chooses
+
+    def chosen(self, traits: Traits) -> tuple[Core, str]:
+        """Return the law with the inner law's for a network, and why it is that."""
+        law, why = self.law.chosen(traits)
+        return Core(law, self.fraction), why
+
     def too_few(self, axis: Axis, workers: int, what: str = "units") -> str | None:
         """Return why the inner law cannot deal the units beside the core; None if it can."""
-        smaller = Axis(axis.name, axis.size - self._count(axis), axis.colour, self._least(axis))
+        smaller = replace(axis, size=axis.size - self._count(axis), least=self._least(axis))
         return self.law.too_few(smaller, workers, _BESIDE) if smaller.size else None
 
     def units(self, axis: Axis, workers: int, seed: int, round: int) -> Sequence[Indices]:
@@ -124,7 +134,7 @@ class Core(Law):
         return [self._smaller(axis, rest) for axis, rest in pairs if len(rest)]
 
     def _smaller(self, axis: Axis, rest: Indices) -> Axis:
-        return Axis(axis.name, len(rest), axis.colour, self._least(axis))
+        return replace(axis, size=len(rest), least=self._least(axis))
 
     def _count(self, axis: Axis) -> int:
         return round(self.fraction * axis.size)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -30,16 +30,54 @@ class Axis:
         size: number of units d.
         colour: axes that share a parameter have different colours 0, 1, ...
         least: units that a worker must be dealt (experts, of which a router takes so many).
+        kind: what its units are (``hidden``, ``channel``, ``head``, ``ffn``, ``expert``, ``stream``, ``block``); ""
+            where nobody says.
     """
 
     name: str
     size: int
     colour: int = 0
     least: int = 1
+    kind: str = ""
 
     def generator(self, seed: int, round: int = 0) -> np.random.Generator:
         """Return the generator of one round's draw: its key is the run's seed, the axis's name and the round."""
         return generator(seed, f"partition/axis/{self.name}", round)
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What of a network says how it is best dealt; of its axes those that are cut.
+
+    Attributes:
+        kinds: of the axes, by name.
+        joined: the axes whose weights add to a residual stream, kept whole, that another one's weights are joined to.
+        statistics: those of them whose units, or the stream's, a norm takes running statistics of.
+        blocks: for every axis of residual blocks their number.
+    """
+
+    kinds: Mapping[str, str]
+    joined: tuple[str, ...] = ()
+    statistics: frozenset[str] = frozenset()
+    blocks: Mapping[str, int] = field(default_factory=dict)
+
+    def without(self, kinds: Collection[str]) -> Traits:
+        """Return the same without axes of some kinds, which are dealt otherwise."""
+        names = {name for name, kind in self.kinds.items() if kind not in kinds}
+        return self.only(names)
+
+    def of(self, kind: str) -> Traits:
+        """Return the same of the axes of one kind."""
+        return self.only({name for name, own in self.kinds.items() if own == kind})
+
+    def only(self, names: Collection[str]) -> Traits:
+        """Return the same of some axes alone; who is joined to others stays so."""
+        return Traits(
+            {name: kind for name, kind in self.kinds.items() if name in names},
+            tuple(name for name in self.joined if name in names),
+            frozenset(name for name in self.statistics if name in names),
+            {name: count for name, count in self.blocks.items() if name in names},
+        )
 
 
 class Law(ABC):
@@ -99,6 +137,15 @@ class Law(ABC):
     def measured(self, capacities: Sequence[float]) -> Law:
         """Return the law for workers of these capacities, where it asks for them."""
         return self
+
+    @property
+    def chooses(self) -> bool:
+        """Whether it is yet to be told what the network looks like; by default it does not ask."""
+        return False
+
+    def chosen(self, traits: Traits) -> tuple[Law, str]:
+        """Return the law for a network, and why it is that in one line; by default it is this one, for no reason."""
+        return self, ""
 
     def too_few(self, axis: Axis, workers: int, what: str = "units") -> str | None:
         """Return why an axis has too few units to be dealt, unless the law deals one unit to several; None if not."""

@@ -8,10 +8,12 @@ from typing import Any, Literal
 
 from isthmus.errors import InvalidInput, check_choice
 from isthmus.factories import call_factory, load_factory
+from isthmus.partitions.auto import Auto
 from isthmus.partitions.block import Block
 from isthmus.partitions.core import Core
 from isthmus.partitions.fixed import Fixed
 from isthmus.partitions.law import Law
+from isthmus.partitions.mixed import Mixed
 from isthmus.partitions.overlapping import Overlapping
 from isthmus.partitions.rolling import Rolling
 from isthmus.partitions.rotated import Rotated
@@ -21,10 +23,11 @@ from isthmus.partitions.weighted import Weighted
 LAWS: Mapping[str, type[Law]] = {
     law.name: law for law in (Uniform, Fixed, Rotated, Block, Rolling, Weighted, Overlapping)
 }
+_NAMED: Mapping[str, type[Law]] = {Auto.name: Auto, **LAWS}  # the first stands for one of the others
 
 
 def law_of(
-    law: Law | str,
+    law: Law | str | Mapping[str, Law | str],
     core: float = 0.0,
     capacities: Sequence[float] | Literal["auto"] | None = None,
     minimum: int | None = None,
@@ -33,7 +36,9 @@ def law_of(
     """Return a law from its name and numbers; ``law_of(**law.record())`` is the law again.
 
     Args:
-        law: a name of the registry, ``MODULE:CLASS`` for a law of one's own, or a law already made.
+        law: a name of the registry, ``auto`` for what suits the network, ``MODULE:CLASS`` for a law of one's own, or a
+            law already made; or one of these for each kind of axis, as a mapping or as ``KIND=LAW,KIND=LAW`` (``*`` for
+            all other kinds).
         core: fraction of the units of every axis that all workers hold.
         capacities: of :class:`Weighted`, or ``auto``.
         minimum: of :class:`Overlapping`.
@@ -44,17 +49,57 @@ def law_of(
 
     >>> law_of("overlapping", core=0.25, minimum=3)
     Core(law=Overlapping(minimum=3), fraction=0.25)
+    >>> law_of("block=overlapping,*=uniform", minimum=2).record()
+    {'law': 'block=overlapping,*=uniform', 'minimum': 2}
     """
     given = {"capacities": capacities, "minimum": minimum, **others}
     given = {name: value for name, value in given.items() if value is not None}
+    kinds = _kinds(law)
+    made = _law(law, given) if kinds is None else _mixed(kinds, given)  # type: ignore[arg-type]
+    return Core(made, core) if core != 0.0 else made
+
+
+def _law(law: Law | str, given: Mapping[str, Any]) -> Law:
     if isinstance(law, Law):
         _refuse_others(law.name, given, ())
-        made = law
-    elif ":" in law:
-        made = _own(law, given)
-    else:
-        made = _made(law, LAWS[check_choice("law", law, LAWS)], given)
-    return Core(made, core) if core != 0.0 else made
+        return law
+    if ":" in law:
+        return _own(law, given)
+    made: Law = _made(law, _NAMED[check_choice("law", law, _NAMED)], given)
+    return made
+
+
+def _kinds(law: Law | str | Mapping[str, Law | str]) -> Mapping[str, Law | str] | None:
+    """Return the law of each kind of axis, None where one is for all."""
+    if isinstance(law, Mapping):
+        return law
+    if isinstance(law, Law) or "=" not in law:
+        return None
+    pairs = [each.partition("=") for each in law.split(",")]
+    kinds = [kind.strip() for kind, _, _ in pairs]
+    if not all(name for _, _, name in pairs) or len(set(kinds)) < len(kinds):
+        raise InvalidInput(f"`law` must be a law, or KIND=LAW,KIND=LAW with each kind once, got {law!r}")
+    return {kind: name.strip() for kind, (_, _, name) in zip(kinds, pairs, strict=True)}
+
+
+def _mixed(laws: Mapping[str, Law | str], given: Mapping[str, Any]) -> Mixed:
+    """Return the law for each kind, whose parameters are those of all laws that take them."""
+    taken: set[str] = set()
+    made: dict[str, Law] = {}
+    for kind, law in laws.items():
+        own = {name: value for name, value in given.items() if name in _parameters(law)}
+        made[kind] = _law(law, own)
+        taken |= own.keys()
+    _refuse_others(",".join(f"{kind}={law.name}" for kind, law in made.items()), given, tuple(taken))
+    return Mixed.of(made)
+
+
+def _parameters(law: Law | str) -> tuple[str, ...]:
+    """Return the names of the parameters of a law that is given by its name."""
+    if isinstance(law, Law):
+        return ()
+    kind = load_factory(law, "law") if ":" in law else _NAMED.get(law)
+    return tuple(each.name for each in fields(kind)) if kind is not None and is_dataclass(kind) else ()
 
 
 def _own(target: str, given: Mapping[str, Any]) -> Law:

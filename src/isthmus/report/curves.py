@@ -18,7 +18,7 @@ from isthmus.report.wording import distinct_labels, mean, plain, worst
 
 _IGNORED = frozenset({"seed", "out", "json", "replace", "eval_every", "strategy", "data", "model"})
 _IGNORED |= {"checkpoint_every", "keep_checkpoints"}
-_IGNORED |= {"law", "law_label", "law_meaning"}  # in the label already
+_IGNORED |= {"law", "law_label", "law_meaning", "law_reason"}  # in the label already
 _LOOKS = (("line", 0.0), ("dashed", -0.35), ("dotted", 0.35), ("dashdot", -0.6), ("dashed", 0.5), ("dotted", -0.5))
 
 

@@ -21,6 +21,7 @@ class Strategy:
         rival: whether it is there to be compared with.
         cuts: whether a worker trains a piece of the network.
         axes: which axes it cuts, where that is not left to the user.
+        needs: what a network must have for these, in words.
         restarts: whether an optimizer's momentum may start anew every round.
         elastic: whether the others can go on when a worker is lost.
         processes: whether every worker needs a process of its own: torch's own parts do the work, and what travels
@@ -41,6 +42,7 @@ class Strategy:
     rival: ClassVar[bool] = True
     cuts: ClassVar[bool] = False
     axes: ClassVar[tuple[str, ...] | None] = None
+    needs: ClassVar[str] = ""
     restarts: ClassVar[bool] = True
     elastic: ClassVar[bool] = True
     processes: ClassVar[bool] = False
@@ -54,6 +56,10 @@ class Strategy:
     def dealt(self) -> Law | None:
         """How units are dealt to workers, None where nothing is cut."""
         return None
+
+    def dealt_by(self, law: Law) -> Strategy:
+        """Return the strategy with another law, where it has one."""
+        return dataclasses.replace(self, law=law) if self.dealt is not None else self  # type: ignore[call-arg]
 
     @property
     def scales(self) -> bool:

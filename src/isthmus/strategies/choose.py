@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from isthmus.errors import InvalidInput, check_choice
 from isthmus.partitions import Law, law_of
@@ -24,7 +25,9 @@ STRATEGIES: dict[str, type[Strategy]] = {
 }
 
 
-def strategy_of(strategy: Strategy | str, law: Law | str | None = None, core: float | None = None) -> Strategy:
+def strategy_of(
+    strategy: Strategy | str, law: Law | str | Mapping[str, Law | str] | None = None, core: float | None = None
+) -> Strategy:
     """Return a strategy from its name, with a law and a core where they are given.
 
     Args:

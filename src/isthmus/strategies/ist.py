@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from isthmus.errors import check_choice
-from isthmus.partitions import Block, Law, law_of
+from isthmus.partitions import Law, law_of
 from isthmus.strategies.base import Strategy
 
 SCALES = ("expected", "none")
@@ -37,7 +38,7 @@ class IST(Strategy):
     cuts: ClassVar[bool] = True
     sends_pieces: ClassVar[bool] = True
 
-    law: Law | str = Block()
+    law: Law | str | Mapping[str, Law | str] = "auto"
     scale: str = "expected"
 
     def __post_init__(self) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from isthmus.errors import InvalidInput
-from isthmus.partitions import Block, Law, law_of
+from isthmus.partitions import Law, law_of
 from isthmus.strategies.base import Strategy
 
 
@@ -30,7 +31,7 @@ class Narrow(Strategy):
     )
     cuts: ClassVar[bool] = True
 
-    law: Law | str = Block()
+    law: Law | str | Mapping[str, Law | str] = "auto"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "law", law_of(self.law))

@@ -27,3 +27,4 @@ class Shallow(Narrow):
         "that is cut in depth, and they average: the other rival of equal cost"
     )
     axes: ClassVar[tuple[str, ...] | None] = ("block",)
+    needs: ClassVar[str] = "residual blocks, of which it leaves some out"

@@ -57,6 +57,7 @@ def run(config: TrainConfig, command: list[str] | None = None) -> Run | None:
     # so that bad data or a bad network is one line now rather than one per worker later; a GPU is left to workers
     setup = set_up(config, None if serial and config.device else torch.device("cpu"))
     check_cut(setup)
+    config = setup.config  # its law may be chosen by now
     with _writer(config, command) as writer, _terminate_as_interrupt():
         try:
             if serial:
@@ -113,6 +114,7 @@ def _join(config: TrainConfig, command: list[str] | None) -> Run | None:
             if link.seat != 0:
                 _check_told(run_worker(config, None) or {})
                 return None
+            config = _chosen(config)
             with _writer(config, command) as writer:
                 summary = run_worker(config, writer.path, verifies=True) or {}
                 _finish(writer, summary)
@@ -121,6 +123,12 @@ def _join(config: TrainConfig, command: list[str] | None) -> Run | None:
     except IsthmusError as error:
         leave()  # the others notice
         raise shared(error, wait=_HEARD if isinstance(error, LostPeer) else 0.0) from error
+
+
+def _chosen(config: TrainConfig) -> TrainConfig:
+    """Return the configuration with its law chosen, as it is recorded."""
+    law = config.strategy.dealt
+    return set_up(config).config if law is not None and law.chooses else config
 
 
 def _check_told(summary: dict[str, Any]) -> None:

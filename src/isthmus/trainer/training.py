@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from torch.utils.data import Subset
 
 from isthmus.errors import InvalidInput, WorkerError, check_choice, check_integer
-from isthmus.nets.verdict import Verdict
+from isthmus.nets.check.verdict import Verdict
 from isthmus.partitions import Law
 from isthmus.partitions.classes import ClassDeal
 from isthmus.randomness import generator
@@ -93,7 +93,7 @@ class Training:
         example: Any = None,
         optimizer: Callable[[nn.Module], Optimizer] | None = None,
         strategy: Strategy | str = "ist",
-        law: Law | str | None = None,
+        law: Law | str | Mapping[str, Law | str] | None = None,
         core: float | None = None,
         local_steps: int = 50,
         seed: int = 0,
@@ -117,7 +117,8 @@ class Training:
                 nesting of tensors and constants.
             optimizer: returns an optimizer of a module's parameters, with groups or without.
             strategy: a name (`isthmus train --help` has all), or an object of ``isthmus.strategies``.
-            law: how ist deals units to workers, a name or an object of ``isthmus.partitions``; by default ``block``.
+            law: how ist deals units to workers, a name or an object of ``isthmus.partitions``, or one for each kind of
+                axis; by default ``auto``: what was measured best for networks of this structure.
             core: fraction of the units that all workers hold.
             local_steps: steps between two merges.
             seed: of the partitions, and of the weights that a function draws.
@@ -151,6 +152,7 @@ class Training:
         self.strategy.check_workers(self._link.workers)
         if not isinstance(network, Network):
             network = describe(network, example, self._seed, cut, device, init)
+        self.strategy, self.law_reason = network.chosen(self.strategy)
         self._network = network
         self._meter, self._pace = Meter(), Pace()
         if isinstance(link, Elastic):

@@ -14,6 +14,6 @@ import isthmus.nets.rules.sources
 import isthmus.nets.rules.sparse
 import isthmus.nets.rules.spectral
 import isthmus.nets.rules.structure  # noqa: F401
-from isthmus.nets.registry import RULES, Rule, rule
+from isthmus.nets.axes.registry import RULES, Rule, rule
 
 __all__ = ["RULES", "Rule", "rule"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import fx
 
-from isthmus.nets import terms
-from isthmus.nets.propagation import Call, Dims, NoRule
-from isthmus.nets.registry import rule
-from isthmus.nets.terms import ONE, Term
+from isthmus.nets.axes import terms
+from isthmus.nets.axes.call import Call, NoRule
+from isthmus.nets.axes.records import Dims
+from isthmus.nets.axes.registry import rule
+from isthmus.nets.axes.terms import ONE, Term
 
 
 def _product(call: Call, a: fx.Node, a_dim: int, b: fx.Node, b_dim: int) -> None:

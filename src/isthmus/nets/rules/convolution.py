@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from isthmus.nets import terms
-from isthmus.nets.propagation import Call, Dims, NoRule
-from isthmus.nets.registry import rule
-from isthmus.nets.sizes import Size, divide
-from isthmus.nets.terms import ONE, Term
+from isthmus.nets.axes import terms
+from isthmus.nets.axes.call import Call, NoRule
+from isthmus.nets.axes.records import Dims
+from isthmus.nets.axes.registry import rule
+from isthmus.nets.axes.terms import ONE, Term
+from isthmus.nets.graph.sizes import Size, divide
 
 
 @rule("aten::conv1d", "aten::conv2d", "aten::conv3d")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from isthmus.nets import terms
-from isthmus.nets.propagation import Call, Dims, NoRule, Value
-from isthmus.nets.registry import rule
+from isthmus.nets.axes import terms
+from isthmus.nets.axes.call import Call, NoRule
+from isthmus.nets.axes.records import Dims, Value
+from isthmus.nets.axes.registry import rule
+from isthmus.nets.graph.sizes import divide
 from isthmus.nets.rules.contraction import kept, reduced
-from isthmus.nets.sizes import divide
 
 
 @rule("aten::layer_norm", "aten::rms_norm")

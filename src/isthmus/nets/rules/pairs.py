@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from isthmus.nets import terms
-from isthmus.nets.propagation import Call, Dims, NoRule, Value
-from isthmus.nets.registry import rule
-from isthmus.nets.terms import Term
+from isthmus.nets.axes import terms
+from isthmus.nets.axes.call import Call, NoRule
+from isthmus.nets.axes.records import Dims, Value
+from isthmus.nets.axes.registry import rule
+from isthmus.nets.axes.terms import Term
 
 
 @rule("aten::bilinear")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from isthmus.nets import terms
-from isthmus.nets.propagation import Call, Dims, NoRule
-from isthmus.nets.registry import pointwise_rule, rule
+from isthmus.nets.axes import terms
+from isthmus.nets.axes.call import Call, NoRule
+from isthmus.nets.axes.records import Dims
+from isthmus.nets.axes.registry import pointwise_rule, rule
 
 
 @pointwise_rule

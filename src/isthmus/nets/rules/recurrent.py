@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from isthmus.nets import terms
-from isthmus.nets.propagation import Call, NoRule, Value
-from isthmus.nets.registry import rule
-from isthmus.nets.terms import Term
+from isthmus.nets.axes import terms
+from isthmus.nets.axes.call import Call, NoRule
+from isthmus.nets.axes.records import Value
+from isthmus.nets.axes.registry import rule
+from isthmus.nets.axes.terms import Term
 
 _GATES = {"aten::lstm": 4, "aten::gru": 3, "aten::rnn_tanh": 1, "aten::rnn_relu": 1}
 

@@ -6,8 +6,10 @@ from typing import Any
 
 from torch import fx
 
-from isthmus.nets.propagation import Call, Value, visit_region
-from isthmus.nets.registry import rule
+from isthmus.nets.axes.call import Call
+from isthmus.nets.axes.propagation import visit_region
+from isthmus.nets.axes.records import Value
+from isthmus.nets.axes.registry import rule
 
 
 @rule("wrap_with_set_grad_enabled", "wrap_with_autocast")

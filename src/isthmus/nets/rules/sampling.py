@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from isthmus.nets import terms
-from isthmus.nets.propagation import Call, Dims, NoRule
-from isthmus.nets.registry import rule
-from isthmus.nets.terms import Term
+from isthmus.nets.axes import terms
+from isthmus.nets.axes.call import Call, NoRule
+from isthmus.nets.axes.records import Dims
+from isthmus.nets.axes.registry import rule
+from isthmus.nets.axes.terms import Term
 
 
 @rule("aten::grid_sampler", "aten::grid_sampler_2d", "aten::grid_sampler_3d")

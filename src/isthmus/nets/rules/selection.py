@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import fx
 
-from isthmus.nets import terms
-from isthmus.nets.propagation import Call, Dims, NoRule, Value
-from isthmus.nets.registry import rule
+from isthmus.nets.axes import terms
+from isthmus.nets.axes.call import Call, NoRule
+from isthmus.nets.axes.records import Dims, Value
+from isthmus.nets.axes.registry import rule
+from isthmus.nets.axes.terms import ONE, Term
 from isthmus.nets.rules.contraction import kept, reduced
-from isthmus.nets.terms import ONE, Term
 
 _BOOLEAN = (torch.bool, torch.uint8)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from isthmus.nets import terms
-from isthmus.nets.propagation import Call, Dims
-from isthmus.nets.registry import rule
+from isthmus.nets.axes import terms
+from isthmus.nets.axes.call import Call
+from isthmus.nets.axes.records import Dims
+from isthmus.nets.axes.registry import rule
 
 _FILLED = ("zeros", "ones", "full", "empty", "rand", "randn", "randint")
 _NEW = ("new_zeros", "new_ones", "new_full", "new_empty")

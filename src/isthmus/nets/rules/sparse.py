@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from isthmus.nets.propagation import Call, Dims
-from isthmus.nets.registry import rule
+from isthmus.nets.axes.call import Call
+from isthmus.nets.axes.records import Dims
+from isthmus.nets.axes.registry import rule
 
 _REASON = "a sparse tensor"
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from isthmus.nets import terms
-from isthmus.nets.propagation import Call, Dims, NoRule, Value
-from isthmus.nets.registry import rule
-from isthmus.nets.sizes import divide
-from isthmus.nets.terms import ONE, Term
+from isthmus.nets.axes import terms
+from isthmus.nets.axes.call import Call, NoRule
+from isthmus.nets.axes.records import Dims, Value
+from isthmus.nets.axes.registry import rule
+from isthmus.nets.axes.terms import ONE, Term
+from isthmus.nets.graph.sizes import divide
 
 
 def _regroup(call: Call, dims: Dims, shape: list[Any]) -> Dims:

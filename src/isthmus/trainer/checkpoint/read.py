@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from isthmus.errors import DataError
-from isthmus.nets.ownership import Held, slice_tensor
+from isthmus.nets.pieces.ownership import Held, slice_tensor
 from isthmus.trainer.checkpoint.manifest import MANIFEST, Manifest, checkpoints, fault, shard_name
 from isthmus.trainer.checkpoint.plain import put_together
 from isthmus.trainer.store.tensorfile import TensorReader

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from isthmus.errors import InvalidInput
-from isthmus.nets.ownership import Held
-from isthmus.nets.subnetwork import named_state
+from isthmus.nets.pieces.ownership import Held
+from isthmus.nets.pieces.subnetwork import named_state
 from isthmus.records import to_json
 from isthmus.trainer.checkpoint.read import Checkpoint
 from isthmus.trainer.checkpoint.write import Snapshot, plain_outline

@@ -19,6 +19,8 @@ FOLDER = "checkpoints"  # of a run's folder
 # What may be another when a run goes on, and what follows from it.
 _FREE = ("workers", "executor", "device", "checkpoint_every", "keep_checkpoints", "spare", *PROCESSES)
 _FOLLOWS = ("rounds", "samples", "out")
+# What follows from the network where the law is chosen by it; a checkpoint knows.
+_OF_LAWS = ("law", "minimum", "law_label", "law_meaning")
 
 
 def go_on(folder: str | Path, **flags: Any) -> TrainConfig:
@@ -49,7 +51,11 @@ def after_restart(config: TrainConfig) -> TrainConfig:
     if not again or config.resume or config.out is None or not checkpoints(config.out / FOLDER):
         return config
     run = read_run(config.out)
-    own = run.status != "finished" and run.config == to_json(record(config))
+    now = to_json(record(config))
+    chooses = config.strategy.dealt is not None and config.strategy.dealt.chooses
+    open_ = (*_OF_LAWS, "law_reason") if chooses else ()
+    names = (now.keys() | run.config.keys()) - set(open_)
+    own = run.status != "finished" and all(run.config.get(name) == now.get(name) for name in names)
     return replace(config, resume=True, replace=False) if own else config
 
 
@@ -89,11 +95,12 @@ def _configuration(run: Run, flags: Mapping[str, Any]) -> TrainConfig:
         named.pop("rounds", None)
     config = configure(**{**named, **given})
     now = to_json(record(config))
+    open_ = _OF_LAWS if config.strategy.dealt is not None and config.strategy.dealt.chooses else ()
     for name, value in now.items():
-        free = name in _FREE or (name in _FOLLOWS and name not in given)
+        free = name in _FREE or name in open_ or (name in _FOLLOWS and name not in given)
         if not free and value != run.config.get(name):
             raise InvalidInput(f"`{name}` must be that of the run, {run.config.get(name)!r}, got {value!r}")
-    return replace(config, out=run.path, resume=True)
+    return replace(config, out=run.path, resume=True, law_reason=str(run.config.get("law_reason") or ""))
 
 
 def _flags(recorded: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from isthmus.errors import InvalidInput, check_choice
-from isthmus.partitions import LAWS, Core, Law, law_of
+from isthmus.partitions import LAWS, Auto, Core, Law, Mixed, law_of
 from isthmus.strategies import STRATEGIES, Strategy
 from isthmus.trainer.config.evaluation import Evaluation, check_scale
 from isthmus.trainer.config.faults import Faults
@@ -98,6 +98,8 @@ def record(config: TrainConfig) -> dict[str, Any]:
     law = dealt.law if isinstance(dealt, Core) else dealt  # the core is recorded beside it
     if "law" in chosen and law is not None and law.name not in LAWS:  # the report does not know it
         values |= {"law_label": law.label, "law_meaning": law.meaning}
+    if config.law_reason:
+        values["law_reason"] = config.law_reason
     if evaluation.readout:
         values["scale"] = "readout"
     values |= {"optimizer": optimizer.name, "schedule": config.schedule.name, "warmup": config.schedule.warmup}
@@ -127,7 +129,7 @@ def command(config: TrainConfig) -> list[str] | None:
     if isinstance(config.model, Own) and config.model.example is not None:
         return None
     values = record(config)
-    for name in ("rounds" if config.samples is not None else "samples", "law_label", "law_meaning"):
+    for name in ("rounds" if config.samples is not None else "samples", "law_label", "law_meaning", "law_reason"):
         values.pop(name, None)
     if not _named(config.strategy) or not set(values) <= set(FLAGS):  # or has numbers that no flag sets
         return None
@@ -143,9 +145,15 @@ def command(config: TrainConfig) -> list[str] | None:
 def _named(strategy: Strategy) -> bool:
     """Return whether the command line finds a strategy and its law by their names."""
     law = strategy.dealt
-    module, _, kind = ("", "", "") if law is None else law.name.partition(":")
-    found = law is None or law.name in LAWS or (module != "__main__" and kind.isidentifier())
-    return found and STRATEGIES.get(strategy.name) is type(strategy)
+    return (law is None or _by_name(law)) and STRATEGIES.get(strategy.name) is type(strategy)
+
+
+def _by_name(law: Law) -> bool:
+    inner = law.law if isinstance(law, Core) else law
+    if isinstance(inner, Mixed):
+        return all(_by_name(each) for _, each in inner.laws)
+    module, _, kind = law.name.partition(":")
+    return law.name in (Auto.name, *LAWS) or (module != "__main__" and kind.isidentifier())
 
 
 def _model(given: Mapping[str, Any]) -> Perceptron | Own:

@@ -44,7 +44,7 @@ class Perceptron:
         Raises:
             InvalidInput: a worker would hold nothing.
         """
-        problem = law.too_few(Axis("the widest", max(self.widths)), workers)
+        problem = law.too_few(Axis("the widest", max(self.widths), kind="hidden"), workers)
         if problem is not None:
             raise InvalidInput(f"the widest hidden layer has {problem}: use fewer workers, or law='overlapping'")
 

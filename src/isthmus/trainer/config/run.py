@@ -60,6 +60,7 @@ class TrainConfig:
             host has one for each, else the CPU, as all workers of the serial executor.
         out: the run's folder; by default a new one under runs/.
         replace: replace an earlier run in `out`.
+        law_reason: why the strategy's law was chosen, if the network's structure chose it.
         resume: go on from the last checkpoint of the run in `out`.
 
     Raises:
@@ -91,6 +92,7 @@ class TrainConfig:
     device: str | None = None
     out: Path | None = None
     replace: bool = False
+    law_reason: str = ""
     resume: bool = False
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.utils import _pytree as pytree
 
 from isthmus.errors import InvalidInput
-from isthmus.nets.runnable import GraphNetwork
+from isthmus.nets.pieces.runnable import GraphNetwork
 from isthmus.trainer.local.sharded import local, sharded_as
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ def memory_plan(
     example: Any = None,
     optimizer: Callable[[nn.Module], Optimizer] | None = None,
     strategy: Strategy | str = "ist",
-    law: Law | str | None = None,
+    law: Law | str | Mapping[str, Law | str] | None = None,
     core: float | None = None,
     *,
     workers: int = 4,
@@ -61,6 +61,7 @@ def memory_plan(
     check_wire(wire, workers, chosen)
     chosen.check_workers(workers)
     described = describe(network, example, seed, cut)
+    chosen, _ = described.chosen(chosen)
     sizes = described.example.tensors
 
     def call(module: nn.Module) -> Any:

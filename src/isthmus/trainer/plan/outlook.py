@@ -44,11 +44,13 @@ class Prospect:
         strategy: which.
         forecast: what a round costs; None where that cannot be said.
         problem: why not.
+        why: why its law was chosen, if the network's structure chose it.
     """
 
     strategy: Strategy
     forecast: Forecast | None = None
     problem: str | None = None
+    why: str = ""
 
     def over(self, memory: int | None) -> int:
         """Return how many bytes a worker lacks, of those it may use; None for any."""
@@ -60,7 +62,7 @@ class Prospect:
         Args:
             memory: bytes that a worker may use; None for any.
         """
-        head = {"name": self.strategy.name, "title": self.strategy.title, "problem": self.problem}
+        head = {"name": self.strategy.name, "title": self.strategy.title, "problem": self.problem, "why": self.why}
         found = self.forecast
         if found is None:
             return {**head, **dict.fromkeys(_NUMBERS), "fits": None, "over_bytes": None}
@@ -215,7 +217,9 @@ class _Planner:
         if not isinstance(config, TrainConfig):
             return Prospect(strategy, problem=str(config))
         try:
-            return Prospect(strategy, self._forecast(config))
+            network, _ = self._network(config.cut)
+            strategy, why = network.chosen(strategy)
+            return Prospect(strategy, self._forecast(replace(config, strategy=strategy)), why=why)
         except IsthmusError as error:
             return Prospect(strategy, problem=str(error))
         except Exception as error:  # whatever a network of one's own may raise in this strategy's hands

@@ -77,6 +77,7 @@ def remarks(outlook: Outlook) -> list[str]:
     """Return what the table does not say: what does not fit, what cannot be planned, how the numbers are known."""
     said = ["enough steps: local steps with which moving costs a tenth of computing"]
     said += [f"{each.strategy.name}: {each.problem}" for each in outlook.prospects if each.problem is not None]
+    said += [f"{each.strategy.title}: {each.why}" for each in outlook.prospects if each.why]
     for each in outlook.prospects:
         if outlook.memory is not None and (over := each.over(outlook.memory)):
             room = shown_bytes(outlook.memory)

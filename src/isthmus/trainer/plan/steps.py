@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from isthmus.errors import InvalidInput
-from isthmus.nets.subnetwork import blank, build
+from isthmus.nets.pieces.subnetwork import blank, build
 from isthmus.partitions import Block
 from isthmus.trainer.local.flops import flops
 from isthmus.trainer.local.optimizer import adopt

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from isthmus.nets.ownership import Held, write_slice
+from isthmus.nets.pieces.ownership import Held, write_slice
 from isthmus.trainer.store.keeping import Deal, Step, places
 from isthmus.trainer.store.routes import Box, Routes
 from isthmus.trainer.wire.exchange import Pending

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from isthmus.nets.ownership import Held, view_slice, write_slice
+from isthmus.nets.pieces.ownership import Held, view_slice, write_slice
 from isthmus.trainer.store.draft import Draft
 from isthmus.trainer.store.homes import Homes
 from isthmus.trainer.store.routes import Box, Routes, in_groups, rows_of

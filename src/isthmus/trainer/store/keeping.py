@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.nets import Coupling
-from isthmus.nets.ownership import Held, IndexMap
+from isthmus.nets.pieces.ownership import Held, IndexMap
 from isthmus.partitions import Indices
 from isthmus.trainer.store.routes import Box
 

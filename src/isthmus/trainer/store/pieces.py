@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from isthmus.nets.ownership import Held, merge_into, view_slice
+from isthmus.nets.pieces.ownership import Held, merge_into, view_slice
 from isthmus.trainer.store.draft import Draft
 from isthmus.trainer.store.homes import Homes
 from isthmus.trainer.store.routes import Box, Group, Leg, Routes, rows_of

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from isthmus.errors import InvalidInput
-from isthmus.nets.pattern import Pattern
+from isthmus.nets.pieces.pattern import Pattern
 from isthmus.trainer.store.homes import Homes
 
 BLOCK = 1 << 20  # bytes: fetched at once

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isthmus.nets.ownership import Held
+from isthmus.nets.pieces.ownership import Held
 from isthmus.trainer.store.homes import Homes
 
 AT_ONCE = 8 << 20  # bytes of a worker's boxes that travel together; a tensor that alone is more travels alone

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from isthmus.nets import Coupling, Subnetwork
-from isthmus.nets.norms import statistics
-from isthmus.nets.ownership import Held, IndexMap, slice_tensor, view_slice, write_slice
-from isthmus.nets.writes import written
+from isthmus.nets.axes.structure import written
+from isthmus.nets.pieces.ownership import Held, IndexMap, slice_tensor, view_slice, write_slice
+from isthmus.nets.scale.norms import statistics
 from isthmus.trainer.store.ahead import Ahead, assemble, divide
 from isthmus.trainer.store.copies import Copies
 from isthmus.trainer.store.draft import Draft

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.errors import WorkerError
-from isthmus.nets.norms import measure
-from isthmus.nets.pattern import Pattern
+from isthmus.nets.pieces.pattern import Pattern
+from isthmus.nets.scale.norms import measure
 from isthmus.trainer.local.heap import passing
 from isthmus.trainer.local.recent import Recent, call_with
 from isthmus.trainer.rounds.members import Members

@@ -11,9 +11,9 @@ from torch import nn
 
 from isthmus.errors import InvalidInput
 from isthmus.nets import scaled
-from isthmus.nets.exported import read_state
-from isthmus.nets.pattern import Pattern
-from isthmus.nets.subnetwork import named_state
+from isthmus.nets.graph.state import read_state
+from isthmus.nets.pieces.pattern import Pattern
+from isthmus.nets.pieces.subnetwork import named_state
 from isthmus.trainer.store.away import in_rows
 from isthmus.trainer.store.tensorfile import TensorWriter
 from isthmus.trainer.task.network import in_evaluation

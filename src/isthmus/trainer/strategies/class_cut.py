@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.errors import InvalidInput
-from isthmus.nets.block_softmax import BlockSoftmax, ClassPiece
-from isthmus.nets.coupling import Coupling
-from isthmus.nets.ownership import Held, slice_tensor
-from isthmus.nets.subnetwork import blank, build
+from isthmus.nets.coupling.coupling import Coupling
+from isthmus.nets.models.block_softmax import BlockSoftmax, ClassPiece
+from isthmus.nets.pieces.ownership import Held, slice_tensor
+from isthmus.nets.pieces.subnetwork import blank, build
 from isthmus.partitions import Indices
 from isthmus.partitions.classes import ClassDeal
 from isthmus.strategies import ClassCut

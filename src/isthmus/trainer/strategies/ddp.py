@@ -16,7 +16,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDSt
 from torch.nn.parallel import DistributedDataParallel
 
 from isthmus.errors import InvalidInput
-from isthmus.nets.ownership import Held
+from isthmus.nets.pieces.ownership import Held
 from isthmus.strategies import DDP
 from isthmus.trainer.strategies.interface import Commit, Needs, State, Worker, closed
 from isthmus.trainer.strategies.layers import leaves_out

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.errors import InvalidInput
-from isthmus.nets.ownership import Held
+from isthmus.nets.pieces.ownership import Held
 from isthmus.strategies import FSDP
 from isthmus.trainer.local.sharded import local
 from isthmus.trainer.store.homes import Homes

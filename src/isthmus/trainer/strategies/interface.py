@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from isthmus.nets.ownership import Held
-from isthmus.nets.pattern import Pattern
+from isthmus.nets.pieces.ownership import Held
+from isthmus.nets.pieces.pattern import Pattern
 from isthmus.partitions.classes import ClassDeal
 from isthmus.trainer.task.network import Network
 from isthmus.trainer.wire.exchange import Link, Program

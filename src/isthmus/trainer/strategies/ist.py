@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.nets import NetPartition, Scaling, Subnetwork, scaling
-from isthmus.nets.ownership import Held
-from isthmus.nets.subnetwork import blank, build, rebuild, refill
+from isthmus.nets.pieces.ownership import Held
+from isthmus.nets.pieces.subnetwork import blank, build, rebuild, refill
 from isthmus.partitions import Law
 from isthmus.partitions.weighted import balance
 from isthmus.strategies import IST

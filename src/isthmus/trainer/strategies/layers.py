@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from isthmus.nets.example import Example
+from isthmus.nets.graph.example import Example
 from isthmus.trainer.task.initial import copied, like
 
 LEAST = 1 << 18  # bytes: what is smaller is dearer in hops than in memory

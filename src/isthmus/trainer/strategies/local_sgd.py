@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 from torch import Tensor, nn
 
-from isthmus.nets.ownership import Held
-from isthmus.nets.subnetwork import named_state
+from isthmus.nets.pieces.ownership import Held
+from isthmus.nets.pieces.subnetwork import named_state
 from isthmus.strategies import Strategy
 from isthmus.trainer.store.rehome import Move
 from isthmus.trainer.store.serve import Housed

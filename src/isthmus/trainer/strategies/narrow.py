@@ -7,9 +7,9 @@ import math
 from torch import Tensor, nn
 
 from isthmus.nets import Coupling, NetPartition, scaling
-from isthmus.nets.laws import given
-from isthmus.nets.ownership import Held, slice_tensor
-from isthmus.nets.subnetwork import blank, build
+from isthmus.nets.pieces.laws import given
+from isthmus.nets.pieces.ownership import Held, slice_tensor
+from isthmus.nets.pieces.subnetwork import blank, build
 from isthmus.partitions import Indices
 from isthmus.strategies import Narrow
 from isthmus.trainer.store.start import take

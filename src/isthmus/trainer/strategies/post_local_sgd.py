@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.post_localSGD_hook import PostLocalSGDState, post_localSGD_hook
 from torch.distributed.algorithms.model_averaging.utils import average_parameters
 
-from isthmus.nets.ownership import Held
+from isthmus.nets.pieces.ownership import Held
 from isthmus.strategies import DDP, PostLocalSGD
 from isthmus.trainer.strategies.ddp import DDPPart, Hook
 from isthmus.trainer.strategies.interface import Commit, State, Worker

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from isthmus.errors import InvalidInput
 from isthmus.nets import Coupling
-from isthmus.nets.coupling import Axis
+from isthmus.nets.axes.structure import Axis
 from isthmus.partitions.classes import ClassDeal
 from isthmus.strategies import ClassCut
 

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from isthmus.nets.mlp import MLP, MLPSpec, initial_rows
+from isthmus.nets.models.mlp import MLP, MLPSpec, initial_rows
 from isthmus.trainer.task.initial import rows_of, tensors_of
 
 _STARTS = {"weight": 1, "bias": 0, "running_mean": 0, "running_var": 1, "num_batches_tracked": 0}
 
 
 class Drawn:
-    """Values of an MLP as :func:`isthmus.nets.mlp.initialize` sets them, a few rows at a time."""
+    """Values of an MLP as :func:`isthmus.nets.models.mlp.initialize` sets them, a few rows at a time."""
 
     in_turn, note = False, ""
 

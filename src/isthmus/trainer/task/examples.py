@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from isthmus.data import Dataset
 from isthmus.errors import InvalidInput
-from isthmus.nets.example import Example
+from isthmus.nets.graph.example import Example
 
 _BATCH = 1000  # examples of one forward pass without gradients,
 _TARGETS = 8192  # and targets: fewer examples if they are long sequences

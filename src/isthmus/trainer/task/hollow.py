@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.nets import Coupling
-from isthmus.nets.subnetwork import blank
+from isthmus.nets.pieces.subnetwork import blank
 from isthmus.trainer.task.initial import copied, like, tensors_of
 from isthmus.trainer.task.network import Network
 

@@ -18,9 +18,11 @@ from torch.utils import _pytree as pytree
 from isthmus.errors import InvalidInput
 from isthmus.factories import call_factory, network_and_call
 from isthmus.nets import Coupling, trace
-from isthmus.nets.example import Example, call_of, example_of
-from isthmus.nets.exported import read_state
+from isthmus.nets.axes.choosing import NoSuchKind
+from isthmus.nets.graph.example import Example, call_of, example_of
+from isthmus.nets.graph.state import read_state
 from isthmus.randomness import derived_seed
+from isthmus.strategies import Strategy
 from isthmus.trainer.task.initial import Built, Deferred, Held, Initial, attributes_of, copied, deferred, whole
 from isthmus.trainer.task.terms import Terms, modules_of, network_terms, weights_terms
 from isthmus.trainer.task.weights import FromFile, Weights
@@ -75,6 +77,24 @@ class Network:
         device = _device(skeleton) or self.device
         args, kwargs = self.example.call([tensor.to(device) for tensor in self.example.tensors])
         return trace(skeleton, args, kwargs, cut=self.cut)
+
+    def chosen(self, strategy: Strategy) -> tuple[Strategy, str]:
+        """Return a strategy with the law that this network's structure chooses, and why; else the same, for no reason.
+
+        All workers trace the skeleton, so all choose the same.
+
+        Raises:
+            InvalidInput: a strategy that cuts what the network does not have.
+        """
+        if strategy.axes is not None:  # the user has not named them, so a message that does would not help
+            try:
+                _ = self.coupling
+            except NoSuchKind:
+                raise InvalidInput(f"strategy {strategy.name!r} needs {strategy.needs}: the network has none") from None
+        if strategy.dealt is None or not strategy.dealt.chooses:
+            return strategy, ""
+        law, why = self.coupling.chosen(strategy.dealt)
+        return strategy.dealt_by(law), why
 
     @cached_property
     def constants(self) -> dict[str, Tensor]:

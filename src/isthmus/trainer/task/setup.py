@@ -12,9 +12,9 @@ from torch import nn
 
 from isthmus.errors import InvalidInput, IsthmusError
 from isthmus.factories import load_factory
-from isthmus.nets.example import Example, example_of
-from isthmus.nets.mlp import MLP, MLPSpec, initialize
-from isthmus.nets.standardize import Standardize
+from isthmus.nets.graph.example import Example, example_of
+from isthmus.nets.models.mlp import MLP, MLPSpec, initialize
+from isthmus.nets.models.standardize import Standardize
 from isthmus.strategies import ClassCut
 from isthmus.trainer.config import Own, Perceptron, TrainConfig
 from isthmus.trainer.task.classes import deal_classes
@@ -70,6 +70,10 @@ def set_up(config: TrainConfig, device: torch.device | None = None) -> Setup:
         deal_classes(config.strategy, setup.network.coupling, config.workers, config.seed)
         if not setup.network.coupling.cut_axes:
             return setup
+    strategy, why = setup.network.chosen(config.strategy)
+    if strategy is not config.strategy:
+        config = replace(config, strategy=strategy, law_reason=why)
+        setup = replace(setup, config=config)
     if config.strategy.dealt is not None and (isinstance(config.model, Own) or config.cut):
         # a perceptron's own axes are known to do
         setup.network.coupling.partition(config.workers, config.seed, 0, config.strategy.dealt)

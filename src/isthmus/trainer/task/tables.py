@@ -10,8 +10,8 @@ import numpy as np
 
 from isthmus.data import Dataset, load, over_workers, train_test
 from isthmus.errors import InvalidInput
-from isthmus.nets.example import Example
-from isthmus.nets.standardize import Standardize
+from isthmus.nets.graph.example import Example
+from isthmus.nets.models.standardize import Standardize
 from isthmus.trainer.config import Perceptron, TrainConfig
 from isthmus.trainer.task.examples import rows
 from isthmus.trainer.task.shares import HELD_OUT_MOST, Shares, check_batch, split_held_out

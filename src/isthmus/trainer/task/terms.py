@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from isthmus.errors import InvalidInput
-from isthmus.nets.example import Example
+from isthmus.nets.graph.example import Example
 from isthmus.trainer.task.weights import Weights
 
 Terms = dict[str, str]

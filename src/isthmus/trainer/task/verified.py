@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from isthmus.errors import InvalidInput
-from isthmus.nets.verdict import Unjudged, Verdict
+from isthmus.nets.check.verdict import Unjudged, Verdict
 from isthmus.trainer.config import Own
 from isthmus.trainer.task.network import bytes_of
 from isthmus.trainer.task.setup import Setup

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from isthmus.errors import DataError, InvalidInput
-from isthmus.nets.exported import StateEntry
+from isthmus.nets.graph.state import StateEntry
 from isthmus.trainer.task.initial import Initial, whole
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from isthmus.errors import InvalidInput, WorkerError
-from isthmus.nets.ownership import mean_of
+from isthmus.nets.pieces.ownership import mean_of
 from isthmus.trainer.wire.meter import Meter
 from isthmus.trainer.wire.native import Native
 

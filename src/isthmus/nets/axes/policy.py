@@ -1,0 +1,210 @@
+"""What the structure of a network says about its axes: their kind, and which are cut unless told otherwise.
+
+Nothing here looks at names or classes. A *stream* is what a residual connection adds to; a *head* runs along both
+activations of a product; an *ffn* axis lies between two weights of a residual block; *experts* have a matrix each, and
+a router that chooses between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from isthmus.nets.axes import terms
+from isthmus.nets.axes.records import Dims, Propagation
+from isthmus.nets.axes.terms import Atom, Cat, Prod, Term
+
+Own = Mapping[Atom, Sequence[frozenset[str]]]  # parameters and buffers of each unit alone
+_ADDS = (torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor)
+
+
+@dataclass(frozen=True)
+class Residual:
+    """An addition of a branch to what the branch came from."""
+
+    graph: fx.Graph
+    node: fx.Node
+    skip: fx.Node
+    branch: fx.Node
+
+
+def graphs_of(module: fx.GraphModule) -> Iterator[fx.GraphModule]:
+    """Yield a graph and the graphs of its regions."""
+    yield module
+    for child in module.children():
+        if isinstance(child, fx.GraphModule):
+            yield from graphs_of(child)
+
+
+def find_residuals(module: fx.GraphModule, propagation: Propagation) -> list[Residual]:
+    """Return the residual additions: one operand is an ancestor of the other, with a product on the way.
+
+    (A hand-written activation such as x + 0.04 x**3 adds to itself too, but without a product.)
+    """
+    found = []
+    products = {c.node for c in propagation.contractions if c.kind != "sum"}
+    for part in graphs_of(module):
+        through = _ancestors_through(part, products)
+        for node in part.graph.nodes:
+            if node.target not in _ADDS:
+                continue
+            a, b = (each if isinstance(each, fx.Node) else None for each in node.args[:2])
+            if a is None or b is None or not (_same_shape(node, a) and _same_shape(node, b)):
+                continue
+            if a in through[b]:
+                found.append(Residual(part.graph, node, a, b))
+            elif b in through[a]:
+                found.append(Residual(part.graph, node, b, a))
+    return found
+
+
+def tag_streams(residuals: Iterable[Residual], propagation: Propagation) -> None:
+    """Tag the axes that residual connections run along."""
+    for residual in residuals:
+        for term in propagation.dims[residual.node]:
+            terms.tag(term, "stream")
+
+
+def kind_of(atom: Atom, dims: Mapping[str, Dims]) -> str:
+    """Return expert, stream, head, channel, ffn or hidden."""
+    if is_expert(atom):
+        return "expert"
+    for tag in ("stream", "head", "channel"):
+        if tag in atom.tags:
+            return tag
+    if "head_dim" in atom.tags:
+        return "hidden"
+    weights = [entry for entry in dims.values() if len(entry) > 1 and any(atom in terms.leaves(t) for t in entry)]
+    plain = [any(atom in _parts(term) for term in entry) for entry in weights]
+    beside = [
+        any("stream" in leaf.tags for term in entry for leaf in terms.leaves(term) if leaf is not atom)
+        for entry in weights
+    ]
+    return "ffn" if len(beside) > 1 and all(beside) and all(plain) else "hidden"
+
+
+def is_expert(atom: Atom) -> bool:
+    """Whether units are experts: they have a matrix each, and a router chooses between them."""
+    return {"routed", "matrices"} <= atom.tags and "stream" not in atom.tags
+
+
+def settle_choices(dims: Iterable[Dims]) -> None:
+    """Keep whole what something chooses along, but for experts."""
+    for atom in {leaf for entry in dims for term in entry for leaf in terms.leaves(term)}:
+        if atom.choices and not is_expert(atom):
+            atom.reasons.update(atom.choices)
+
+
+def _parts(term: Term) -> tuple[Term, ...]:
+    term = terms.resolve(term)
+    return term.parts if isinstance(term, Cat) else (term,)
+
+
+def why_not(atom: Atom) -> str | None:
+    """Return why an axis is not cut unless asked for; None if it is."""
+    if is_expert(atom):
+        return None
+    if "stream" in atom.tags:
+        return "residual stream"
+    if "norm" in atom.tags:
+        return "a norm acts across it"
+    if "embedding" in atom.tags and "head" not in atom.tags:
+        return "width of an embedding"
+    if "head_dim" in atom.tags:
+        return "inside a head"
+    return None
+
+
+def default_cut(
+    atoms: Iterable[Atom], dims: Mapping[str, Dims], own: Own
+) -> dict[Atom, tuple[str | None, tuple[Atom, ...]]]:
+    """Return for each axis why it is not cut by default (None if it is), and the axes that are cut rather than it.
+
+    Of the axes whose product makes up a dimension (heads x group x width) only one is cut: the outermost that has units
+    enough for the workers, whose number is not known here.
+    """
+    partners = _partners(dims, own)
+    verdict: dict[Atom, tuple[str | None, tuple[Atom, ...]]] = {}
+    atoms = list(atoms)
+    order = {atom: number for number, atom in enumerate(atoms)}
+    for atom in atoms:
+        reason = why_not(atom)
+        before = sorted(partners.get(atom, set()) & verdict.keys(), key=order.__getitem__) if reason is None else ()
+        outer = tuple(other for other in before if verdict[other][0] is None or verdict[other][1])
+        verdict[atom] = ("inside another axis" if any(verdict[o][0] is None for o in outer) else reason), outer
+    return verdict
+
+
+def _partners(dims: Mapping[str, Dims], own: Own) -> dict[Atom, set[Atom]]:
+    """Return for each atom those it shares a product with."""
+    result: dict[Atom, set[Atom]] = {}
+
+    def visit(term: Term) -> None:
+        if isinstance(term, Cat):
+            for part in term.parts:
+                visit(part)
+        elif isinstance(term, Prod):
+            for factor in term.factors:
+                visit(factor)
+                mine = terms.leaves(factor)
+                others = {leaf for f in term.factors if f is not factor for leaf in terms.leaves(f)}
+                for leaf in mine:
+                    result.setdefault(leaf, set()).update(others - {leaf})
+
+    for name, entry in dims.items():
+        for term in entry:
+            visit(terms.resolve(term))
+        inside = {leaf for term in entry for leaf in terms.leaves(term)}
+        inside |= {atom for atom, units in own.items() if any(name in unit for unit in units)}
+        for expert in filter(is_expert, inside):  # the width of an expert is inside it
+            for leaf in inside - {expert}:
+                result.setdefault(leaf, set()).add(expert)
+                result.setdefault(expert, set()).add(leaf)
+    return result
+
+
+def _same_shape(a: fx.Node, b: fx.Node) -> bool:
+    first, second = a.meta.get("val"), b.meta.get("val")
+    return isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor) and first.shape == second.shape
+
+
+def _ancestors_through(module: fx.GraphModule, products: set[fx.Node]) -> dict[fx.Node, _Nodes]:
+    """Return for each node its ancestors with a product on the way (or at the node itself)."""
+    number = {node: i for i, node in enumerate(module.graph.nodes)}
+    all_of: dict[fx.Node, int] = {}
+    through: dict[fx.Node, _Nodes] = {}
+    for node in module.graph.nodes:
+        ancestors = product_side = 0
+        for source in node.all_input_nodes:
+            ancestors |= all_of[source] | (1 << number[source])
+            product_side |= through[source].bits
+        if node in products or _holds_product(module, node, products):
+            product_side |= ancestors
+        all_of[node] = ancestors
+        through[node] = _Nodes(product_side, number)
+    return through
+
+
+def _holds_product(module: fx.GraphModule, node: fx.Node, products: set[fx.Node]) -> bool:
+    regions = [getattr(module, str(i.target), None) for i in node.all_input_nodes if i.op == "get_attr"]
+    return any(
+        inner in products
+        for region in regions
+        if isinstance(region, fx.GraphModule)
+        for part in graphs_of(region)
+        for inner in part.graph.nodes
+    )
+
+
+@dataclass(frozen=True)
+class _Nodes:
+    """A set of nodes as the bits of one integer: cheap for graphs of thousands."""
+
+    bits: int
+    number: Mapping[fx.Node, int]
+
+    def __contains__(self, node: fx.Node) -> bool:
+        return bool(self.bits >> self.number[node] & 1)

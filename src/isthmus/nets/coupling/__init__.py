@@ -1,0 +1,1 @@
+"""From a network to its coupling, and what one may ask of that."""

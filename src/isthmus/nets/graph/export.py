@@ -1,0 +1,227 @@
+"""A network as two exported graphs, in training and in evaluation mode, over one set of parameters.
+
+The export is torch's own (``torch.export``, non-strict, operators not decomposed). It works on the meta device, so a
+network that no machine holds is read without allocating it. A few operators are brought to a form in which every
+size that a cut may change is written out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, fx, nn
+from torch.export.graph_signature import InputKind, OutputKind
+
+from isthmus.errors import InvalidInput
+from isthmus.nets.graph.example import Example
+from isthmus.nets.graph.exported import ExportedGraph, Pinned, module_path
+from isthmus.nets.graph.failures import explain, place_of
+from isthmus.nets.graph.loops import AllFound
+from isthmus.nets.graph.normalize import normalize
+from isthmus.nets.graph.results import opened
+from isthmus.nets.graph.sizes import size_of
+from isthmus.nets.graph.surroundings import as_it_was, idle_moves, in_mode, quiet, without_autocast
+from isthmus.nets.graph.traceable import traceable
+from isthmus.nets.graph.writes import writes
+
+_PREFIX = "inner."
+_GUARDS = 100  # ResNet, ConvNeXt, ViT and Segformer leave 10 to 64; Swin passes 150 in its first layers
+_RESULTS = (Tensor, int, float, bool, str, type(None), torch.SymInt, torch.SymFloat, torch.SymBool)
+
+
+def export_graph(
+    model: nn.Module, example: Example, mode: str, names: Mapping[str, str], closed: Pinned = frozenset()
+) -> ExportedGraph:
+    """Export one mode of a network.
+
+    Args:
+        model, example, mode: what to export.
+        names: maps every name of a tensor to its first one.
+        closed: (input, dimension) pairs whose sizes stay as given.
+
+    Raises:
+        InvalidInput: the network cannot be exported (it branches on values), or loses a custom backward.
+    """
+    wrapper = _Flat(model, example)
+    with as_it_was(model), in_mode(model, mode == "train"), traceable(model) as notes, quiet():
+        found = _export(wrapper, example, closed)
+    if wrapper.result.custom:
+        raise InvalidInput(
+            f"`model` uses the custom autograd function {wrapper.result.custom[0]!r}, whose backward a traced graph "
+            "does not keep: write it with plain operators, or register it with torch.library.custom_op"
+        )
+    module = found.graph_module
+    normalize(module)
+    _refuse_branches(module)
+    exported = _exported_graph(found, module, wrapper, names)
+    exported.notes = notes
+    _refuse_written_inputs(exported)
+    return exported
+
+
+class _Result:
+    """The tree of the result; an object of its own, because an export resets what a forward assigns to its module."""
+
+    spec: Any = None
+    paths: Sequence[str] = ()
+    custom: Sequence[str] = ()
+    assigned: Sequence[str] = ()
+    replaced: Sequence[str] = ()
+    dropped: Sequence[str] = ()
+
+
+class _Flat(nn.Module):
+    """Takes the tensors of a call and returns the buffers that forward assigns, then the tensors of its result."""
+
+    def __init__(self, inner: nn.Module, example: Example) -> None:
+        super().__init__()
+        self.inner = inner
+        self.example = example
+        self.given_up: Pinned = frozenset()
+        self.result = _Result()
+
+    def forward(self, *tensors: Tensor) -> tuple[Any, ...]:
+        args, kwargs = self.example.call(tensors)
+        before = dict(self.inner.named_buffers())
+        with AllFound():
+            result = self.inner(*args, **kwargs)
+        after = dict(self.inner.named_buffers())
+        changed = [name for name, tensor in before.items() if after.get(name) is not tensor]
+        self.result.assigned = [name for name in changed if name in after and _alike(before[name], after[name])]
+        self.result.replaced = [name for name in changed if name not in self.result.assigned]
+        keyed, self.result.spec = pytree.tree_flatten_with_path(opened(result))
+        self.result.paths = [pytree.keystr(path) or "output" for path, _ in keyed]
+        self.result.dropped = [
+            f"{name} ({type(leaf).__name__})"
+            for (_, leaf), name in zip(keyed, self.result.paths, strict=True)
+            if not isinstance(leaf, _RESULTS)
+        ]
+        leaves = tuple(leaf if isinstance(leaf, _RESULTS) else None for _, leaf in keyed)
+        self.result.custom = _custom_functions(leaves)
+        return (*(after[name] for name in self.result.assigned), *leaves)
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype
+
+
+def _export(wrapper: _Flat, example: Example, closed: Pinned) -> torch.export.ExportedProgram:
+    """Export with every dimension open, unless too much follows from it; then with open batches only; then as given."""
+    auto = torch.export.Dim.AUTO
+    doubled = tuple(t.repeat(2, *[1] * (t.dim() - 1)) if t.dim() and t.shape[0] == 1 else t for t in example.tensors)
+    attempts = [(doubled, None), (doubled, 1), (doubled, 0), (example.tensors, 0)]
+    failure: Exception | None = None
+    for tensors, dims in attempts:
+        shapes = tuple(
+            {d: auto for d in range(t.dim()) if (dims is None or d < dims) and (i, d) not in closed and t.shape[d] > 1}
+            for i, t in enumerate(tensors)
+        )
+        try:
+            with torch.enable_grad(), without_autocast(), idle_moves(), _few_guards(wrapper.inner, dims is None):
+                return torch.export.export(wrapper, tensors, dynamic_shapes=(shapes,), strict=False)
+        except _TooManyGuards:
+            wrapper.given_up = frozenset((i, d) for i, t in enumerate(tensors) for d in range(1, t.dim()))
+        except Exception as error:  # torch raises a dozen kinds here; the first is the one that explains
+            failure = failure or error
+    assert failure is not None
+    if not any(tensor.dim() for tensor in example.tensors):
+        raise InvalidInput("`args` must hold a batch of samples, got a tensor without dimensions") from failure
+    raise InvalidInput(explain(failure, wrapper.inner)) from failure
+
+
+class _TooManyGuards(Exception):
+    """What torch would have to show of open sizes grows without bound."""
+
+
+@contextlib.contextmanager
+def _few_guards(model: nn.Module, wanted: bool) -> Iterator[None]:
+    """Inside, a module that is called after too many guards on open sizes raises; the same on every machine.
+
+    With windows over an image, say, whose sides are rounded up to whole ones at every level, every comparison of sizes
+    leaves a guard, and each next one is held against all before it: minutes, after which the sizes are closed anyway.
+    """
+
+    def check(module: nn.Module, args: tuple[Any, ...]) -> None:
+        sizes: Iterator[Any] = (size for value in args if isinstance(value, Tensor) for size in value.shape)
+        opened = next((size for size in sizes if isinstance(size, torch.SymInt)), None)
+        if opened is not None and len(opened.node.shape_env.guards) > _GUARDS:
+            raise _TooManyGuards
+
+    hooks = [module.register_forward_pre_hook(check) for module in model.modules()] if wanted else []
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _exported_graph(
+    found: torch.export.ExportedProgram, module: fx.GraphModule, wrapper: _Flat, names: Mapping[str, str]
+) -> ExportedGraph:
+    signature = found.graph_signature
+    state, constants, inputs = [], {}, 0
+    for spec in signature.input_specs:
+        target = (spec.target or "").removeprefix(_PREFIX)
+        if spec.kind == InputKind.USER_INPUT:
+            inputs += 1
+        elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
+            state.append(names[target])
+        elif spec.kind == InputKind.CONSTANT_TENSOR:
+            constants[target] = found.constants[spec.target or ""]
+            state.append(target)
+        else:
+            raise InvalidInput(f"`model` takes an input of kind {spec.kind.name}, which cannot be traced")
+    mutated = []
+    for output in signature.output_specs:
+        if output.kind == OutputKind.BUFFER_MUTATION:
+            mutated.append(names[(output.target or "").removeprefix(_PREFIX)])
+        elif output.kind != OutputKind.USER_OUTPUT:
+            raise InvalidInput(f"`model` writes to its inputs ({output.kind.name}), which cannot be traced")
+    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
+    shapes = [[size_of(entry) for entry in node.meta["val"].shape] for node in placeholders[len(state) :]]
+    fixed = {(i, d): size for i, shape in enumerate(shapes) for d, size in enumerate(shape) if isinstance(size, int)}
+    result = wrapper.result
+    mutated += [names[name] for name in result.assigned]
+    return ExportedGraph(
+        module, state, constants, inputs, mutated, result.paths, result.spec, fixed,
+        replaced=result.replaced, dropped=result.dropped, given_up=wrapper.given_up,
+    )  # fmt: skip
+
+
+def _refuse_written_inputs(exported: ExportedGraph) -> None:
+    inputs = exported.input_nodes
+    for writer, origin in writes(exported.module):
+        if origin in inputs:
+            where = place_of(writer, module_path(writer))
+            raise InvalidInput(f"`model` must not write to its input {inputs.index(origin)}, it does so in {where}")
+
+
+def _refuse_branches(module: fx.GraphModule) -> None:
+    for node in module.graph.nodes:
+        name = getattr(node.target, "__name__", "")
+        if node.op == "call_function" and name in ("cond", "while_loop"):
+            where = place_of(node, module_path(node))
+            instead = "torch.where chooses without a branch"
+            raise InvalidInput(f"`model` must not branch on values, it calls torch.{name} in {where}; {instead}")
+
+
+def _custom_functions(outputs: Sequence[Any]) -> list[str]:
+    """Return the names of the custom autograd functions that outputs were computed with."""
+    stack = [leaf.grad_fn for leaf in outputs if isinstance(leaf, Tensor)]
+    seen = set(stack)
+    names: list[str] = []
+    while stack:
+        node = stack.pop()
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            made_by = node._forward_cls
+            if not made_by.__module__.startswith("torch."):
+                names.append(made_by.__qualname__)
+        for below, _ in () if node is None else node.next_functions:
+            if below not in seen:
+                seen.add(below)
+                stack.append(below)
+    return names

@@ -1,0 +1,1 @@
+"""Networks that isthmus brings: a perceptron, standardized inputs, pieces of a class cut side by side."""

@@ -1,0 +1,1 @@
+"""Who holds which units; subnetworks of these, and merging them."""
