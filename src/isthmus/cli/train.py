@@ -127,6 +127,7 @@ class Rivals:
     """Of one rival alone.
 
     Attributes:
+        balanced: whether all classes are as frequent in batches, whatever they are in the data (narrow).
         outer_lr: rate of the step that is made with the mean of what the workers have changed (diloco).
         outer_momentum: of that step, Nesterov's (diloco).
         fragments: parts that the network is averaged in, one after each round, in turn (diloco).
@@ -136,6 +137,7 @@ class Rivals:
         start: steps in which gradients are averaged before workers go on alone (post-local-sgd).
     """
 
+    balanced: Annotated[bool | None, _flag("False", "{True,False}")] = None
     outer_lr: Annotated[float | None, _flag(DiLoCo.outer_lr, "FLOAT")] = None
     outer_momentum: Annotated[float | None, _flag(DiLoCo.outer_momentum, "FLOAT")] = None
     fragments: Annotated[int | None, _flag(DiLoCo.fragments, "INT")] = None
