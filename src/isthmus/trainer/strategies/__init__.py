@@ -16,6 +16,7 @@ from isthmus.strategies import (
     Mach,
     Narrow,
     PostLocalSGD,
+    SampledSoftmax,
     Shallow,
     Strategy,
 )
@@ -31,6 +32,7 @@ from isthmus.trainer.strategies.ist import ISTPart
 from isthmus.trainer.strategies.local_sgd import LocalSGDPart
 from isthmus.trainer.strategies.narrow import NarrowPart
 from isthmus.trainer.strategies.post_local_sgd import PostLocalSGDPart
+from isthmus.trainer.strategies.sampled import SampledPart
 
 __all__ = ["PARTS", "Merged", "Part", "Round", "State", "Worker", "part_of"]
 
@@ -47,6 +49,7 @@ PARTS: dict[type[Strategy], Build] = {
     FSDP: FSDPPart,
     HashedCodes: CodedPart,
     Factored: FactoredPart,
+    SampledSoftmax: SampledPart,
     Mach: CodedPart,
 }
 
