@@ -137,7 +137,7 @@ class Rivals:
         negatives: classes that are drawn for a step, beside the right ones, or auto: a tenth (sampled-softmax).
         frequencies: how likely each is drawn: even, or zipf, for classes numbered by frequency (sampled-softmax).
         width: share of the hidden units that a worker's network has, or memory: as many as there is room for in the
-            memory of narrow (mach, hashed-codes, factored).
+            memory of narrow (mach, hashed-codes, factored, sharded-softmax).
         balanced: whether all classes are as frequent in batches, whatever they are in the data (narrow).
         outer_lr: rate of the step that is made with the mean of what the workers have changed (diloco).
         outer_momentum: of that step, Nesterov's (diloco).
@@ -387,7 +387,7 @@ def _by_class(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what is to be said of a cut of the classes."""
     if "routed_bytes" not in summary:
         return []
-    times, share = summary["model_parameters"] / max(summary["worker_parameters"]), summary["own_share"]
+    times, share = summary["model_parameters"] / max(summary["worker_parameters"]), summary.get("own_share")
     return [
         *([("share of a batch from own classes", f"{share:g}")] if share else []),
         ("samples routed once, by worker", ", ".join(map(_bytes, summary["routed_bytes"]))),

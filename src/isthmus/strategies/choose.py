@@ -21,12 +21,13 @@ from isthmus.strategies.narrow import Narrow
 from isthmus.strategies.post_local_sgd import PostLocalSGD
 from isthmus.strategies.sampled_softmax import SampledSoftmax
 from isthmus.strategies.shallow import Shallow
+from isthmus.strategies.sharded_softmax import ShardedSoftmax
 
 STRATEGIES: dict[str, type[Strategy]] = {
     kind.name: kind
     for kind in (
         IST, ClassCut, Narrow, Shallow, LocalSGD, PostLocalSGD, DiLoCo, DataParallel, DDP, FSDP,
-        Mach, HashedCodes, Factored, SampledSoftmax,
+        Mach, HashedCodes, Factored, SampledSoftmax, ShardedSoftmax,
     )
 }  # fmt: skip
 

@@ -18,6 +18,7 @@ from isthmus.strategies import (
     PostLocalSGD,
     SampledSoftmax,
     Shallow,
+    ShardedSoftmax,
     Strategy,
 )
 from isthmus.trainer.strategies.class_cut import ClassCutPart
@@ -33,6 +34,7 @@ from isthmus.trainer.strategies.local_sgd import LocalSGDPart
 from isthmus.trainer.strategies.narrow import NarrowPart
 from isthmus.trainer.strategies.post_local_sgd import PostLocalSGDPart
 from isthmus.trainer.strategies.sampled import SampledPart
+from isthmus.trainer.strategies.sharded import ShardedPart
 
 __all__ = ["PARTS", "Merged", "Part", "Round", "State", "Worker", "part_of"]
 
@@ -50,6 +52,7 @@ PARTS: dict[type[Strategy], Build] = {
     HashedCodes: CodedPart,
     Factored: FactoredPart,
     SampledSoftmax: SampledPart,
+    ShardedSoftmax: ShardedPart,
     Mach: CodedPart,
 }
 
