@@ -11,9 +11,13 @@ if TYPE_CHECKING:
     from isthmus.nets.block_softmax import BlockSoftmax as BlockSoftmax
     from isthmus.nets.block_softmax import best_temperature as best_temperature
     from isthmus.nets.block_softmax import load_block_softmax as load_block_softmax
+    from isthmus.nets.code_softmax import CodeSoftmax as CodeSoftmax
+    from isthmus.nets.code_softmax import load_code_softmax as load_code_softmax
     from isthmus.nets.coupling import Axis as Axis
     from isthmus.nets.coupling import Coupling as Coupling
     from isthmus.nets.coupling import Member as Member
+    from isthmus.nets.factored import FactoredSoftmax as FactoredSoftmax
+    from isthmus.nets.factored import load_factored as load_factored
     from isthmus.nets.laws import NetPartition as NetPartition
     from isthmus.nets.merge import Coverage as Coverage
     from isthmus.nets.merge import coverage as coverage
@@ -44,8 +48,10 @@ __all__ = [
     "Axis",
     "BlockSoftmax",
     "Check",
+    "CodeSoftmax",
     "Coupling",
     "Coverage",
+    "FactoredSoftmax",
     "MLPSpec",
     "Member",
     "NetPartition",
@@ -59,6 +65,8 @@ __all__ = [
     "cut",
     "cut_optimizer",
     "load_block_softmax",
+    "load_code_softmax",
+    "load_factored",
     "merge",
     "merge_optimizer",
     "recalibrate",
@@ -79,8 +87,10 @@ load_lazily(
         "Axis": "isthmus.nets.coupling",
         "BlockSoftmax": "isthmus.nets.block_softmax",
         "Check": "isthmus.nets.verdict",
+        "CodeSoftmax": "isthmus.nets.code_softmax",
         "Coupling": "isthmus.nets.coupling",
         "Coverage": "isthmus.nets.merge",
+        "FactoredSoftmax": "isthmus.nets.factored",
         "MLPSpec": "isthmus.nets.mlp",
         "Member": "isthmus.nets.coupling",
         "NetPartition": "isthmus.nets.laws",
@@ -94,6 +104,8 @@ load_lazily(
         "cut": "isthmus.nets.subnetwork",
         "cut_optimizer": "isthmus.nets.optimizer",
         "load_block_softmax": "isthmus.nets.block_softmax",
+        "load_code_softmax": "isthmus.nets.code_softmax",
+        "load_factored": "isthmus.nets.factored",
         "merge": "isthmus.nets.merge",
         "merge_optimizer": "isthmus.nets.optimizer",
         "recalibrate": "isthmus.nets.norms",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,13 @@ class CodePiece(nn.Module):
 class CodeSoftmax(nn.Module):
     """The network that pieces which tell codes are merged into: it returns log-probabilities of all classes.
 
-    The score of class v is the sum over all tables t of log p_t(symbol of v in t | x), normalised over the classes. A
-    table that is missing, as its worker was lost, is an opinion less.
+    With R tables of B symbols the score of class v is the sum over them of log p_t(symbol of v in t | x), divided by
+    how many times over they tell the classes apart, and normalised over the classes::
+
+        redundancy = max(1, R log B / log V)
+
+    Undivided, the sum would be as sure of itself as if each table knew something that no other does. A table that is
+    missing, as its worker was lost, is an opinion less.
 
     Args:
         pieces: by the number of the worker that trained each.
@@ -92,7 +98,13 @@ class CodeSoftmax(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return log-probabilities [..., classes]."""
         total: Tensor = sum(piece(*args, **kwargs) for piece in self._pieces())
-        return (total / self.temperature).log_softmax(-1)
+        return (total / (self.redundancy * self.temperature)).log_softmax(-1)
+
+    @property
+    def redundancy(self) -> float:
+        """How many times over its tables tell the classes apart, at least once."""
+        tables = sum(len(piece.symbols) for piece in self._pieces())
+        return max(1.0, tables * math.log(self.symbols) / math.log(self.classes))
 
     def _pieces(self) -> Iterator[CodePiece]:
         yield from self.pieces.values()  # type: ignore[misc]

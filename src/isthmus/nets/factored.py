@@ -16,7 +16,7 @@ from isthmus.nets.tracing import trace
 _KEY = "isthmus.factored"  # in a file's metadata
 
 
-class Factored(nn.Module):
+class FactoredSoftmax(nn.Module):
     """A body whose last layer has r rows, and a layer of r columns on it: together a last layer of rank r.
 
     Args:
@@ -40,7 +40,7 @@ class Factored(nn.Module):
 
 def load_factored(
     path: str | Path, network: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None
-) -> Factored:
+) -> FactoredSoftmax:
     """Return the network that ``Training.export`` or ``isthmus train`` has written with strategy factored.
 
     Args:
@@ -58,7 +58,7 @@ def load_factored(
     weight, bias = tensors["head.weight"], tensors.get("head.bias")
     head = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta", dtype=weight.dtype)
     head.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}), assign=True)
-    return Factored(body_of(trace(network, args, kwargs), body), head).eval()
+    return FactoredSoftmax(body_of(trace(network, args, kwargs), body), head).eval()
 
 
 def thin(rank: int, classes: int, bias: bool, dtype: torch.dtype, device: torch.device) -> nn.Linear:

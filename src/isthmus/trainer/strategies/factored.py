@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.errors import InvalidInput
-from isthmus.nets import factored
 from isthmus.nets.coupling import Coupling
+from isthmus.nets.factored import FactoredSoftmax, thin
 from isthmus.nets.subnetwork import Source, build
 from isthmus.partitions import Indices
 from isthmus.randomness import generator
@@ -64,12 +64,12 @@ class FactoredPart(NarrowPart):
 
     def _built(self, source: Source, coupling: Coupling) -> nn.Module:
         device = self._worker.device
-        head = factored.thin(self.rank, self._classes, self._bias, self._dtype, device)
-        return factored.Factored(build(source, coupling, self._held).module, head)
+        head = thin(self.rank, self._classes, self._bias, self._dtype, device)
+        return FactoredSoftmax(build(source, coupling, self._held).module, head)
 
     def _narrow(self) -> nn.Module:
         made = super()._narrow()
-        assert isinstance(made, factored.Factored)
+        assert isinstance(made, FactoredSoftmax)
         self._fill(made.head)
         return made
 
@@ -83,5 +83,5 @@ class FactoredPart(NarrowPart):
 
     def merged(self, state: State) -> Merged:
         """Return the averaged network, which every worker holds."""
-        assert isinstance(self.module, factored.Factored)
+        assert isinstance(self.module, FactoredSoftmax)
         return Merged(self.module, metadata=self.module.metadata())
