@@ -22,9 +22,10 @@ from isthmus.line import Line
 from isthmus.partitions import LAWS
 from isthmus.partitions.classes import GATES
 from isthmus.records import Run
-from isthmus.strategies import DDP, STRATEGIES, ClassCut, DiLoCo, PostLocalSGD
+from isthmus.strategies import DDP, STRATEGIES, ClassCut, DiLoCo, HashedCodes, Mach, PostLocalSGD, SampledSoftmax
 from isthmus.strategies.class_cut import GROUPS
 from isthmus.strategies.ddp import HOOKS
+from isthmus.strategies.sampled_softmax import FREQUENCIES
 from isthmus.trainer import TrainConfig, train
 from isthmus.trainer.config import OPTIMIZERS, SCHEDULES, SGD, AdamW, Perceptron, Step
 from isthmus.trainer.config.evaluation import SCALES
@@ -128,6 +129,17 @@ class Rivals:
     """Of one rival alone.
 
     Attributes:
+        buckets: that classes are hashed into in a table, or auto: as many as there is room for beside a given width,
+            else a quarter of the classes (mach).
+        tables: of buckets that each worker learns (mach).
+        bits: of the classes' code that each worker foretells (hashed-codes).
+        rank: of the last layer, or auto: as large as there is room for beside a given width, else half the columns of
+            narrow's last layer (factored).
+        negatives: classes that are drawn for a step, beside the right ones, or auto: a tenth (sampled-softmax).
+        frequencies: how likely each is drawn: even, or zipf, for classes numbered by frequency (sampled-softmax).
+        width: share of the hidden units that a worker's network has, or memory: as many as there is room for in the
+            memory of narrow (mach, hashed-codes, factored, sharded-softmax).
+        balanced: whether all classes are as frequent in batches, whatever they are in the data (narrow).
         outer_lr: rate of the step that is made with the mean of what the workers have changed (diloco).
         outer_momentum: of that step, Nesterov's (diloco).
         fragments: parts that the network is averaged in, one after each round, in turn (diloco).
@@ -137,6 +149,14 @@ class Rivals:
         start: steps in which gradients are averaged before workers go on alone (post-local-sgd).
     """
 
+    buckets: Annotated[int | Literal["auto"] | None, _flag("auto", "INT | auto")] = None
+    tables: Annotated[int | None, _flag(Mach().tables, "INT")] = None
+    bits: Annotated[int | None, _flag(HashedCodes().bits, "INT")] = None
+    rank: Annotated[int | Literal["auto"] | None, _flag("auto", "INT | auto")] = None
+    negatives: Annotated[int | Literal["auto"] | None, _flag("auto", "INT | auto")] = None
+    frequencies: Annotated[str | None, _flag(SampledSoftmax().frequencies, *FREQUENCIES)] = None
+    width: Annotated[float | Literal["memory"] | None, _flag("memory", "FRACTION | memory")] = None
+    balanced: Annotated[bool | None, _flag("False", "{True,False}")] = None
     outer_lr: Annotated[float | None, _flag(DiLoCo.outer_lr, "FLOAT")] = None
     outer_momentum: Annotated[float | None, _flag(DiLoCo.outer_momentum, "FLOAT")] = None
     fragments: Annotated[int | None, _flag(DiLoCo.fragments, "INT")] = None
@@ -371,7 +391,7 @@ def _by_class(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what is to be said of a cut of the classes."""
     if "routed_bytes" not in summary:
         return []
-    times, share = summary["model_parameters"] / max(summary["worker_parameters"]), summary["own_share"]
+    times, share = summary["model_parameters"] / max(summary["worker_parameters"]), summary.get("own_share")
     return [
         *([("share of a batch from own classes", f"{share:g}")] if share else []),
         ("samples routed once, by worker", ", ".join(map(_bytes, summary["routed_bytes"]))),

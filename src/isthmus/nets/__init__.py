@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from isthmus.nets.models.block_softmax import BlockSoftmax as BlockSoftmax
     from isthmus.nets.models.block_softmax import best_temperature as best_temperature
     from isthmus.nets.models.block_softmax import load_block_softmax as load_block_softmax
+    from isthmus.nets.models.code_softmax import CodeSoftmax as CodeSoftmax
+    from isthmus.nets.models.code_softmax import load_code_softmax as load_code_softmax
+    from isthmus.nets.models.factored import FactoredSoftmax as FactoredSoftmax
+    from isthmus.nets.models.factored import load_factored as load_factored
     from isthmus.nets.models.mlp import MLP as MLP
     from isthmus.nets.models.mlp import MLPSpec as MLPSpec
     from isthmus.nets.models.standardize import Standardize as Standardize
@@ -44,8 +48,10 @@ __all__ = [
     "Axis",
     "BlockSoftmax",
     "Check",
+    "CodeSoftmax",
     "Coupling",
     "Coverage",
+    "FactoredSoftmax",
     "MLPSpec",
     "Member",
     "NetPartition",
@@ -59,6 +65,8 @@ __all__ = [
     "cut",
     "cut_optimizer",
     "load_block_softmax",
+    "load_code_softmax",
+    "load_factored",
     "merge",
     "merge_optimizer",
     "recalibrate",
@@ -79,8 +87,10 @@ load_lazily(
         "Axis": "isthmus.nets.axes.structure",
         "BlockSoftmax": "isthmus.nets.models.block_softmax",
         "Check": "isthmus.nets.check.verdict",
+        "CodeSoftmax": "isthmus.nets.models.code_softmax",
         "Coupling": "isthmus.nets.coupling.coupling",
         "Coverage": "isthmus.nets.pieces.merge",
+        "FactoredSoftmax": "isthmus.nets.models.factored",
         "MLPSpec": "isthmus.nets.models.mlp",
         "Member": "isthmus.nets.axes.structure",
         "NetPartition": "isthmus.nets.pieces.laws",
@@ -94,6 +104,8 @@ load_lazily(
         "cut": "isthmus.nets.pieces.subnetwork",
         "cut_optimizer": "isthmus.nets.pieces.optimizer",
         "load_block_softmax": "isthmus.nets.models.block_softmax",
+        "load_code_softmax": "isthmus.nets.models.code_softmax",
+        "load_factored": "isthmus.nets.models.factored",
         "merge": "isthmus.nets.pieces.merge",
         "merge_optimizer": "isthmus.nets.pieces.optimizer",
         "recalibrate": "isthmus.nets.scale.norms",

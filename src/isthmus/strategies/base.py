@@ -28,8 +28,11 @@ class Strategy:
             is theirs. All workers must make the same number of steps.
         sends_pieces: whether workers are sent pieces of a network that no one of them holds.
         overlaps: whether a worker computes while its messages are on the way, within a step.
-        by_class: whether it cuts the network's outputs: data are routed by class, targets renumbered, and what is
-            merged is a network of another class.
+        by_class: whether workers train networks with other outputs: targets are renumbered, and what is merged is a
+            network of another class.
+        routed: whether samples are sent to the workers that own their classes.
+        same_batches: whether all workers must take the same batches, and the same number of them.
+        shortens: whether what travels may do so in a shorter type.
         travels: whether anything travels between workers while they train.
         lr: a peak learning rate that suits it with momentum that starts anew every round (measured on digits and
             Fashion-MNIST; without momentum that goes on, steps may be three times longer).
@@ -49,6 +52,9 @@ class Strategy:
     sends_pieces: ClassVar[bool] = False
     overlaps: ClassVar[bool] = False
     by_class: ClassVar[bool] = False
+    routed: ClassVar[bool] = False
+    same_batches: ClassVar[bool] = False
+    shortens: ClassVar[bool] = True
     travels: ClassVar[bool] = True
     lr: ClassVar[float] = 0.3
 
@@ -60,6 +66,11 @@ class Strategy:
     def dealt_by(self, law: Law) -> Strategy:
         """Return the strategy with another law, where it has one."""
         return dataclasses.replace(self, law=law) if self.dealt is not None else self  # type: ignore[call-arg]
+
+    @property
+    def balances(self) -> bool:
+        """Whether all classes are as frequent in batches, whatever they are in the data."""
+        return False
 
     @property
     def scales(self) -> bool:

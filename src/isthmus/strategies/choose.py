@@ -12,17 +12,25 @@ from isthmus.strategies.class_cut import ClassCut
 from isthmus.strategies.data_parallel import DataParallel
 from isthmus.strategies.ddp import DDP
 from isthmus.strategies.diloco import DiLoCo
+from isthmus.strategies.factored import Factored
 from isthmus.strategies.fsdp import FSDP
+from isthmus.strategies.hashed_codes import HashedCodes
 from isthmus.strategies.ist import IST
 from isthmus.strategies.local_sgd import LocalSGD
+from isthmus.strategies.mach import Mach
 from isthmus.strategies.narrow import Narrow
 from isthmus.strategies.post_local_sgd import PostLocalSGD
+from isthmus.strategies.sampled_softmax import SampledSoftmax
 from isthmus.strategies.shallow import Shallow
+from isthmus.strategies.sharded_softmax import ShardedSoftmax
 
 STRATEGIES: dict[str, type[Strategy]] = {
     kind.name: kind
-    for kind in (IST, ClassCut, Narrow, Shallow, LocalSGD, PostLocalSGD, DiLoCo, DataParallel, DDP, FSDP)
-}
+    for kind in (
+        IST, ClassCut, Narrow, Shallow, LocalSGD, PostLocalSGD, DiLoCo, DataParallel, DDP, FSDP,
+        Mach, HashedCodes, Factored, SampledSoftmax, ShardedSoftmax,
+    )
+}  # fmt: skip
 
 
 def strategy_of(

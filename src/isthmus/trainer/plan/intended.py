@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from isthmus.strategies import ClassCut
+from isthmus.nets.models.sampled import Sampled
 from isthmus.trainer.local.loop import autocast
 from isthmus.trainer.observe.evaluate import PARTS, calibration
 from isthmus.trainer.plan.plan import Work
@@ -38,15 +38,18 @@ def intended(setup: Setup, index: int, workers: int) -> Work:
     share, held_out, test = (part(NOWHERE) for part in (partial(shares.of, index), shares.held_out, shares.test))
     size = step.batch_size // step.accumulate
     trained = shares.train(parts[index][:size], device).batch(np.arange(min(size, len(parts[index]))))
-    if isinstance(config.strategy, ClassCut):
+    if config.strategy.by_class:
         thought = Worker(Nobody(index, workers), setup.network, config.seed)
         trained = replace(trained, targets=part_of(config.strategy, thought).targets(trained.targets))
     tested = test.batch(next(test.pieces(parts=PARTS)))
     measured = share.batch(next(calibration(share, workers)))
 
     def loss(module: nn.Module, batch: Batch | None = None) -> Tensor:
+        chosen = trained.without_values(device) if batch is None else batch
+        if isinstance(module, Sampled):
+            chosen = replace(chosen, targets=module.tell(chosen.targets))
         with autocast(step.autocast, device):
-            return objective.training_loss(module, trained.without_values(device) if batch is None else batch)
+            return objective.training_loss(module, chosen)
 
     def look(network: nn.Module) -> Any:
         if any(True for _ in network.buffers()):  # statistics of norms

@@ -10,22 +10,31 @@ from isthmus.strategies import (
     ClassCut,
     DataParallel,
     DiLoCo,
+    Factored,
+    HashedCodes,
     LocalSGD,
+    Mach,
     Narrow,
     PostLocalSGD,
+    SampledSoftmax,
     Shallow,
+    ShardedSoftmax,
     Strategy,
 )
 from isthmus.trainer.strategies.class_cut import ClassCutPart
+from isthmus.trainer.strategies.coded import CodedPart
 from isthmus.trainer.strategies.data_parallel import DataParallelPart
 from isthmus.trainer.strategies.ddp import DDPPart
 from isthmus.trainer.strategies.diloco import DiLoCoPart
+from isthmus.trainer.strategies.factored import FactoredPart
 from isthmus.trainer.strategies.fsdp import FSDPPart
 from isthmus.trainer.strategies.interface import Build, Merged, Part, Round, State, Worker
 from isthmus.trainer.strategies.ist import ISTPart
 from isthmus.trainer.strategies.local_sgd import LocalSGDPart
 from isthmus.trainer.strategies.narrow import NarrowPart
 from isthmus.trainer.strategies.post_local_sgd import PostLocalSGDPart
+from isthmus.trainer.strategies.sampled import SampledPart
+from isthmus.trainer.strategies.sharded import ShardedPart
 
 __all__ = ["PARTS", "Merged", "Part", "Round", "State", "Worker", "part_of"]
 
@@ -40,6 +49,11 @@ PARTS: dict[type[Strategy], Build] = {
     PostLocalSGD: PostLocalSGDPart,
     DDP: DDPPart,
     FSDP: FSDPPart,
+    HashedCodes: CodedPart,
+    Factored: FactoredPart,
+    SampledSoftmax: SampledPart,
+    ShardedSoftmax: ShardedPart,
+    Mach: CodedPart,
 }
 
 

@@ -68,8 +68,8 @@ def set_up(config: TrainConfig, device: torch.device | None = None) -> Setup:
         setup = _own(config, config.model, objective, here)
     if isinstance(config.strategy, ClassCut):
         deal_classes(config.strategy, setup.network.coupling, config.workers, config.seed)
-        if not setup.network.coupling.cut_axes:
-            return setup
+    if config.strategy.by_class and not setup.network.coupling.cut_axes:
+        return setup
     strategy, why = setup.network.chosen(config.strategy)
     if strategy is not config.strategy:
         config = replace(config, strategy=strategy, law_reason=why)
