@@ -247,7 +247,6 @@ def test_who_stands_still_for_a_moment_is_waited_for_and_who_does_so_for_good_is
 def test_nobody_outlives_the_launcher_and_a_checkpoint_is_whole_or_not_there(trial: Trial) -> None:
     starts(trial)
     assert trial.wait(lambda: len(trial.rows) > 6, 150)
-    trial.look()
     strikes(trial, "launcher", "checkpoint")
     assert trial.orphans() == []
     assert trial.check() == "sound"
