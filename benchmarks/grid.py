@@ -12,8 +12,40 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import isthmus
 from isthmus.records import Run, is_run, read_run
 from isthmus.trainer import train
+
+_OF_A_RUN = ("rounds", "samples", "eval_every", "seed", "strategy")
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a round of a variant costs, by its plan: no run is made, and bytes hang on nothing that is measured.
+
+    Attributes:
+        held: parameters of the worker that has most.
+        sent: bytes that a worker sends in a round, mean over the workers and over rounds after the first.
+        busiest: of the worker that sends most.
+    """
+
+    held: int
+    sent: float
+    busiest: float
+
+    @classmethod
+    def of(cls, setting: Mapping[str, Any], variant: Mapping[str, Any]) -> Costs:
+        """Work it out."""
+        flags = {**setting, **variant}
+        name = flags.get("strategy", "ist")
+        kept = {flag: value for flag, value in flags.items() if flag not in _OF_A_RUN and value}
+        found = isthmus.plan([name], flops=1e9, copies=False, **kept)[name]
+        sent = [each.sent for each in found.moved]
+        return cls(max(load.parameters for load in found.loads), mean(sent), max(sent))
+
+    def row(self, dense: Costs) -> tuple[str, str, str]:
+        """Return what is held, kilobytes a round and that against local SGD, as the tables show them."""
+        return f"{self.held / dense.held:.1%}", f"{self.sent / 1e3:,.0f}", f"{self.sent / dense.sent:.3f}"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
     python -m benchmarks.train_laws --data digits
     python -m benchmarks.train_laws --data fashion-mnist
 
+    python -m benchmarks.train_laws --data digits --costs
+
 Learning rates as in benchmarks/grid.py. Prints a Markdown table; `isthmus report` reads the run folders.
 """
 
@@ -14,7 +16,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import tyro
-from benchmarks.grid import Grid
+from benchmarks.grid import Costs, Grid
 
 from isthmus.progress import progress
 from isthmus.records import Run
@@ -57,6 +59,7 @@ class Options:
         samples: budget over all workers instead of the setting's own.
         variants: only those whose name contains this.
         folder: where the run folders are.
+        costs: show what each variant holds and sends alone, by its plan: nothing is trained.
     """
 
     data: str = "digits"
@@ -66,6 +69,7 @@ class Options:
     samples: int | None = None
     variants: str = ""
     folder: Path = Path("runs/train-laws")
+    costs: bool = False
 
 
 def main(options: Options) -> None:
@@ -73,6 +77,12 @@ def main(options: Options) -> None:
     variants = {name: variant for name, variant in VARIANTS.items() if options.variants in name}
     rates, tuning = RATES[options.data], [{"seed": seed} for seed in TUNING_SEEDS[options.data]]
     setting = {**SETTINGS[options.data], "workers": options.workers, "local_steps": options.local_steps}
+    if options.costs:
+        dense = Costs.of(setting, VARIANTS["local SGD"])
+        print("| variant | held by a worker | kB a round | against local SGD |\n|---|---|---|---|")
+        for name, variant in variants.items():
+            print(f"| {name} | {' | '.join(Costs.of(setting, variant).row(dense))} |", flush=True)
+        return
     place = f"{options.data}-{options.workers}w-H{options.local_steps}"
     if options.samples:
         setting["samples"] = options.samples
@@ -86,9 +96,9 @@ def main(options: Options) -> None:
     print(f"{options.data}: {options.workers} workers, {options.local_steps} local steps\n")
     print("| variant | accuracy (%) | lr | held by a worker | sent a round: mean of workers | root | / local SGD |")
     print("|---|---|---|---|---|---|---|")
-    dense = results.get("local SGD", [None])[0]
+    whole = results.get("local SGD", [None])[0]
     for name, runs in results.items():
-        print(table_row(name, runs, dense))
+        print(table_row(name, runs, whole))
 
 
 def table_row(name: str, runs: list[Run], dense: Run | None) -> str:

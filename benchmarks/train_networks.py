@@ -1,6 +1,7 @@
 """IST on a CNN, a ResNet (by width and by depth), a GPT on bytes and a graph network, beside its rivals.
 
     python -m benchmarks.train_networks --network cnn
+    python -m benchmarks.train_networks --network cnn --costs
 
 For 2 and 4 workers at the same number of samples: data-parallel, local SGD, the narrow dense network that costs a
 worker what IST costs it, IST as in the original paper (a new permutation every round), and IST with fixed pieces, with
@@ -17,7 +18,7 @@ from typing import Any
 
 import torch
 import tyro
-from benchmarks.grid import Grid
+from benchmarks.grid import Costs, Grid
 
 from examples import networks
 from isthmus.progress import progress
@@ -133,12 +134,14 @@ class Options:
         seeds: number of seeds, 0 first (default: as the network's cost allows).
         variants: only those whose name contains this.
         folder: where the run folders are.
+        costs: show what each variant holds and sends alone, by its plan: nothing is trained.
     """
 
     network: str = "cnn"
     seeds: int | None = None
     variants: str = ""
     folder: Path = Path("runs/train-networks")
+    costs: bool = False
 
 
 def main(options: Options) -> None:
@@ -146,6 +149,9 @@ def main(options: Options) -> None:
     chosen = COMPARISONS[options.network]
     seeds = chosen.seeds if options.seeds is None else options.seeds
     variants = {name: variant for name, variant in chosen.variants.items() if options.variants in name}
+    if options.costs:
+        _costs(chosen.setting, variants)
+        return
     tuning = [{"seed": 100, "workers": 4}]
     grid = Grid(chosen.setting, chosen.rates, tuning, options.folder / options.network, chosen.by_loss)
     with progress(f"train_networks {options.network}", len(variants) * (len(chosen.rates) + 2 * seeds)) as advance:
@@ -163,6 +169,16 @@ def main(options: Options) -> None:
     for name in variants:
         dense = [runs.get(("local SGD", workers), runs[name, workers])[0] for workers in (2, 4)]
         print(table_row(name, [runs[name, workers] for workers in (2, 4)], dense, chosen.by_loss))
+
+
+def _costs(setting: dict[str, Any], variants: dict[str, dict[str, Any]]) -> None:
+    """Print what each variant holds and sends with 2 and with 4 workers."""
+    print("| variant | held | kB a round | against local SGD |\n|---|---|---|---|")
+    settings = [{**setting, "workers": workers} for workers in (2, 4)]
+    dense = [Costs.of(each, DENSE["local SGD"]) for each in settings]
+    for name, variant in variants.items():
+        rows = [Costs.of(each, variant).row(whole) for each, whole in zip(settings, dense, strict=True)]
+        print(f"| {name} | {' | '.join(' / '.join(pair) for pair in zip(*rows, strict=True))} |", flush=True)
 
 
 def table_row(name: str, runs: list[list[Run]], dense: list[Run], by_loss: bool) -> str:

@@ -1,20 +1,24 @@
 #!/usr/bin/env python3
 """Do to real runs what cheap machines do to them, and measure what it costs.
 
-    python tools/chaos.py table [--kills 20] [--minutes 30] [--only WORD]    every fault, in every phase
-    python tools/chaos.py long [--kills 200] [--minutes 30]                  one run, killed again and again
-    python tools/chaos.py calm [--seeds 5]                                   the same run undisturbed
-    python tools/chaos.py show                                               what was found, as Markdown
+    python tools/chaos.py table [--kills 20] [--others 5] [--minutes 30] [--only WORD]   every fault, in every phase
+    python tools/chaos.py long [--kills 200] [--minutes 30]    one run, its workers killed again and again
+    python tools/chaos.py calm [--seeds 5]                     the same run undisturbed
+    python tools/chaos.py show [--write docs/faults.md]        what was found, as Markdown
 
-What was measured is kept in ``--out`` (runs/chaos), a line a fault; ``table`` goes on where it stopped. A fault is told
-to a thread inside each worker, which looks at what the worker's main thread is doing and strikes when that is in the
-phase that was asked for. Whatever a run leaves behind is looked for afterwards, by the process ids that were seen.
+What was measured is kept in ``--out`` (runs/chaos), a line a fault, with the commit and the load of the machine.
+``table`` and ``calm`` stop after ``--minutes``, or whenever they are told to, and go on where they stopped. How many
+rounds ``long`` makes follows from a short run before it, and ``calm`` makes as many. With ``--json`` what is found is
+printed as JSON. A fault is told to a thread inside each worker, which looks at what the worker's main thread is doing
+and strikes at a random instant of the phase that was asked for. Whatever a run leaves behind is found by a variable
+that all its processes carry.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import re
@@ -25,11 +29,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
+
+from isthmus.progress import progress, say
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKERS = 4
@@ -49,6 +57,9 @@ PHASES: dict[str, tuple[tuple[str, str], ...]] = {
     "recovery": (("members.py", "change"), ("members.py", "come"), ("link.py", "_ask")),
 }
 _INNER = ("cut", "merge", "commit", "checkpoint", "evaluation", "recovery")  # what is no longer "steps"
+# How often a second of a phase is struck: seldom enough that one instant of it is about as likely as any other.
+_RATES = {"start": 1.0, "any": math.inf}
+_RATE = 100.0
 
 
 # ---------------------------------------------------------------- inside the workers
@@ -69,7 +80,7 @@ def network() -> tuple[Any, tuple[Any, ...]]:
 
 
 def _obey(folder: Path) -> None:
-    """Wait for orders, and strike in the phase that they name."""
+    """Wait for orders, and strike at some instant of the phase that they name."""
     from isthmus.trainer.membership import link
 
     seat, incarnation = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
@@ -82,20 +93,21 @@ def _obey(folder: Path) -> None:
         with suppress(OSError, ValueError, KeyError, IndexError):
             order = json.loads((folder / "order").read_text())
             done = folder / f"done-{order['number']}"
+            chance, looked = random.Random(f"{order}/{seat}/{incarnation}"), time.monotonic()
             while not done.exists() and (folder / "order").exists():
                 time.sleep(_TICK)
+                before, looked = looked, time.monotonic()
                 here = link._links[0] if link._links else None
-                root = here is not None and here.members[:1] == [here.me]
-                if not _meant(order, seat, incarnation, root):
+                root = seat == 0 if here is None else here.members[:1] == [here.me]  # before they meet it is seat 0
+                if not _meant(order, seat, root):
                     time.sleep(0.02)
-                    continue
-                if order["phase"] == "any" or _phase(sys._current_frames()[main]) == order["phase"]:
-                    _strike(order, done, {**me, "root": root, "at": time.monotonic()})
+                elif order["phase"] in ("any", _phase(sys._current_frames()[main])):
+                    rate = _RATES.get(order["phase"], _RATE)
+                    if chance.random() < rate * (looked - before):
+                        _strike(order, done, {**me, "root": root, "at": time.monotonic()})
 
 
-def _meant(order: dict[str, Any], seat: int, incarnation: int, root: bool) -> bool:
-    if order["again"] and not incarnation:
-        return False
+def _meant(order: dict[str, Any], seat: int, root: bool) -> bool:
     return {"root": root, "worker": not root, "launcher": True}.get(order["who"], order["who"] == seat)
 
 
@@ -124,6 +136,27 @@ def _strike(order: dict[str, Any], done: Path, said: dict[str, Any]) -> None:
 
 
 @dataclass
+class Tail:
+    """The whole lines of a JSON file that grows; each is read once."""
+
+    path: Path
+    read: list[dict[str, Any]] = field(default_factory=list)
+    place: int = 0
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return those that are there now."""
+        with suppress(OSError), self.path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size < self.place:  # another run's
+                self.read, self.place = [], 0
+            file.seek(self.place)
+            text = file.read()
+            whole = text[: text.rfind(b"\n") + 1]
+            self.read += [json.loads(line) for line in whole.splitlines()]
+            self.place += len(whole)
+        return self.read
+
+
+@dataclass
 class Trial:
     """A run that faults are done to.
 
@@ -139,7 +172,11 @@ class Trial:
     process: subprocess.Popen[str] = field(init=False)
     orders: Path = field(init=False)
     number: int = 0
-    seen: set[int] = field(default_factory=set)
+    _rows: Tail = field(init=False)
+    _events: Tail = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._rows, self._events = Tail(self.folder / "rows.jsonl"), Tail(self.folder / "events.jsonl")
 
     def start(self, *more: str) -> None:
         """Start it."""
@@ -168,23 +205,17 @@ class Trial:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """What stands in its record so far."""
-        return _lines(self.folder / "rows.jsonl")
+        return self._rows.lines()
 
     @property
     def events(self) -> list[dict[str, Any]]:
         """What has happened to its workers."""
-        return _lines(self.folder / "events.jsonl")
+        return self._events.lines()
 
     @property
     def running(self) -> bool:
         """Whether it has not ended."""
         return self.process.poll() is None
-
-    def look(self) -> set[int]:
-        """Note the processes that it has now."""
-        now = children(self.process.pid)
-        self.seen |= now | {int(p.name.split("-")[3]) for p in self.orders.glob("worker-*")}
-        return now
 
     def wait(self, until: Callable[[], bool], seconds: float) -> bool:
         """Wait until something is so; return whether it came to be."""
@@ -192,7 +223,6 @@ class Trial:
         while time.monotonic() < end:
             if until():
                 return True
-            self.look()
             time.sleep(0.02)
         return until()
 
@@ -201,10 +231,10 @@ class Trial:
         last = len(self.rows) + number
         return self.wait(lambda: len(self.rows) >= last or not self.running, seconds) and self.running
 
-    def order(self, who: str | int, phase: str, how: int = signal.SIGKILL, again: bool = False) -> None:
-        """Tell the workers whom to strike, and when; ``again``: only one that was started again."""
+    def order(self, who: str | int, phase: str, how: int = signal.SIGKILL) -> None:
+        """Tell the workers whom to strike (a seat, "root", "worker", "launcher"), and in which phase."""
         self.number += 1
-        said = {"number": self.number, "who": who, "phase": phase, "signal": int(how), "again": again}
+        said = {"number": self.number, "who": who, "phase": phase, "signal": int(how)}
         partial = self.orders / "order.partial"
         partial.write_text(json.dumps(said))
         partial.replace(self.orders / "order")
@@ -253,7 +283,6 @@ class Trial:
     def end(self) -> int | None:
         """Tell it to stop; return its exit code, None if it would not and was killed."""
         if self.running:
-            self.look()
             self.process.terminate()
         try:
             code: int | None = self.process.wait(60)
@@ -264,13 +293,14 @@ class Trial:
     def orphans(self, seconds: float = 3.0) -> list[int]:
         """Return the processes that are left; they are ended."""
         until = time.monotonic() + seconds
-        while (left := [pid for pid in self.seen if _lives(pid)]) and time.monotonic() < until:
+        mark = f"{_ORDERS}={self.orders}"
+        while (left := marked(mark)) and time.monotonic() < until:
             time.sleep(0.05)
-        for pid in [*left, *([self.process.pid] if self.running else [])]:
+        for pid in left:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
-        return left
+        return sorted(left)
 
     def check(self) -> str:
         """Return what `isthmus check` says, and whether rows are missing."""
@@ -278,7 +308,9 @@ class Trial:
             [sys.executable, "-m", "isthmus", "check", str(self.folder)], capture_output=True, text=True, check=False,
             env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         )  # fmt: skip
-        numbers = [row["round"] for row in self.rows]
+        numbers = [row["round"] for row in _lines(self.folder / "rows.jsonl")]
+        if not numbers:  # it never came as far
+            return "sound"
         said = "sound" if found.returncode == 0 else (found.stdout + found.stderr).strip()
         return said if numbers == list(range(len(numbers))) else f"{said}; rows are not all there"
 
@@ -288,15 +320,13 @@ class Trial:
         return [line for line in lines if line.startswith("isthmus:") and line != "isthmus: interrupted"]
 
 
-def children(pid: int) -> set[int]:
-    """Return all processes below one."""
-    found, waiting = set(), [pid]
-    while waiting:
-        with suppress(OSError):
-            for task in os.listdir(f"/proc/{(one := waiting.pop())}/task"):
-                more = {int(each) for each in Path(f"/proc/{one}/task/{task}/children").read_text().split()} - found
-                found |= more
-                waiting += more
+def marked(mark: str) -> set[int]:
+    """Return all processes that live and carry a variable, ``NAME=VALUE``."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended, or is another user's
+            if mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found.add(int(folder.name))
     return found
 
 
@@ -309,11 +339,7 @@ def _lives(pid: int) -> bool:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        text = path.read_text()
-    except OSError:
-        return []
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    return Tail(path).lines()
 
 
 # ---------------------------------------------------------------- faults
@@ -343,6 +369,13 @@ class Found:
     message: str
     code: int | None = None
 
+    @property
+    def words(self) -> str:
+        """What came of it, in a line."""
+        within = "without end" if self.seconds is None else f"within {self.seconds:.1f} s"
+        how = "went on" if self.went_on else f"ended with exit code {self.code}"
+        return f"{self.fault}, {self.who}, {self.phase}: {how} {within}; lost: {self.lost}; left over: {self.orphans}"
+
 
 RUNNING = ("cut", "steps", "merge", "commit", "checkpoint", "evaluation")
 _HOWS = {"kill -9": signal.SIGKILL, "freeze for 5 s": signal.SIGSTOP, "freeze for good": signal.SIGSTOP}
@@ -355,11 +388,13 @@ class Table:
     Attributes:
         out: folder of everything.
         trial: the run that faults are done to now.
+        begins: seconds that a run takes to begin, as last seen.
     """
 
     out: Path
     chance: random.Random
     trial: Trial | None = None
+    begins: float = 5.0
 
     def here(self) -> Trial:
         """Return a run with all its workers."""
@@ -367,13 +402,15 @@ class Table:
             self.close()
         if self.trial is None:
             self.trial = self.fresh()
-            self.trial.wait_for_rounds(3)
+            self.trial.wait_for_rounds(1)
+            self.begins = time.monotonic() - self.trial.begun
+            self.trial.wait_for_rounds(2)
         self.trial.wait_for_rounds(self.chance.randint(1, 3))
         return self.trial
 
     def fresh(self, *flags: str) -> Trial:
         """Start a run of its own."""
-        trial = Trial(self.out / f"run-{time.time():.2f}", ("--rounds", "20000", *flags))
+        trial = Trial(self.out / f"run-{time.time():.2f}", ("--rounds", "1000000", *flags))
         trial.start()
         return trial
 
@@ -396,10 +433,13 @@ class Table:
         if own and phase != "start":
             trial.wait_for_rounds(2)
         before, said = len(trial.rows), len(trial.said())
-        if own and phase == "start":
-            trial.wait(trial.orders.exists, 5)
-        trial.order(who, phase, _HOWS[what])
-        done = trial.struck()
+        if who == "launcher" and phase == "start":  # before there are workers, too
+            time.sleep(self.chance.uniform(0, self.begins))
+            done: dict[str, Any] | None = {"at": time.monotonic(), "target": trial.process.pid}
+            trial.process.kill()
+        else:
+            trial.order(who, phase, _HOWS[what])
+            done = trial.struck()
         if done is None:
             return self._alone(trial, what, who, phase, None, before, said) if own else None
         if what == "freeze for 5 s":
@@ -417,11 +457,14 @@ class Table:
         before, said = len(trial.rows), len(trial.said())
         live = trial.here
         first, second = self.chance.sample(sorted(live), 2)
+        if not at_once:
+            trial.order(second, "recovery")
         begun = time.monotonic()
         os.kill(live[first], signal.SIGKILL)
-        if not at_once:
-            time.sleep(self.chance.uniform(0.02, 0.2))
-        os.kill(live[second], signal.SIGKILL)
+        if at_once:
+            os.kill(live[second], signal.SIGKILL)
+        else:
+            begun = (trial.struck(60) or {"at": begun})["at"]
         seconds = trial.pause(begun)
         what = "two kill -9 at once" if at_once else "kill -9 during recovery"
         who = f"{first} and {second}"
@@ -447,7 +490,6 @@ class Table:
         """End a run of its own; say what came of it."""
         went_on = trial.running
         if went_on and who == "launcher" and what == "freeze for good":
-            trial.look()
             trial.process.kill()
         code = trial.end()
         left, lines = trial.orphans(), trial.said()[said:]
@@ -608,94 +650,168 @@ def _wake(pid: int) -> None:
         os.kill(pid, signal.SIGCONT)
 
 
-Fault = tuple[str, Callable[[Table], "Found | None"]]
+@dataclass(frozen=True)
+class Fault:
+    """Something to do to a run.
+
+    Attributes:
+        name: of it.
+        make: does it.
+        kill: whether it has a random instant, so that it is done more often.
+    """
+
+    name: str
+    make: Callable[[Table], Found | None]
+    kill: bool = False
 
 
 def faults() -> Iterator[Fault]:
-    """Yield every fault, with a name."""
+    """Yield every fault."""
     for phase in RUNNING:
         for who in ("worker", "root"):
-            yield f"kill -9, {who}, {phase}", lambda table, w=who, p=phase: table.strike("kill -9", w, p)
-    yield "two at once", lambda table: table.two(True)
-    yield "during recovery", lambda table: table.two(False)
+            yield Fault(f"kill -9, {who}, {phase}", partial(_strike_at, "kill -9", who, phase), True)
+    yield Fault("two at once", lambda table: table.two(True))
+    yield Fault("during recovery", lambda table: table.two(False))
     for how in ("freeze for 5 s", "freeze for good"):
         for who in ("worker", "root"):
             for phase in ("steps", "merge"):
-                yield f"{how}, {who}, {phase}", lambda table, h=how, w=who, p=phase: table.strike(h, w, p)
+                yield Fault(f"{how}, {who}, {phase}", partial(_strike_at, how, who, phase))
     for who in ("worker", "root", "launcher"):
-        yield f"kill -9, {who}, start", lambda table, w=who: table.strike("kill -9", w, "start")
+        yield Fault(f"kill -9, {who}, start", partial(_strike_at, "kill -9", who, "start"), True)
     for phase in RUNNING:
-        yield f"kill -9, launcher, {phase}", lambda table, p=phase: table.strike("kill -9", "launcher", p)
+        yield Fault(f"kill -9, launcher, {phase}", partial(_strike_at, "kill -9", "launcher", phase), True)
     for how in ("freeze for 5 s", "freeze for good"):
-        yield f"{how}, launcher, steps", lambda table, h=how: table.strike(h, "launcher", "steps")
-    yield "disk full", full_disk
-    yield "network cut", network_cut
-    yield "clock set back", clock_set_back
+        yield Fault(f"{how}, launcher, steps", partial(_strike_at, how, "launcher", "steps"))
+    yield Fault("disk full", full_disk)
+    yield Fault("network cut", network_cut)
+    yield Fault("clock set back", clock_set_back)
+
+
+def _strike_at(how: str, who: str, phase: str, table: Table) -> Found | None:
+    return table.strike(how, who, phase)
+
+
+# ---------------------------------------------------------------- what can be asked for
 
 
 def table(args: argparse.Namespace) -> None:
     """Make every fault as often as was asked for, until the time is over; go on where it was left."""
     until = time.monotonic() + 60 * args.minutes
     results = args.out / "table.jsonl"
-    done = [line["name"] for line in _lines(results)]
-    board = Table(args.out, random.Random(f"{args.seed}/{len(done)}"))
+    done = Counter(line["name"] for line in _lines(results))
+    rows = [
+        fault
+        for count in range(max(args.kills, args.others))
+        for fault in faults()
+        if args.only in fault.name and done[fault.name] <= count < (args.kills if fault.kill else args.others)
+    ]
+    board = Table(args.out, random.Random(f"{args.seed}/{done.total()}"))
     try:
-        for count in range(args.kills):
-            for name, make in faults():
-                if args.only not in name or done.count(name) > count:
-                    continue
+        with progress("faults", len(rows)) as advance:
+            for number, fault in enumerate(rows):
                 if time.monotonic() > until:
+                    say(f"the time is over, {len(rows) - number} faults are left: the same command goes on with them")
                     break
-                found = make(board)
+                advance(0, fault.name)
+                try:
+                    found = fault.make(board)
+                except subprocess.CalledProcessError as error:  # no right to mount, or to make namespaces
+                    say(f"{fault.name} is left out: {error}")
+                    found = None
                 if found is not None:
-                    _note(results, {"name": name, **asdict(found)})
-                print(f"{time.strftime('%H:%M:%S')} {name}: {found}", flush=True)
+                    _note(results, {"name": fault.name, **asdict(found)}, args, found.words)
+                advance(1, fault.name)
     finally:
         bad = board.close()
         if bad is not None:
-            _note(results, {"name": "stop", **asdict(bad)})
-            print(f"at the end: {bad}", flush=True)
+            _note(results, {"name": "stop", **asdict(bad)}, args, bad.words)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long a run must be to bear so many kills.
+
+    Attributes:
+        round: seconds that one takes.
+        apart: rounds made between two kills, so that a worker has come back.
+        rounds: of the whole run.
+    """
+
+    round: float
+    apart: float
+    rounds: int
+
+    @classmethod
+    def measured(cls, args: argparse.Namespace) -> Pace:
+        """Measure it on a short run, of which three workers are killed, one after the other."""
+        trial = Trial(args.out / f"pace-{time.time():.0f}", ("--rounds", "1000000"))
+        trial.start()
+        try:
+            trial.wait_for_rounds(5)
+            begun = time.monotonic()
+            trial.wait_for_rounds(100)
+            seconds, before = (time.monotonic() - begun) / 100, len(trial.rows)
+            for seat in range(3):
+                os.kill(trial.here[seat], signal.SIGKILL)
+                trial.wait(lambda seat=seat: seat in trial.absent, 60)  # type: ignore[misc]
+                trial.wait_for_all()
+            apart = 1.25 * (len(trial.rows) - before) / 3
+        finally:
+            trial.end()
+            trial.orphans()
+        rounds = args.rounds or 100 * math.ceil(1.05 * args.kills * apart / 100)
+        return cls(seconds, min(apart, rounds / 1.05 / args.kills), rounds)
 
 
 def long(args: argparse.Namespace) -> None:
-    """Kill random workers of one run at random instants; hold it against the same run undisturbed, over seeds."""
+    """Kill random workers of one run at random instants, some rounds apart."""
+    pace = Pace.measured(args)
+    say(f"a round takes {pace.round:.3f} s: {args.kills} kills in {pace.rounds} rounds, {pace.apart:.0f} apart")
     chance = random.Random(f"{args.seed}/long")
-    rounds = ("--rounds", str(args.rounds), "--seed", str(args.seed))
-    trial = Trial(args.out / f"long-{time.time():.0f}", rounds)
+    trial = Trial(args.out / f"long-{time.time():.0f}", ("--rounds", str(pace.rounds), "--seed", str(args.seed)))
+    until = time.monotonic() + 60 * args.minutes
     trial.start()
     pauses: list[float] = []
-    kills = 0
-    until = time.monotonic() + 60 * args.minutes
     try:
-        trial.wait_for_rounds(3)
-        while trial.running and kills < args.kills and time.monotonic() < until:
-            trial.wait(lambda: not trial.running or _enough(trial), 60)
-            time.sleep(chance.uniform(0.0, 2 * 60 * args.minutes / args.kills / 3))
-            here = trial.here
-            if not (_enough(trial) and trial.running):
-                continue
-            begun = time.monotonic()
-            with suppress(ProcessLookupError):
-                os.kill(here[chance.choice(sorted(here))], signal.SIGKILL)
-                kills += 1
-            pause = trial.pause(begun, rounds=1)
-            pauses += [] if pause is None else [pause]
-            if pause == float("inf"):
-                print(f"after {kills} kills the run hangs; see {trial.log}", flush=True)
-                break
+        with progress("kills", args.kills) as advance:
+            trial.wait_for_rounds(3)
+            for number in range(args.kills):
+                pause = _kill(trial, chance, pace.apart * (number + chance.random()), pace.round, until)
+                if pause is None:
+                    break
+                pauses.append(pause)
+                advance(1, f"round {len(trial.rows)} of {pace.rounds}")
+                if pause == float("inf"):
+                    say(f"after {len(pauses)} kills the run hangs; see {trial.log}")
+                    break
+        killed = time.monotonic() - trial.begun
+        ended = trial.wait(lambda: not trial.running, max(60.0, until - time.monotonic()))
         seconds = time.monotonic() - trial.begun
-        ended = trial.wait(lambda: not trial.running, max(60.0, until + 600 - time.monotonic()))
     finally:
         code, left = trial.end(), trial.orphans()
     summary = json.loads((trial.folder / "summary.json").read_text()) if ended else {}
     found = {
-        "kills": kills, "lost": sum(event["event"] == "lost" for event in trial.events), "seconds": round(seconds),
-        "rounds": len(trial.rows) - 1, "code": code, "orphans": len(left), "check": trial.check(),
-        "accuracy": summary.get("test_accuracy"), "pauses": sorted(round(pause, 2) for pause in pauses),
-        "folder": str(trial.folder),
+        "kills": len(pauses), "lost": sum(event["event"] == "lost" for event in trial.events),
+        "seconds_killing": round(killed), "seconds": round(seconds), "rounds": len(trial.rows) - 1, "code": code,
+        "orphans": len(left), "check": trial.check(), "accuracy": summary.get("test_accuracy"),
+        "pauses": sorted(round(pause, 2) for pause in pauses), "folder": str(trial.folder),
     }  # fmt: skip
-    _note(args.out / "long.jsonl", found)
-    print(json.dumps(found), flush=True)
+    words = "{kills} kills in {seconds} s: {rounds} rounds, accuracy {accuracy}, {check}, {orphans} processes left"
+    _note(args.out / "long.jsonl", found, args, words.format(**found))
+
+
+def _kill(trial: Trial, chance: random.Random, due: float, second: float, until: float) -> float | None:
+    """Kill a worker when so many rounds are made; return the pause of the others, None if it did not come to that."""
+    while trial.running and time.monotonic() < until:
+        if len(trial.rows) > due and _enough(trial):
+            time.sleep(chance.uniform(0, second))  # at any instant of a round
+            here = trial.here
+            with suppress(ProcessLookupError, IndexError):
+                begun = time.monotonic()
+                os.kill(here[chance.choice(sorted(here))], signal.SIGKILL)
+                return trial.pause(begun, rounds=1)
+        time.sleep(0.02)
+    return None
 
 
 def _enough(trial: Trial) -> bool:
@@ -705,57 +821,162 @@ def _enough(trial: Trial) -> bool:
 
 def calm(args: argparse.Namespace) -> None:
     """Make the same run undisturbed, over seeds; the workers take turns, which gives the same bits."""
-    for seed in range(args.seed, args.seed + args.seeds):
-        folder = args.out / f"calm-{args.rounds}-{seed}"
-        trial = Trial(folder, ("--rounds", str(args.rounds), "--seed", str(seed), "--executor", "serial"))
-        trial.start()
-        trial.process.wait()
-        accuracy = json.loads((folder / "summary.json").read_text())["test_accuracy"]
-        _note(args.out / "calm.jsonl", {"rounds": args.rounds, "seed": seed, "accuracy": accuracy})
-        print(f"undisturbed, seed {seed}: {accuracy:.4f}", flush=True)
+    results, until = args.out / "calm.jsonl", time.monotonic() + 60 * args.minutes
+    rounds = args.rounds or next((line["rounds"] for line in reversed(_lines(args.out / "long.jsonl"))), 300)
+    done = {(line["rounds"], line["seed"]) for line in _lines(results)}
+    seeds = [seed for seed in range(args.seed, args.seed + args.seeds) if (rounds, seed) not in done]
+    running: dict[int, Trial] = {}
+    shown = Counter[int]()
+    try:
+        with progress("rounds, undisturbed", len(seeds) * rounds) as advance:
+            while (seeds or running) and time.monotonic() < until:
+                for seed in seeds[: args.processes - len(running)]:
+                    running[seed] = _undisturbed(args.out / f"calm-{rounds}-{seed}", rounds, seed)
+                    seeds.remove(seed)
+                time.sleep(0.5)
+                for seed, trial in list(running.items()):
+                    made = max(0, len(trial.rows) - 1)
+                    advance(made - shown[seed], f"seed {seed}")
+                    shown[seed] = made
+                    if not trial.running:
+                        _ended_calmly(results, running.pop(seed), rounds, seed, args)
+    finally:
+        for trial in running.values():
+            trial.end()
+    if seeds or running:
+        say(f"the time is over, {len(seeds) + len(running)} runs are left: the same command goes on with them")
+
+
+def _undisturbed(folder: Path, rounds: int, seed: int) -> Trial:
+    flags = ("--rounds", str(rounds), "--seed", str(seed), "--executor", "serial", "--checkpoint-every", str(rounds))
+    trial = Trial(folder, flags)
+    trial.start()
+    return trial
+
+
+def _ended_calmly(results: Path, trial: Trial, rounds: int, seed: int, args: argparse.Namespace) -> None:
+    if trial.process.returncode:
+        say(f"seed {seed} ended with exit code {trial.process.returncode}: see {trial.log}")
+        return
+    seconds = round(time.monotonic() - trial.begun)
+    accuracy = json.loads((trial.folder / "summary.json").read_text())["test_accuracy"]
+    found = {"rounds": rounds, "seed": seed, "accuracy": accuracy, "seconds": seconds}
+    _note(results, found, args, f"undisturbed, seed {seed}: {accuracy:.4f}, {seconds} s")
+
+
+# ---------------------------------------------------------------- what was found
 
 
 def show(args: argparse.Namespace) -> None:
-    """Print what was found, as Markdown, a line for each kind of fault."""
+    """Print what was found, as Markdown, a line for each kind of fault; or write it into a page."""
+    rows, runs, calms = (_lines(args.out / f"{name}.jsonl") for name in ("table", "long", "calm"))
+    if args.json:
+        print(json.dumps({"table": rows, "long": runs, "calm": calms}))
+        return
+    text = "\n\n".join(part for part in (_faults_shown(rows), _runs_shown(runs, calms), _where(rows + runs)) if part)
+    if args.write is None:
+        print(text)
+        return
+    page = args.write.read_text()
+    if page.count(_BEGIN) != 1 or page.count(_END) != 1:
+        sys.exit(f"chaos: {args.write} has no place for it: a line {_BEGIN} and a line {_END}")
+    before, after = page.split(_BEGIN)[0], page.split(_END)[1]
+    args.write.write_text(f"{before}{_BEGIN}\n{text}\n{_END}{after}")
+
+
+_BEGIN, _END = "<!-- python tools/chaos.py show -->", "<!-- end of what it shows -->"
+
+
+def _faults_shown(rows: Sequence[dict[str, Any]]) -> str:
+    """Return a row for each fault, to whom and when."""
     groups: dict[str, list[dict[str, Any]]] = {}
-    for line in _lines(args.out / "table.jsonl"):
+    for line in rows:
         who = line["who"] if re.fullmatch("[a-z ]+", line["who"]) else "workers"
         groups.setdefault(f"{line['fault']} | {who} | {line['phase']}", []).append(line)
-    print("| what | of | when | times | went on, or ended, within s (most) | lost | left over | said |")
-    print("|---|---|---|---|---|---|---|---|")
+    if not groups:
+        return ""
+    shown = ["| what | of | when | times | went on, or ended, within s (most) | lost | left over | said |",
+             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for name, lines in groups.items():
         known = [line["seconds"] for line in lines if line["seconds"] is not None]
+        hung = "" if len(known) == len(lines) else f", {len(lines) - len(known)} hung"
+        worst = f"{statistics.median(known):.1f} ({max(known):.1f})" if known else "none did"
         lost = " / ".join(sorted({line["lost"].replace("\n", " ") for line in lines}))
         said = next((line["message"].removeprefix("isthmus: ") for line in lines if line["message"]), "")
         said = re.sub(r"/\S+/", "", said).replace("|", "/")
-        worst = f"{statistics.median(known):.1f} ({max(known):.1f})" if known else "it hangs"
-        print(f"| {name} | {len(lines)} | {worst} | {lost} | {sum(line['orphans'] for line in lines)} | {said} |")
-    for line in _lines(args.out / "long.jsonl"):
-        print(f"\n{line['kills']} kills in {line['rounds']} rounds: accuracy {line['accuracy']}, {line['check']}")
-    calm = [line["accuracy"] for line in _lines(args.out / "calm.jsonl")]
-    if len(calm) > 1:
-        print(f"\nundisturbed, {len(calm)} seeds: {statistics.mean(calm):.4f} +- {statistics.stdev(calm):.4f}")
+        left = sum(line["orphans"] for line in lines)
+        shown.append(f"| {name} | {len(lines)} | {worst}{hung} | {lost} | {left} | {said} |")
+    return "\n".join(shown)
 
 
-def _note(path: Path, entry: dict[str, Any]) -> None:
+def _runs_shown(runs: Sequence[dict[str, Any]], calms: Sequence[dict[str, Any]]) -> str:
+    """Return a row for each long run, and one for the undisturbed ones of as many rounds."""
+    if not runs:
+        return ""
+    shown = ["| kills | minutes | rounds | accuracy | the others went on within s (most) | rows | left over |",
+             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for line in runs:
+        pauses = line["pauses"] or [math.nan]
+        within = f"{statistics.median(pauses):.2f} ({max(pauses):.2f})"
+        accuracy = "none" if line["accuracy"] is None else f"{line['accuracy']:.2%}"
+        shown.append(f"| {line['kills']} | {line['seconds'] / 60:.1f} | {line['rounds']} | {accuracy} | {within} "
+                     f"| {line['check']} | {line['orphans']} |")  # fmt: skip
+    for rounds in sorted({line["rounds"] for line in calms}):
+        found = [line["accuracy"] for line in calms if line["rounds"] == rounds]
+        spread = f" +- {statistics.stdev(found):.2%} ({min(found):.2%} to {max(found):.2%})" if len(found) > 1 else ""
+        shown.append(f"| none, {len(found)} seeds | | {rounds} | {statistics.mean(found):.2%}{spread} | | | |")
+    return "\n".join(shown)
+
+
+def _where(lines: Sequence[dict[str, Any]]) -> str:
+    """Return what was measured, and on how busy a machine."""
+    loads = [line["load"] for line in lines if "load" in line]
+    if not loads:
+        return ""
+    commits = ", ".join(sorted({line["commit"] for line in lines if "commit" in line}))
+    return f"Commit {commits}, at a load of {min(loads):.1f} to {max(loads):.1f}, on {os.cpu_count()} cores."
+
+
+def _note(path: Path, entry: dict[str, Any], args: argparse.Namespace, words: str) -> None:
+    """Keep what was found, and print it."""
+    entry = {**entry, "commit": _commit(), "load": round(os.getloadavg()[0], 1)}
     with path.open("a") as file:
         file.write(json.dumps(entry) + "\n")
+    print(json.dumps(entry) if args.json else f"{time.strftime('%H:%M:%S')} {words}", flush=True)
+
+
+@cache
+def _commit() -> str:
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip() or "unknown"
 
 
 def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("table", "long", "calm", "show"))
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--rounds", type=int, default=3000)
+    parser.add_argument("--kills", type=int, default=None, help="of long, 200; of each phase and victim in table, 20")
+    parser.add_argument("--others", type=int, default=5, help="of each other fault in table")
+    parser.add_argument("--minutes", type=float, default=30, help="after which it stops")
+    parser.add_argument("--rounds", type=int, default=None, help="of long: as many as the kills need; of calm: as long")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--seeds", type=int, default=5, help="of calm")
+    parser.add_argument("--processes", type=int, default=1, help="runs of calm at a time")
+    parser.add_argument("--only", default="", help="faults of table with this in their names")
+    parser.add_argument("--json", action="store_true", help="print what is found as JSON")
+    parser.add_argument("--write", type=Path, default=None, help="page that show writes into, between its marks")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "chaos")
     args = parser.parse_args()
+    if args.kills is None:
+        args.kills = 200 if args.what == "long" else 20
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a run must not outlive what watches it
     args.out.mkdir(parents=True, exist_ok=True)
-    {"table": table, "long": long, "calm": calm, "show": show}[args.what](args)
+    try:
+        {"table": table, "long": long, "calm": calm, "show": show}[args.what](args)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ class Runs:
         self.root = root
 
     def training(self, name: str, strategy: str = "ist", status: str | None = "finished", rounds: int = 40,
-                 seed: int = 0, line: Line | None = None, **config: Any) -> Path:  # fmt: skip
+                 seed: int = 0, line: Line | None = None, capacities: Sequence[float] | None = None,
+                 **config: Any) -> Path:  # fmt: skip
         traffic, parameters, memory, operations, goal = COSTS.get(strategy, COSTS["ist"])
         flags = {
             "data": "digits", "strategy": strategy, "law": "fixed", "workers": 4, "widths": [512, 512], "core": 0.0,
@@ -66,7 +67,7 @@ class Runs:
             "model_parameters": 165_000 if strategy == "narrow" else 669_706, "worker_parameters": [parameters] * 4,
             "sent_bytes": [traffic * rounds] * 4, "received_bytes": [traffic * rounds] * 4,
             "worker_memory_bytes": [memory] * 4, "measured_peak_bytes": [1.4 * memory] * 4 if seed == 0 else None,
-            "flops_per_worker": operations, "eval_scale": 0.25,
+            "flops_per_worker": operations, "eval_scale": 0.25, "capacities": capacities,
         }, status=status)  # fmt: skip
         return writer.path
 

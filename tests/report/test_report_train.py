@@ -213,6 +213,14 @@ def test_a_rival_with_other_workers_is_not_compared(runs: Any) -> None:
     assert not any("narrow" in words for _, words in section.headlines)
 
 
+def test_capacities_that_were_measured_are_shown_and_none_where_none_were(runs: Any) -> None:
+    plain_run = read_run(runs.training("equal", seed=1))
+    assert "Capacities as measured" not in {table.title for table in training_sections([plain_run])[0].tables}
+    unequal = read_run(runs.training("unequal", capacities=[1.0, 0.65, 0.4, 0.4], seed=2))
+    shown = {table.title: table.rows for table in training_sections([plain_run, unequal])[0].tables}
+    assert shown["Capacities as measured"] == (("unequal", "2", "1, 0.65, 0.4, 0.4"),)
+
+
 def test_each_data_set_has_its_own_section(runs: Any) -> None:
     found = training_sections(read(runs.training("a"), runs.training("b", data="idx:/somewhere"), runs.training("c")))
     assert [section.title for section in found] == ["Training on digits", "Training on idx:/somewhere"]

@@ -23,10 +23,13 @@ from isthmus.errors import WorkerError
 from isthmus.records import read_run
 from isthmus.trainer.checkpoint.manifest import checkpoints, number_of
 from isthmus.trainer.config import Faults
+from isthmus.trainer.executors import supervisor
 from isthmus.trainer.executors.supervisor import Supervisor
 from isthmus.trainer.local.loop import Loop
 from isthmus.trainer.membership import link as links
 from isthmus.trainer.membership.link import Elastic, join
+from isthmus.trainer.wire.exchange import LostPeer, all_gather, drive
+from isthmus.trainer.wire.meter import Meter
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 from chaos import Trial
@@ -147,6 +150,26 @@ def test_one_more_dies_while_a_worker_is_being_let_in() -> None:
     assert found["longest"] < 12
 
 
+def leaves_at_once() -> list[int] | None:
+    """Be one of three; one meets the others and has nothing to do with them."""
+    link = join()
+    assert isinstance(link, Elastic)
+    link.deadline = 1e6
+    if link.seat == 1:
+        return None
+    try:
+        drive(all_gather(torch.zeros(1), link, counted=False), link, Meter())
+    except LostPeer:
+        link.regroup(False)
+    return [member.seat for member in link.members]
+
+
+def test_a_worker_that_returns_without_a_word_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its launcher knows that it has left, whatever the deadline."""
+    monkeypatch.setattr(supervisor, "LINGER", 0.2)
+    assert launch(leaves_at_once, workers=3) == [0, 2]
+
+
 def test_nobody_waits_for_ever_when_all_have_died() -> None:
     begun = time.monotonic()
     with pytest.raises(WorkerError, match=r"no worker is left that knows the network: go on from a checkpoint"):
@@ -247,7 +270,6 @@ def test_who_stands_still_for_a_moment_is_waited_for_and_who_does_so_for_good_is
 def test_nobody_outlives_the_launcher_and_a_checkpoint_is_whole_or_not_there(trial: Trial) -> None:
     starts(trial)
     assert trial.wait(lambda: len(trial.rows) > 6, 150)
-    trial.look()
     strikes(trial, "launcher", "checkpoint")
     assert trial.orphans() == []
     assert trial.check() == "sound"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import re
@@ -201,6 +202,54 @@ def test_a_stopped_process_is_named_and_does_not_blame_others_when_it_goes_on(po
     finally:
         frozen.kill()
         frozen.join()
+
+
+@pytest.mark.parametrize("frozen_for", [None, 7.5])
+@pytest.mark.parametrize(("deadline", "least"), [(8.0, 8.0), (6.0, 6.0), (30.0, 30.0), (2.0, 4.0)])
+def test_a_frozen_worker_is_lost_at_the_deadline_whenever_it_froze(
+    deadline: float, least: float, frozen_for: float | None
+) -> None:
+    """Within two looks, a fifth of a heartbeat's interval; by a clock that is told, so on any machine.
+
+    Where the deadline is shorter it still takes four beats: three that do not come, and one to be heard.
+    """
+    for late in (0.04, 0.39, 0.95):  # of the other's looks, and of when it listens, after those of the one that freezes
+        for froze in (20.0, 20.13, 20.39, 20.65, 20.91, 20.999):
+            woke = math.inf if frozen_for is None else froze + frozen_for
+            lost = _lost_at(froze, woke, late, deadline)
+            if woke < froze + least:
+                assert lost is None
+            else:
+                assert lost is not None
+                assert deadline < lost - froze <= least + 0.2 + 1e-9
+
+
+def _lost_at(froze: float, woke: float, late: float, deadline: float) -> float | None:
+    """Return when a worker is declared lost that freezes while another waits for it; None if it never is."""
+    store, now, lost = dist.HashStore(), [0.0], list[float]()
+
+    def monitor(seat: int, waiting: Callable[[], float | None]) -> Monitor:
+        return Monitor(
+            dist.PrefixStore("isthmus", store),
+            seat,
+            status=lambda: Beat(seat, 0, 1, 5, "waiting"),
+            members=lambda: [0, 1],
+            incarnations=lambda: {0: 0, 1: 0},
+            waiting=waiting,
+            deadline=lambda: deadline,
+            lose=lambda seat, why: lost.append(now[0]),
+        )
+
+    freezes = monitor(1, lambda: None)
+    waits = monitor(0, lambda: now[0] - froze if froze <= now[0] < woke else None)
+    looks = [(number / 10, freezes) for number in range(600) if not froze < number / 10 <= woke]
+    looks += [(number / 10 + late, waits) for number in range(600)]
+    for at, one in sorted(looks, key=lambda look: look[0]):
+        now[0] = at
+        one._look(at)
+        if lost:
+            return lost[0]
+    return None
 
 
 def test_nobody_is_lost_where_all_live_and_wait_and_it_is_said(port: int) -> None:

@@ -374,6 +374,7 @@ def _lines(run: Run, summary: dict[str, Any]) -> list[tuple[str, str]]:
         *((("left whole", _few_axes(summary["whole_axes"])),) if summary.get("whole_axes") else ()),
         *((f"{word} before the first round", _by_worker(run.rows[:1], f"{word}_bytes")) for word in first),
         *_by_class(summary),
+        *_by_speed(summary),
         ("sent a round, by worker", _by_worker(run.rows[1:], "sent_bytes")),
         ("received a round, by worker", _by_worker(run.rows[1:], "received_bytes")),
         *_planned(run, summary),
@@ -397,6 +398,12 @@ def _by_class(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("samples routed once, by worker", ", ".join(map(_bytes, summary["routed_bytes"]))),
         ("to serve the merged network", f"{times:.3g} times one piece"),
     ]
+
+
+def _by_speed(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the capacities that were measured."""
+    found = summary.get("capacities")
+    return [("capacities as measured, by worker", ", ".join(f"{each:g}" for each in found))] if found else []
 
 
 def _planned(run: Run, summary: dict[str, Any]) -> list[tuple[str, str]]:

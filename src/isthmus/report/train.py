@@ -72,7 +72,7 @@ def _section(subject: str, runs: Sequence[Run], view: View) -> Section:
         figures=tuple(figure for figure in figures if figure is not None),
         race=race(found, measure, view),
         more=tuple(figure for figure in more if figure is not None),
-        tables=(*planned_tables(found), _table(found)),
+        tables=(*planned_tables(found), *_capacities(runs), _table(found)),
         terms=tuple((known.label, known.meaning) for name in shown if (known := STRATEGIES.get(name))) + _laws(found),
     )
 
@@ -245,6 +245,22 @@ def _table(found: Sequence[Curve]) -> Table:
         "seconds are those of the worst worker over the whole run."
     )
     return Table("All strategies", caption, columns, tuple(rows), "lrrrrrrrrrrl")
+
+
+def _capacities(runs: Sequence[Run]) -> tuple[Table, ...]:
+    """Return how fast the workers were, of runs that measured it; no table where none did."""
+    known = [(run, run.summary.get("capacities")) for run in runs]
+    rows = [
+        (run.path.name, plain(run.config.get("seed")), ", ".join(plain(number(each)) for each in found))
+        for run, found in known
+        if isinstance(found, list) and found
+    ]
+    caption = (
+        "How much each worker held from the fourth round on, by how long its steps took: the fastest 1. Another run "
+        "measures others; given to --capacities they make a run that can be repeated."
+    )
+    columns = ("run", "seed", "of each worker")
+    return (Table("Capacities as measured", caption, columns, tuple(rows), "lrl"),) if rows else ()
 
 
 def _parameters(one: Curve) -> str:

@@ -28,6 +28,7 @@ GRACE = 2.0  # seconds a worker has to end by SIGTERM before it is killed
 SAME_SIGNAL = 0.3  # seconds in which a signal to a whole process group reaches all of it
 PATIENCE = 20.0  # seconds after which a worker that only lost another is the cause itself
 LOOK = 0.2  # seconds between looks into the store
+LINGER = 5.0  # seconds after which others no longer wait for a worker that has returned
 PAUSE = 0.1  # seconds before a worker is started again
 EARLY, OFTEN, REST = 10.0, 3, 20.0  # one that dies so soon, so often in a row, waits so long, and twice that next time
 SILENT = 60.0  # seconds after which the server that workers are forked from does not answer
@@ -42,7 +43,7 @@ class Supervisor:
     through the store:
 
     ========================== ================================================================================
-    out/<seat>/<incarnation>   set here: why that process is gone
+    out/<seat>/<incarnation>   set here: why that process is gone, or that it has returned
     lost/<seat>/<incarnation>  set by workers: that process is silent; it is killed here, and started again
     stop                       set here: the signal on which everybody leaves
     ========================== ================================================================================
@@ -163,7 +164,10 @@ class Supervisor:
         code = child.reap()
         how = _how(child, code)
         if child.said is not None or self._outcome is not None:
-            if self._elastic and not isinstance(child.said, Returned):
+            if isinstance(child.said, Returned):  # what it sent last may still be on its way to the others
+                if self._elastic:
+                    self._clock.enter(LINGER, 1, self._out, (child, "has left"))
+            elif self._elastic:
                 self._out(child, how)  # others may be about to save, and must not wait for it
             return
         if self._elastic:

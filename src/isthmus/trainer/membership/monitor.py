@@ -43,7 +43,7 @@ class Patience:
     Attributes:
         interval: seconds between beats; ends of processes are seen within a tenth of it.
         say_after: seconds of waiting before it is said for whom.
-        silent: seconds without a beat after which a worker may be declared lost.
+        silent: seconds without a beat after which a worker may be declared lost, where the deadline is not shorter.
 
     Raises:
         InvalidInput: a value that is not above 0.
@@ -196,6 +196,11 @@ class Monitor:
     def _lately(self) -> float:
         return _LATELY * self.patience.interval
 
+    @property
+    def _lag(self) -> float:
+        """Seconds after which a beat is heard at the latest: one that fell silent since may have been so for longer."""
+        return (1 + 1 / _LOOKS) * self.patience.interval
+
     def _own(self, waiting: bool) -> Beat:
         """Return this worker's beat; one that waits for others says so, whatever it is about to do."""
         own = self._status()
@@ -251,7 +256,7 @@ class Monitor:
         others = self._others(known)
         lately, deadline = self._lately, self._deadline()
         # A run that is to end does not wait long for the dead; the living may have a round to finish.
-        limit = lately if self._stopped else max(lately, min(deadline, self.patience.silent))
+        limit = lately if self._stopped else max(lately, min(deadline - self._lag, self.patience.silent))
         blamed = {each.seat: f"silent for {each.silence:.0f} s" for each in others if each.silence >= limit}
         if not blamed and waited > deadline and all(each.silence < lately for each in others):
             blamed = {each.seat: _blame(each.beat, waited) for each in others if each.beat and each.beat.awaited(own)}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from isthmus.trainer.store.rehome import Move
 from isthmus.trainer.store.routes import Box
 from isthmus.trainer.store.store import Drafts, Store
 from isthmus.trainer.strategies.interface import Commit, Merged, Needs, Ours, Round, Saved, State, Worker, moved
+from isthmus.trainer.task.effort import efforts
 from isthmus.trainer.wire.exchange import Program, all_gather
 from isthmus.trainer.wire.tell import tell
 
@@ -251,7 +252,7 @@ class ISTPart(Ours):
     def measure(self, state: State, seconds: float) -> Program[Commit | None]:
         """Deal by capacities with which all workers need about as long, from the next round on.
 
-        How long a piece takes goes by how many trained numbers it has. A seat that is empty counts as the slowest.
+        How long a piece takes goes by its operations. A seat that is empty counts as the slowest.
         """
         link = self._worker.link
         own = torch.tensor([seconds], dtype=torch.float64, device=self._worker.device)
@@ -269,13 +270,22 @@ class ISTPart(Ours):
 
         return commit
 
-    def _work(self, number: int, capacities: Sequence[float]) -> list[int]:
-        """Return how many trained numbers each worker's piece would have in a round."""
+    def _work(self, number: int, capacities: Sequence[float]) -> list[float]:
+        """Return how much each worker's piece would have to compute in a round."""
         workers, coupling = range(self._worker.link.workers), self.store.coupling
         law = self._strategy.dealt.measured(capacities)
         partition = coupling.partition(len(workers), self._worker.seed, number, law)
         deal = Deal(coupling, [partition.of(w) for w in workers])
-        return [sum(box.size for box in deal.boxes(w, self.store.trained)) for w in workers]
+        boxes = (deal.boxes(w, self.store.trained) for w in workers)
+        return [sum(box.size * self._efforts[box.name] for box in own) for own in boxes]
+
+    @cached_property
+    def _efforts(self) -> Mapping[str, float]:
+        """Operations of a step for each number of each parameter: the same on all workers."""
+        coupling, workers = self.store.coupling, self._worker.link.workers
+        units = coupling.partition(workers, self._worker.seed, 0, self._strategy.dealt).of(0)
+        piece = build(*blank(coupling, torch.device("meta")), units)
+        return efforts(piece.module, self._worker.network.example)
 
     def _weigh(self, state: State, capacities: tuple[float, ...] | None) -> None:
         """Deal by capacities from now on; None: those of the law."""
