@@ -89,7 +89,7 @@ class Dithering(Compressor):
         unit = np.ldexp(1.0, np.frexp(np.abs(x).max(axis=-1, keepdims=True))[1] - 1)  # squares over- and underflow
         inside = x / unit
         norm = np.sqrt(np.einsum("...j,...j->...", inside, inside))[..., None]
-        scaled = np.abs(inside) * (self.levels / np.where(norm > 0, norm, 1.0))
+        scaled = np.abs(inside) * (self.levels / np.maximum(norm, 1.0))  # below 1 only where x is 0
         norm = norm * unit
         # floor(y + u) is y rounded up with probability y - floor(y); rounding must not reach level s + 1
         return norm, np.minimum(np.floor(scaled + random.random(x.shape)), self.levels)
