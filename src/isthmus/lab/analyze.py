@@ -10,7 +10,7 @@ import numpy as np
 
 from isthmus import frames
 from isthmus.lab.arrays import Array
-from isthmus.lab.methods import IST, Method
+from isthmus.lab.methods import IST, LinearMethod, Method
 from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.settings import Settings, build, build_method
 from isthmus.lab.simulate import Simulation, simulate
@@ -18,6 +18,7 @@ from isthmus.lab.sketches import Permutation, ScaledPermutation
 from isthmus.lab.theory.bounds import sgd_rate, theorem1_average, theorem1_contraction, theorem2
 from isthmus.lab.theory.dynamics import EXACT, Dynamics, dynamics, round_moments
 from isthmus.lab.theory.fixed_points import fixed_point
+from isthmus.lab.theory.lifted import lifted_round
 from isthmus.lab.theory.readouts import readouts
 from isthmus.lab.theory.stationary import Stationary, stable_stepsizes, stationary
 from isthmus.lab.theory.stepsizes import contraction_limit
@@ -70,9 +71,9 @@ def analyze(settings: Settings) -> Analysis:
     """
     problem, x0 = build(settings)
     method = build_method(settings, problem)
-    known = round_moments(problem, method) is not None
+    known = round_moments(problem, method) is not None or lifted_round(problem, method) is not None
     x_inf = fixed_point(problem, method) if known else None
-    settled = stationary(problem, method) if known and problem.dim <= _STATIONARY_UP_TO else None
+    settled = stationary(problem, method) if known and _state_size(problem, method) <= _STATIONARY_UP_TO else None
     theorem = theorem1(problem, method.sketch) if isinstance(method, IST) else None
     case = _Case(problem, method, x0, x_inf, theorem, settled)
     exact = dynamics(problem, method, x0, settings.rounds, settings.seeds, settings.seed)
@@ -87,6 +88,10 @@ def analyze(settings: Settings) -> Analysis:
         "local_steps": "inf" if math.isinf(settings.local_steps) else int(settings.local_steps),
     }
     return Analysis(config, rows, summary, "finished" if diverged_at is None else "diverged")
+
+
+def _state_size(problem: Quadratic, method: Method) -> int:
+    return method.state_size(problem) if isinstance(method, LinearMethod) else problem.dim
 
 
 def _row(k: int, case: _Case, exact: Dynamics, run: Simulation) -> dict[str, Any]:
@@ -221,7 +226,7 @@ def _sketch_verdicts(case: _Case) -> list[dict[str, Any]]:
 
 def _stability_verdict(case: _Case) -> dict[str, Any]:
     if case.settled is None:
-        why = f"worked for up to {_STATIONARY_UP_TO} coordinates with exact moments"
+        why = f"worked for states of up to {_STATIONARY_UP_TO} numbers with exact moments"
         return _verdict("stationary law", None, f"settles: not known, {why}", None)
     settled = case.settled
     if not settled.exists:
