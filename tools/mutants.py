@@ -45,8 +45,8 @@ MODULES: dict[str, tuple[str, ...]] = {
         "lab/test_lifted.py", "lab/test_sketches.py",
     ),
     "lab/rates": (
-        "lab_methods/test_extrapolation.py", "lab/test_scales.py", "lab_methods/test_anchored.py",
-        "lab_methods/test_bounds.py", "lab_methods/test_methods.py",
+        "lab_methods/test_formulas.py", "lab_methods/test_extrapolation.py", "lab/test_scales.py",
+        "lab_methods/test_anchored.py",
     ),
     "lab/compressors": (
         "lab_methods/test_compressors.py", "lab_methods/test_accounting.py", "lab_methods/test_methods.py",
