@@ -94,3 +94,20 @@ def test_the_table_of_bounds_is_made_by_the_script(monkeypatch: pytest.MonkeyPat
     assert 0 < found["gd", "gradient descent"].ratio <= 1 + 1e-9
     assert found["local-gd", "local gradient descent"].ratio == pytest.approx(1.0)
     assert grid.table(found).count("\n") == len(found) + 1
+
+
+def test_the_times_are_taken_by_the_script(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    speed = script("compare_speed", monkeypatch)
+    monkeypatch.setattr(speed, "FULL", replace(speed.FULL, seeds=2))
+    monkeypatch.setattr(sys, "argv", ["compare_speed.py", "--rounds", "20", "--dim", "6", "--workers", "3"])
+    speed.main()
+    head, *rows, last = capsys.readouterr().out.splitlines()
+    assert head.split() == ["method", "seconds", "Python", "share", "alone", "faster", "bare", "faster"]
+    assert [row.split()[0] for row in rows] == [*speed.LOOPS, "together"]
+    for row in rows:
+        _, full, python, share, alone, _, bare, _ = row.split()
+        assert all(float(seconds) >= 0 for seconds in (full, python, alone, bare))
+        assert share.endswith("%")
+    assert last == "20 rounds, d = 6, n = 3, 2 seeds; the loops were timed on fewer rounds"
