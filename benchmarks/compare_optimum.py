@@ -58,7 +58,7 @@ def main() -> None:
 def every_problem(folder: Path) -> dict[str, Comparison]:
     """Quadratics of given conditioning in few coordinates, workers alike and not; and those of compare_anchored.py."""
     base = problems(folder)
-    random = replace(base["gaussian, d=60"], problem="random", workers=4, dim=12, rounds=8000)
+    random = replace(base["gaussian, d=60"], problem="random", workers=3, dim=9, rounds=6000)
     generated = {
         f"random, condition {condition:g}, {name}": replace(random, condition_number=condition, heterogeneity=unlike)
         for condition in (10.0, 100.0)

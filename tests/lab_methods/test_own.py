@@ -19,7 +19,7 @@ from isthmus.lab.own import own_problem
 MINE = """
 from dataclasses import dataclass
 import numpy as np
-from isthmus.lab import DCGD, DIANA, EF21, RandK, TopK, random_quadratic
+from isthmus.lab import DCGD, DIANA, EF21, AnchoredIST, RandK, TopK, random_quadratic
 from isthmus.lab import GradientDescent, Logistic, Permutation, Quadratic, Samples
 
 def problem():
@@ -51,6 +51,12 @@ def compressed(problem):
 
 def shifted(problem):
     return DIANA(RandK(problem.dim, 2), 0.2 / problem.spectrum[-1])
+
+def anchored(problem):
+    return AnchoredIST(Permutation(problem.workers, problem.dim, 1.5), 0.3 / problem.spectrum[-1], 3)
+
+def sampled_anchored(problem):
+    return AnchoredIST(Sampled(problem), 0.1 / problem.spectrum[-1], 3)
 
 def top(problem):
     return EF21(TopK(problem.dim, 2), 0.01)
@@ -165,6 +171,19 @@ def test_a_rival_is_analyzed_as_exactly_as_ist(
     verdicts = {entry["statement"]: entry["holds"] for entry in found["verdicts"]}
     assert verdicts == {"stationary law": True, "no bias": True, "one minimiser": True}
     assert "gamma*" in {entry["name"] for entry in found["constants"]}
+
+
+def test_anchored_ist_is_analyzed_exactly_where_its_masks_are_known(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--problem", "mine_lab:round_bowl", "--method"]
+    known = analyzed(capsys, *flags, "mine_lab:anchored")
+    assert known["summary"]["dynamics"] == "exact (lifted moments)"
+    assert known["summary"]["fixed_point_gap"] == 0.0
+    distances = [row["distance"] for row in known["rows"]]
+    assert distances[-1] < 0.5 * distances[0]
+    sampled = analyzed(capsys, *flags, "mine_lab:sampled_anchored")
+    assert sampled["summary"]["dynamics"].startswith("Monte Carlo")
 
 
 def test_a_method_that_is_not_linear_is_analyzed_by_simulation_alone(

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isthmus import frames
+from isthmus.errors import InvalidInput
 from isthmus.lab.arrays import Array
-from isthmus.lab.methods import IST, LinearMethod, Method
+from isthmus.lab.methods import IST, AnchoredIST, LinearMethod, Method
 from isthmus.lab.quadratics import Quadratic
+from isthmus.lab.rates import anchored_dynamics
 from isthmus.lab.settings import Settings, build, build_method
 from isthmus.lab.simulate import Simulation, simulate
 from isthmus.lab.sketches import Permutation, ScaledPermutation
@@ -73,10 +75,12 @@ def analyze(settings: Settings) -> Analysis:
     method = build_method(settings, problem)
     known = round_moments(problem, method) is not None or lifted_round(problem, method) is not None
     x_inf = fixed_point(problem, method) if known else None
+    if isinstance(method, AnchoredIST):  # whatever is drawn does not move it
+        x_inf = problem.minimizer
     settled = stationary(problem, method) if known and _state_size(problem, method) <= _STATIONARY_UP_TO else None
     theorem = theorem1(problem, method.sketch) if isinstance(method, IST) else None
     case = _Case(problem, method, x0, x_inf, theorem, settled)
-    exact = dynamics(problem, method, x0, settings.rounds, settings.seeds, settings.seed)
+    exact = _course(problem, method, x0, settings)
     run = simulate(problem, method, x0, settings.rounds, settings.seeds, settings.seed)
     rows = [_row(k, case, exact, run) for k in range(settings.rounds + 1)]
     diverged_at = _diverged_at(exact, run)
@@ -88,6 +92,15 @@ def analyze(settings: Settings) -> Analysis:
         "local_steps": "inf" if math.isinf(settings.local_steps) else int(settings.local_steps),
     }
     return Analysis(config, rows, summary, "finished" if diverged_at is None else "diverged")
+
+
+def _course(problem: Quadratic, method: Method, x0: Array, settings: Settings) -> Dynamics:
+    if isinstance(method, AnchoredIST):
+        try:
+            return anchored_dynamics(problem, method, x0, settings.rounds)
+        except InvalidInput:  # neither the law of its masks nor few outcomes are known
+            pass
+    return dynamics(problem, method, x0, settings.rounds, settings.seeds, settings.seed)
 
 
 def _state_size(problem: Quadratic, method: Method) -> int:
