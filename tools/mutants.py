@@ -55,7 +55,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "nets/test_probes.py", "nets/test_rules.py", "nets/test_calls.py", "nets/test_refusals.py",
         "nets/test_terms.py",
     ),
-    "nets/ownership.py": ("nets/test_ownership.py", "nets/test_sizes.py"),
+    "nets/ownership.py": ("nets/test_ownership.py",),
     "nets/scaling.py": ("nets/test_scaling.py", "nets/test_norms.py"),
 }  # fmt: skip
 
