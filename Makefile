@@ -28,7 +28,7 @@ fuzz: $(VENV)/installed-test
 	ISTHMUS_FUZZ=5000 ISTHMUS_FUZZ_SEED=1000 $(BIN)/python -m pytest tests/nets/test_fuzz.py -q -n 2 --timeout 0
 
 mutants: $(VENV)/installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python tools/mutants.py --processes 2
+	OMP_NUM_THREADS=1 $(BIN)/python tools/mutants.py
 
 chaos: $(VENV)/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python tools/chaos.py table --minutes 120

@@ -3,8 +3,9 @@
     python benchmarks/compare_bounds.py [--rounds 150] [--seeds 48]
 
 Quadratics with d in {6, 20}, n in {3, 5, 8}, condition number in {2, 10, 100}, heterogeneity in {0, 0.3, 1}, with and
-without a shared minimiser; step sizes at the theory's limit. "cleared" takes the end of the mean's confidence interval
-that favours the bound (Student, 3e-5 a round): a bound is broken where it leaves 1.
+without a shared minimiser; step sizes at the theory's limit. The last column takes the end of the mean's confidence
+interval that favours the bound (Student, 3e-5 a round): a bound is broken where it leaves 1. The table is that of
+docs/methods.md.
 """
 
 from __future__ import annotations
@@ -49,25 +50,39 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=150)
     parser.add_argument("--seeds", type=int, default=48)
     given = parser.parse_args()
+    print(table(worst_of(GRID, given.rounds, given.seeds)))
+
+
+def worst_of(
+    grid: list[tuple[int, int, float, float, bool]], rounds: int, seeds: int
+) -> dict[tuple[str, str], Worst]:
+    """By method and bound."""
     found: dict[tuple[str, str], Worst] = {}
-    with progress("grid", len(GRID)) as advance:
-        for seed, (dim, workers, condition, heterogeneity, shared) in enumerate(GRID):
+    with progress("grid", len(grid)) as advance:
+        for seed, (dim, workers, condition, heterogeneity, shared) in enumerate(grid):
             problem = random_quadratic(workers, dim, condition, heterogeneity, seed, shared)
-            setting = Setting(problem, np.full(dim, 2.0), given.rounds)
+            setting = Setting(problem, np.full(dim, 2.0), rounds)
             settings = replace(Comparison(), keep=0.25, workers=workers, dim=dim)
             for name in ROSTER:
                 method, _ = build_method(name, setting, settings, 1.0)
                 said = bounds(method, setting)
-                run = Budget(given.rounds, given.seeds, seed)
+                run = Budget(rounds, seeds, seed)
                 measured = measure(problem, method, setting.x0, run, {bound.measure for bound in said})
                 for verdict in (judge(bound, measured) for bound in said):
                     if verdict.applies:
                         found.setdefault((name, verdict.bound), Worst(verdict.kind)).add(verdict)
             advance()
-    print(f"{'method':>18} {'bound':>36} {'kind':>6} {'cases':>6} {'worst':>7} {'cleared':>8} {'broken':>7}")
+    return found
+
+
+def table(found: dict[tuple[str, str], Worst]) -> str:
+    """The table as Markdown."""
+    heads = "method | bound | kind | problems it applies to | worst measured/bound | after the confidence interval"
+    lines = [f"| {heads} |", "|---" * 6 + "|"]
     for (name, bound), worst in found.items():
-        numbers = f"{worst.cases:6d} {worst.ratio:7.3f} {worst.cleared:8.3f} {worst.broken:7d}"
-        print(f"{name:>18} {bound:>36} {worst.kind:>6} {numbers}")
+        numbers = f"{worst.cases} | {worst.ratio:.3f} | {worst.cleared:.3f}{' (broken)' if worst.broken else ''}"
+        lines.append(f"| {name} | {bound} | {worst.kind} | {numbers} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -56,10 +56,15 @@ def main() -> None:
 
 
 def every_problem(folder: Path) -> dict[str, Comparison]:
-    """Those of compare_anchored.py, and its two generated ones in few coordinates."""
+    """Quadratics of given conditioning in few coordinates, workers alike and not; and those of compare_anchored.py."""
     base = problems(folder)
-    small = replace(base["gaussian, d=60"], dim=20, rows=30)
-    return {**base, "gaussian, d=20": small, "gaussian, d=20, alike": replace(small, heterogeneity=0.0)}
+    random = replace(base["gaussian, d=60"], problem="random", workers=3, dim=9, rounds=6000)
+    generated = {
+        f"random, condition {condition:g}, {name}": replace(random, condition_number=condition, heterogeneity=unlike)
+        for condition in (10.0, 100.0)
+        for name, unlike in (("alike", 0.0), ("unlike", 1.0))
+    }
+    return {**generated, **base}
 
 
 def by_way(settings: Comparison, store: Path | None, processes: int) -> Results:

@@ -191,7 +191,8 @@ def main() -> None:
             total += (full, python, alone, bare)
             show(name, full, python, alone, bare)
     show("together", *total)
-    print(f"{rounds} rounds, d = {given.dim}, n = {given.workers}, 32 seeds; the loops were timed on fewer rounds")
+    scale = f"{rounds} rounds, d = {given.dim}, n = {given.workers}, {whole.seeds} seeds"
+    print(f"{scale}; the loops were timed on fewer rounds")
 
 
 def show(name: str, full: float, python: float, alone: float, bare: float) -> None:

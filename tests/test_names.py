@@ -76,7 +76,7 @@ def test_the_lab_needs_no_second_import_and_no_torch() -> None:
     run(NO_TORCH + "import isthmus; assert isthmus.lab.Quadratic and isthmus.data and isthmus.report.write_report")
 
 
-@pytest.mark.parametrize("name", ["isthmus.trace", "isthmus.nets.Coupling", "isthmus.nets.pieces.merge"])
+@pytest.mark.parametrize("name", ["isthmus.trace", "isthmus.nets.Coupling", "isthmus.nets.merge"])
 def test_without_torch_one_line_says_what_to_install(name: str) -> None:
     run(
         NO_TORCH

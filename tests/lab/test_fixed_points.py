@@ -187,6 +187,23 @@ def test_theorem_2_is_an_equality_at_one() -> None:
     assert bound.worst_ratio == pytest.approx(1.0, abs=1e-9)
 
 
+def test_theorem_2_says_up_to_which_step_it_applies() -> None:
+    problem = random_quadratic(3, 3)
+    for form, at_one in (("printed", False), ("tight", False), ("beta-free", True)):
+        applies = [theory.theorem2(problem, step, np.ones(3), 3, form).applies for step in (0.999, 1.0, 1.001)]
+        assert applies == [True, at_one, False]
+    alone = theory.theorem2(Quadratic([[[3.0]]], [[2.0]]), 1.0, np.ones(1), 3)  # one worker, one number: no noise
+    np.testing.assert_allclose(alone.values[1:], alone.exact[1:], rtol=1e-12)
+
+
+def test_a_bound_holds_on_the_side_that_its_kind_says() -> None:
+    found = theory.gradient_descent_rate(random_quadratic(3, 6), 0.01, np.ones(6), 3)
+    for share, kinds in ((0.5, ["upper"]), (1.0, ["upper", "lower", "tight"]), (2.0, ["lower"])):
+        beside = dataclasses.replace(found, exact=share * found.values)
+        assert [kind for kind in ("upper", "lower", "tight") if dataclasses.replace(beside, kind=kind).holds()] == kinds
+        assert beside.worst_ratio == pytest.approx(share, rel=1e-12)
+
+
 def test_gradient_descent_and_sgd_rates() -> None:
     problem = random_quadratic(3, 6)
     descent = theory.gradient_descent_rate(problem, 1 / problem.spectrum[-1], np.ones(6), 30)

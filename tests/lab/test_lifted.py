@@ -156,6 +156,10 @@ def test_best_steps_in_closed_form() -> None:
     alone = theory.best_stepsize(problem, AcceleratedGradientDescent(1.0, 0.0), step_only=True)
     assert alone.method.momentum == 0.0
     assert alone.rate == pytest.approx(plain.rate, rel=1e-9)
+    single = Quadratic([[[4.0]]], [[1.0]])  # x - x* shrinks by 1 - 4 gamma c, c = 2 or 0: its square by 1/2 at best
+    coin = theory.best_stepsize(single, DCGD(bernoulli_compressor(1, 0.5), 1.0))
+    assert coin.stepsize == pytest.approx(0.5 / 4.0, rel=1e-8)
+    assert coin.rate == pytest.approx(0.5, rel=1e-12)
 
 
 def test_ist_of_single_units_is_linear_in_its_masks_and_has_the_same_course() -> None:

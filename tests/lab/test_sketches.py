@@ -231,6 +231,10 @@ def test_a_sketch_that_only_samples() -> None:
     found = theory.theorem1(problem, sketch)
     assert not found.exact
     np.testing.assert_allclose(found.mean, 2 * problem.mean_matrix, rtol=0.1)
+    np.testing.assert_allclose(theory.expected_matrix(problem, sketch), found.mean, rtol=1e-12)
+    pairs = [problem.L[i] + problem.L[j] for i in range(4) for j in range(i)]
+    square = np.mean([B @ problem.mean_matrix @ B for B in pairs], axis=0)
+    assert np.abs(found.square - square).max() <= 0.05 * np.abs(square).max()  # five errors of 2000 draws
     # E B = 2 Lbar and E c = bbar: half of the minimizer, from draws
     np.testing.assert_allclose(theory.fixed_point(problem, IST(Halves(), 0.02)), problem.minimizer / 2, rtol=0.1)
 

@@ -86,6 +86,10 @@ def test_fourth_order_growth_is_that_of_all_products():
         assert radius == pytest.approx(np.abs(np.linalg.eigvals(on_symmetric)).max(), rel=1e-9)
     assert found.spread == pytest.approx(found.fourth / found.second**2)
     assert theory.tails([1.0], [[[0.5]]]).rounds(10) == np.inf
+    small = theory.tails([0.5, 0.5], [[[0.5]], [[0.1]]])  # E J^2 = 0.13, E J^4 = 0.0313
+    assert small.spread == pytest.approx(0.0313 / 0.13**2)
+    assert small.rounds(10) == pytest.approx(np.log(10) / np.log(0.0313 / 0.13**2))
+    assert theory.tails([1.0], [[[0.0]]]).spread == 1.0
 
 
 def power_of(vector, order):
@@ -99,6 +103,7 @@ def power_of(vector, order):
     ("chances", "matrices", "said"),
     [
         ([0.5, 0.4], [[[1.0]], [[1.0]]], "`probabilities` must be at least 0 and sum to 1, got a sum of 0.9"),
+        ([1.5, -0.5], [[[1.0]], [[1.0]]], "`probabilities` must be at least 0 and sum to 1, got a sum of 1"),
         ([1.0], [[[1.0, 0.0]]], r"`matrices` must have shape \[P, d, d\]"),
     ],
 )

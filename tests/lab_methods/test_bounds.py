@@ -136,6 +136,8 @@ def test_a_bound_that_is_broken_is_seen():
         assert verdict.holds is False
         assert verdict.ratio == pytest.approx(1 / factor)
     assert judge(Bound("right", "gap", gaps, "tight", (), ""), measured).holds
+    nothing = np.full(21, 5e-324)  # so far below what is measured that the ratio is no number
+    assert judge(Bound("nothing", "gap", nothing, "upper", (), ""), measured).ratio == np.inf
 
 
 def test_a_bound_on_what_no_run_measures_is_refused():

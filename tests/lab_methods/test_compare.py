@@ -23,10 +23,6 @@ SMALL = Comparison(
 )
 
 
-def command(*flags, cwd=None):
-    return subprocess.run([sys.executable, "-m", "isthmus", "compare", *flags], capture_output=True, text=True, cwd=cwd)
-
-
 @pytest.mark.parametrize("name", ROSTER)
 @pytest.mark.parametrize("problem", ["gaussian", "random", "logistic"])
 def test_every_method_of_the_roster_can_be_compared(name, problem):
@@ -173,11 +169,11 @@ def test_the_figure_has_what_its_panels_need():
     assert all(np.isfinite([row["x"], row["y"]]).all() for row in rows)
 
 
-def test_the_command_writes_a_run_that_the_report_shows(tmp_path):
+def test_the_command_writes_a_run_that_the_report_shows(tmp_path, capsys):
     flags = ["--dim", "8", "--workers", "2", "--rows", "12", "--rounds", "200", "--seeds", "2", "--processes", "1"]
-    done = command(*flags, "--methods", "gd", "ist", "anchored", "--out", str(tmp_path / "run"), "--x-axis", "work")
-    assert done.returncode == 0, done.stderr
-    assert "stalled at" in done.stdout
+    methods = ["--methods", "gd", "ist", "anchored"]
+    main(["compare", *flags, *methods, "--out", str(tmp_path / "run"), "--x-axis", "work"])
+    assert "stalled at" in capsys.readouterr().out
     run = read_run(tmp_path / "run")
     assert (run.kind, run.status) == ("figure", "finished")
     assert [one["name"] for one in run.summary["results"]] == ["gd", "ist", "anchored"]
@@ -185,13 +181,14 @@ def test_the_command_writes_a_run_that_the_report_shows(tmp_path):
     assert "anchored IST" in page.read_text(encoding="utf-8")
 
 
-def test_the_command_sweeps_and_resumes(tmp_path):
+def test_the_command_sweeps_and_resumes(tmp_path, capsys):
     flags = ["--dim", "8", "--workers", "2", "--rows", "12", "--rounds", "900", "--seeds", "2", "--processes", "1"]
     flags += ["--methods", "gd", "anchored", "--over", "period", "--values", "2", "5", "--cells", str(tmp_path / "c")]
-    first = command(*flags, "--json")
-    again = command(*flags, "--out", str(tmp_path / "run"))
-    assert first.returncode == again.returncode == 0, first.stderr + again.stderr
-    assert len(json.loads(first.stdout)["results"]) == 4
+    main(["compare", *flags, "--json"])
+    assert len(json.loads(capsys.readouterr().out)["results"]) == 4
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "c").iterdir()}
+    main(["compare", *flags, "--out", str(tmp_path / "run")])
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "c").iterdir()} == kept
     assert {row["x"] for row in read_run(tmp_path / "run").rows} == {2.0, 5.0}
 
 

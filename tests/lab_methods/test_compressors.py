@@ -15,6 +15,7 @@ from isthmus.lab.compressors import (
     Dithering,
     IdentityCompressor,
     Natural,
+    Participation,
     PermK,
     RandK,
     Scaled,
@@ -71,6 +72,46 @@ def test_joint_constants(name):
     assert squares.mean() <= bound + error
     if name in EXACT_OMEGA:
         assert squares.mean() >= bound - error
+
+
+@pytest.mark.parametrize(
+    ("compressor", "omega"),
+    [
+        (IdentityCompressor(5), 0.0),
+        (RandK(12, 4), 2.0),
+        (PermK(3, 12), 2.0),
+        (PermK(7, 3), 2.0),
+        (Dithering(12, 2), math.sqrt(12) / 2),
+        (Dithering(12, 5), 12 / 25),
+        (Natural(5), 1 / 8),
+        (bernoulli_compressor(12, 0.25), 3.0),
+        (Participation(RandK(12, 4), 0.5), 5.0),  # (1 + 2)/0.5 - 1
+        (Composition(RandK(12, 4), Natural(4)), 9 / 8 * 3 - 1),
+        (Composition(RandK(12, 4), Dithering(4, 3)), (1 + 4 / 9) * 3 - 1),
+    ],
+    ids=str,
+)
+def test_omega_is_that_of_the_formula(compressor, omega):
+    assert compressor.omega == pytest.approx(omega, rel=1e-14)
+    assert Scaled(compressor).alpha == pytest.approx(1 / (1 + omega), rel=1e-14)
+
+
+@pytest.mark.parametrize("make", [IdentityCompressor, lambda d: RandK(d, d), lambda d: TopK(d, d), Natural,
+                                  lambda d: PermK(2, d), lambda d: PermK(d, 2), lambda d: Dithering(d, 1)])  # fmt: skip
+def test_one_coordinate_or_worker_is_enough_and_none_is_not(make):
+    compressor, x = make(1), np.full((workers_of(make(1)), make(1).dim), -2.0)
+    assert compressor.decode(compressor.encode(x, generator(0, "t")), generator(0, "t")).shape == x.shape
+    with pytest.raises(InvalidInput, match="must be at least 1, got 0"):
+        make(0)
+
+
+def test_natural_writes_every_exponent_that_single_precision_names_and_no_other():
+    ends = np.array([[2.0**128, -(2.0**-126)]])
+    back = Natural(2).decode(Natural(2).encode(ends, generator(0, "t"), 32), generator(0, "t"), 32)
+    assert np.array_equal(back, ends)
+    for beyond in (2.0**129, 2.0**-127):
+        with pytest.raises(InvalidInput, match="out of range"):
+            Natural(1).encode(np.array([[beyond]]), generator(0, "t"), 32)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -1,4 +1,4 @@
-"""The scripts behind the pages' numbers on looseness and on everybody's true optimum, run in small."""
+"""The scripts behind the numbers of docs/methods.md and docs/anchored.md, run in small."""
 
 import importlib.util
 import sys
@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from isthmus.lab.compare import Comparison
+from isthmus.lab.compare import Comparison, cells_of, run_cells
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -56,3 +56,58 @@ def test_the_changes_at_the_optimum_are_named_by_the_script(monkeypatch: pytest.
     bits["1 .. 16"]["ef21"] |= {"bits": 1.5}
     assert optimum.changes(bits) == ["bits: gd now needs less than ef21"]
     assert replace(Comparison(), step="best").step == "best"
+
+
+def test_the_table_of_rivals_is_made_by_the_script(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    rivals = script("compare_anchored", monkeypatch)
+    small = Comparison(methods=("gd", "gd-accelerated", "diana", "ist", "anchored"), dim=6, workers=2, rows=15)
+    small = replace(small, rounds=400, seeds=2, step_factors=(1.0, 4.0))
+    *runs, deep = rivals.results_of(small, tmp_path, 1)
+    assert runs == run_cells(cells_of(small))
+    assert deep["level"] <= 1e-10 < 1e-6 < runs[3]["level"]
+    rows = [row.strip("| ").split(" | ") for row in rivals.table({"small": [*runs, deep]}).splitlines()[2:]]
+    bits = {name: said for name, said in rows if name in small.methods}
+    fewest = min(runs[:3] + runs[4:], key=lambda one: one["bits"])
+    assert bits == {one["name"]: f"{one['bits'] / 1e3:.0f}" for one in runs if one["bits"]} | {
+        "ist": "stalled", fewest["name"]: f"**{fewest['bits'] / 1e3:.0f}**"
+    }  # fmt: skip
+    said = dict(rows[-3:])
+    assert said["*numbers held: anchored / gd / diana*"] == " / ".join(f"{runs[at]['memory']:.0f}" for at in (4, 0, 2))
+    assert float(said["*plain IST ends at*"]) == pytest.approx(runs[3]["end"], rel=0.2)  # the mean's, less its variance
+    assert said["*anchored IST: gap reached, rounds*"] == f"{deep['level']:.1e}, {deep['rounds']}"
+    rivals.show([*runs, deep])
+    assert "its mean exactly at" in capsys.readouterr().out
+    (curved,) = rivals.logistic().values()
+    assert (curved.problem, curved.ridge, curved.step_factors) == ("logistic", 0.05, (1.0, 4.0))
+
+
+def test_the_table_of_bounds_is_made_by_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = script("compare_bounds", monkeypatch)
+    assert len(grid.GRID) == 108
+    found = grid.worst_of([(6, 3, 2.0, 0.3, False), (6, 3, 2.0, 0.3, True)], rounds=20, seeds=8)
+    assert {name for name, _ in found} >= {"gd", "dcgd", "diana", "marina", "ef21", "proxskip", "ist", "anchored"}
+    for (name, bound), worst in found.items():
+        assert worst.broken == 0, (name, bound)
+        assert 1 <= worst.cases <= 2
+    assert 0 < found["gd", "gradient descent"].ratio <= 1 + 1e-9
+    assert found["local-gd", "local gradient descent"].ratio == pytest.approx(1.0)
+    assert grid.table(found).count("\n") == len(found) + 1
+
+
+def test_the_times_are_taken_by_the_script(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    speed = script("compare_speed", monkeypatch)
+    monkeypatch.setattr(speed, "FULL", replace(speed.FULL, seeds=2))
+    monkeypatch.setattr(sys, "argv", ["compare_speed.py", "--rounds", "20", "--dim", "6", "--workers", "3"])
+    speed.main()
+    head, *rows, last = capsys.readouterr().out.splitlines()
+    assert head.split() == ["method", "seconds", "Python", "share", "alone", "faster", "bare", "faster"]
+    assert [row.split()[0] for row in rows] == [*speed.LOOPS, "together"]
+    for row in rows:
+        _, full, python, share, alone, _, bare, _ = row.split()
+        assert all(float(seconds) >= 0 for seconds in (full, python, alone, bare))
+        assert share.endswith("%")
+    assert last == "20 rounds, d = 6, n = 3, 2 seeds; the loops were timed on fewer rounds"

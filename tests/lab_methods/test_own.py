@@ -19,10 +19,14 @@ from isthmus.lab.own import own_problem
 MINE = """
 from dataclasses import dataclass
 import numpy as np
+from isthmus.lab import DCGD, DIANA, EF21, AnchoredIST, RandK, TopK, random_quadratic
 from isthmus.lab import GradientDescent, Logistic, Permutation, Quadratic, Samples
 
 def problem():
     return Quadratic.gaussian(3, 6, seed=1), np.full(6, 2.0)
+
+def round_bowl():
+    return random_quadratic(3, 6, 5.0, 1.0, 0), np.ones(6)
 
 def curved():
     return Logistic(Samples.split(np.eye(4), np.ones(4), 2), 0.1)
@@ -41,6 +45,21 @@ def small(problem):
 
 def descent(problem):
     return GradientDescent(0.01)
+
+def compressed(problem):
+    return DCGD(RandK(problem.dim, 2), 0.5 / problem.spectrum[-1])
+
+def shifted(problem):
+    return DIANA(RandK(problem.dim, 2), 0.2 / problem.spectrum[-1])
+
+def anchored(problem):
+    return AnchoredIST(Permutation(problem.workers, problem.dim, 1.5), 0.3 / problem.spectrum[-1], 3)
+
+def sampled_anchored(problem):
+    return AnchoredIST(Sampled(problem), 0.1 / problem.spectrum[-1], 3)
+
+def top(problem):
+    return EF21(TopK(problem.dim, 2), 0.01)
 
 @dataclass(frozen=True)
 class Costless:
@@ -132,6 +151,47 @@ def test_a_method_of_ones_own_is_analyzed_without_what_only_sketches_have(
     assert not {"theta", "1/theta"} & {entry["name"] for entry in own["summary"]["constants"]}
     other = analyzed(capsys, "--dim", "6", "--workers", "3", "--method", "mine_lab:descent", "--stepsize", "0.02")
     assert other["config"]["stepsize"] == 0.02
+
+
+@pytest.mark.parametrize(("name", "noise"), [("compressed", True), ("shifted", False)])
+def test_a_rival_is_analyzed_as_exactly_as_ist(
+    name: str, noise: bool, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Compressed gradients settle around the minimiser, DIANA at it: what theory says, and where the course ends."""
+    flags = ["--problem", "mine_lab:round_bowl", "--method", f"mine_lab:{name}", "--rounds", "400", "--seeds", "8"]
+    main(["analyze", "--json", *flags])
+    found = json.loads(capsys.readouterr().out)["summary"]
+    assert found["dynamics"] == "exact (lifted moments)"
+    assert 0 <= found["fixed_point_relative_gap"] < 1e-12
+    if noise:
+        assert found["stationary_variance"] > 1e-3 * found["initial_gap"]
+        assert found["stationary_gap"] == pytest.approx(found["final_gap"], rel=1e-6)
+    else:
+        assert found["stationary_gap"] < 1e-12 * found["initial_gap"]
+    verdicts = {entry["statement"]: entry["holds"] for entry in found["verdicts"]}
+    assert verdicts == {"stationary law": True, "no bias": True, "one minimiser": True}
+    assert "gamma*" in {entry["name"] for entry in found["constants"]}
+
+
+def test_anchored_ist_is_analyzed_exactly_where_its_masks_are_known(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--problem", "mine_lab:round_bowl", "--method"]
+    known = analyzed(capsys, *flags, "mine_lab:anchored")
+    assert known["summary"]["dynamics"] == "exact (lifted moments)"
+    assert known["summary"]["fixed_point_gap"] == 0.0
+    distances = [row["distance"] for row in known["rows"]]
+    assert distances[-1] < 0.5 * distances[0]
+    sampled = analyzed(capsys, *flags, "mine_lab:sampled_anchored")
+    assert sampled["summary"]["dynamics"].startswith("Monte Carlo")
+
+
+def test_a_method_that_is_not_linear_is_analyzed_by_simulation_alone(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = analyzed(capsys, "--dim", "6", "--workers", "3", "--method", "mine_lab:top")["summary"]
+    assert found["dynamics"].startswith("Monte Carlo")
+    assert found["fixed_point_gap"] is found["stationary_gap"] is None
 
 
 def test_a_comparison_of_ones_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -207,3 +207,28 @@ def test_short_numbers_are_rounded_once() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(InvalidInput, match=r"shape \(1, 2\), got \(2, 2\)"):
         merge_into(torch.zeros(3, 2), [(torch.zeros(2, 2), (np.array([1]), None))])
+
+
+def test_large_tensors_are_merged_some_rows_at_a_time_where_their_rows_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two thirds of the memory; the values are those of all at once."""
+    monkeypatch.setattr(ownership, "_ROWS_AT_ONCE", 64)
+    whole = torch.zeros(8, 4)  # 128 bytes
+
+    def blocks(*held: Held) -> list[tuple[int, ...]]:
+        parts = [(slice_tensor(whole, one), one) for one in held]
+        return [tuple(rows.shape) for rows, _ in ownership._by_rows(whole, parts)]
+
+    rows = np.array([0, 1, 2, 3])
+    assert blocks((rows, None)) == [(4, 4)]  # nobody holds the others
+    assert blocks((rows, None), (rows + 4, None)) == [(4, 4), (4, 4)]
+    assert blocks((None, None), (rows, None)) == [(4, 4), (4, 4)]
+    assert blocks((None, None)) == [(8, 4)]  # copied, not averaged by entries
+    assert blocks((np.array([0, 2, 1, 3]), None)) == [(8, 4)]
+
+
+def test_holders_are_disjoint_where_one_dimension_keeps_them_apart() -> None:
+    low, high, middle = np.array([0, 1]), np.array([2, 3]), np.array([1, 2])
+    for first, second, apart in ((low, high, True), (low, middle, False), (low, low, False)):
+        assert ownership._disjoint([(first, None), (second, None)], (4, 2)) is apart
+        assert ownership._disjoint([(low, first), (low, second)], (4, 4)) is apart
+    assert not ownership._disjoint([(None,), (low,)], (4,))

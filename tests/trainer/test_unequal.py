@@ -18,6 +18,8 @@ from cases.twins import network, plain, traced, trained
 from isthmus import Training, launch
 from isthmus.cli.train import _by_speed
 from isthmus.errors import InvalidInput
+from isthmus.nets import trace
+from isthmus.nets.graph.example import example_of
 from isthmus.nets.pieces.merge import merge
 from isthmus.nets.pieces.subnetwork import blank, build
 from isthmus.partitions import Core, Law, Weighted, law_of

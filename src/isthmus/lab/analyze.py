@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isthmus import frames
+from isthmus.errors import InvalidInput
 from isthmus.lab.arrays import Array
-from isthmus.lab.methods import IST, Method
+from isthmus.lab.methods import IST, AnchoredIST, LinearMethod, Method
 from isthmus.lab.quadratics import Quadratic
+from isthmus.lab.rates import anchored_dynamics
 from isthmus.lab.settings import Settings, build, build_method
 from isthmus.lab.simulate import Simulation, simulate
 from isthmus.lab.sketches import Permutation, ScaledPermutation
 from isthmus.lab.theory.bounds import sgd_rate, theorem1_average, theorem1_contraction, theorem2
 from isthmus.lab.theory.dynamics import EXACT, Dynamics, dynamics, round_moments
 from isthmus.lab.theory.fixed_points import fixed_point
+from isthmus.lab.theory.lifted import lifted_round
 from isthmus.lab.theory.readouts import readouts
 from isthmus.lab.theory.stationary import Stationary, stable_stepsizes, stationary
 from isthmus.lab.theory.stepsizes import contraction_limit
@@ -70,12 +73,14 @@ def analyze(settings: Settings) -> Analysis:
     """
     problem, x0 = build(settings)
     method = build_method(settings, problem)
-    known = round_moments(problem, method) is not None
+    known = round_moments(problem, method) is not None or lifted_round(problem, method) is not None
     x_inf = fixed_point(problem, method) if known else None
-    settled = stationary(problem, method) if known and problem.dim <= _STATIONARY_UP_TO else None
+    if isinstance(method, AnchoredIST):  # whatever is drawn does not move it
+        x_inf = problem.minimizer
+    settled = stationary(problem, method) if known and _state_size(problem, method) <= _STATIONARY_UP_TO else None
     theorem = theorem1(problem, method.sketch) if isinstance(method, IST) else None
     case = _Case(problem, method, x0, x_inf, theorem, settled)
-    exact = dynamics(problem, method, x0, settings.rounds, settings.seeds, settings.seed)
+    exact = _course(problem, method, x0, settings)
     run = simulate(problem, method, x0, settings.rounds, settings.seeds, settings.seed)
     rows = [_row(k, case, exact, run) for k in range(settings.rounds + 1)]
     diverged_at = _diverged_at(exact, run)
@@ -87,6 +92,19 @@ def analyze(settings: Settings) -> Analysis:
         "local_steps": "inf" if math.isinf(settings.local_steps) else int(settings.local_steps),
     }
     return Analysis(config, rows, summary, "finished" if diverged_at is None else "diverged")
+
+
+def _course(problem: Quadratic, method: Method, x0: Array, settings: Settings) -> Dynamics:
+    if isinstance(method, AnchoredIST):
+        try:
+            return anchored_dynamics(problem, method, x0, settings.rounds)
+        except InvalidInput:  # neither the law of its masks nor few outcomes are known
+            pass
+    return dynamics(problem, method, x0, settings.rounds, settings.seeds, settings.seed)
+
+
+def _state_size(problem: Quadratic, method: Method) -> int:
+    return method.state_size(problem) if isinstance(method, LinearMethod) else problem.dim
 
 
 def _row(k: int, case: _Case, exact: Dynamics, run: Simulation) -> dict[str, Any]:
@@ -221,7 +239,7 @@ def _sketch_verdicts(case: _Case) -> list[dict[str, Any]]:
 
 def _stability_verdict(case: _Case) -> dict[str, Any]:
     if case.settled is None:
-        why = f"worked for up to {_STATIONARY_UP_TO} coordinates with exact moments"
+        why = f"worked for states of up to {_STATIONARY_UP_TO} numbers with exact moments"
         return _verdict("stationary law", None, f"settles: not known, {why}", None)
     settled = case.settled
     if not settled.exists:

@@ -174,6 +174,13 @@ def _compare(
 ) -> tuple[float, float, bool]:
     if len(said) == 0:
         return float("nan"), float("nan"), True
+    with np.errstate(over="ignore"):  # a method that diverges beside a bound that falls: infinitely above it
+        return _extremes(kind, said, mean, slack, judged)
+
+
+def _extremes(
+    kind: str, said: Array, mean: Array, slack: Array, judged: NDArray[np.bool_]
+) -> tuple[float, float, bool]:
     above, below = float((mean / said).max()), float((mean / said).min())
     if not judged.any():
         return below if kind == "lower" else above, float("nan"), True

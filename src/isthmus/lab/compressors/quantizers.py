@@ -81,15 +81,16 @@ class Dithering(Compressor):
         rows = []
         for reader in readers:
             norm = reader.floats(1, value_bits)
-            sign = np.where(reader.integers(self.dim, 1) == 1, -1.0, 1.0)
-            rows.append(np.copysign(norm * reader.integers(self.dim, self.level_bits) / self.levels, sign))
+            negative = reader.integers(self.dim, 1) == 1
+            size = norm * reader.integers(self.dim, self.level_bits) / self.levels
+            rows.append(np.where(negative, -size, size))
         return np.stack(rows)
 
     def _round(self, x: Array, random: np.random.Generator) -> tuple[Array, Array]:
         unit = np.ldexp(1.0, np.frexp(np.abs(x).max(axis=-1, keepdims=True))[1] - 1)  # squares over- and underflow
         inside = x / unit
         norm = np.sqrt(np.einsum("...j,...j->...", inside, inside))[..., None]
-        scaled = np.abs(inside) * (self.levels / np.where(norm > 0, norm, 1.0))
+        scaled = np.abs(inside) * (self.levels / np.maximum(norm, 1.0))  # below 1 only where x is 0
         norm = norm * unit
         # floor(y + u) is y rounded up with probability y - floor(y); rounding must not reach level s + 1
         return norm, np.minimum(np.floor(scaled + random.random(x.shape)), self.levels)
@@ -151,8 +152,8 @@ class Natural(Compressor):
         width = _EXPONENT_BITS[value_bits]
         rows = []
         for reader in readers:
-            sign = np.where(reader.integers(self.dim, 1) == 1, -1.0, 1.0)
+            negative = reader.integers(self.dim, 1) == 1
             code = reader.integers(self.dim, width)
             power = np.ldexp(0.5, (code - (1 << (width - 1)) + 2).astype(np.int32))
-            rows.append(np.where(code == 0, 0.0, sign * power))
+            rows.append(np.where(code == 0, 0.0, np.where(negative, -power, power)))
         return np.stack(rows)

@@ -76,7 +76,7 @@ class Sparsifier(Compressor):
     def write(self, x: Array, random: np.random.Generator, value_bits: int) -> list[Bits]:
         """Indices where they travel, then values."""
         kept = self.choose(x[None], random)[0]
-        values = self.factor * np.take_along_axis(x, kept, axis=-1)
+        values = self.factor * np.take_along_axis(x, kept, axis=1)
         return [
             np.concatenate([self.write_indices(row), float_bits(value, value_bits)])
             for row, value in zip(kept, values, strict=True)

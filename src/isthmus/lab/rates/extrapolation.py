@@ -42,6 +42,6 @@ def extrapolated_fixed_point(problem: Quadratic, sizes: Sequence[int]) -> Array:
     d = problem.dim
     for size in sizes:
         check_integer("sizes", size, at_least=1, at_most=d)
-    weights = extrapolation_weights([(d / size - 1.0) / max(d - 1, 1) for size in sizes])
+    weights = extrapolation_weights([d / size - 1.0 for size in sizes])  # of t they depend on ratios only
     points = [fixed_point(problem, IST(RandomSparsification(problem.workers, d, size), 1.0)) for size in sizes]
     return np.asarray(weights @ np.stack(points))

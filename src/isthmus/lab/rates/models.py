@@ -35,7 +35,7 @@ def _(method: GDCI, setting: Setting) -> tuple[Bound, ...]:
         setting.step_within(gamma, largest_stepsize(method, setting)),
         _contracts(factor, "r (1 + 2 omega)"),
     )
-    values = setting.geometric(min(factor, 1.0), setting.distance, level)
+    values = setting.geometric(factor, setting.distance, level)
     reference = "elementary; compare Khaled, Richtarik (arXiv 1909.04716)"
     return (Bound("GDCI", "distance", values, "upper", assumptions, reference),)
 
@@ -59,7 +59,7 @@ def _(method: DistributedGDCI, setting: Setting) -> tuple[Bound, ...]:
         setting.step_within(gamma, 2.0 / (c.L + c.mu)),
         _contracts(factor, "(1 - eta + eta sqrt(r))^2 + 2 eta^2 A r_i"),
     )
-    values = setting.geometric(min(factor, 1.0), setting.distance, level)
+    values = setting.geometric(factor, setting.distance, level)
     reference = "elementary; compare Shulgin, Richtarik (arXiv 2206.10452)"
     return (Bound("distributed GDCI", "distance", values, "upper", assumptions, reference),)
 

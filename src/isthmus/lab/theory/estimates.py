@@ -1,12 +1,9 @@
-"""Monte Carlo moments for sketches known by their samples only: of matrices with standard errors, and of a round."""
+"""Monte Carlo moments for sketches known by their samples only: of matrices, and of a round."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from isthmus.errors import check_integer
 from isthmus.lab.arrays import Array
 from isthmus.lab.methods import IST, Method
 from isthmus.lab.methods.ist import check_fits
@@ -19,35 +16,20 @@ from isthmus.randomness import generator
 SAMPLES = 2000
 
 
-@dataclass(frozen=True, eq=False)
-class MatrixEstimate:
-    """Estimates of E[B] and E[B Lbar B] with entrywise standard errors, all [d, d]."""
-
-    mean: Array
-    mean_error: Array
-    square: Array
-    square_error: Array
-    samples: int
-
-
-def sampled_matrix_moments(problem: Quadratic, sketch: Sketch, samples: int = SAMPLES, seed: int = 0) -> MatrixEstimate:
-    """Estimate E[B] and E[B Lbar B], B = (1/n) sum_i C_i L_i C_i, from ``samples`` draws.
+def sampled_matrix_moments(problem: Quadratic, sketch: Sketch) -> tuple[Array, Array]:
+    """Estimate E[B] and E[B Lbar B], B = (1/n) sum_i C_i L_i C_i, from 2000 draws, [d, d] each.
 
     Raises:
-        InvalidInput: a sketch that does not fit the problem, or fewer than two samples.
+        InvalidInput: a sketch that does not fit the problem.
     """
-    check_integer("samples", samples, at_least=2)
     check_fits(problem, sketch)
-    random = generator(seed, "sketch/matrix_moments")
-    sums = np.zeros((4, problem.dim, problem.dim))
-    for _ in range(samples):
+    random = generator(0, "sketch/matrix_moments")
+    sums = np.zeros((2, problem.dim, problem.dim))
+    for _ in range(SAMPLES):
         c = sketch.sample(random)
         B = np.einsum("na,nab,nb->ab", c, problem.L, c) / problem.workers
-        S = B @ problem.mean_matrix @ B
-        sums += np.stack([B, B * B, S, S * S])
-    sums /= samples
-    errors = [np.sqrt(np.maximum(sums[k + 1] - sums[k] ** 2, 0.0) / (samples - 1)) for k in (0, 2)]
-    return MatrixEstimate(sums[0], errors[0], sums[2], errors[1], samples)
+        sums += np.stack([B, B @ problem.mean_matrix @ B])
+    return sums[0] / SAMPLES, sums[1] / SAMPLES
 
 
 def estimated_moments(problem: Quadratic, method: Method) -> tuple[RoundMoments, str]:

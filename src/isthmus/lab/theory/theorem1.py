@@ -80,7 +80,7 @@ def expected_matrix(problem: Quadratic, sketch: Sketch) -> Array:
            [0., 4.]])
     """
     update = sketched_matrix_update(problem, as_sketch(sketch))
-    return sampled_matrix_moments(problem, as_sketch(sketch)).mean if update is None else Moments(update).mean_matrix
+    return sampled_matrix_moments(problem, as_sketch(sketch))[0] if update is None else Moments(update).mean_matrix
 
 
 def theorem1(problem: Quadratic, sketch: Sketch) -> Theorem1:
@@ -92,8 +92,7 @@ def theorem1(problem: Quadratic, sketch: Sketch) -> Theorem1:
     small, c = problem.in_unit_scale  # E[B Lbar B] has three factors of f
     update = sketched_matrix_update(small, sketch)
     if update is None:
-        sampled = sampled_matrix_moments(small, sketch)
-        mean, square = sampled.mean, sampled.square
+        mean, square = sampled_matrix_moments(small, sketch)
     else:
         moments = Moments(update)
         mean, square = moments.mean_matrix, moments.sandwich(small.mean_matrix)

@@ -118,7 +118,7 @@ class Coupling(Structure):
     ) -> Verdict:
         """Compare the trace with the network, cuts with the masked whole, merging with plain means; say what differs.
 
-        See :func:`isthmus.nets.check.reference`; ``quick``: with two samples and one cut.
+        See :func:`isthmus.nets.verify`; ``quick``: with two samples and one cut.
         """
         return verify(self, model, args, kwargs, quick=quick)
 

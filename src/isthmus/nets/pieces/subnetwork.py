@@ -72,7 +72,7 @@ def cut(
         coupling: of the network, from :func:`isthmus.trace`.
         partition: from ``coupling.partition``.
         worker: 0 .. n-1.
-        factors: by axis, multiplies what its units contribute (see ``isthmus.nets.scale.scaling``); 1 where missing.
+        factors: by axis, multiplies what its units contribute (see ``isthmus.nets.scaling``); 1 where missing.
 
     Raises:
         InvalidInput: no such worker, or a state that does not fit the coupling.
