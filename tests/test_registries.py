@@ -128,7 +128,8 @@ def test_every_strategy_is_registered_and_can_run() -> None:
 
 def test_every_part_belongs_to_a_strategy() -> None:
     parts = {kind for kind in public(trainer.strategies, type) if hasattr(kind, "close") and kind is not Part}
-    assert parts == set(PARTS.values()), "add a row to PARTS in trainer/strategies/__init__.py"
+    bases = {base for kind in PARTS.values() for base in kind.__mro__[1:]}  # what some have in common
+    assert parts - bases <= set(PARTS.values()) <= parts, "add a row to PARTS in trainer/strategies/__init__.py"
 
 
 def names_in(functions: Iterable[Any]) -> set[str]:

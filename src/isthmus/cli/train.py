@@ -22,7 +22,7 @@ from isthmus.line import Line
 from isthmus.partitions import LAWS
 from isthmus.partitions.classes import GATES
 from isthmus.records import Run
-from isthmus.strategies import DDP, STRATEGIES, ClassCut, DiLoCo, PostLocalSGD
+from isthmus.strategies import DDP, STRATEGIES, ClassCut, DiLoCo, HashedCodes, Mach, PostLocalSGD
 from isthmus.strategies.class_cut import GROUPS
 from isthmus.strategies.ddp import HOOKS
 from isthmus.trainer import TrainConfig, train
@@ -127,6 +127,15 @@ class Rivals:
     """Of one rival alone.
 
     Attributes:
+        buckets: that classes are hashed into in a table, or auto: as many as there is room for beside a given width,
+            else a quarter of the classes (mach).
+        tables: of buckets that each worker learns (mach).
+        bits: of the classes' code that each worker foretells (hashed-codes).
+        rank: of the last layer, or auto: as large as there is room for beside a given width, else half the columns of
+            narrow's last layer (factored).
+        width: share of the hidden units that a worker's network has, or memory: as many as there is room for in the
+            memory of narrow (mach, hashed-codes, factored).
+        balanced: whether all classes are as frequent in batches, whatever they are in the data (narrow).
         outer_lr: rate of the step that is made with the mean of what the workers have changed (diloco).
         outer_momentum: of that step, Nesterov's (diloco).
         fragments: parts that the network is averaged in, one after each round, in turn (diloco).
@@ -136,6 +145,12 @@ class Rivals:
         start: steps in which gradients are averaged before workers go on alone (post-local-sgd).
     """
 
+    buckets: Annotated[int | Literal["auto"] | None, _flag("auto", "INT | auto")] = None
+    tables: Annotated[int | None, _flag(Mach().tables, "INT")] = None
+    bits: Annotated[int | None, _flag(HashedCodes().bits, "INT")] = None
+    rank: Annotated[int | Literal["auto"] | None, _flag("auto", "INT | auto")] = None
+    width: Annotated[float | Literal["memory"] | None, _flag("memory", "FRACTION | memory")] = None
+    balanced: Annotated[bool | None, _flag("False", "{True,False}")] = None
     outer_lr: Annotated[float | None, _flag(DiLoCo.outer_lr, "FLOAT")] = None
     outer_momentum: Annotated[float | None, _flag(DiLoCo.outer_momentum, "FLOAT")] = None
     fragments: Annotated[int | None, _flag(DiLoCo.fragments, "INT")] = None

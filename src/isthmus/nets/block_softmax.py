@@ -135,13 +135,13 @@ class BlockSoftmax(nn.Module):
 
 
 def best_temperature(scores: Tensor, targets: Tensor) -> float:
-    """Return the temperature with the least cross-entropy on held-out samples, among 2^(-2), 2^(-1.75), ..., 2^2.
+    """Return the temperature with the least cross-entropy on held-out samples, among 2^(-4), 2^(-3.75), ..., 2^4.
 
     Args:
         scores: [m, classes] log-probabilities at temperature 1.
         targets: [m] class numbers.
     """
-    tried = [2.0 ** (step / 4) for step in range(-8, 9)]
+    tried = [2.0 ** (step / 4) for step in range(-16, 17)]
     losses = [nn.functional.cross_entropy(scores / each, targets).item() for each in tried]
     return tried[losses.index(min(losses))]
 
@@ -163,26 +163,52 @@ def load_block_softmax(
         DataError: a file that is missing or damaged, or that holds no such network.
         InvalidInput: one of another network.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), "pt") as file:
-            said = (file.metadata() or {}).get(_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    if said is None:
-        raise DataError(f"{path}: holds no network of strategy class-cut")
-    plain = json.loads(said)
+    plain, tensors = read_pieces(path, _KEY, "class-cut")
     coupling = trace(network, args, kwargs)
-    numbers = sorted({int(name.split(".")[1]) for name in tensors})
     pieces = {}
-    for number in numbers:
-        own = {n.removeprefix(f"pieces.{number}."): t for n, t in tensors.items() if n.startswith(f"pieces.{number}.")}
+    for number, own in tensors.items():
         body = {name.removeprefix("body."): tensor for name, tensor in own.items() if name.startswith("body.")}
         pieces[number] = ClassPiece(body_of(coupling, body), own["owned"], own["prior"], own["drawn"])
     warm = plain["temperature"] if temperature is None else temperature
     return BlockSoftmax(pieces, plain["classes"], plain["normalized"], warm).eval()
+
+
+def read_tensors(path: str | Path, key: str, strategy: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what a file of a merged network says of itself, and its tensors.
+
+    Args:
+        path: of the file.
+        key: of its metadata.
+        strategy: that writes such files.
+
+    Raises:
+        DataError: a file that is missing or damaged, or that holds no such network.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), "pt") as file:
+            said = (file.metadata() or {}).get(key)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    if said is None:
+        raise DataError(f"{path}: holds no network of strategy {strategy}")
+    return json.loads(said), tensors
+
+
+def read_pieces(path: str | Path, key: str, strategy: str) -> tuple[dict[str, Any], dict[int, dict[str, Tensor]]]:
+    """Return the same, the tensors by the number of their piece.
+
+    Raises:
+        DataError: as :func:`read_tensors`.
+    """
+    said, tensors = read_tensors(path, key, strategy)
+    pieces: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        _, number, rest = name.split(".", 2)
+        pieces.setdefault(int(number), {})[rest] = tensor
+    return said, dict(sorted(pieces.items()))
 
 
 def body_of(coupling: Coupling, tensors: Mapping[str, Tensor]) -> nn.Module:

@@ -12,14 +12,17 @@ from isthmus.strategies.class_cut import ClassCut
 from isthmus.strategies.data_parallel import DataParallel
 from isthmus.strategies.ddp import DDP
 from isthmus.strategies.diloco import DiLoCo
+from isthmus.strategies.factored import Factored
 from isthmus.strategies.fsdp import FSDP
+from isthmus.strategies.hashed_codes import HashedCodes
 from isthmus.strategies.ist import IST
 from isthmus.strategies.local_sgd import LocalSGD
+from isthmus.strategies.mach import Mach
 from isthmus.strategies.narrow import Narrow
 from isthmus.strategies.post_local_sgd import PostLocalSGD
 from isthmus.strategies.shallow import Shallow
 
 __all__ = [
-    "DDP", "FSDP", "IST", "STRATEGIES", "ClassCut", "DataParallel", "DiLoCo", "LocalSGD", "Narrow", "PostLocalSGD",
-    "Shallow", "Strategy", "strategy_of",
+    "DDP", "FSDP", "IST", "STRATEGIES", "ClassCut", "DataParallel", "DiLoCo", "Factored", "HashedCodes", "LocalSGD",
+    "Mach", "Narrow", "PostLocalSGD", "Shallow", "Strategy", "strategy_of",
 ]  # fmt: skip

@@ -27,8 +27,9 @@ class Strategy:
             is theirs. All workers must make the same number of steps.
         sends_pieces: whether workers are sent pieces of a network that no one of them holds.
         overlaps: whether a worker computes while its messages are on the way, within a step.
-        by_class: whether it cuts the network's outputs: data are routed by class, targets renumbered, and what is
-            merged is a network of another class.
+        by_class: whether workers train networks with other outputs: targets are renumbered, and what is merged is a
+            network of another class.
+        routed: whether samples are sent to the workers that own their classes.
         travels: whether anything travels between workers while they train.
         lr: a peak learning rate that suits it with momentum that starts anew every round (measured on digits and
             Fashion-MNIST; without momentum that goes on, steps may be three times longer).
@@ -47,6 +48,7 @@ class Strategy:
     sends_pieces: ClassVar[bool] = False
     overlaps: ClassVar[bool] = False
     by_class: ClassVar[bool] = False
+    routed: ClassVar[bool] = False
     travels: ClassVar[bool] = True
     lr: ClassVar[float] = 0.3
 
@@ -54,6 +56,11 @@ class Strategy:
     def dealt(self) -> Law | None:
         """How units are dealt to workers, None where nothing is cut."""
         return None
+
+    @property
+    def balances(self) -> bool:
+        """Whether all classes are as frequent in batches, whatever they are in the data."""
+        return False
 
     @property
     def scales(self) -> bool:

@@ -11,17 +11,23 @@ from isthmus.strategies.class_cut import ClassCut
 from isthmus.strategies.data_parallel import DataParallel
 from isthmus.strategies.ddp import DDP
 from isthmus.strategies.diloco import DiLoCo
+from isthmus.strategies.factored import Factored
 from isthmus.strategies.fsdp import FSDP
+from isthmus.strategies.hashed_codes import HashedCodes
 from isthmus.strategies.ist import IST
 from isthmus.strategies.local_sgd import LocalSGD
+from isthmus.strategies.mach import Mach
 from isthmus.strategies.narrow import Narrow
 from isthmus.strategies.post_local_sgd import PostLocalSGD
 from isthmus.strategies.shallow import Shallow
 
 STRATEGIES: dict[str, type[Strategy]] = {
     kind.name: kind
-    for kind in (IST, ClassCut, Narrow, Shallow, LocalSGD, PostLocalSGD, DiLoCo, DataParallel, DDP, FSDP)
-}
+    for kind in (
+        IST, ClassCut, Narrow, Shallow, LocalSGD, PostLocalSGD, DiLoCo, DataParallel, DDP, FSDP,
+        Mach, HashedCodes, Factored,
+    )
+}  # fmt: skip
 
 
 def strategy_of(strategy: Strategy | str, law: Law | str | None = None, core: float | None = None) -> Strategy:

@@ -47,6 +47,7 @@ class ClassCut(Strategy):
     cuts: ClassVar[bool] = True
     restarts: ClassVar[bool] = False
     by_class: ClassVar[bool] = True
+    routed: ClassVar[bool] = True
     travels: ClassVar[bool] = False
     lr: ClassVar[float] = 0.1
 

@@ -16,6 +16,8 @@ class Narrow(Strategy):
 
     Attributes:
         law: of the IST it is the rival of: it says how wide (the widest piece of round 0).
+        balanced: whether all classes that a worker has are as frequent in its batches, instead of as frequent as they
+            are. What it learns is then right for classes that are equally frequent.
 
     Raises:
         InvalidInput: an unknown law, or capacities that are to be measured.
@@ -31,6 +33,7 @@ class Narrow(Strategy):
     cuts: ClassVar[bool] = True
 
     law: Law | str = Block()
+    balanced: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "law", law_of(self.law))
@@ -42,3 +45,18 @@ class Narrow(Strategy):
         """The law of the IST it is the rival of."""
         assert isinstance(self.law, Law)
         return self.law
+
+    @property
+    def balances(self) -> bool:
+        """As chosen."""
+        return self.balanced
+
+    @property
+    def title(self) -> str:
+        """The name, and whether classes are balanced."""
+        return f"{self.name} (balanced classes)" if self.balanced else self.name
+
+    @property
+    def slug(self) -> str:
+        """The same as part of a file's name."""
+        return f"{self.name}-balanced" if self.balanced else self.name

@@ -14,6 +14,7 @@ class Shallow(Narrow):
 
     Attributes:
         law: of the IST it is the rival of: it says how deep (the deepest piece of round 0).
+        balanced: as of ``narrow``.
 
     Raises:
         InvalidInput: an unknown law, or capacities that are to be measured.

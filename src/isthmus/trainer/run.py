@@ -30,7 +30,9 @@ try:
     from isthmus.trainer.executors.processes import export_worker, run_worker
     from isthmus.trainer.executors.signals import heeding
     from isthmus.trainer.membership.link import Elastic, join, leave
+    from isthmus.trainer.plan.traffic import Nobody
     from isthmus.trainer.store.whole import check_path
+    from isthmus.trainer.strategies import Worker, part_of
     from isthmus.trainer.task.setup import Setup, set_up
     from isthmus.trainer.task.verified import check_cut
     from isthmus.trainer.wire.exchange import Alone, Link, LostPeer, drive
@@ -57,6 +59,8 @@ def run(config: TrainConfig, command: list[str] | None = None) -> Run | None:
     # so that bad data or a bad network is one line now rather than one per worker later
     setup = set_up(config, torch.device("cpu") if serial else None)
     check_cut(setup)
+    if config.strategy.by_class:  # whether its last layer can be made, and fits
+        part_of(config.strategy, Worker(Nobody(0, config.workers), setup.network, config.seed))
     with _writer(config, command) as writer, _terminate_as_interrupt():
         try:
             if serial:

@@ -46,6 +46,7 @@ from isthmus.trainer.rounds.rounds import Done, Rounds, Stop, TooFew, Wish
 from isthmus.trainer.store.view import View
 from isthmus.trainer.store.whole import check_path, save
 from isthmus.trainer.strategies import Part, State, Worker, part_of
+from isthmus.trainer.task.balanced import Balanced
 from isthmus.trainer.task.network import Network, describe
 from isthmus.trainer.task.routed import Batches, Routed, routed
 from isthmus.trainer.wire.collect import collect
@@ -282,30 +283,37 @@ class Training:
         return self._members.part.targets(targets)
 
     def batches(self, targets: Any, batch_size: int, own_share: float | None = None) -> Batches:
-        """Return the batches of this worker's loop under ``class-cut``: ``DataLoader(data, batch_sampler=...)``.
+        """Return the batches of this worker's loop where the strategy says what they hold:
+        ``DataLoader(data, batch_sampler=...)``.
 
-        A share of every batch is drawn from all samples of the worker's own classes, the rest from :meth:`share` of
-        all. The piece is told these shares, which the merged network needs.
+        Under ``class-cut`` a share of every batch is drawn from all samples of the worker's own classes, the rest from
+        :meth:`share` of all. The piece is told these shares, which the merged network needs. Under ``narrow`` with
+        ``balanced`` all classes of :meth:`share` are as frequent.
 
         Args:
             targets: class numbers of all samples, the same on all workers: [m], or [m, ...] several a sample.
             batch_size: samples of a step.
-            own_share: instead of the strategy's.
+            own_share: instead of the strategy's (``class-cut``).
 
         Raises:
-            InvalidInput: another strategy, or classes without samples.
+            InvalidInput: a strategy to which any batches will do, or classes without samples.
         """
+        check_integer("batch_size", batch_size, at_least=1)
+        numbers = np.asarray(targets)
+        rest = np.asarray(self.share(numbers).indices)
+        length = max(1, len(numbers) // (self.workers * batch_size))
+        if own_share is not None and not self.strategy.routed:
+            raise InvalidInput(f"`own_share` has no effect with strategy {self.strategy.name!r}")
+        if self.strategy.balances:
+            return Batches(Balanced(numbers[rest], batch_size, self._seed, self.seat), length, rest)
         deal = self._members.part.deal
         if deal is None:
             raise InvalidInput(f"batches() has no effect with strategy {self.strategy.name!r}: use share()")
         assert isinstance(self.strategy, ClassCut)
-        check_integer("batch_size", batch_size, at_least=1)
-        numbers = np.asarray(targets)
-        rest = np.asarray(self.share(numbers).indices)
         share = self.strategy.share if own_share is None else own_share
         chosen = routed(deal, self.seat, numbers, rest, batch_size, share, self._seed)
         self.route(chosen)
-        return Batches(chosen, max(1, len(numbers) // (self.workers * batch_size)))
+        return Batches(chosen, length)
 
     def route(self, chosen: Routed) -> None:
         """Tell the piece which samples it is trained on, in which shares."""

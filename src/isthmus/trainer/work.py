@@ -37,6 +37,7 @@ from isthmus.trainer.rounds.events import Stopped
 from isthmus.trainer.rounds.members import CameBack
 from isthmus.trainer.rounds.rounds import TooFew
 from isthmus.trainer.store.whole import fingerprint
+from isthmus.trainer.task.balanced import balanced_of
 from isthmus.trainer.task.examples import Examples, Positions
 from isthmus.trainer.task.routed import routed_feed
 from isthmus.trainer.task.setup import Setup
@@ -116,6 +117,9 @@ class _Run:
         if isinstance(config.strategy, ClassCut):
             handed = training.handed
             self._route(config.strategy.share if handed is None else handed["own_share"])
+        elif config.strategy.balances:
+            order = balanced_of(setup.shares, training.seat, config.step.batch_size, config.seed)
+            self.loop.order = order.at
         self.evaluator = Evaluator(
             training,
             setup.objective,
@@ -382,7 +386,7 @@ class _Run:
     def _by_class(self, seats: Sequence[int]) -> dict[str, Any]:
         """Return what is known of a cut of the classes: the share that was taken, and the bytes of the samples that
         are sent to each worker once, where each has had its share of the data alone."""
-        if not self.config.strategy.by_class:
+        if not self.config.strategy.routed:
             return {}
         routed = [int(each[0]) for each in self.training.gather(self.routed)]
         return {"own_share": self.own_share, "routed_bytes": self.rows.by_seat(routed, seats)}

@@ -11,7 +11,6 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from isthmus.strategies import ClassCut
 from isthmus.trainer.local.loop import autocast
 from isthmus.trainer.observe.evaluate import PARTS, calibration
 from isthmus.trainer.plan.plan import Work
@@ -38,7 +37,7 @@ def intended(setup: Setup, index: int, workers: int) -> Work:
     share, held_out, test = (part(NOWHERE) for part in (partial(shares.of, index), shares.held_out, shares.test))
     size = step.batch_size // step.accumulate
     trained = shares.train(parts[index][:size], device).batch(np.arange(min(size, len(parts[index]))))
-    if isinstance(config.strategy, ClassCut):
+    if config.strategy.by_class:
         thought = Worker(Nobody(index, workers), setup.network, config.seed)
         trained = replace(trained, targets=part_of(config.strategy, thought).targets(trained.targets))
     tested = test.batch(next(test.pieces(parts=PARTS)))

@@ -10,16 +10,21 @@ from isthmus.strategies import (
     ClassCut,
     DataParallel,
     DiLoCo,
+    Factored,
+    HashedCodes,
     LocalSGD,
+    Mach,
     Narrow,
     PostLocalSGD,
     Shallow,
     Strategy,
 )
 from isthmus.trainer.strategies.class_cut import ClassCutPart
+from isthmus.trainer.strategies.coded import CodedPart
 from isthmus.trainer.strategies.data_parallel import DataParallelPart
 from isthmus.trainer.strategies.ddp import DDPPart
 from isthmus.trainer.strategies.diloco import DiLoCoPart
+from isthmus.trainer.strategies.factored import FactoredPart
 from isthmus.trainer.strategies.fsdp import FSDPPart
 from isthmus.trainer.strategies.interface import Build, Merged, Part, Round, State, Worker
 from isthmus.trainer.strategies.ist import ISTPart
@@ -40,6 +45,9 @@ PARTS: dict[type[Strategy], Build] = {
     PostLocalSGD: PostLocalSGDPart,
     DDP: DDPPart,
     FSDP: FSDPPart,
+    HashedCodes: CodedPart,
+    Factored: FactoredPart,
+    Mach: CodedPart,
 }
 
 

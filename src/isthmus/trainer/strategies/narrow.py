@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 from torch import Tensor, nn
 
-from isthmus.nets import Coupling, NetPartition, scaling
+from isthmus.nets import Coupling, scaling
 from isthmus.nets.laws import given
 from isthmus.nets.ownership import Held, slice_tensor
-from isthmus.nets.subnetwork import blank, build
+from isthmus.nets.subnetwork import Source, blank, build
 from isthmus.partitions import Indices
-from isthmus.strategies import Narrow
+from isthmus.strategies import Strategy
 from isthmus.trainer.store.start import take
 from isthmus.trainer.strategies.interface import Needs, State, Worker
 from isthmus.trainer.strategies.local_sgd import LocalSGDPart, tensors_of
+from isthmus.trainer.task.fitting import widest
 from isthmus.trainer.wire.exchange import Program
 from isthmus.trainer.wire.layout import digest
 from isthmus.trainer.wire.tensors import differing, send_tensors
@@ -27,16 +29,26 @@ class NarrowPart(LocalSGDPart):
     of a layer that lost a share of its inputs are multiplied to match.
     """
 
-    def __init__(self, strategy: Narrow, worker: Worker) -> None:
+    def __init__(self, strategy: Strategy, worker: Worker) -> None:
         super().__init__(strategy, worker)
         self._strategy = strategy
         self._coupling = worker.network.coupling
 
+    @cached_property
+    def _held(self) -> dict[str, Indices]:
+        """The units of every cut axis that it has: as few as the number of workers at the start has it."""
+        worker, law = self._worker, self._strategy.dealt
+        assert law is not None
+        return widest(self._coupling.partition(worker.link.seats, worker.seed, 0, law))
+
+    def _built(self, source: Source, coupling: Coupling) -> nn.Module:
+        """Return what is trained, with values from a source."""
+        return build(source, coupling, self._held).module
+
     def needs(self, skeleton: nn.Module) -> Needs:
         """Return what it will hold: the narrow network, and while it is cut out the largest tensor of the whole."""
         worker, coupling = self._worker, self._coupling
-        held = widest(coupling.partition(worker.link.seats, worker.seed, 0, self._strategy.dealt))
-        module = build(*blank(coupling, worker.device), held).module
+        module = self._built(*blank(coupling, worker.device))
         kept, moved = self._beside(module)
         largest = max(math.prod(entry.shape) * entry.dtype.itemsize for entry in coupling.entries.values())
         return Needs(module, kept, max(moved, largest))
@@ -57,10 +69,9 @@ class NarrowPart(LocalSGDPart):
         return State(tensors_of(self.module))
 
     def _narrow(self) -> nn.Module:
-        """Return the narrow network: as narrow as the number of workers at the start has it."""
+        """Return the narrow network with its first weights."""
         worker, coupling = self._worker, self._coupling
-        held = widest(coupling.partition(worker.link.seats, worker.seed, 0, self._strategy.dealt))
-        factors = fan_in_factors(coupling, held)
+        factors = fan_in_factors(coupling, self._held)
 
         def read(name: str, indices: Held) -> Tensor:
             entry = coupling.entries[name]
@@ -68,12 +79,7 @@ class NarrowPart(LocalSGDPart):
             part = slice_tensor(whole, indices).to(worker.device)
             return part * factors[name].to(part) if name in factors else part
 
-        return build(read, worker.network.valued, held).module
-
-
-def widest(partition: NetPartition) -> dict[str, Indices]:
-    """Return for every cut axis the units of the worker that holds most of it, the core included."""
-    return {name: max(sets, key=len) for name, sets in partition.held.items()}
+        return self._built(read, worker.network.valued)
 
 
 def fan_in_factors(coupling: Coupling, held: dict[str, Indices]) -> dict[str, Tensor]:

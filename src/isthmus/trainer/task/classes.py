@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-from isthmus.errors import InvalidInput
 from isthmus.nets import Coupling
-from isthmus.nets.coupling import Axis
 from isthmus.partitions.classes import ClassDeal
 from isthmus.strategies import ClassCut
-
-
-def class_axis(coupling: Coupling) -> Axis:
-    """Return the axis of a network's classes.
-
-    Raises:
-        InvalidInput: the trace does not find it; says why.
-    """
-    last = coupling.last
-    if last is None or last.axis is None:
-        why = "it was not looked for" if last is None else last.problem
-        raise InvalidInput(f"strategy 'class-cut' needs a network whose last layer has a row a class: {why}")
-    return last.axis
+from isthmus.trainer.task.fitting import class_axis
 
 
 def deal_classes(strategy: ClassCut, coupling: Coupling, workers: int, seed: int) -> ClassDeal:
@@ -28,4 +14,4 @@ def deal_classes(strategy: ClassCut, coupling: Coupling, workers: int, seed: int
     Raises:
         InvalidInput: a network whose last layer is not found, or more workers than classes.
     """
-    return strategy.deal(class_axis(coupling).size, workers, seed)
+    return strategy.deal(class_axis(coupling, strategy.name).size, workers, seed)

@@ -11,6 +11,7 @@ import torch
 from isthmus.errors import InvalidInput
 from isthmus.partitions.classes import ClassDeal
 from isthmus.randomness import generator
+from isthmus.trainer.task.balanced import Balanced
 from isthmus.trainer.task.examples import Positions
 from isthmus.trainer.task.shares import Feed, Shares
 
@@ -143,12 +144,13 @@ class Batches:
     """The batches of a worker's loop: a batch sampler for ``torch.utils.data.DataLoader``, which goes on where it was.
 
     Args:
-        routed: the worker's samples.
+        routed: the worker's samples, in the order in which it takes them.
         length: batches of one pass through the loader.
+        among: positions of the samples that it numbers; None: those of all.
     """
 
-    def __init__(self, routed: Routed, length: int) -> None:
-        self.routed, self._length, self._step = routed, length, 0
+    def __init__(self, routed: Routed | Balanced, length: int, among: Positions | None = None) -> None:
+        self.routed, self._length, self._among, self._step = routed, length, among, 0
 
     def __len__(self) -> int:
         return self._length
@@ -156,7 +158,8 @@ class Batches:
     def __iter__(self):  # type: ignore[no-untyped-def]
         for _ in range(self._length):
             self._step += 1
-            yield self.routed.at(self._step - 1).tolist()
+            chosen = self.routed.at(self._step - 1)
+            yield (chosen if self._among is None else self._among[chosen]).tolist()
 
     def state_dict(self) -> dict[str, int]:
         """Return how many batches were taken."""

@@ -66,8 +66,8 @@ def set_up(config: TrainConfig, device: torch.device | None = None) -> Setup:
         setup = _own(config, config.model, objective, here)
     if isinstance(config.strategy, ClassCut):
         deal_classes(config.strategy, setup.network.coupling, config.workers, config.seed)
-        if not setup.network.coupling.cut_axes:
-            return setup
+    if config.strategy.by_class and not setup.network.coupling.cut_axes:
+        return setup
     if config.strategy.dealt is not None and (isinstance(config.model, Own) or config.cut):
         # a perceptron's own axes are known to do
         setup.network.coupling.partition(config.workers, config.seed, 0, config.strategy.dealt)
