@@ -7,8 +7,8 @@
 Equal memory: every way is given as many hidden units as fit, beside its rows of the last layer, into the parameters
 that a worker of `narrow` holds with so many units (``--units``). Equal work: as many as have its operations a step.
 Both are measured on one step of two widths, and counted by the run itself. Every way has its own learning rate, the
-best of one grid on held-out training data under seed 0. Rows that exist are not made again; each is made in a process of its
-own.
+best of one grid on held-out training data under seed 0. Rows that exist are not made again; each is made in a process
+of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from multiprocessing import connection, get_context
 from pathlib import Path
 from statistics import mean, stdev
@@ -272,6 +272,12 @@ def kept_data(cell: Cell | Row, options: Options) -> tuple[Dataset, int]:
     return replace(train, test=test), inputs
 
 
+@cache
+def _count(path: Path) -> int:
+    with np.load(path) as kept:
+        return len(kept["y"])
+
+
 def made(row: Row, options: Options) -> dict[str, Any]:
     """Make one run and return what is kept of it."""
     import torch
@@ -368,8 +374,9 @@ class Course:
     @cached_property
     def samples(self) -> int:
         """Samples of a run."""
-        count = kept_data(self.cell, self.options)[0].samples
-        return min(self.cell.longer * self.options.samples, round(EPOCHS[self.cell.epochs] * (count - min(2000, count // 10))))
+        count = _count(place_of(self.cell, self.options)[0])
+        trained = EPOCHS[self.cell.epochs] * (count - min(2000, count // 10))
+        return min(self.cell.longer * self.options.samples, round(trained))
 
     def _tried(self, pairs: Sequence[tuple[int, float]]) -> tuple[int, float]:
         """Return the best of some options and rates, by held-out accuracy."""
