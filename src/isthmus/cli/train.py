@@ -22,9 +22,10 @@ from isthmus.line import Line
 from isthmus.partitions import LAWS
 from isthmus.partitions.classes import GATES
 from isthmus.records import Run
-from isthmus.strategies import DDP, STRATEGIES, ClassCut, DiLoCo, HashedCodes, Mach, PostLocalSGD
+from isthmus.strategies import DDP, STRATEGIES, ClassCut, DiLoCo, HashedCodes, Mach, PostLocalSGD, SampledSoftmax
 from isthmus.strategies.class_cut import GROUPS
 from isthmus.strategies.ddp import HOOKS
+from isthmus.strategies.sampled_softmax import FREQUENCIES
 from isthmus.trainer import TrainConfig, train
 from isthmus.trainer.config import OPTIMIZERS, SCHEDULES, SGD, AdamW, Perceptron, Step
 from isthmus.trainer.config.evaluation import SCALES
@@ -133,8 +134,10 @@ class Rivals:
         bits: of the classes' code that each worker foretells (hashed-codes).
         rank: of the last layer, or auto: as large as there is room for beside a given width, else half the columns of
             narrow's last layer (factored).
+        negatives: classes that are drawn for a step, beside the right ones, or auto: a tenth (sampled-softmax).
+        frequencies: how likely each is drawn: even, or zipf, for classes numbered by frequency (sampled-softmax).
         width: share of the hidden units that a worker's network has, or memory: as many as there is room for in the
-            memory of narrow (mach, hashed-codes, factored).
+            memory of narrow (mach, hashed-codes, factored, sharded-softmax).
         balanced: whether all classes are as frequent in batches, whatever they are in the data (narrow).
         outer_lr: rate of the step that is made with the mean of what the workers have changed (diloco).
         outer_momentum: of that step, Nesterov's (diloco).
@@ -149,6 +152,8 @@ class Rivals:
     tables: Annotated[int | None, _flag(Mach().tables, "INT")] = None
     bits: Annotated[int | None, _flag(HashedCodes().bits, "INT")] = None
     rank: Annotated[int | Literal["auto"] | None, _flag("auto", "INT | auto")] = None
+    negatives: Annotated[int | Literal["auto"] | None, _flag("auto", "INT | auto")] = None
+    frequencies: Annotated[str | None, _flag(SampledSoftmax().frequencies, *FREQUENCIES)] = None
     width: Annotated[float | Literal["memory"] | None, _flag("memory", "FRACTION | memory")] = None
     balanced: Annotated[bool | None, _flag("False", "{True,False}")] = None
     outer_lr: Annotated[float | None, _flag(DiLoCo.outer_lr, "FLOAT")] = None
@@ -382,7 +387,7 @@ def _by_class(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what is to be said of a cut of the classes."""
     if "routed_bytes" not in summary:
         return []
-    times, share = summary["model_parameters"] / max(summary["worker_parameters"]), summary["own_share"]
+    times, share = summary["model_parameters"] / max(summary["worker_parameters"]), summary.get("own_share")
     return [
         *([("share of a batch from own classes", f"{share:g}")] if share else []),
         ("samples routed once, by worker", ", ".join(map(_bytes, summary["routed_bytes"]))),

@@ -209,8 +209,7 @@ def random_groups(classes: int, groups: int, seed: int) -> Indices:
     """
     if groups > classes:
         raise InvalidInput(
-            f"`workers` must be at most the number of classes, {classes}, with strategy 'class-cut', got {groups} that "
-            "own some"
+            f"`workers` must be at most the number of classes, {classes}, got {groups} that own some"
         )
     order = generator(seed, "classes/groups").permutation(classes)
     found = np.empty(classes, np.int64)

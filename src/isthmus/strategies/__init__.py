@@ -20,9 +20,11 @@ from isthmus.strategies.local_sgd import LocalSGD
 from isthmus.strategies.mach import Mach
 from isthmus.strategies.narrow import Narrow
 from isthmus.strategies.post_local_sgd import PostLocalSGD
+from isthmus.strategies.sampled_softmax import SampledSoftmax
 from isthmus.strategies.shallow import Shallow
+from isthmus.strategies.sharded_softmax import ShardedSoftmax
 
 __all__ = [
     "DDP", "FSDP", "IST", "STRATEGIES", "ClassCut", "DataParallel", "DiLoCo", "Factored", "HashedCodes", "LocalSGD",
-    "Mach", "Narrow", "PostLocalSGD", "Shallow", "Strategy", "strategy_of",
+    "Mach", "Narrow", "PostLocalSGD", "SampledSoftmax", "Shallow", "ShardedSoftmax", "Strategy", "strategy_of",
 ]  # fmt: skip

@@ -30,6 +30,8 @@ class Strategy:
         by_class: whether workers train networks with other outputs: targets are renumbered, and what is merged is a
             network of another class.
         routed: whether samples are sent to the workers that own their classes.
+        same_batches: whether all workers must take the same batches, and the same number of them.
+        shortens: whether what travels may do so in a shorter type.
         travels: whether anything travels between workers while they train.
         lr: a peak learning rate that suits it with momentum that starts anew every round (measured on digits and
             Fashion-MNIST; without momentum that goes on, steps may be three times longer).
@@ -49,6 +51,8 @@ class Strategy:
     overlaps: ClassVar[bool] = False
     by_class: ClassVar[bool] = False
     routed: ClassVar[bool] = False
+    same_batches: ClassVar[bool] = False
+    shortens: ClassVar[bool] = True
     travels: ClassVar[bool] = True
     lr: ClassVar[float] = 0.3
 

@@ -19,13 +19,15 @@ from isthmus.strategies.local_sgd import LocalSGD
 from isthmus.strategies.mach import Mach
 from isthmus.strategies.narrow import Narrow
 from isthmus.strategies.post_local_sgd import PostLocalSGD
+from isthmus.strategies.sampled_softmax import SampledSoftmax
 from isthmus.strategies.shallow import Shallow
+from isthmus.strategies.sharded_softmax import ShardedSoftmax
 
 STRATEGIES: dict[str, type[Strategy]] = {
     kind.name: kind
     for kind in (
         IST, ClassCut, Narrow, Shallow, LocalSGD, PostLocalSGD, DiLoCo, DataParallel, DDP, FSDP,
-        Mach, HashedCodes, Factored,
+        Mach, HashedCodes, Factored, SampledSoftmax, ShardedSoftmax,
     )
 }  # fmt: skip
 

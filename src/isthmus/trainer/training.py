@@ -48,7 +48,7 @@ from isthmus.trainer.store.whole import check_path, save
 from isthmus.trainer.strategies import Part, State, Worker, part_of
 from isthmus.trainer.task.balanced import Balanced
 from isthmus.trainer.task.network import Network, describe
-from isthmus.trainer.task.routed import Batches, Routed, routed
+from isthmus.trainer.task.routed import Batches, Common, Routed, routed
 from isthmus.trainer.wire.collect import collect
 from isthmus.trainer.wire.exchange import TYPES, Exchange, Link, LostPeer, Program, Result, all_gather, drive
 from isthmus.trainer.wire.meter import Meter
@@ -288,7 +288,7 @@ class Training:
 
         Under ``class-cut`` a share of every batch is drawn from all samples of the worker's own classes, the rest from
         :meth:`share` of all. The piece is told these shares, which the merged network needs. Under ``narrow`` with
-        ``balanced`` all classes of :meth:`share` are as frequent.
+        ``balanced`` all classes of :meth:`share` are as frequent. Under ``sharded-softmax`` they are the same on all.
 
         Args:
             targets: class numbers of all samples, the same on all workers: [m], or [m, ...] several a sample.
@@ -304,6 +304,8 @@ class Training:
         length = max(1, len(numbers) // (self.workers * batch_size))
         if own_share is not None and not self.strategy.routed:
             raise InvalidInput(f"`own_share` has no effect with strategy {self.strategy.name!r}")
+        if self.strategy.same_batches:
+            return Batches(Common(len(numbers), batch_size, self._seed), max(1, len(numbers) // batch_size))
         if self.strategy.balances:
             return Batches(Balanced(numbers[rest], batch_size, self._seed, self.seat), length, rest)
         deal = self._members.part.deal
@@ -580,6 +582,7 @@ class Training:
         self.module.register_forward_pre_hook(self._before_forward, prepend=True, with_kwargs=True)
         self.optimizer.register_step_pre_hook(self._before_step)
         self.optimizer.register_step_post_hook(self._after_step)
+        self._members.part.attach(lambda: self._drive(self._rounds.average()))
         if self._members.part.averages:
             for parameter in self.module.parameters():
                 if parameter.requires_grad:

@@ -39,8 +39,9 @@ from isthmus.trainer.rounds.rounds import TooFew
 from isthmus.trainer.store.whole import fingerprint
 from isthmus.trainer.task.balanced import balanced_of
 from isthmus.trainer.task.examples import Examples, Positions
-from isthmus.trainer.task.routed import routed_feed
+from isthmus.trainer.task.routed import common_feed, routed_feed
 from isthmus.trainer.task.setup import Setup
+from isthmus.trainer.task.shares import Feed
 from isthmus.trainer.training import Training
 from isthmus.trainer.wire.tell import NotDone
 
@@ -117,6 +118,8 @@ class _Run:
         if isinstance(config.strategy, ClassCut):
             handed = training.handed
             self._route(config.strategy.share if handed is None else handed["own_share"])
+        elif config.strategy.same_batches:
+            self._take(common_feed(setup.shares, training.seat, config.step.batch_size, config.seed, device))
         elif config.strategy.balances:
             order = balanced_of(setup.shares, training.seat, config.step.batch_size, config.seed)
             self.loop.order = order.at
@@ -175,9 +178,14 @@ class _Run:
         feed, chosen = routed_feed(
             shares, training.deal, training.seat, config.step.batch_size, own_share, config.seed, training.device
         )
-        self.own_share, self.loop.share, self.loop.order = own_share, feed.examples, feed.at
-        self.routed = feed.sent * feed.examples.held_bytes // max(1, feed.examples.count)
+        self.own_share = own_share
+        self._take(feed)
         training.route(chosen)
+
+    def _take(self, feed: Feed) -> None:
+        """Train on other samples than this worker's own share."""
+        self.loop.share, self.loop.order = feed.examples, feed.at
+        self.routed = feed.sent * feed.examples.held_bytes // max(1, feed.examples.count)
 
     def _choose_share(self, shares: Sequence[float]) -> None:
         """Take the own share with which the network foretells most held-out data after a tenth of the rounds.
@@ -386,10 +394,12 @@ class _Run:
     def _by_class(self, seats: Sequence[int]) -> dict[str, Any]:
         """Return what is known of a cut of the classes: the share that was taken, and the bytes of the samples that
         are sent to each worker once, where each has had its share of the data alone."""
-        if not self.config.strategy.routed:
+        strategy = self.config.strategy
+        if not (strategy.routed or strategy.same_batches):
             return {}
         routed = [int(each[0]) for each in self.training.gather(self.routed)]
-        return {"own_share": self.own_share, "routed_bytes": self.rows.by_seat(routed, seats)}
+        chosen = {"own_share": self.own_share} if strategy.routed else {}
+        return {**chosen, "routed_bytes": self.rows.by_seat(routed, seats)}
 
     def _served(self) -> Coupling | None:
         """Return which axes are cut for so many workers; None where the strategy cuts none."""

@@ -207,6 +207,8 @@ def check_wire(wire: str | None, workers: int, strategy: Strategy) -> None:
         raise InvalidInput("`wire` has no effect with one worker: nothing travels")
     if not strategy.travels:
         raise InvalidInput(f"`wire` has no effect with strategy {strategy.name!r}: nothing travels while it trains")
+    if not strategy.shortens:
+        raise InvalidInput(f"`wire` has no effect with strategy {strategy.name!r}: a number a sample travels as it is")
     if strategy.processes:
         hint = ": `hook` fp16 halves its bytes" if hasattr(strategy, "hook") else ""
         raise InvalidInput(f"`wire` has no effect with strategy {strategy.name!r}, where torch does the sending{hint}")

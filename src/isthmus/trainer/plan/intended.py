@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
+from isthmus.nets.sampled import Sampled
 from isthmus.trainer.local.loop import autocast
 from isthmus.trainer.observe.evaluate import PARTS, calibration
 from isthmus.trainer.plan.plan import Work
@@ -44,8 +45,11 @@ def intended(setup: Setup, index: int, workers: int) -> Work:
     measured = share.batch(next(calibration(share, workers)))
 
     def loss(module: nn.Module, batch: Batch | None = None) -> Tensor:
+        chosen = trained.without_values(device) if batch is None else batch
+        if isinstance(module, Sampled):
+            chosen = replace(chosen, targets=module.tell(chosen.targets))
         with autocast(step.autocast, device):
-            return objective.training_loss(module, trained.without_values(device) if batch is None else batch)
+            return objective.training_loss(module, chosen)
 
     def look(network: nn.Module) -> Any:
         if any(True for _ in network.buffers()):  # statistics of norms

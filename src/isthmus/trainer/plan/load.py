@@ -88,4 +88,5 @@ def load_of(
     thought = replace(worker, link=Nobody(link.index, link.workers, link.elastic), network=empty)
     torchs = part.round_traffic(ahead.piece)
     moved = tuple(replace(each, traffic=each.traffic + torchs) for each in rounds_of(strategy, thought, rounds))
-    return Load(ahead.plan, ahead.parameters, part.step_traffic(ahead.piece), moved, speed(ahead.piece))
+    step = part.step_traffic(ahead.piece).times(work.passes if part.each_pass else 1)
+    return Load(ahead.plan, ahead.parameters, step, moved, speed(ahead.piece))

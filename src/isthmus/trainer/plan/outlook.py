@@ -7,6 +7,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -245,7 +246,7 @@ class _Planner:
                 Worker(Nobody(index, workers, elastic), network, config.seed, wire, copies, config.overlap),
                 empty,
                 work[index],
-                self._speed,
+                partial(self._speed, work[index]),
                 rounds,
             )
             for index in some
@@ -259,10 +260,10 @@ class _Planner:
             self.networks[cut] = network, hollow(network)
         return self.networks[cut]
 
-    def _speed(self, piece: nn.Module) -> Speed:
+    def _speed(self, work: Work, piece: nn.Module) -> Speed:
         key = type(piece), tuple((name, each.shape) for name, each in piece.named_parameters())
         if key not in self.speeds:
-            self.speeds[key] = by_operations(piece, self.work, self.setup.network, self.rate)
+            self.speeds[key] = by_operations(piece, work, self.setup.network, self.rate)
         return self.speeds[key]
 
 

@@ -90,10 +90,10 @@ def by_operations(piece: nn.Module, work: Work, network: Network, rate: float | 
         for halvings in range(1, _NARROWER):
             try:
                 units = network.coupling.partition(2**halvings, 0, 0, Block()).of(0)
-            except InvalidInput:
+                narrow = build(*blank(network.coupling, torch.device("meta")), units).module
+                made = operations(narrow, work)
+            except InvalidInput:  # too few units, or a loss that takes other outputs than the network's own
                 break
-            narrow = build(*blank(network.coupling, torch.device("meta")), units).module
-            made = operations(narrow, work)
             if made <= _OPERATIONS and _fits(narrow, work):
                 speed = measured(narrow, work, min)
                 how = f"by operations, at the rate of a piece with 1/{2**halvings} of the units"

@@ -16,7 +16,9 @@ from isthmus.strategies import (
     Mach,
     Narrow,
     PostLocalSGD,
+    SampledSoftmax,
     Shallow,
+    ShardedSoftmax,
     Strategy,
 )
 from isthmus.trainer.strategies.class_cut import ClassCutPart
@@ -31,6 +33,8 @@ from isthmus.trainer.strategies.ist import ISTPart
 from isthmus.trainer.strategies.local_sgd import LocalSGDPart
 from isthmus.trainer.strategies.narrow import NarrowPart
 from isthmus.trainer.strategies.post_local_sgd import PostLocalSGDPart
+from isthmus.trainer.strategies.sampled import SampledPart
+from isthmus.trainer.strategies.sharded import ShardedPart
 
 __all__ = ["PARTS", "Merged", "Part", "Round", "State", "Worker", "part_of"]
 
@@ -47,6 +51,8 @@ PARTS: dict[type[Strategy], Build] = {
     FSDP: FSDPPart,
     HashedCodes: CodedPart,
     Factored: FactoredPart,
+    SampledSoftmax: SampledPart,
+    ShardedSoftmax: ShardedPart,
     Mach: CodedPart,
 }
 

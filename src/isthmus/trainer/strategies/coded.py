@@ -11,14 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from isthmus.errors import InvalidInput
 from isthmus.nets.code_softmax import CodePiece, CodeSoftmax, Tables
 from isthmus.partitions import Indices
 from isthmus.partitions.codes import Code
 from isthmus.strategies import HashedCodes, Mach, Strategy
 from isthmus.trainer.strategies.apart import ApartPart, Pieces
 from isthmus.trainer.strategies.interface import Worker
-from isthmus.trainer.task.fitting import Fitting, class_axis
+from isthmus.trainer.task.fitting import Fitting, class_axis, class_numbers
 
 
 class CodedPart(ApartPart):
@@ -44,7 +43,7 @@ class CodedPart(ApartPart):
         Raises:
             InvalidInput: targets that are no class numbers, or a number that is no class.
         """
-        found = class_numbers(targets, self._pieces.fitting)
+        found = class_numbers(targets, self._pieces.fitting.classes, self._pieces.strategy.name)
         symbols = self._symbols[:, found.clamp(min=0)].movedim(0, -1)
         kept = torch.where(found.unsqueeze(-1) < 0, found.unsqueeze(-1), symbols)
         return kept if len(self._symbols) > 1 else kept.squeeze(-1)
@@ -108,17 +107,3 @@ class CodedPieces(Pieces):
             for seat in present
         }
         return CodeSoftmax(pieces, code.classes, code.symbols, code.pinned)
-
-
-def class_numbers(targets: Any, fitting: Fitting) -> Tensor:
-    """Return targets that are class numbers.
-
-    Raises:
-        InvalidInput: they are not.
-    """
-    if not isinstance(targets, Tensor) or targets.is_floating_point() or targets.dtype == torch.bool:
-        kind = str(targets.dtype) if isinstance(targets, Tensor) else type(targets).__name__
-        raise InvalidInput(f"strategy {fitting.strategy!r} needs one class number a target, got {kind}")
-    if targets.numel() and not targets.is_meta and int(targets.max()) >= fitting.classes:
-        raise InvalidInput(f"a target is {int(targets.max())}, but the network has {fitting.classes} classes")
-    return targets

@@ -255,6 +255,15 @@ class Part(Protocol):
         """
         ...
 
+    def attach(self, meet: Callable[[], None]) -> None:
+        """Be given what has this worker meet the others in the middle of a step; :meth:`average` follows."""
+        ...
+
+    @property
+    def each_pass(self) -> bool:
+        """Whether :meth:`step_traffic` is that of every pass of a step."""
+        ...
+
     @property
     def averages(self) -> bool:
         """Whether gradients are averaged in every backward pass."""
@@ -325,6 +334,10 @@ class Ours:
     native: Native | None = None
     deal: ClassDeal | None = None
     absent: Sequence[int] = ()
+    each_pass: bool = False
+
+    def attach(self, meet: Callable[[], None]) -> None:
+        """Do nothing: it meets nobody in a step."""
 
     def targets(self, targets: Any) -> Any:
         """Return them as they are."""

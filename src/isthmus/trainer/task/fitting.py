@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from isthmus.errors import InvalidInput
 from isthmus.nets import Coupling, NetPartition
@@ -139,6 +142,20 @@ class Fitting:
         if not self.coupling.cut_axes:
             return None
         return self.coupling.partition(self.workers, self.seed, 0, Block())
+
+
+def class_numbers(targets: Any, classes: int, strategy: str) -> Tensor:
+    """Return targets that are class numbers.
+
+    Raises:
+        InvalidInput: they are not.
+    """
+    if not isinstance(targets, Tensor) or targets.is_floating_point() or targets.dtype == torch.bool:
+        kind = str(targets.dtype) if isinstance(targets, Tensor) else type(targets).__name__
+        raise InvalidInput(f"strategy {strategy!r} needs one class number a target, got {kind}")
+    if targets.numel() and not targets.is_meta and int(targets.max()) >= classes:
+        raise InvalidInput(f"a target is {int(targets.max())}, but the network has {classes} classes")
+    return targets
 
 
 def _most(upper: int, fits: Callable[[int], bool]) -> int:

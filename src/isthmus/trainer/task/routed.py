@@ -13,7 +13,7 @@ from isthmus.partitions.classes import ClassDeal
 from isthmus.randomness import generator
 from isthmus.trainer.task.balanced import Balanced
 from isthmus.trainer.task.examples import Positions
-from isthmus.trainer.task.shares import Feed, Shares
+from isthmus.trainer.task.shares import Feed, Shares, batch_at
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +140,40 @@ def _order(seed: int, purpose: str, epoch: int, worker: int, size: int) -> Posit
     return generator(seed, purpose, epoch, worker).permutation(size)
 
 
+@dataclass(frozen=True)
+class Common:
+    """The order in which all workers take all samples.
+
+    Attributes:
+        count: of samples.
+        batch_size: samples of a step.
+        seed: what the order is drawn from.
+    """
+
+    count: int
+    batch_size: int
+    seed: int
+
+    def at(self, step: int) -> Positions:
+        """Return the positions of a step's samples."""
+        return batch_at(self.seed, self.batch_size, 0, self.count, step)
+
+
+def common_feed(shares: Shares, worker: int, batch_size: int, seed: int, device: torch.device) -> Feed:
+    """Return what a worker trains on where all take the same batches of all samples.
+
+    Args:
+        shares: the data of the run.
+        worker: by its seat.
+        batch_size: samples of a step.
+        seed: of the run.
+        device: where to train.
+    """
+    everything = shares.everything
+    order = Common(len(everything), batch_size, seed)
+    return Feed(shares.train(everything, device), order.at, len(everything) - len(shares.parts[worker]))
+
+
 class Batches:
     """The batches of a worker's loop: a batch sampler for ``torch.utils.data.DataLoader``, which goes on where it was.
 
@@ -149,7 +183,7 @@ class Batches:
         among: positions of the samples that it numbers; None: those of all.
     """
 
-    def __init__(self, routed: Routed | Balanced, length: int, among: Positions | None = None) -> None:
+    def __init__(self, routed: Routed | Balanced | Common, length: int, among: Positions | None = None) -> None:
         self.routed, self._length, self._among, self._step = routed, length, among, 0
 
     def __len__(self) -> int:
