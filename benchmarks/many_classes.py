@@ -57,6 +57,7 @@ class Way:
         option: the flag of which some values are tried, on held-out data with the middle rate, before all rates are.
         tried: these values, as shares of the classes or of narrow's units.
         of_classes: of which.
+        drawn: whether it draws classes, so that it may know how frequent they are.
     """
 
     flags: Mapping[str, Any]
@@ -67,10 +68,16 @@ class Way:
     option: str = ""
     tried: tuple[float, ...] = ()
     of_classes: bool = False
+    drawn: bool = False
 
     def options(self, classes: int, units: int) -> list[int]:
         """Return the values that are tried; of a way without an option one, which says nothing."""
         return [max(2, round(share * (classes if self.of_classes else units))) for share in self.tried] or [0]
+
+    def flags_of(self, task: str, option: int) -> dict[str, Any]:
+        """Return its flags on a task."""
+        more = {"frequencies": "zipf"} if self.drawn and TASKS[task].by_frequency else {}
+        return {**self.flags, **more, **({self.option: option} if self.option else {})}
 
 
 WAYS = {
@@ -87,8 +94,16 @@ WAYS = {
         {"strategy": "factored", "width": 1.0}, whole=True, option="rank", tried=(1 / 4, 1 / 2, 3 / 4)
     ),
     "output codes": Way({"strategy": "hashed-codes", "bits": 32, "width": 1.0}, whole=True, few=True),
+    "sampled softmax": Way({"strategy": "sampled-softmax"}, few=True, drawn=True),
+    "sharded softmax": Way({"strategy": "sharded-softmax", "width": 1.0}, whole=True, few=True),
     "local SGD, wide": Way({"strategy": "local-sgd"}, ceiling=True, few=True, cut=False),
 }
+
+
+DRAWN = {
+    NARROW: "#555555", "block (ensemble)": "#CC6677", "class cut": "#117733", "class cut, gate worker": "#999933",
+    "MACH": "#332288", "factored head": "#882255",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -299,8 +314,8 @@ def made(row: Row, options: Options) -> dict[str, Any]:
             data=data, model=partial(Bag, inputs, row.units * (1 if way.whole else row.workers), data.classes),
             example=(torch.zeros(2, data.dim, dtype=torch.int64),), workers=row.workers, seed=row.seed,
             optimizer="adamw", lr=row.rate, batch_size=BATCH, eval_every=10**9, executor="serial", checkpoint_every=0,
-            verify=False if way.cut else None, out=Path(folder) / "run", **budget, **way.flags,
-            **({way.option: row.option} if way.option else {}),
+            verify=False if way.cut else None, out=Path(folder) / "run", **budget,
+            **way.flags_of(row.task, row.option),
         )  # fmt: skip
     assert run is not None
     said = run.summary
@@ -536,8 +551,46 @@ def table(cell: Cell, options: Options, rows: Known) -> tuple[list[str], list[st
     return lines + refused, left
 
 
+def wider(row: Mapping[str, Any]) -> float:
+    """Return (D + V) / (D + V / n): how many times as wide as narrow a piece of the class cut may be, nearly."""
+    classes, inputs = row["classes"], row["inputs"]
+    return float((inputs + classes) / (inputs + classes / row["workers"]))
+
+
 def draw(options: Options) -> None:
-    """Draw accuracy against how much wider a piece of the class cut may be."""
+    """Draw, over (D + V) / (D + V / n), how wide pieces of the class cut are and what they foretell beside others."""
+    from matplotlib.figure import Figure
+
+    rows, points = known(options.folder), dict[str, dict[str, list[tuple[float, float]]]]()
+    widths: list[tuple[float, float]] = []
+    for cell in options.cells:
+        if cell.equal != "memory" or not place_of(cell, options)[0].exists():
+            continue
+        for way in DRAWN:
+            try:
+                runs = Course(cell, way, options, rows).found(1)
+            except (Missing, InvalidInput):
+                continue
+            where, accuracy = wider(runs[0]), 100 * mean(each["accuracy"] or 0.0 for each in runs)
+            points.setdefault(TASKS[cell.task].label, {}).setdefault(way, []).append((where, accuracy))
+            if way == "class cut":
+                widths.append((where, runs[0]["units"] / options.units))
+    figure = Figure(figsize=(4.2 * (len(points) + 1), 3.8), layout="constrained")
+    first, *others = figure.subplots(1, len(points) + 1, squeeze=False)[0]
+    first.plot(*zip(*sorted(widths), strict=True), "o", color=DRAWN["class cut"], label="class cut, as fits")
+    line = np.array([1.0, max(where for where, _ in widths)])
+    first.plot(line, line, color="0.4", linewidth=1, label="(D + V) / (D + V / n)")
+    first.set_ylabel("units a worker, times those of narrow")
+    for axes, (label, ways) in zip(others, points.items(), strict=True):
+        for way, found in ways.items():
+            axes.plot(*zip(*sorted(found), strict=True), "o-", color=DRAWN[way], label=way, markersize=4, linewidth=1)
+        axes.set_title(label, fontsize=10)
+        axes.set_ylabel("test accuracy (%)")
+    for axes in (first, *others):
+        axes.set_xlabel("(D + V) / (D + V / n)")
+        axes.legend(fontsize=7, frameon=False)
+    options.out.mkdir(parents=True, exist_ok=True)
+    figure.savefig(options.out / "many-classes.png", dpi=110)
 
 
 if __name__ == "__main__":

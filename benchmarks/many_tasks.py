@@ -75,11 +75,12 @@ class Task:
     Attributes:
         label: in tables.
         make: returns all samples, and the number of inputs D, given the files, V, and how many samples are wanted.
-        active: inputs of a sample at most.
+        by_frequency: whether classes are numbered by it.
     """
 
     label: str
     make: Callable[[Files, int, int], tuple[Dataset, int]]
+    by_frequency: bool = False
 
 
 def data_of(task: str, files: Files, classes: int, wanted: int) -> tuple[Dataset, int]:
@@ -178,9 +179,9 @@ def _parts(features: NDArray[np.int32], targets: NDArray[np.int64], classes: int
 
 
 TASKS = {
-    "next-word": Task("next word", _next_word),
+    "next-word": Task("next word", _next_word, by_frequency=True),
     "spelling": Task("misspelt -> word", _spelling),
-    "maintainer": Task("package -> maintainer", _maintainer),
+    "maintainer": Task("package -> maintainer", _maintainer, by_frequency=True),
     "rank-64": Task("generated, rank 64", _generated(64)),
     "rank-9": Task("generated, rank 9", _generated(9)),
 }

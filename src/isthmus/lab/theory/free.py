@@ -14,9 +14,9 @@ def lost(problem: Quadratic, sketch: Sketch) -> Array:
 
     It is 0 exactly where x* is the fixed point of IST with one local step: where the cut is free. For 0/1 masks P_i and
     workers with the same f it is -(1/n) sum_i E[P_i L (I - P_i)] x*: what the coordinates that a worker lacks would
-    have told it. So a cut is free if L has no entries between coordinates of different workers; as in least squares with
-    several outputs (:meth:`Quadratic.multi_output`), L = G x I, cut along the outputs. For a sketch known by samples
-    only a Monte Carlo estimate.
+    have told it. So a cut is free if L has no entries between coordinates of different workers; as in least squares
+    with several outputs (:meth:`Quadratic.multi_output`), L = G x I, cut along the outputs. For a sketch known by
+    samples only a Monte Carlo estimate.
 
     >>> from isthmus.lab import Grouped, Permutation
     >>> problem = Quadratic.multi_output([[1.0, 0.0], [1.0, 1.0]], [[1.0, 2.0], [3.0, 1.0]], workers=2)
