@@ -34,7 +34,6 @@ from benchmarks.many_tasks import TASKS, Bag, Files, data_of
 from isthmus.data import Dataset
 from isthmus.errors import InvalidInput
 
-RATES = (0.001, 0.003, 0.01, 0.03)
 MIDDLE = 0.01
 BATCH, STEPS = 64, 10
 EPOCHS = {"under 1": 0.75, "3": 3.0, "16": 16.0}
@@ -175,6 +174,7 @@ class Options:
         what: run, show, or draw.
         samples: budget of a run over all workers; less where there are not so many for the epochs.
         units: hidden units of a worker of ``narrow``.
+        rates: the learning rates that all ways choose from.
         processes: rows at a time, one thread each.
         minutes: after which no new row is begun.
         only: cells whose name contains this, by a part of it.
@@ -188,6 +188,7 @@ class Options:
     what: tyro.conf.Positional[str] = "show"
     samples: int = 240_000
     units: int = 32
+    rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
     processes: int = 1
     minutes: float = float("inf")
     only: str = ""
@@ -402,7 +403,7 @@ class Course:
         """Return the option and the rate that were chosen."""
         options = WAYS[self.way].options(self.cell.classes, self.options.units)
         option = self._tried([(each, MIDDLE) for each in options])[0] if len(options) > 1 else options[0]
-        return self._tried([(option, rate) for rate in RATES])
+        return self._tried([(option, rate) for rate in self.options.rates])
 
     def found(self, seeds: int) -> list[dict[str, Any]]:
         """Return the runs over seeds, with the option and the rate that were chosen."""

@@ -23,10 +23,9 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
     random = np.random.default_rng(0)
     (tmp_path / "a.txt").write_text(" ".join(f"w{each}" for each in random.zipf(1.5, 4000) % 40))
     monkeypatch.setattr(many_classes, "CELLS", (CELL,))
-    monkeypatch.setattr(many_classes, "RATES", (0.01,))
     some = {name: many_classes.WAYS[name] for name in ("narrow", "class cut, gate worker")}
     monkeypatch.setattr(many_classes, "WAYS", some)
-    return Options(samples=4000, units=3, text=tmp_path / "a.txt", folder=tmp_path / "runs", processes=2)
+    return Options(samples=4000, units=3, rates=(0.01,), text=tmp_path / "a.txt", folder=tmp_path / "runs", processes=2)
 
 
 def test_rows_are_made_in_processes_once_and_shown(options: Options, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,9 +58,9 @@ def rows_for(options: Options, cell: Cell, way: str, costs: dict[str, tuple[int,
             return found
 
 
-def test_as_many_units_as_fit_and_the_best_rate(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_as_many_units_as_fit_and_the_best_rate(options: Options) -> None:
     """narrow has 20 + 31 * 3 = 113 numbers; of 5 + 11 w at most 9 units fit. The rate is the best under seed 0."""
-    monkeypatch.setattr(many_classes, "RATES", (0.001, 0.01, 0.1))
+    options = replace(options, rates=(0.001, 0.01, 0.1))
     many_classes.keep_data(CELL, options)
     costs = {"narrow": (20, 31), OTHER: (5, 11)}
     best = {0.001: 0.3, 0.01: 0.6, 0.1: 0.5}
