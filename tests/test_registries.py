@@ -54,7 +54,8 @@ def without(wanted: Iterable[type], rows: Iterable[Any]) -> set[str]:
 
 def sketch_classes() -> list[type]:
     found = [kind for kind in public(sketches, type) if issubclass(kind, sketches.Sketch)]
-    return [kind for kind in found if not inspect.isabstract(kind) and kind is not SampledSketch]
+    of_others = (SampledSketch, sketches.Grouped)  # which settings do not describe
+    return [kind for kind in found if not inspect.isabstract(kind) and kind not in of_others]
 
 
 def method_classes() -> list[type]:

@@ -25,6 +25,7 @@ HAPPENED = [
     {"event": "<script>alert(1)</script>", "round": 12, "text": "<b>$x$ %{x}"},
     {"event": "checkpoint", "round": None, "seconds": 0.9},
     {"event": "late", "round": "soon"},
+    {"event": "absent", "round": 8, "seconds": 0.31, "worker": 2, "text": "leaves 2 classes without a worker: 1, 7"},
 ]
 
 
@@ -40,12 +41,14 @@ def test_an_event_is_at_its_round_on_every_axis_and_at_its_second_in_time(runs: 
         for panel in (*accuracy.panels, *by_bytes.panels)
         if isinstance(panel, Plot)
     )
-    assert rounds == {"worker lost": (5, 8), "worker joined": (10,), "something else": (12,)}
+    there = {"worker lost": (5, 8), "worker joined": (10,), "classes without a worker": (8,), "something else": (12,)}
+    assert rounds == there
     assert samples == {name: tuple(2560 * at for at in places) for name, places in rounds.items()}
     assert traffic["worker lost"] == (2 * 330_000 * 5, 2 * 330_000 * 8)
     row = eventful(runs, "again").rows[12]["seconds"]
     assert time == {
-        "worker lost": (0.2, 0.3), "worker joined": (0.35,), "checkpoint": (0.9,), "something else": (row,),
+        "worker lost": (0.2, 0.3), "worker joined": (0.35,), "classes without a worker": (0.31,), "checkpoint": (0.9,),
+        "something else": (row,),
     }  # fmt: skip
     assert [panel.marks for panel in loss.panels if isinstance(panel, Plot)] == [
         panel.marks
@@ -53,7 +56,7 @@ def test_an_event_is_at_its_round_on_every_axis_and_at_its_second_in_time(runs: 
         if isinstance(panel, Plot)
     ]
     assert isinstance(train_loss.panels[0], Plot)
-    assert len(train_loss.panels[0].marks) == 3
+    assert len(train_loss.panels[0].marks) == 4
     texts = {
         text for panel in accuracy.panels if isinstance(panel, Plot) for each in panel.marks for text in each.texts
     }
@@ -98,10 +101,10 @@ def test_the_page_draws_a_line_a_mark_and_lists_the_events_folded(
     page = visit(tmp_path / "index.html")
     chart = page.locator("#training-digits-accuracy-2")  # against seconds
     assert chart.locator(".legendtext").all_text_contents() == [
-        "IST, fixed pieces", "worker lost", "worker joined", "checkpoint", "something else",
+        "IST, fixed pieces", "worker lost", "worker joined", "classes without a worker", "checkpoint", "something else",
     ]  # fmt: skip
     assert chart.evaluate("c => c._fullLayout.yaxis2.range") == [0, 1]
-    assert chart.locator(".xy2 .scatterlayer .point").count() == 5
+    assert chart.locator(".xy2 .scatterlayer .point").count() == 6
     chart.scroll_into_view_if_needed()
     at = chart.evaluate(
         "c => { const l = c._fullLayout, b = c.getBoundingClientRect();"
@@ -111,7 +114,7 @@ def test_the_page_draws_a_line_a_mark_and_lists_the_events_folded(
     label = chart.locator(".hovertext")
     label.wait_for()
     assert label.text_content() == "worker losteventful, round 8: worker 2, was killed (signal 9)"
-    listed = page.locator("article details", has_text="What happened beside the rounds (6)")
+    listed = page.locator("article details", has_text="What happened beside the rounds (7)")
     assert not listed.locator("table").is_visible()
     listed.locator("summary").click()
     assert listed.locator("tbody tr").nth(0).inner_text().split("\t") == [

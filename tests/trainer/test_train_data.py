@@ -59,6 +59,13 @@ def test_a_network_of_ones_own_scores_on_the_data_as_supplied(tmp_path: Path, ch
     assert accuracy > 0.6
 
 
+def test_a_data_set_may_be_given_itself(tmp_path: Path) -> None:
+    named = trained(tmp_path / "named", **PERCEPTRON)
+    given = trained(tmp_path / "given", **PERCEPTRON, data=load("digits"))
+    assert given.summary["weights_sha256"] == named.summary["weights_sha256"]
+    assert (given.config["data"], given.command) == ("digits", None)
+
+
 def test_the_perceptron_standardizes_within_itself(tmp_path: Path) -> None:
     """It takes the data as they are: the constants are buffers of its own."""
     run = trained(tmp_path / "run", **PERCEPTRON, data="breast-cancer", batch_size=16)

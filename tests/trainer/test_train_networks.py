@@ -194,6 +194,8 @@ def test_operations_are_those_of_the_piece() -> None:
     attend = torch.nn.functional.scaled_dot_product_attention
     assert flops(lambda: attend(q, q, q))[1] == 2 * product
     assert flops(lambda: attend(q, q, q).sum().backward())[1] == 2 * product + 5 * product
+    bag, active = torch.nn.EmbeddingBag(9, 4, mode="sum"), torch.zeros(3, 5, dtype=torch.int64)
+    assert flops(lambda: bag(active).sum().backward())[1] == 2 * 2 * (3 * 5 * 4)  # rows of its table, there and back
 
 
 def test_a_graph_is_trained_on_its_own_nodes(tmp_path: Path) -> None:

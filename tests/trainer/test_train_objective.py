@@ -185,7 +185,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
         r"is 7, but the network returns 3 classes, 0\.\.2",
     ),
     ({"model": on_cuda}, "CUDA"),
-    ({"data": BLOBS[0]}, r"must be a name, or two datasets or loaders \(train, test\), got Items"),
+    ({"data": BLOBS[0]}, r"must be a name, a Dataset, or two datasets or loaders \(train, test\), got Items"),
     ({"data": (Stream(), BLOBS[1])}, "the train part of `data` must have a length and items by number, got Stream"),
     ({"data": (BLOBS[0], Items(*blobs(0)))}, "the test part of `data` must hold at least one sample"),
     ({"data": (DataLoader(BLOBS[0], collate_fn=tripled), BLOBS[1])}, "got tuple of 3"),

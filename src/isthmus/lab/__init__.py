@@ -39,6 +39,7 @@ from isthmus.lab.simulate import Simulation, simulate
 from isthmus.lab.sketches import (
     Bernoulli,
     Dealt,
+    Grouped,
     Identity,
     ImportanceSampling,
     Permutation,
@@ -69,6 +70,7 @@ __all__ = [
     "DistributedGDCI",
     "Dithering",
     "GradientDescent",
+    "Grouped",
     "Identity",
     "IdentityCompressor",
     "ImportanceSampling",

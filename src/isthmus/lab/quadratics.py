@@ -103,6 +103,30 @@ class Quadratic:
         return cls._trusted(np.stack(L), np.stack(b))
 
     @classmethod
+    def multi_output(cls, features: ArrayLike, targets: ArrayLike, workers: int, ridge: float = 0.0) -> Quadratic:
+        """Return least squares with several outputs on data that all workers have.
+
+        f_i(W) = |A W - Y|^2 / (2 m) + (ridge/2) |W|^2:  L_i = G x I, G = A' A / m + ridge I,  b_i = A' Y / m. The
+        coordinate of input a and output v is the number a V + v.
+
+        Args:
+            features: A, [m, p].
+            targets: Y, [m, V].
+            workers: n.
+            ridge: at least 0.
+
+        Raises:
+            InvalidInput: shapes that do not match, fewer than one worker, or a negative ridge.
+        """
+        A = check_array("features", features, "m", "p")
+        Y = check_array("targets", targets, len(A), "V")
+        check_integer("workers", workers, at_least=1)
+        check_number("ridge", ridge, at_least=0.0)
+        L = np.kron(A.T @ A / len(A) + ridge * np.eye(A.shape[1]), np.eye(Y.shape[1]))
+        b = (A.T @ Y / len(A)).ravel()
+        return cls._trusted(np.broadcast_to(L, (workers, *L.shape)), np.broadcast_to(b, (workers, len(b))))
+
+    @classmethod
     def _trusted(cls, L: Array, b: Array) -> Quadratic:
         """Build without the checks, for matrices that are Gram matrices by construction."""
         problem = object.__new__(cls)

@@ -16,12 +16,13 @@ KINDS = {
     "joined": ("worker joined", "#2E7D32", "up"),
     "late": ("worker late", "#A65E00", "down"),
     "refused": ("block refused", "#6A1B9A", "square"),
+    "absent": ("classes without a worker", "#5D4037", "cross"),
     "checkpoint": ("checkpoint", "#8A9099", "diamond"),
 }
 OTHER = ("something else", "#3A3F46", "diamond")
 MEANING = (
     "Thin vertical lines are what happened beside the rounds: workers that were lost or came back, blocks that were "
-    "refused, checkpoints; the list stands with each run below."
+    "refused, classes that were lost with their workers, checkpoints; the list stands with each run below."
 )
 
 

@@ -41,8 +41,8 @@ def train(
             configuration, where everything in it has a name.
         resume: the folder of an earlier run to go on with, from its last checkpoint; see ``go_on`` for its flags.
         flags: as of the command line (``isthmus train --help``), with underscores; values may be objects: a network or
-            a function that makes one (with ``example``), (train, test) datasets or loaders, a strategy, a law, a
-            function that makes an optimizer, a loss, a metric.
+            a function that makes one (with ``example``), a Dataset, (train, test) datasets or loaders, a strategy, a
+            law, a function that makes an optimizer, a loss, a metric.
 
     Raises:
         InvalidInput: a configuration that cannot run, before any process starts.

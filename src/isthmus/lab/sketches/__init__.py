@@ -2,6 +2,7 @@
 
 from isthmus.lab.sketches.base import SampledSketch, Sketch, as_sketch
 from isthmus.lab.sketches.dealt import Dealt
+from isthmus.lab.sketches.grouped import Grouped
 from isthmus.lab.sketches.identity import Identity
 from isthmus.lab.sketches.independent import Bernoulli, ImportanceSampling, RandomSparsification
 from isthmus.lab.sketches.law import Blocks, Masks, Support
@@ -12,6 +13,7 @@ __all__ = [
     "Bernoulli",
     "Blocks",
     "Dealt",
+    "Grouped",
     "Identity",
     "ImportanceSampling",
     "Masks",

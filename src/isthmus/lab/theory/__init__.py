@@ -16,6 +16,7 @@ from isthmus.lab.theory.bounds import (
 from isthmus.lab.theory.coordinates import CoordinateCourse, coordinate_dynamics
 from isthmus.lab.theory.dynamics import Dynamics, dynamics, mean_trajectory, quadratic_forms
 from isthmus.lab.theory.fixed_points import fixed_point, relative_gap
+from isthmus.lab.theory.free import lost
 from isthmus.lab.theory.lifted import LiftedRound, lifted_round
 from isthmus.lab.theory.rate import BestStep, asymptotic_rate, best_stepsize
 from isthmus.lab.theory.readouts import Readouts, first_order_fixed_point, readouts, sketched_objective
@@ -52,6 +53,7 @@ __all__ = [
     "lifted_round",
     "local_limit",
     "local_map",
+    "lost",
     "mean_trajectory",
     "operator_radius",
     "perm_q_form",

@@ -49,8 +49,8 @@ class ClassPiece(nn.Module):
         return torch.logit(self.drawn, _LEAST) - torch.logit(self.prior, _LEAST)
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the logarithms of probabilities [..., k + g], other classes as likely as they are."""
-        scores = self.raw(*args, **kwargs)
+        """Return the logarithms of probabilities [..., k + g], other classes as likely as they are, in float64."""
+        scores = self.raw(*args, **kwargs).double()  # many pieces are added up: float32 would be 2e-6 off
         own = len(self.owned)
         raised = torch.cat([scores[..., :own], scores[..., own:] + self.shift.to(scores)], -1)
         return (raised if own and own < scores.shape[-1] else scores).log_softmax(-1)
@@ -100,7 +100,7 @@ class BlockSoftmax(nn.Module):
         if self.absent:
             rest = (1 - scores.masked_fill(count == 0, -math.inf).exp().sum(-1, keepdim=True)).clamp(min=_REST)
             scores = torch.where(count == 0, (rest / len(self.absent)).log(), scores)
-        return (scores / self.temperature).log_softmax(-1)
+        return (scores / self.temperature).log_softmax(-1).to(next(self.parameters(), scores).dtype)
 
     def _sums(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Return [..., classes] the sum of the scores that owners give each class, and [classes] how many do."""

@@ -52,10 +52,12 @@ def cosine(call: Call) -> Dims:
 
 @rule("aten::embedding_bag")
 def embedding_bag(call: Call) -> Value:
-    """Sums, means or maxima of rows of a table, chosen by the data; what else is returned serves the backward."""
+    """Sums, means or maxima of rows of a table, chosen by the data; what else is returned serves the backward.
+
+    Unlike what an embedding returns, a sum of rows is a layer's output: the product of a matrix with a sparse input.
+    """
     rows, width = call.dims(call["weight"])
     call.freeze(rows, "looked up by index")
-    terms.tag(width, "embedding")
     if call["offsets"] is None:
         raise NoRule("a bag without offsets")
     for name in ("indices", "offsets", "per_sample_weights"):

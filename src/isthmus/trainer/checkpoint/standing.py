@@ -107,6 +107,11 @@ class Standing:
         check_identity("the checkpoint", checkpoint.manifest.identity, self.identity)
         link, shared = self.rounds.link, self._shared()
         if checkpoint.manifest.tensors != plain_outline(shared):  # a narrow network is as wide as there are workers
+            if checkpoint.workers != link.workers:
+                raise InvalidInput(
+                    f"`workers` must be {checkpoint.workers}, as many as wrote the checkpoint: with another number "
+                    f"what they train is of another shape, got {link.workers}"
+                )
             raise InvalidInput("the checkpoint was saved of another network: names or shapes of its tensors differ")
         kept = checkpoint.kept(link.index % checkpoint.workers)
         homes, whole = self._homes(shared), self.rounds.part.store is None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from isthmus.data import Dataset
 from isthmus.errors import InvalidInput, check_choice, check_integer
 from isthmus.strategies import IST, Strategy
 from isthmus.trainer.config.evaluation import Evaluation
@@ -31,7 +32,7 @@ class TrainConfig:
     Attributes:
         data: digits, breast-cancer, idx:FOLDER (MNIST format), libsvm:FILE, text:FILE (next byte), words:FILE (next
             word), many:CLASSES:RANK (generated), sbm (a graph), or python:MODULE:FACTORY (your own); or, from Python,
-            (train, test): datasets or loaders of PyTorch.
+            an isthmus.data.Dataset, or (train, test): datasets or loaders of PyTorch.
         features: raw (as the data are) or standardized, and the constants are kept with the network; by default a
             perceptron standardizes within itself, and a network of one's own gets the data as they are.
         model: which network.
@@ -182,7 +183,14 @@ class TrainConfig:
     @property
     def data_shown(self) -> str:
         """What to call the data."""
+        if isinstance(self.data, Dataset):
+            return self.data.name
         return self.data if isinstance(self.data, str) else "own data"
+
+    @property
+    def tabular(self) -> bool:
+        """Whether the data are arrays of samples, named or given, and no datasets of PyTorch."""
+        return isinstance(self.data, str | Dataset)
 
     @property
     def name(self) -> str:

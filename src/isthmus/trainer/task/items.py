@@ -40,7 +40,7 @@ def item_shares(config: TrainConfig) -> Shares:
     data = config.data
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         kind = type(data).__name__
-        raise InvalidInput(f"`data` must be a name, or two datasets or loaders (train, test), got {kind}")
+        raise InvalidInput(f"`data` must be a name, a Dataset, or two datasets or loaders (train, test), got {kind}")
     if config.features == "standardized":
         raise InvalidInput("`features` has no effect on datasets of one's own: scale there, or in the network")
     train, test = (_items(part, name) for part, name in zip(data, ("train", "test"), strict=True))

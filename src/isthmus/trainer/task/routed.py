@@ -130,8 +130,9 @@ def _drawn(pool: Positions, count: int, step: int, key: tuple[int, str, int]) ->
         return pool[:0]
     epochs, places = np.divmod(np.arange(step * count, (step + 1) * count), len(pool))
     seed, purpose, worker = key
-    orders = {epoch: _order(seed, purpose, epoch, worker, len(pool)) for epoch in np.unique(epochs).tolist()}
-    return pool[[orders[epoch][place] for epoch, place in zip(epochs.tolist(), places.tolist(), strict=True)]]
+    parts = (places[epochs == epoch] for epoch in range(epochs[0], epochs[-1] + 1))
+    orders = (_order(seed, purpose, epoch, worker, len(pool)) for epoch in range(epochs[0], epochs[-1] + 1))
+    return pool[np.concatenate([order[part] for order, part in zip(orders, parts, strict=True)])]
 
 
 @lru_cache(maxsize=64)

@@ -81,7 +81,7 @@ def set_up(config: TrainConfig, device: torch.device | None = None) -> Setup:
 
 
 def _perceptron(config: TrainConfig, model: Perceptron, objective: Objective, device: torch.device) -> Setup:
-    if not isinstance(config.data, str):
+    if not config.tabular:
         raise InvalidInput("`model` must name or be a network to train on datasets of one's own, got none")
     tables = read_tables(config)
     spec = MLPSpec(tables.train.dim, model.widths, tables.train.classes, model.activation, model.norm)
@@ -107,7 +107,7 @@ def _own(config: TrainConfig, model: Own, objective: Objective, device: torch.de
     skeleton = network.skeleton()
     if not any(parameter.requires_grad for parameter in skeleton.parameters()):
         raise InvalidInput("`model` must have a parameter that is trained: it has none, or all of them are frozen")
-    if not isinstance(config.data, str):
+    if not config.tabular:
         setup = Setup(config, item_shares(config), network, objective)
         _check_items(setup)
         return setup
@@ -115,7 +115,7 @@ def _own(config: TrainConfig, model: Own, objective: Objective, device: torch.de
     tables = read_tables(config, shape[1] if len(shape) == 2 else None)
     _check_inputs(tables, network)
     if config.standardizes and (tables.test.graph is not None or not network.example.tensors[0].is_floating_point()):
-        raise InvalidInput(f"`features` has no effect on {config.data!r}: tokens and nodes have no scale")
+        raise InvalidInput(f"`features` has no effect on {config.data_shown!r}: tokens and nodes have no scale")
     front = tables.standardization() if config.standardizes else None
     tables = tables if front is None else tables.standardized(front)
     setup = Setup(config, tables.shares(network.example), network, objective, front)

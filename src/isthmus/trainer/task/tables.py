@@ -73,7 +73,7 @@ class Tables:
 
 
 def read_tables(config: TrainConfig, length: int | None = None) -> Tables:
-    """Return the data that a configuration names.
+    """Return the data that a configuration names or holds.
 
     Args:
         config: of the run.
@@ -83,14 +83,15 @@ def read_tables(config: TrainConfig, length: int | None = None) -> Tables:
         InvalidInput: an unknown data set, one without classes, or shares smaller than a batch.
         DataError: missing or malformed files.
     """
-    dataset = load(config.data, length)
+    dataset = config.data if isinstance(config.data, Dataset) else load(config.data, length)
     if isinstance(config.model, Perceptron) and dataset.graph is not None:
         raise InvalidInput(
-            f"`model` must name a network of (features, adjacency) to train on the graph {config.data!r}, got none"
+            f"`model` must name a network of (features, adjacency) to train on the graph {config.data_shown!r}, "
+            "got none"
         )
     if dataset.classes < 2:
         raise InvalidInput(
-            f"`data` must have classes to train a classifier, got {config.data!r}, which is a regression: "
+            f"`data` must have classes to train a classifier, got {config.data_shown!r}, which is a regression: "
             "try digits, breast-cancer or idx:FOLDER"
         )
     train, test = train_test(dataset, config.seed)
