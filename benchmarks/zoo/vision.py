@@ -63,5 +63,4 @@ NETWORKS = (
     _clip("r3d_18"),
     _clip("mc3_18"),
     _clip("r2plus1d_18"),
-    _clip("s3d", 64, 96, 16),
 )
