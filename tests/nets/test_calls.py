@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import random
 
 import pytest
 import torch
@@ -252,6 +253,46 @@ def test_layers_left_out_by_chance_are_all_run_and_that_is_said() -> None:
     piece = build(model, coupling, {}).module.train()
     assert torch.equal(piece(x), model.eval()(x))
     assert isthmus.trace(Skipping(0.0), (x,)).problems == ()
+
+
+def test_layers_left_out_by_pythons_chance_are_all_run_too() -> None:
+    class PythonSkipping(Skipping):
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.layers:
+                if not self.training or random.random() >= self.layerdrop:
+                    x = layer(x).tanh()
+            return self.out(x)
+
+    for cls in (Skipping, PythonSkipping):
+        model, x = cls(0.5).train(), torch.randn(4, 6)
+        verdict = isthmus.trace(model, (x,)).verify(model, (x,))  # against the network with all layers, in training too
+        assert verdict.passed
+        assert not verdict.unjudged
+
+
+def test_a_piece_has_the_buffers_of_its_network_and_no_others() -> None:
+    """A tensor that is neither parameter nor buffer moves and changes its type with the piece all the same."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.scale = nn.Linear(6, 8), nn.Linear(8, 3), torch.linspace(1, 2, 6)
+            self.register_buffer("shift", torch.ones(8), persistent=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b((self.a(x * self.scale) + self.shift).relu())
+
+    model, x = Net(), torch.randn(4, 6)
+    piece = whole_piece(model, x)
+    assert [n for n, _ in piece.named_buffers()] == ["shift"]
+    assert [n for n, _ in piece.named_children()] == ["a", "b"]
+    assert torch.equal(piece(x), model(x))
+    copied = copy.deepcopy(piece).double()
+    expected = copy.deepcopy(model).double()
+    expected.scale = expected.scale.double()
+    assert torch.equal(copied(x.double()), expected(x.double()))
+    assert torch.equal(piece(x), model(x))
+    assert piece.to("meta")(x.to("meta")).device.type == "meta"
 
 
 @pytest.mark.parametrize("make", [nn.LSTM, nn.GRU, nn.RNN])

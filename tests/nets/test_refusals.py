@@ -2,7 +2,9 @@
 
 import inspect
 import logging
+import random
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -56,6 +58,27 @@ class InPlace(Inner):
         return self.linear(x)
 
 
+class Differentiates(Inner):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            u = self.linear(x).tanh()
+            return u + torch.autograd.grad(u.sum(), x, create_graph=True)[0]
+
+
+class PythonsChance(Inner):
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and random.random() < 0.5:
+            return x
+        return self.linear(x)
+
+
+class NumPysChance(Inner):
+    def forward(self, x: Tensor) -> Tensor:
+        scale = np.random.uniform(0.5, 1.0)  # noqa: NPY002
+        return self.linear(x) * scale
+
+
 class Outer(nn.Module):
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -85,6 +108,12 @@ def line_of(cls: type, code: str) -> str:
         (Number, "it turns a tensor into a Python number in `encoder.gate`", "scale = float(x.abs().max())"),
         (Item, "it turns a tensor into a Python number in `encoder.gate`", "if x.mean().item() > 0:"),
         (Shape, "cannot be traced in `encoder.gate`", "return self.linear(x.view(-1, 7))"),
+        (Differentiates, "it differentiates itself in `encoder.gate`",
+         "return u + torch.autograd.grad(u.sum(), x, create_graph=True)[0]"),
+        (PythonsChance, "asks Python or NumPy for some in `encoder.gate`",
+         "if self.training and random.random() < 0.5:"),
+        (NumPysChance, "asks Python or NumPy for some in `encoder.gate`",
+         "scale = np.random.uniform(0.5, 1.0)  # noqa: NPY002"),
     ],
 )
 def test_the_line_that_cannot_be_traced_is_named(cls: type, said: str, code: str, capfd) -> None:
@@ -92,6 +121,19 @@ def test_the_line_that_cannot_be_traced_is_named(cls: type, said: str, code: str
     assert said in message
     assert line_of(cls, code) in message
     assert capfd.readouterr().err == ""
+
+
+def test_what_is_drawn_outside_of_the_forward_is_nobodys_business() -> None:
+    """Also: a generator that the network makes and seeds itself gives the same in every step without us."""
+
+    class Own(Inner):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x) * random.Random(3).uniform(0.5, 1.0)
+
+    random.seed(1)
+    before = random.getstate()
+    isthmus.trace(Own(), (torch.randn(4, 6),), verify=True)
+    assert random.getstate() == before
 
 
 @pytest.mark.parametrize(("cls", "code"), [(Assigns, "x[:, 3:] = 0"), (InPlace, "x.t().mul_(2.0)")])

@@ -84,3 +84,25 @@ def test_what_would_run_and_be_wrong_is_refused() -> None:
     torch.testing.assert_close(sub.module(x), model(x))
     with pytest.raises(InvalidInput, match="size 5 in dimension 1"):
         sub.module(torch.randn(2, 7, 4))
+
+
+class Windows(nn.Module):
+    """Reads overlapping windows by their places in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(12, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x.as_strided((x.shape[0], 3, 12), (20, 4, 1))).relu())
+
+
+def test_strides_fix_the_sizes_they_follow_from() -> None:
+    model, x = Windows(), torch.randn(4, 20)
+    coupling = isthmus.trace(model, (x,))
+    assert [axis.name for axis in coupling.cut_axes] == ["a"]
+    assert coupling.problems == ()
+    assert coupling.fixed_inputs == ("size fixed at tracing: input 0, dimension 1: 20",)
+    verdict = coupling.verify(model, (x,))
+    assert verdict.passed, verdict.summary()
+    assert any("another batch size" in check.what for check in verdict.checks)

@@ -15,6 +15,7 @@ from isthmus.nets.axes.structure import Structure
 from isthmus.nets.check.outcome import Outcome, compared, gradients, nudged
 from isthmus.nets.check.verdict import Check, Unjudged
 from isthmus.nets.graph.results import opened
+from isthmus.nets.graph.traceable import all_run
 from isthmus.nets.pieces.subnetwork import build
 
 # The same operators in the same order give the same bits, but for kernels that torch chooses by the hour.
@@ -63,7 +64,8 @@ def against_model(
 
     def itself() -> tuple[Outcome, list[Any], Any]:
         changing = {name: buffer.clone() for name, buffer in model.named_buffers()}  # forward may write to them
-        return _called(model, coupling, mode, inputs, lambda: {n: changing[n] for n in names}, changing)
+        with all_run(model):  # as the trace does, and says
+            return _called(model, coupling, mode, inputs, lambda: {n: changing[n] for n in names}, changing)
 
     replaced = {name for exported in coupling.exports.values() for name in exported.replaced}
     names = [name for name, entry in coupling.entries.items() if not (entry.is_parameter or name in replaced)]

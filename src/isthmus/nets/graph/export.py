@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 
 from isthmus.errors import InvalidInput
+from isthmus.nets.graph.asides import Asides
 from isthmus.nets.graph.example import Example
 from isthmus.nets.graph.exported import ExportedGraph, Pinned, module_path
 from isthmus.nets.graph.failures import explain, place_of
@@ -49,6 +50,8 @@ def export_graph(
     wrapper = _Flat(model, example)
     with as_it_was(model), in_mode(model, mode == "train"), traceable(model) as notes, quiet():
         found = _export(wrapper, example, closed)
+    if wrapper.aside.draws and not notes:  # layers that are all run draw in vain
+        _refuse_chance(model, example, mode, closed)
     if wrapper.result.custom:
         raise InvalidInput(
             f"`model` uses the custom autograd function {wrapper.result.custom[0]!r}, whose backward a traced graph "
@@ -77,17 +80,18 @@ class _Result:
 class _Flat(nn.Module):
     """Takes the tensors of a call and returns the buffers that forward assigns, then the tensors of its result."""
 
-    def __init__(self, inner: nn.Module, example: Example) -> None:
+    def __init__(self, inner: nn.Module, example: Example, lines: bool = False) -> None:
         super().__init__()
         self.inner = inner
         self.example = example
         self.given_up: Pinned = frozenset()
         self.result = _Result()
+        self.aside = Asides(inner, lines)
 
     def forward(self, *tensors: Tensor) -> tuple[Any, ...]:
         args, kwargs = self.example.call(tensors)
         before = dict(self.inner.named_buffers())
-        with AllFound():
+        with AllFound(), self.aside:
             result = self.inner(*args, **kwargs)
         after = dict(self.inner.named_buffers())
         changed = [name for name, tensor in before.items() if after.get(name) is not tensor]
@@ -130,7 +134,7 @@ def _export(wrapper: _Flat, example: Example, closed: Pinned) -> torch.export.Ex
     assert failure is not None
     if not any(tensor.dim() for tensor in example.tensors):
         raise InvalidInput("`args` must hold a batch of samples, got a tensor without dimensions") from failure
-    raise InvalidInput(explain(failure, wrapper.inner)) from failure
+    raise InvalidInput(explain(failure, wrapper.inner, wrapper.aside.differentiates)) from failure
 
 
 class _TooManyGuards(Exception):
@@ -190,6 +194,17 @@ def _exported_graph(
         module, state, constants, inputs, mutated, result.paths, result.spec, fixed,
         replaced=result.replaced, dropped=result.dropped, given_up=wrapper.given_up,
     )  # fmt: skip
+
+
+def _refuse_chance(model: nn.Module, example: Example, mode: str, closed: Pinned) -> None:
+    """Refuse numbers of generators that a graph does not draw from: it would keep those of the tracing for ever."""
+    wrapper = _Flat(model, example, lines=True)
+    with as_it_was(model), in_mode(model, mode == "train"), traceable(model), quiet():
+        _export(wrapper, example, closed)
+    raise InvalidInput(
+        "`model` must draw random numbers from torch alone, it asks Python or NumPy for some in "
+        f"{wrapper.aside.drawing}: what it does with them would be the same in every step"
+    )
 
 
 def _refuse_written_inputs(exported: ExportedGraph) -> None:

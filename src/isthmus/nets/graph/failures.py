@@ -6,7 +6,7 @@ import linecache
 import re
 import textwrap
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -18,8 +18,14 @@ _NUMBERS = re.compile(r"\.item\(\)|\.tolist\(\)|\b(int|float)\(")
 _VALUES = ("DataDependent", "data-dependent", "_local_scalar_dense")
 
 
-def explain(failure: BaseException, model: nn.Module) -> str:
-    """Return one line that says why the export of a network failed, with the submodule, the file and the line."""
+def explain(failure: BaseException, model: nn.Module, differentiates: str = "") -> str:
+    """Return one line that says why the export of a network failed, with the submodule, the file and the line.
+
+    Args:
+        failure: of the export.
+        model: the network.
+        differentiates: where its forward calls autograd, if it does: the failure itself says nothing of it.
+    """
     where, code = _place(failure, model)
     where = where and f" in {where}"
     reason = textwrap.shorten(str(failure).strip().split("\n")[0], 200)
@@ -27,6 +33,11 @@ def explain(failure: BaseException, model: nn.Module) -> str:
         if _NUMBERS.search(code):
             return f"`model` cannot be traced: it turns a tensor into a Python number{where}; keep it a tensor"
         return f"`model` cannot be traced: it branches on values{where}; torch.where chooses without a branch"
+    if differentiates:
+        return (
+            f"`model` cannot be traced: it differentiates itself in {differentiates}, which a graph cannot hold; "
+            "torch.func.jvp can be traced"
+        )
     return (
         f"`model` cannot be traced{where} ({type(failure).__name__}: {reason}): networks that branch on values, call "
         ".item() or fail on the example input are out of reach"
@@ -41,21 +52,41 @@ def place_of(node: fx.Node, path: str) -> str:
     return f"{_named(path)}{shown}"
 
 
+def is_theirs(file: str) -> bool:
+    """Whether a file is the user's, not torch's nor ours."""
+    return not file.startswith((*_NOT_THEIRS, "<"))
+
+
+def place_now(frame: FrameType, model: nn.Module) -> str:
+    """Return where in the user's code a frame is, called from a network's forward; "" if nowhere in it."""
+    frames: list[tuple[FrameType, int]] = []
+    inner: FrameType | None = frame
+    while inner is not None:
+        frames.append((inner, inner.f_lineno))
+        inner = inner.f_back
+    return _innermost(reversed(frames), {id(module): path for path, module in model.named_modules()})[0]
+
+
 def _place(failure: BaseException, model: nn.Module) -> tuple[str, str]:
     """Return where in the user's code an exception came from, and the line of code; ("", "") if nowhere in it."""
     paths = {id(module): path for path, module in model.named_modules()}
     found = ("", "")
     for error in _chain(failure):
-        path: str | None = None
-        for frame, number in traceback.walk_tb(error.__traceback__):
-            path = _path(frame, paths, path)
-            file = frame.f_code.co_filename
-            if not file.startswith((*_NOT_THEIRS, "<")) and path is not None:
-                code = linecache.getline(file, number).strip()
-                found = f"{_named(path)} ({_line(file, number, code)})", code
-        if not found[0] and path:  # a submodule of torch's own
-            found = _named(path), ""
+        inner = _innermost(traceback.walk_tb(error.__traceback__), paths)
+        found = inner if inner[1] or not found[0] else found
     return found
+
+
+def _innermost(frames: Iterable[tuple[FrameType, int]], paths: dict[int, str]) -> tuple[str, str]:
+    """Return the last line of the user's code among frames, outermost first, and the line; a submodule without one."""
+    found, path = ("", ""), None
+    for frame, number in frames:
+        path = _path(frame, paths, path)
+        file = frame.f_code.co_filename
+        if is_theirs(file) and path is not None:
+            code = linecache.getline(file, number).strip()
+            found = f"{_named(path)} ({_line(file, number, code)})", code
+    return (_named(path), "") if path and not found[0] else found
 
 
 def _path(frame: FrameType, paths: dict[int, str], outer: str | None) -> str | None:

@@ -24,22 +24,31 @@ def traceable(model: nn.Module) -> Iterator[list[str]]:
     """
     notes: list[str] = []
     forwards: list[nn.Module] = []
-    dropped = [(owner, name, value) for owner in _owners(model) for name, value in _dropping(owner)]
     for module in model.modules():
         if type(module).forward is _BatchNorm.forward and module.momentum is None and module.training:
             module.forward = MethodType(_cumulative, module)
             forwards.append(module)
     try:
-        for owner, name, _ in dropped:
-            setattr(owner, name, 0.0)
-        yield notes
+        with all_run(model) as dropped:
+            yield notes
     finally:
-        for owner, name, value in dropped:
-            setattr(owner, name, value)
         for module in forwards:
             del module.forward
     if dropped and model.training:
         notes.append("layerdrop is 0 in a subnetwork: which layers are left out cannot depend on chance, all are run")
+
+
+@contextlib.contextmanager
+def all_run(model: nn.Module) -> Iterator[bool]:
+    """Have a network leave out no layers by chance; yield whether it would."""
+    dropped = [(owner, name, value) for owner in _owners(model) for name, value in _dropping(owner)]
+    try:
+        for owner, name, _ in dropped:
+            setattr(owner, name, 0.0)
+        yield bool(dropped)
+    finally:
+        for owner, name, value in dropped:
+            setattr(owner, name, value)
 
 
 def _owners(model: nn.Module) -> list[Any]:

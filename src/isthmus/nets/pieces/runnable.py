@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +15,6 @@ from isthmus.errors import InvalidInput
 from isthmus.nets.graph.example import Example
 from isthmus.nets.graph.state import StateEntry
 from isthmus.nets.pieces.shells import shell
-
-_CONSTANTS = "_constants"
 
 
 @dataclass(frozen=True)
@@ -93,6 +91,7 @@ class GraphNetwork(nn.Module):
         super().__init__()
         self.__outline = outline
         self.__holders: dict[str, list[tuple[nn.Module, str]]] = {}
+        self.__constants: dict[str, Tensor] = {}  # no buffers: the network has none of these names
         self.parameter_objects: dict[str, nn.Parameter] = {}
         device = next((tensor.device for tensor in state.values()), None)
         for name, entry in outline.entries.items():
@@ -117,14 +116,10 @@ class GraphNetwork(nn.Module):
                 _unregister(holder, leaf)
                 if name in state:
                     _register(holder, leaf, self.parameter_objects.get(name, state[name]), entry.persistent)
-        places = {name: holders[0] for name, holders in self.__holders.items()}
-        for name in state:
-            if name not in places:
-                places[name] = self._holder(f"{_CONSTANTS}.{name.replace('.', '_').replace(':', '_')}")
-                _register(*places[name], state[name], False)
-        self.__modes, self.__places = dict(modes), places
-        self.__taken = {mode: [_slot(*places[name]) for name in graph.state] for mode, graph in modes.items()}
-        self.__written = {mode: [_slot(*places[name]) for name in graph.mutated] for mode, graph in modes.items()}
+        self.__constants.update({name: tensor for name, tensor in state.items() if name not in self.__holders})
+        self.__modes = dict(modes)
+        self.__taken = {mode: [self._slot(name) for name in graph.state] for mode, graph in modes.items()}
+        self.__written = {mode: [self._slot(name) for name in graph.mutated] for mode, graph in modes.items()}
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the graph of the present mode.
@@ -166,7 +161,21 @@ class GraphNetwork(nn.Module):
         try:
             return [table[leaf] for table, leaf in self.__taken[key]]
         except KeyError:  # a parametrization took the place of a parameter
-            return [getattr(*self.__places[name]) for name in self.__modes[key].state]
+            places = ((name, self.__holders.get(name)) for name in self.__modes[key].state)
+            return [self.__constants[name] if place is None else getattr(*place[0]) for name, place in places]
+
+    def _slot(self, name: str) -> tuple[dict[str, Any], str]:
+        """Return the table that has a tensor, and its key there: looked up every step, and fast."""
+        if name not in self.__holders:
+            return self.__constants, name
+        holder, leaf = self.__holders[name][0]
+        return (holder._parameters if leaf in holder._parameters else holder._buffers), leaf
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GraphNetwork:
+        """Move constants where parameters and buffers are moved: to a device, a type."""
+        super()._apply(fn, recurse)
+        self.__constants.update({name: fn(tensor) for name, tensor in self.__constants.items()})
+        return self
 
     def _holder(self, path: str) -> tuple[nn.Module, str]:
         """Return the submodule that holds a tensor, made if it is not there, and the tensor's name in it."""
@@ -177,11 +186,6 @@ class GraphNetwork(nn.Module):
                 holder._modules[part] = shell(self.__outline.classes.get(".".join(parents[:depth]), nn.Module))
             holder = holder._modules[part]  # type: ignore[assignment]
         return holder, leaf
-
-
-def _slot(holder: nn.Module, leaf: str) -> tuple[dict[str, Any], str]:
-    """Return the table of a module that has a tensor, and its key there: looked up every step, and fast."""
-    return (holder._parameters if leaf in holder._parameters else holder._buffers), leaf
 
 
 def _has(holder: nn.Module, leaf: str) -> bool:

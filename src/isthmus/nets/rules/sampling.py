@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from torch import fx
+
 from isthmus.nets.axes import terms
 from isthmus.nets.axes.call import Call, NoRule
 from isthmus.nets.axes.records import Dims
 from isthmus.nets.axes.registry import rule
 from isthmus.nets.axes.terms import Term
+from isthmus.nets.graph.sizes import size_of
 
 
 @rule("aten::grid_sampler", "aten::grid_sampler_2d", "aten::grid_sampler_3d")
@@ -30,6 +33,25 @@ def affine_grid(call: Call) -> Dims:
         call.freeze(term, "an affine map")
     call.resize("size", theta[0], 0)
     return (theta[0], *(call.whole(size, "positions used as values") for size in call.shape()[1:]))
+
+
+@rule("aten::as_strided")
+def strided(call: Call) -> Dims:
+    """Places in memory, told by numbers that follow from sizes as they were: those stay as given, but for the batch."""
+    dims = call.dims(call["self"])
+    told = {node for name in ("size", "stride", "storage_offset") for node in _nodes(call[name])}
+    known = {symbol for node in told for symbol in getattr(size_of(node.meta["val"]), "free_symbols", ())}
+    for term in dims:
+        call.freeze(term, "read by its place in memory")
+    for term in dims[1:]:
+        size = terms.size(term)
+        if not isinstance(size, int) and not size.free_symbols <= known:
+            call.propagation.pinned.add(frozenset(size.free_symbols))
+    return tuple(call.whole(size, "read by its place in memory") for size in call.shape())
+
+
+def _nodes(value: Any) -> list[fx.Node]:
+    return [each for each in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(each, fx.Node)]
 
 
 @rule("aten::im2col")

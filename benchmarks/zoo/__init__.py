@@ -1,0 +1,1 @@
+"""Public networks, each with an example call: what `public_networks.py` traces and cuts."""
