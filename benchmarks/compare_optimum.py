@@ -7,7 +7,8 @@ step (and momentum, shift rate) of the best exact asymptotic rate, `compare --st
 its third column is the cheapest of 1, 1.41, 2, ... 64 times its theorem's step. Bits up and down and operations per
 worker to a relative gap of 1e-6, in simulation (three seeds), and numbers held. The best rate in the long run need not
 be the cheapest to 1e-6, so a method's true optimum is the cheaper of the last two. After each table: the pairs of
-methods whose order by bits or by work is another one there than with 1 .. 16 times the theorem's step.
+methods whose order by bits or by work is another one there than with 1 .. 16 times the theorem's step. Last, bits at
+everybody's true optimum on all problems. With --cells an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -44,15 +45,17 @@ def main() -> None:
     given = parser.parse_args()
     folder = Path(tempfile.gettempdir()) / "isthmus-compare"
     folder.mkdir(exist_ok=True)
+    found: dict[str, Results] = {}
     for name, settings in every_problem(folder).items():
         if not name.startswith(tuple(given.problems)):
             continue
         started = time.process_time()
-        results = by_way(settings, given.cells, given.processes)
+        results = found[name] = by_way(settings, given.cells, given.processes)
         print(f"\n### {name}\n\n{table(results)}\n", flush=True)
         for line in changes(results):
             print(f"- {line}")
         print(f"\n({time.process_time() - started:.0f} s of CPU in this process)", flush=True)
+    print(f"\n{overview(found)}")
 
 
 def every_problem(folder: Path) -> dict[str, Comparison]:
@@ -95,6 +98,22 @@ def table(results: Results) -> str:
     return "\n".join(lines)
 
 
+def at_optimum(results: Results) -> dict[str, dict[str, Any]]:
+    """By method the cheaper, in bits, of the cheapest of 1 .. 16 times the theorem's step and the best exact one."""
+    return {
+        name: min(one, results["optimum"][name], key=lambda result: result["bits"] or np.inf)
+        for name, one in results["1 .. 16"].items()
+    }
+
+
+def overview(found: dict[str, Results]) -> str:
+    """Thousands of bits at everybody's true optimum, a column a problem."""
+    best = [at_optimum(results) for results in found.values()]
+    lines = [f"| bits, thousands | {' | '.join(found)} |", "|---" * (len(found) + 1) + "|"]
+    lines += [f"| {name} | {' | '.join(_bits(one[name]) for one in best)} |" for name in METHODS]
+    return "\n".join(lines)
+
+
 def _bits(one: dict[str, Any]) -> str:
     if one["bits"] is None:
         return f"{one['status']} at {one['level']:.1g}"
@@ -109,7 +128,7 @@ def changes(results: Results) -> list[str]:
         "bits": lambda one: one["bits"] or np.inf,
         "work": lambda one: one["work"] or np.inf,
     }
-    after = {name: min(before[name], results["optimum"][name], key=orders["bits"]) for name in before}
+    after = at_optimum(results)
     for what, key in orders.items():
         for a, b in itertools.permutations(METHODS, 2):
             if key(before[a]) * _TIE < key(before[b]) and key(after[b]) * _TIE < key(after[a]):

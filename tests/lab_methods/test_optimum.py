@@ -48,6 +48,9 @@ def test_the_changes_at_the_optimum_are_named_by_the_script(monkeypatch: pytest.
     assert results["optimum"]["gd"]["step_from"] == "best"
     assert results["optimum"]["ef21"]["step_from"] == "theory"  # the finest grid in place of an exact optimum
     assert "| gd |" in optimum.table(results)
+    best = optimum.at_optimum(results)["gd"]["bits"]
+    assert best == min(results[way]["gd"]["bits"] for way in ("1 .. 16", "optimum")) < results["theory"]["gd"]["bits"]
+    assert f"| gd | {best / 1e3:.3g} | {best / 1e3:.3g} |" in optimum.overview({"one": results, "again": results})
     bits = {way: {name: {**one, "bits": 1.0, "work": 1.0} for name, one in found.items()}
             for way, found in results.items()}  # fmt: skip
     assert optimum.changes(bits) == ["no pair changes its order"]
