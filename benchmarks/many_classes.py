@@ -364,7 +364,7 @@ class Course:
             raise Missing(missing)
         found = [self.rows[row.key] for row in rows]
         for each in found:
-            if each["status"] == "refused":
+            if each["status"] in ("refused", "failed"):
                 raise InvalidInput(each["said"])
         return found
 
@@ -389,8 +389,18 @@ class Course:
 
     @cached_property
     def samples(self) -> int:
-        """Samples of a run."""
-        count = _count(place_of(self.cell, self.options)[0])
+        """Samples of a run; where the data are not here, those of the rows that were made elsewhere."""
+        path = place_of(self.cell, self.options)[0]
+        if not path.exists():
+            cell = (self.cell.task, self.cell.classes, self.cell.workers, self.cell.epochs)
+            made = [
+                row["samples"] for row in self.rows.values()
+                if (row["task"], row["classes"], row["workers"], row["epochs"]) == cell
+            ]  # fmt: skip
+            if not any(made):
+                raise Missing([])
+            return int(max(made))
+        count = _count(path)
         trained = EPOCHS[self.cell.epochs] * (count - min(2000, count // 10))
         return min(self.cell.longer * self.options.samples, round(trained))
 
@@ -475,7 +485,7 @@ def run(options: Options) -> None:
                 except EOFError:
                     found = {"status": "failed", "said": "its process ended"}
                 rows[row.key] = found = {"key": row.key, **asdict(row), **found}
-                if row.way:
+                if row.way and found["status"] != "failed":  # which is tried again by the next call
                     file.write(json.dumps(found) + "\n")
                     file.flush()
                 shown = [found.get(name) for name in ("status", "accuracy", "held_out", "seconds", "said")]
@@ -516,8 +526,6 @@ def show(options: Options) -> None:
 
 def table(cell: Cell, options: Options, rows: Known) -> tuple[list[str], list[str]]:
     """Return the lines of a cell's table, best first, and the ways that are not in it."""
-    if not place_of(cell, options)[0].exists():
-        return [], ["all"]
     found, left, refused = [], [], []
     for way in ways(cell, options):
         course = Course(cell, way, options, rows)
@@ -565,7 +573,7 @@ def draw(options: Options) -> None:
     rows, points = known(options.folder), dict[str, dict[str, list[tuple[float, float]]]]()
     widths: list[tuple[float, float]] = []
     for cell in options.cells:
-        if cell.equal != "memory" or not place_of(cell, options)[0].exists():
+        if cell.equal != "memory":
             continue
         for way in DRAWN:
             try:
