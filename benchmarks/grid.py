@@ -14,9 +14,9 @@ from typing import Any
 
 import isthmus
 from isthmus.records import Run, is_run, read_run
-from isthmus.trainer import train
+from isthmus.trainer import configure, train
 
-_OF_A_RUN = ("rounds", "samples", "eval_every", "seed", "strategy")
+_OF_A_RUN = ("rounds", "samples", "eval_every")
 
 
 @dataclass(frozen=True)
@@ -26,26 +26,30 @@ class Costs:
     Attributes:
         held: parameters of the worker that has most.
         sent: bytes that a worker sends in a round, mean over the workers and over rounds after the first.
-        busiest: of the worker that sends most.
     """
 
     held: int
     sent: float
-    busiest: float
-
-    @classmethod
-    def of(cls, setting: Mapping[str, Any], variant: Mapping[str, Any]) -> Costs:
-        """Work it out."""
-        flags = {**setting, **variant}
-        name = flags.get("strategy", "ist")
-        kept = {flag: value for flag, value in flags.items() if flag not in _OF_A_RUN and value}
-        found = isthmus.plan([name], flops=1e9, copies=False, **kept)[name]
-        sent = [each.sent for each in found.moved]
-        return cls(max(load.parameters for load in found.loads), mean(sent), max(sent))
 
     def row(self, dense: Costs) -> tuple[str, str, str]:
         """Return what is held, kilobytes a round and that against local SGD, as the tables show them."""
         return f"{self.held / dense.held:.1%}", f"{self.sent / 1e3:,.0f}", f"{self.sent / dense.sent:.3f}"
+
+
+def costs(setting: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Costs]:
+    """Return what each variant costs; those that cut the same axes are planned together."""
+    flags = {flag: value for flag, value in setting.items() if flag not in _OF_A_RUN}
+    found: dict[str, Costs] = {}
+    for cut in dict.fromkeys(variant.get("cut") for variant in variants.values()):
+        alike = [name for name, variant in variants.items() if variant.get("cut") == cut]
+        strategies = [configure(**setting, **variants[name]).strategy for name in alike]
+        axes = {} if cut is None else {"cut": cut}
+        outlook = isthmus.plan(strategies, flops=1e9, copies=False, **flags, **axes)
+        for name, each in zip(alike, outlook.prospects, strict=True):
+            assert each.forecast is not None, each.problem
+            sent = [moved.sent for moved in each.forecast.moved]
+            found[name] = Costs(max(load.parameters for load in each.forecast.loads), mean(sent))
+    return found
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import tyro
-from benchmarks.grid import Costs, Grid
+from benchmarks.grid import Grid, costs
 
 from isthmus.progress import progress
 from isthmus.records import Run
@@ -78,10 +78,10 @@ def main(options: Options) -> None:
     rates, tuning = RATES[options.data], [{"seed": seed} for seed in TUNING_SEEDS[options.data]]
     setting = {**SETTINGS[options.data], "workers": options.workers, "local_steps": options.local_steps}
     if options.costs:
-        dense = Costs.of(setting, VARIANTS["local SGD"])
+        found = costs(setting, {"local SGD": VARIANTS["local SGD"], **variants})
         print("| variant | held by a worker | kB a round | against local SGD |\n|---|---|---|---|")
-        for name, variant in variants.items():
-            print(f"| {name} | {' | '.join(Costs.of(setting, variant).row(dense))} |", flush=True)
+        for name in variants:
+            print(f"| {name} | {' | '.join(found[name].row(found['local SGD']))} |")
         return
     place = f"{options.data}-{options.workers}w-H{options.local_steps}"
     if options.samples:

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 import tyro
-from benchmarks.grid import Costs, Grid
+from benchmarks.grid import Grid, costs
 
 from examples import networks
 from isthmus.progress import progress
@@ -173,12 +173,12 @@ def main(options: Options) -> None:
 
 def _costs(setting: dict[str, Any], variants: dict[str, dict[str, Any]]) -> None:
     """Print what each variant holds and sends with 2 and with 4 workers."""
+    wanted = {"local SGD": DENSE["local SGD"], **variants}
+    found = [costs({**setting, "workers": workers}, wanted) for workers in (2, 4)]
     print("| variant | held | kB a round | against local SGD |\n|---|---|---|---|")
-    settings = [{**setting, "workers": workers} for workers in (2, 4)]
-    dense = [Costs.of(each, DENSE["local SGD"]) for each in settings]
-    for name, variant in variants.items():
-        rows = [Costs.of(each, variant).row(whole) for each, whole in zip(settings, dense, strict=True)]
-        print(f"| {name} | {' | '.join(' / '.join(pair) for pair in zip(*rows, strict=True))} |", flush=True)
+    for name in variants:
+        rows = [each[name].row(each["local SGD"]) for each in found]
+        print(f"| {name} | {' | '.join(' / '.join(pair) for pair in zip(*rows, strict=True))} |")
 
 
 def table_row(name: str, runs: list[list[Run]], dense: list[Run], by_loss: bool) -> str:

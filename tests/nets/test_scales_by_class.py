@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -47,6 +48,17 @@ def compare(coupling: Coupling, law: Law, monkeypatch: pytest.MonkeyPatch, round
         torch.testing.assert_close(mine.tensor().expand_as(whole), whole, rtol=tolerance, atol=tolerance)
 
 
+@cache
+def traced(
+    build: Callable[[], nn.Module],
+    shape: tuple[int, ...],
+    cut: tuple[str, ...] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Coupling:
+    """Trace a network once for all laws."""
+    return isthmus.trace(build().to(dtype), (torch.randn(shape, dtype=dtype),), cut=cut)
+
+
 @pytest.mark.parametrize("law", CASES)
 @pytest.mark.parametrize("name", SINGLE)
 def test_scales_are_those_of_the_slow_twin(name: str, law: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,8 +71,8 @@ def test_scales_of_weights_used_twice_or_in_part_are_those_of_the_slow_twin(
     law: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for build, shape in ((TiedAutoencoder, (3, 5)), (SharedLayer, (3, 4)), (Repeated, (3, 4)), (Autocast, (3, 4))):
-        compare(isthmus.trace(build(), (torch.randn(shape),)), CASES[law](2), monkeypatch)
-    coupling = isthmus.trace(Steps(), (torch.randn(3, 5),), cut=["ffn", "block"])
+        compare(traced(build, shape), CASES[law](2), monkeypatch)
+    coupling = traced(Steps, (3, 5), ("ffn", "block"))
     if "weighted" not in law:  # the twin asks only whether a worker holds the block in this round
         compare(coupling, CASES[law](2), monkeypatch)
 
@@ -92,7 +104,7 @@ class Halves(nn.Module):
 @pytest.mark.parametrize("law", CASES)
 def test_scales_of_slices_are_those_of_the_slow_twin(law: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for build in (Halves, Fused):
-        coupling = isthmus.trace(build().double(), (torch.randn(3, 4, dtype=torch.float64),), cut=["*"])
+        coupling = traced(build, (3, 4), ("*",), torch.float64)
         assert coupling.cut_axes
         compare(coupling, CASES[law](2), monkeypatch)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from cases.runs import trained
 from isthmus.cli import main
 from isthmus.cli.slow import Options
 from isthmus.errors import InvalidInput, IsthmusError
@@ -316,9 +317,7 @@ def test_a_training_over_slow_lines_is_the_very_same(tmp_path: Path) -> None:
         capture_output=True, text=True,
     )  # fmt: skip
     assert slow.returncode == 0, slow.stderr
-    here = [sys.executable, "-m", *train, "--executor", "serial", "--out", str(tmp_path / "here")]
-    serial = subprocess.run(here, capture_output=True, text=True, check=True)
-    ours, theirs = json.loads(slow.stdout), json.loads(serial.stdout)
-    assert ours["weights_sha256"] == theirs["weights_sha256"]
+    serial = trained(tmp_path / "here", widths=(16,), rounds=2, workers=2)
+    assert json.loads(slow.stdout)["weights_sha256"] == serial.summary["weights_sha256"]
     environment = json.loads((tmp_path / "slow" / "environment.json").read_text())
     assert environment["line"] == Line.of("100mbit", "1ms").record()

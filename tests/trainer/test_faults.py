@@ -193,7 +193,7 @@ def loss():
     def of(output, targets):
         calls[0] += 1
         if os.environ["RANK"] == "1" and calls[0] == 20:
-            time.sleep(6)
+            time.sleep(4)  # twice the deadline
         return functional.cross_entropy(output, targets)
     return of
 """
