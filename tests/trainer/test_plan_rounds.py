@@ -220,6 +220,15 @@ def test_memory_is_as_it_is_planned_for_a_run(tmp_path: Path) -> None:
     assert [[each.sent for each in found.first], [each.received for each in found.first]] == measured
 
 
+@pytest.mark.parametrize("strategy", [name for name, kind in STRATEGIES.items() if kind.by_class])
+def test_every_worker_is_planned_with_its_own_classes(strategy: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Three workers share ten classes: one has more than the others, and a piece with more outputs."""
+    flags = {"rank": 4} if strategy == "factored" else {}
+    found = isthmus.plan([strategy], data="digits", widths=(16,), workers=3, local_steps=2, **flags)[strategy]
+    assert all(load.speed.known for load in found.loads)
+    assert "lacks the seconds" not in caplog.text
+
+
 def load(round: Traffic, step: Traffic, seconds: float) -> Load:
     return Load(Plan(1, 1, 1, 1, 1, 1), 1, step, (Moved(round), Moved(round)), Speed(seconds, "given"))
 

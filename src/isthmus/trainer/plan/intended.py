@@ -23,13 +23,14 @@ from isthmus.trainer.task.objective import objective_of
 from isthmus.trainer.task.setup import Setup
 
 
-def intended(setup: Setup, index: int, workers: int) -> Work:
+def intended(setup: Setup, index: int, workers: int, worker: int | None = None) -> Work:
     """Return what a worker does: steps on batches of its share, evaluations on the test part.
 
     Args:
         setup: of the run.
-        index: of the worker; of the first, where the data are not dealt.
+        index: of the worker whose share of the data it is; the first, where they are not dealt.
         workers: number of workers.
+        worker: whose classes they are told by, where every worker has its own; by default the same.
     """
     config, shares, device = setup.config, setup.shares, setup.network.device
     # One of its own: a loss may remember what it has seen, and the run's is to see the run only.
@@ -39,7 +40,7 @@ def intended(setup: Setup, index: int, workers: int) -> Work:
     size = step.batch_size // step.accumulate
     trained = shares.train(parts[index][:size], device).batch(np.arange(min(size, len(parts[index]))))
     if config.strategy.by_class:
-        thought = Worker(Nobody(index, workers), setup.network, config.seed)
+        thought = Worker(Nobody(index if worker is None else worker, workers), setup.network, config.seed)
         trained = replace(trained, targets=part_of(config.strategy, thought).targets(trained.targets))
     tested = test.batch(next(test.pieces(parts=PARTS)))
     measured = share.batch(next(calibration(share, workers)))

@@ -242,7 +242,8 @@ class _Planner:
         copies = config.faults.copies and elastic
         some = _some(workers)
         by_class = config.strategy.by_class  # its targets are numbered in another way
-        work = {w: intended(replace(self.setup, config=config), 0, workers) if by_class else self.work for w in some}
+        setup = replace(self.setup, config=config)
+        work = {w: intended(setup, 0, workers, w) if by_class else self.work for w in some}
         rounds = ROUNDS if len(some) == workers else _FEW_ROUNDS
         loads = tuple(
             load_of(
