@@ -145,6 +145,8 @@ def _named(strategy: Strategy) -> bool:
     law = strategy.dealt
     module, _, kind = ("", "", "") if law is None else law.name.partition(":")
     found = law is None or law.name in LAWS or (module != "__main__" and kind.isidentifier())
+    if law is not None and not set(law.record()) <= set(_DEALING):  # a number that no flag of laws sets
+        return False
     return found and STRATEGIES.get(strategy.name) is type(strategy)
 
 
