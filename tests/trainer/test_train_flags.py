@@ -42,6 +42,9 @@ NO_EFFECT = [
     *((f"--strategy {name} --scale readout", "scale") for name in ("narrow", "local-sgd", "data-parallel")),
     *((f"--strategy ist --{name}", name.split()[0].replace("-", "_"))
       for name in ("gate other", "own-share 0.5", "groups random", "foreign-buckets 2", "owners 2")),
+    *((f"--strategy ist --{name}", name.split()[0])
+      for name in ("balanced True", "buckets 4", "tables 2", "bits 4", "rank 2", "negatives 4", "frequencies zipf",
+                   "width 0.5")),
     ("--strategy class-cut --law uniform", "law"),
     ("--strategy class-cut --wire bf16", "wire"),
     *((f"--strategy ist --{name} 1", name.replace("-", "_")) for name in ("outer-lr", "outer-momentum", "fragments")),

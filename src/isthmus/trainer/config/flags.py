@@ -145,7 +145,8 @@ def command(config: TrainConfig) -> list[str] | None:
 def _named(strategy: Strategy) -> bool:
     """Return whether the command line finds a strategy and its law by their names."""
     law = strategy.dealt
-    return (law is None or _by_name(law)) and STRATEGIES.get(strategy.name) is type(strategy)
+    settable = law is None or set(law.record()) <= set(_DEALING)  # else it has a number that no flag of laws sets
+    return settable and (law is None or _by_name(law)) and STRATEGIES.get(strategy.name) is type(strategy)
 
 
 def _by_name(law: Law) -> bool:
