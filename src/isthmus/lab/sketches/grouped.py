@@ -34,7 +34,7 @@ class Grouped(Sketch):
         outside = self.groups.ndim != 1 or not np.issubdtype(self.groups.dtype, np.integer) or self.groups.size == 0
         if outside or not 0 <= self.groups.min() <= self.groups.max() < self.sketch.dim:
             most = self.sketch.dim - 1
-            raise InvalidInput(f"`groups` must be whole numbers 0..{most}, one a coordinate, got {groups}")
+            raise InvalidInput(f"`groups` must be whole numbers 0..{most}, one a coordinate, got {groups!r}")
         self.workers, self.dim = self.sketch.workers, len(self.groups)
 
     @property
