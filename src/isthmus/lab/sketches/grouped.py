@@ -33,8 +33,8 @@ class Grouped(Sketch):
         self.groups = np.asarray(groups)
         outside = self.groups.ndim != 1 or not np.issubdtype(self.groups.dtype, np.integer) or self.groups.size == 0
         if outside or not 0 <= self.groups.min() <= self.groups.max() < self.sketch.dim:
-            most = self.sketch.dim - 1
-            raise InvalidInput(f"`groups` must be whole numbers 0..{most}, one a coordinate, got {groups!r}")
+            most, got = self.sketch.dim - 1, self.groups.tolist()
+            raise InvalidInput(f"`groups` must be whole numbers 0..{most}, one a coordinate, got {got}")
         self.workers, self.dim = self.sketch.workers, len(self.groups)
 
     @property
