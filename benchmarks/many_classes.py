@@ -180,7 +180,6 @@ class Options:
         only: cells whose name contains this, by a part of it.
         ways: those whose name contains this.
         text, packages: where the real data are; see many_tasks.
-        device: where runs compute; a GPU is shared by all processes.
         folder: where rows and data are kept.
         out: where the figure goes.
     """
@@ -195,7 +194,6 @@ class Options:
     ways: str = ""
     text: Path = field(default_factory=lambda: Files().text)
     packages: Path = field(default_factory=lambda: Files().packages)
-    device: str = "cpu"
     folder: Path = Path("runs/many-classes")
     out: Path = Path("docs/images")
 
@@ -553,7 +551,7 @@ def table(cell: Cell, options: Options, rows: Known) -> tuple[list[str], list[st
         cells = [
             way, f"{100 * accuracy:.1f} ± {100 * spread:.1f}", f"{mean(losses) if losses else math.nan:.2f}",
             f"{first['rate']:g}", first["option"] or "", first["units"], f"{first['parameters']:,}",
-            f"{first['flops'] / 1e9:.0f}", f"{first['sent'] / 1e6:.1f}", f"{first['routed'] / 1e6:.1f}", shares,
+            f"{first['flops'] / 1e9:.1f}", f"{first['sent'] / 1e6:.1f}", f"{first['routed'] / 1e6:.1f}", shares,
             len(runs),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(map(str, cells))} |")
