@@ -104,7 +104,7 @@ def test_blocks_are_dealt_and_the_units_of_those_that_stay_are_cut() -> None:
     for worker in range(2):
         piece = isthmus.cut(network, coupling, partition, worker)
         there = [f"{1 + number}" for number in partition.held["blocks"][worker]]
-        assert 2 <= len(there)
+        assert len(there) >= 2
         held = {name.split(".")[0] for name, _ in piece.module.named_parameters()} - {"0", "4"}
         assert held == set(there)
         for name in there:
