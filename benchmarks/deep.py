@@ -5,7 +5,7 @@
 
 The exponent is that of depth between neighbouring rows: 1 is linear. The first cut of new sizes makes their graphs;
 later ones share them. "build" makes a module, as copy.deepcopy does; "rebuild" goes on with one, as training does every
-round, and is compared with clones of all tensors. The least of 5 runs counts.
+round, and is compared with clones of all tensors. The least of some runs counts, 40 of what is short.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ def row(depth: int, last: tuple[int, float] | None) -> tuple[str, tuple[int, flo
     spent = seconds(lambda: traced.append(isthmus.trace(model, (x,))))
     coupling = traced[0]
     exponent = math.log(spent / last[1]) / math.log(depth / last[0]) if last else math.nan
-    partitions = [coupling.partition(4, 0, round) for round in range(12)]
+    partitions = [coupling.partition(4, 0, round) for round in range(80)]
     first = seconds(lambda: isthmus.cut(model, coupling, partitions[0], 0))
     later = iter(partitions[1:])
-    built = seconds(lambda: isthmus.cut(model, coupling, next(later), 0), 5)
+    built = seconds(lambda: isthmus.cut(model, coupling, next(later), 0), 20)
     sub = isthmus.cut(model, coupling, partitions[0], 0)
-    again = seconds(lambda: rebuild(sub, model, coupling, next(later).of(0)), 5)
+    again = seconds(lambda: rebuild(sub, model, coupling, next(later).of(0)), 40)
     tensors = [tensor.detach() for tensor in model.parameters()]
-    clones = seconds(lambda: [tensor.clone() for tensor in tensors], 5)
+    clones = seconds(lambda: [tensor.clone() for tensor in tensors], 40)
     copied = seconds(lambda: copy.deepcopy(model), 5)
     shown = f"{depth:5d} {spent:8.1f} {exponent:9.2f} {1e3 * first:13.1f} {1e3 * built:9.1f} {1e3 * again:11.1f}"
     rest = f"{1e3 * clones:10.2f} {1e3 * copied:12.2f} {built / copied:15.2f} {again / clones:16.1f}"

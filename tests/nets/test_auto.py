@@ -85,3 +85,29 @@ def test_a_stream_that_is_cut_itself_is_shared_by_nobody() -> None:
     whole = isthmus.trace(stream, (torch.randn(4, 5),))
     assert coupling.chosen()[0] == whole.chosen()[0] == Fixed()
     assert whole.select(["ffn", "stream"]).chosen()[0] == Block()
+
+
+def test_blocks_are_dealt_and_the_units_of_those_that_stay_are_cut() -> None:
+    class Normed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.norm, self.down = nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.down(self.norm(self.up(x)).relu())
+
+    network = nn.Sequential(nn.Linear(5, 6), *(Normed() for _ in range(3)), nn.Linear(6, 3))
+    x = torch.randn(8, 5)
+    coupling = isthmus.trace(network, (x,)).select(["block", "ffn"])
+    assert coupling.verify(network, (x,), quick=True).passed
+    partition = coupling.partition(2, 0, law="auto")
+    for worker in range(2):
+        piece = isthmus.cut(network, coupling, partition, worker)
+        there = [f"{1 + number}" for number in partition.held["blocks"][worker]]
+        assert len(there) >= 2
+        held = {name.split(".")[0] for name, _ in piece.module.named_parameters()} - {"0", "4"}
+        assert held == set(there)
+        for name in there:
+            assert piece.module.get_parameter(f"{name}.up.weight").shape == (4, 6)
+            assert piece.module.get_parameter(f"{name}.down.weight").shape == (6, 4)
+        assert piece.module(x).shape == (8, 3)

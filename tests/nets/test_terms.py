@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.nets.axes import terms
-from isthmus.nets.axes.evaluation import evaluate, size_under, spread
+from isthmus.nets.axes.evaluation import evaluate, owners, size_under, spread
 from isthmus.nets.axes.terms import ONE, Atom, Cat, Prod, Term
 
 atoms = st.integers(2, 4).map(Atom)
@@ -51,6 +51,23 @@ def test_evaluate_keeps_the_positions_of_kept_units(term: Term, data: st.DataObj
     found = evaluate(term, kept)
     assert (list(range(terms.size(term))) if found is None else found.tolist()) == wanted
     assert size_under(term, kept) == len(wanted)
+
+
+@quick
+@given(any_terms)
+def test_owners_say_which_unit_a_position_belongs_to(term: Term) -> None:
+    for atom in terms.leaves(term):
+        mine = [[i for a, i in label if a is atom] for label in labels(term)]
+        found = owners(term, atom)
+        assert found is not None  # these terms hold every atom once
+        assert found.tolist() == [units[0] if units else -1 for units in mine]
+
+
+def test_a_position_of_two_units_has_no_owner() -> None:
+    twice, other = Atom(3), Atom(2)
+    assert owners(Prod((twice, other, twice)), twice) is None
+    assert owners(Cat((Prod((twice, twice)), other)), twice) is None
+    assert owners(Cat((twice, other, twice)), twice).tolist() == [0, 1, 2, -1, -1, 0, 1, 2]
 
 
 @quick

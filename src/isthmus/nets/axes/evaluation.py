@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.nets.axes import terms
-from isthmus.nets.axes.terms import Atom, Indices, Prod, Term
+from isthmus.nets.axes.terms import Atom, Cat, Indices, Prod, Term
 from isthmus.nets.graph.sizes import Size, product
 
 
@@ -17,7 +17,6 @@ def evaluate(term: Term, kept: Mapping[Atom, Indices], opened: Mapping[Size, int
 
     ``opened`` gives the numbers that open sizes stand for, where the dimension holds any.
 
-    >>> from isthmus.nets.axes.terms import Cat
     >>> h, d = Atom(3), Atom(2)
     >>> evaluate(Prod((h, d)), {h: np.array([0, 2])}).tolist()
     [0, 1, 4, 5]
@@ -30,6 +29,34 @@ def evaluate(term: Term, kept: Mapping[Atom, Indices], opened: Mapping[Size, int
     if not any(atom in kept for atom in terms.leaves(term)):
         return None
     return _positions(term, kept, opened or {})
+
+
+def owners(term: Term, atom: Atom) -> Indices | None:
+    """Return for every position of a dimension the unit of an atom that it belongs to, -1 where to none.
+
+    None where that is not one unit (the atom stands twice in a product), or where a size is open.
+
+    >>> h, d = Atom(3), Atom(2)
+    >>> owners(Prod((h, d)), h).tolist()
+    [0, 0, 1, 1, 2, 2]
+    """
+    term = terms.resolve(term)
+    if isinstance(term, Atom):
+        if not isinstance(term.size, int):
+            return None
+        return np.arange(term.size) if term is atom else np.full(term.size, -1)
+    inner = [owners(part, atom) for part in (term.factors if isinstance(term, Prod) else term.parts)]
+    known = [each for each in inner if each is not None]
+    if len(known) < len(inner):
+        return None
+    if isinstance(term, Cat):
+        return np.concatenate(known)
+    if sum(atom in terms.leaves(factor) for factor in term.factors) > 1:
+        return None
+    result = np.full(1, -1)
+    for units in known:
+        result = np.maximum.outer(result, units).ravel()
+    return result
 
 
 def size_under(term: Term, kept: Mapping[Atom, Indices]) -> Size:

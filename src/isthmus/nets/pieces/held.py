@@ -3,23 +3,50 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from isthmus.nets.axes import terms
 from isthmus.nets.axes.blocks import Block
-from isthmus.nets.axes.evaluation import evaluate
+from isthmus.nets.axes.evaluation import evaluate, owners
 from isthmus.nets.axes.structure import Structure
-from isthmus.nets.axes.terms import Atom, Indices
+from isthmus.nets.axes.terms import Atom, Indices, Term
 from isthmus.nets.pieces.ownership import Held
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the axes of a network are, worked out once: what is left to do for a cut is little, however deep.
+
+    Attributes:
+        atoms: of every axis by name; None for residual blocks.
+        sets: one function for each way in which a dimension is made of axes: from the units kept to its positions.
+        places: for every parameter and buffer, dimension by dimension, which of them it is; -1 for one without axes.
+    """
+
+    atoms: Mapping[str, Atom | None]
+    sets: tuple[Callable[[Mapping[Atom, Indices]], Indices | None], ...]
+    places: Mapping[str, tuple[int, ...]]
+
+
+_layouts: WeakKeyDictionary[Structure, Layout] = WeakKeyDictionary()
+
+
+def layout_of(structure: Structure) -> Layout:
+    """Return where the axes of a network are."""
+    if structure not in _layouts:
+        _layouts[structure] = _laid_out(structure)
+    return _layouts[structure]
 
 
 def kept(structure: Structure, held: Mapping[str, Indices]) -> dict[Atom, Indices]:
     """Return the units of every cut atom that a worker keeps, from those of every axis."""
-    by_name = {axis.name: axis for axis in structure.all_axes}
-    pairs = ((by_name[name].atom, units) for name, units in held.items())
-    return {terms.resolve(atom): units for atom, units in pairs if atom is not None}  # type: ignore[misc]
+    atoms = layout_of(structure).atoms
+    pairs = ((atoms[name], units) for name, units in held.items())
+    return {atom: units for atom, units in pairs if atom is not None}
 
 
 def missing_blocks(structure: Structure, held: Mapping[str, Indices]) -> list[Block]:
@@ -44,13 +71,20 @@ def missing_state(structure: Structure, held: Mapping[str, Indices]) -> set[str]
 
 def index_map(structure: Structure, held: Mapping[str, Indices]) -> dict[str, Held]:
     """Return for every parameter and buffer a worker holds its index set per dimension, None for all of it."""
+    return placed(structure, missing_state(structure, held), index_sets(structure, held))
+
+
+def index_sets(structure: Structure, held: Mapping[str, Indices]) -> list[Indices | None]:
+    """Return the index sets of all dimensions that are made of axes, in the order of :attr:`Layout.sets`."""
     units = kept(structure, held)
-    gone = missing_state(structure, held)
-    return {
-        name: tuple(evaluate(term, units) for term in dims)
-        for name, dims in structure.dims.items()
-        if name in structure.entries and name not in gone
-    }
+    return [positions(units) for positions in layout_of(structure).sets]
+
+
+def placed(structure: Structure, gone: Container[str], sets: Sequence[Indices | None]) -> dict[str, Held]:
+    """Return index sets by parameter and buffer, without those that are gone."""
+    found = [*sets, None]  # the last is that of -1
+    places = layout_of(structure).places.items()
+    return {name: tuple([found[place] for place in dims]) for name, dims in places if name not in gone}
 
 
 def sizes(structure: Structure, held: Mapping[str, Indices]) -> dict[str, int]:
@@ -68,3 +102,44 @@ def sizes(structure: Structure, held: Mapping[str, Indices]) -> dict[str, int]:
             result["parameters"] += count
             result["replicated"] += count if name not in dealt and all(units is None for units in maps) else 0
     return result
+
+
+def _laid_out(structure: Structure) -> Layout:
+    atoms: dict[str, Atom | None] = {}
+    for axis in structure.all_axes:
+        atom = None if axis.atom is None else terms.resolve(axis.atom)
+        atoms[axis.name] = atom if isinstance(atom, Atom) else None
+    cut = frozenset(atom for atom in atoms.values() if atom is not None)
+    numbers: dict[Term, int] = {}
+    places: dict[str, tuple[int, ...]] = {}
+    for name in structure.entries:
+        dims = []
+        for term in map(terms.resolve, structure.dims[name]):
+            inside = any(leaf in cut for leaf in terms.leaves(term))
+            dims.append(numbers.setdefault(term, len(numbers)) if inside else -1)
+        places[name] = tuple(dims)
+    return Layout(atoms, tuple(_positions(term, cut) for term in numbers), places)
+
+
+def _positions(term: Term, cut: frozenset[Atom]) -> Callable[[Mapping[Atom, Indices]], Indices | None]:
+    """Return how the positions of a term follow from the units kept."""
+    if isinstance(term, Atom):
+        return lambda kept: kept.get(term)
+    inside = [leaf for leaf in terms.leaves(term) if leaf in cut]
+    of: dict[Atom, Indices | None] = {}
+
+    def positions(kept: Mapping[Atom, Indices]) -> Indices | None:
+        here = [atom for atom in inside if atom in kept]
+        if not here:
+            return None
+        atom = here[0]
+        if len(here) == 1 and atom not in of:
+            of[atom] = owners(term, atom)
+        units = of[atom] if len(here) == 1 else None
+        if units is None:
+            return evaluate(term, kept)
+        stays = np.zeros(int(atom.size) + 1, np.bool_)
+        stays[kept[atom]] = stays[-1] = True  # the last is where -1 looks: what belongs to no unit
+        return np.flatnonzero(stays[units])
+
+    return positions

@@ -21,7 +21,7 @@ Held = tuple[Indices | Tensor | None, ...]  # tensors on the CPU: the same sets,
 IndexMap = Mapping[str, Held]
 _PIECE = 1 << 16
 _HALF = 1 << 32
-_MOVABLE = {  # what torch takes and puts at index sets; other types go as integers of the same size
+MOVABLE = {  # what torch takes and puts at index sets; other types go as integers of the same size
     torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16,
     torch.float32, torch.float64, torch.complex64, torch.complex128,
 }  # fmt: skip
@@ -29,19 +29,34 @@ _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _ROWS_AT_ONCE = 1 << 22  # bytes of a tensor that are merged at once, where copies are made
 
 
-def slice_tensor(tensor: Tensor, held: Held) -> Tensor:
+def slice_tensor(tensor: Tensor, held: Sequence[Indices | Tensor | None]) -> Tensor:
     """Return ``tensor[held[0]][:, held[1]]...``, fresh; one index_select a dimension, faster than fancy indexing."""
     part = view_slice(tensor, held)
     return part.clone() if part is tensor else part
 
 
-def view_slice(tensor: Tensor, held: Held) -> Tensor:
+def view_slice(tensor: Tensor, held: Sequence[Indices | Tensor | None]) -> Tensor:
     """Return what :func:`slice_tensor` returns, but the tensor itself where all of it is held."""
     part = tensor
     for dim, indices in enumerate(held):
         if indices is not None:
-            part = _movable(part).index_select(dim, _as_tensor(indices, tensor.device)).view(tensor.dtype)
+            if isinstance(indices, Tensor) and indices.device == tensor.device:  # as is the case for most of a cut
+                places = indices
+            else:
+                places = _placed(indices, tensor.device)
+            if tensor.dtype in MOVABLE:
+                part = part.index_select(dim, places)
+            else:
+                part = _movable(part).index_select(dim, places).view(tensor.dtype)
     return part
+
+
+def as_tensor(indices: Indices | Tensor) -> Tensor:
+    """Return an index set as a tensor, which may share its memory."""
+    if isinstance(indices, Tensor):
+        return indices
+    plain = np.asarray(indices, np.int64)
+    return torch.from_numpy(plain if plain.flags.writeable else plain.copy())  # torch warns of what is read only
 
 
 def write_slice(tensor: Tensor, held: Held, values: Tensor) -> None:
@@ -236,21 +251,21 @@ def _write(target: Tensor, held: Held, values: Tensor) -> None:
     if not cut:
         target.copy_(values)
     elif len(cut) == 1:
-        _movable(target).index_copy_(cut[0], _as_tensor(held[cut[0]], target.device), _movable(values))
+        _movable(target).index_copy_(cut[0], _placed(held[cut[0]], target.device), _movable(values))
     else:
         _movable(target)[_mesh(target, held, cut[0], cut[-1])] = _movable(values)
 
 
 def _movable(tensor: Tensor) -> Tensor:
     """Return the tensor's memory as numbers of a type that torch takes and puts at index sets."""
-    return tensor if tensor.dtype in _MOVABLE else tensor.view(_BITS[tensor.element_size()])
+    return tensor if tensor.dtype in MOVABLE else tensor.view(_BITS[tensor.element_size()])
 
 
 def _mesh(target: Tensor, held: Held, first: int, last: int) -> tuple[Tensor | slice, ...]:
     """Return what indexes a product of index sets; between two cut dimensions there may be no slice."""
     sets = [
         torch.arange(target.shape[dim], device=target.device) if held[dim] is None else
-        _as_tensor(held[dim], target.device)
+        _placed(held[dim], target.device)
         for dim in range(first, last + 1)
     ]  # fmt: skip
     spread = [each.view([-1 if d == dim else 1 for d in range(len(sets))]) for dim, each in enumerate(sets)]
@@ -276,7 +291,6 @@ def _check_fits(whole: Tensor, part: Tensor, held: Held) -> None:
         raise InvalidInput(f"a part must have shape {expected}, got {tuple(part.shape)}")
 
 
-def _as_tensor(indices: Indices | Tensor | None, device: torch.device) -> Tensor:
-    if isinstance(indices, Tensor):
-        return indices.to(device)
-    return torch.tensor(indices, dtype=torch.int64, device=device)
+def _placed(indices: Indices | Tensor | None, device: torch.device) -> Tensor:
+    assert indices is not None
+    return as_tensor(indices).to(device)

@@ -93,6 +93,9 @@ class GraphNetwork(nn.Module):
         self.__holders: dict[str, list[tuple[nn.Module, str]]] = {}
         self.__constants: dict[str, Tensor] = {}  # no buffers: the network has none of these names
         self.parameter_objects: dict[str, nn.Parameter] = {}
+        self.__modes: dict[str, Mode] = {}
+        self.__held: frozenset[str] = frozenset()
+        self.__registered: list[tuple[dict[str, Any], str, nn.Parameter]] = []
         device = next((tensor.device for tensor in state.values()), None)
         for name, entry in outline.entries.items():
             self.__holders[name] = [self._holder(alias) for alias in (name, *entry.aliases)]
@@ -106,18 +109,34 @@ class GraphNetwork(nn.Module):
     def become(self, modes: Mapping[str, Mode], state: Mapping[str, Tensor]) -> None:
         """Be the cut that has these graphs and this state; gradients are dropped, everything else stays in place."""
         for name, parameter in self.parameter_objects.items():
-            parameter.grad = None
+            if parameter.grad is not None:
+                parameter.grad = None
             values = state[name] if name in state else parameter.data.new_empty([0] * parameter.dim())
             if values.shape != parameter.shape:
                 _forget_graphs(parameter)
             parameter.data = values
+        in_place = all(table.get(leaf) is parameter for table, leaf, parameter in self.__registered)
+        if not (in_place and self.__modes == modes and self.__held == state.keys()):
+            self._take(modes, state)
+            return
+        for name in self.__others:
+            if name not in self.__holders:
+                self.__constants[name] = state[name]
+            for holder, leaf in self.__holders.get(name, ()):
+                holder._buffers[leaf] = state[name]
+
+    def _take(self, modes: Mapping[str, Mode], state: Mapping[str, Tensor]) -> None:
+        """Register what is held, in the order of the whole, and look up where the graphs find it."""
         for name, entry in self.__outline.entries.items():
             for holder, leaf in self.__holders[name]:
                 _unregister(holder, leaf)
                 if name in state:
                     _register(holder, leaf, self.parameter_objects.get(name, state[name]), entry.persistent)
         self.__constants.update({name: tensor for name, tensor in state.items() if name not in self.__holders})
-        self.__modes = dict(modes)
+        self.__modes, self.__held = dict(modes), frozenset(state)
+        self.__others = [name for name in state if name not in self.parameter_objects]
+        held = ((name, parameter) for name, parameter in self.parameter_objects.items() if name in state)
+        self.__registered = [(h._parameters, leaf, each) for name, each in held for h, leaf in self.__holders[name]]
         self.__taken = {mode: [self._slot(name) for name in graph.state] for mode, graph in modes.items()}
         self.__written = {mode: [self._slot(name) for name in graph.mutated] for mode, graph in modes.items()}
 

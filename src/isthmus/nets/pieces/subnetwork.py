@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -15,9 +15,9 @@ from isthmus.nets.axes.choosing import AnyStructure
 from isthmus.nets.axes.evaluation import evaluate
 from isthmus.nets.axes.structure import Structure
 from isthmus.nets.axes.terms import Atom, Indices
-from isthmus.nets.pieces.held import index_map, kept, missing_blocks, missing_state
+from isthmus.nets.pieces.held import index_sets, kept, layout_of, missing_blocks, missing_state, placed
 from isthmus.nets.pieces.laws import NetPartition
-from isthmus.nets.pieces.ownership import Held, slice_tensor
+from isthmus.nets.pieces.ownership import MOVABLE, Held, as_tensor, slice_tensor
 from isthmus.nets.pieces.rewrite import Rewriter
 from isthmus.nets.pieces.runnable import GraphNetwork, Mode, Outline
 
@@ -149,23 +149,45 @@ def refill(subnetwork: Subnetwork, read: Callable[[str, Held], Tensor]) -> None:
 
 def named_state(module: nn.Module) -> list[tuple[str, Tensor]]:
     """Return parameters and buffers under every name they have."""
-    return [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    return list(_tensors(module).items())
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return what :func:`named_state` returns, by name; torch's own iterators take longer than copying thin layers."""
+    parameters: dict[str, Tensor] = {}
+    buffers: dict[str, Tensor] = {}
+
+    def visit(module: nn.Module, prefix: str) -> None:
+        for table, found in ((module._parameters, parameters), (module._buffers, buffers)):
+            for leaf, each in table.items():
+                if each is not None:
+                    found[prefix + leaf] = each
+        for name, child in module._modules.items():
+            if child is not None:
+                visit(child, f"{prefix}{name}.")
+
+    visit(module, "")
+    parameters.update(buffers)
+    return parameters
 
 
 def _parts(
     model: Source, coupling: Structure, held: Mapping[str, Indices], factors: Mapping[str, float]
 ) -> tuple[dict[str, Mode], dict[str, Tensor], dict[str, Held]]:
     """Return the graphs of a cut, what they take, and the index sets of that."""
-    indices = index_map(coupling, held)
+    sets, gone = index_sets(coupling, held), missing_state(coupling, held)
+    indices = placed(coupling, gone, sets)
     units = kept(coupling, held)
-    read = _reader(model, coupling)
-    state = {name: read(name, index) for name, index in indices.items()}
+    if isinstance(model, nn.Module | Mapping):
+        state = _sliced(model if isinstance(model, Mapping) else _tensors(model), coupling, indices, sets)
+    else:
+        state = {name: model(name, index) for name, index in indices.items()}
     device = next((tensor.device for tensor in state.values()), torch.device("cpu"))
     for name, tensor in coupling.constants.items():
         part = slice_tensor(tensor, tuple(evaluate(term, units) for term in coupling.dims[name]))
         state[name] = part.to(device) if part.device != device else part
     scaled = _by_atom(coupling, factors)
-    lacking = tuple(sorted(missing_state(coupling, held)))
+    lacking = tuple(sorted(gone))
     sizes = tuple((name, len(units)) for name, units in sorted(held.items()))
     key = (sizes, lacking, tuple(sorted(factors.items())), device)
     graphs = built_graphs.setdefault(coupling, {})
@@ -206,19 +228,29 @@ def _by_atom(coupling: Structure, factors: Mapping[str, float]) -> dict[Atom, fl
     return {atom: value for atom, value in found if atom is not None}
 
 
-def _reader(model: Source, coupling: Structure) -> Callable[[str, Held], Tensor]:
-    if isinstance(model, nn.Module):
-        model = dict(named_state(model))
-    if not isinstance(model, Mapping):
-        return model
-    tensors = model
+def _sliced(
+    whole: Mapping[str, Tensor], coupling: Structure, names: Iterable[str], sets: Sequence[Indices | None]
+) -> dict[str, Tensor]:
+    """Return what is held of a state, fresh: the tensors of some names, at the index sets of their dimensions.
 
-    def read(name: str, held: Held) -> Tensor:
-        tensor = tensors.get(name)
-        shape = coupling.entries[name].shape
-        if tensor is None or tuple(tensor.shape) != shape:
-            found = "nothing" if tensor is None else f"shape {tuple(tensor.shape)}"
-            raise InvalidInput(f"`model` must hold {name!r} of shape {shape}, got {found}")
-        return slice_tensor(tensor.detach(), held)
-
-    return read
+    Raises:
+        InvalidInput: a state that does not fit the coupling.
+    """
+    state, entries, places = {}, coupling.entries, layout_of(coupling).places
+    found = [None if each is None else as_tensor(each) for each in (*sets, None)]  # once for all that share one
+    with torch.no_grad():
+        for name in names:
+            tensor = whole.get(name)
+            if tensor is None or tensor.shape != entries[name].shape:
+                there = "nothing" if tensor is None else f"shape {tuple(tensor.shape)}"
+                raise InvalidInput(f"`model` must hold {name!r} of shape {entries[name].shape}, got {there}")
+            if tensor.dtype not in MOVABLE or tensor.is_cuda:
+                state[name] = slice_tensor(tensor, [found[place] for place in places[name]])
+                continue
+            part = tensor  # as slice_tensor does, without the two calls, which take longer than slicing thin layers
+            for dim, place in enumerate(places[name]):
+                units = found[place]
+                if units is not None:
+                    part = part.index_select(dim, units)
+            state[name] = part.clone() if part is tensor else part
+    return state
