@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import sympy
 from torch import Tensor, fx
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from isthmus.nets import terms
 from isthmus.nets.exported import ExportedGraph, module_path
@@ -367,10 +368,10 @@ def _result(call: Call) -> Value:
 
 
 def _applied(rule: Rule, call: Call) -> Value:
-    """A rule that fails on a call (on an open size where it counts on a number) does not cover it."""
+    """A rule that fails on a call (on an open size where it counts on a number, or one of values) does not cover it."""
     try:
         return rule(call)
-    except (TypeError, ValueError, LookupError, ArithmeticError) as failure:
+    except (TypeError, ValueError, LookupError, ArithmeticError, GuardOnDataDependentSymNode) as failure:
         raise NoRule(f"its rule does not cover this call, {type(failure).__name__}") from failure
 
 
