@@ -3,7 +3,9 @@
     pip install -e '.[train,bench]'
     python benchmarks/public_networks.py run --processes 2      # rows that are there are not made again
     python benchmarks/public_networks.py run resnet18 bert      # some of them
-    python benchmarks/public_networks.py show                   # the table as Markdown
+    python benchmarks/public_networks.py run registry           # the networks of the tests, for the gallery
+    python benchmarks/public_networks.py show                   # the tables of docs/networks.md
+    python benchmarks/public_networks.py draw                   # its figure
 
 Every network runs in a process of its own, on one thread, with a limit of processor time and of memory; nothing is
 downloaded. A row is right, wrong (results, gradients, buffers or a merge differ), crash (an error that is no one line
@@ -28,14 +30,15 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ("hand", "vision", "graphs", "language", "timms")
+SOURCES = ("hand", "vision", "graphs", "language", "timms", "registry")
 SLOW = 15.0
+VERDICTS = ("right", "wrong", "crash", "refused", "slow", "useless", "not compared", "not run")
 
 
 def main() -> None:
     """Run networks, one, or show the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("run", "one", "show", "list"))
+    parser.add_argument("what", choices=("run", "one", "show", "draw", "list"))
     parser.add_argument("names", nargs="*", help="networks, or sources; all where none is named")
     parser.add_argument("--out", type=Path, default=Path("runs/public-networks"), help="folder of the rows")
     parser.add_argument("--processes", type=int, default=1)
@@ -46,7 +49,9 @@ def main() -> None:
     if options.what == "one":
         one(*options.names, options)
     elif options.what == "show":
-        print(table(rows(options.out)))
+        print(gallery(rows(options.out)))
+    elif options.what == "draw":
+        draw(ROOT / "docs" / "images" / "networks.png")
     else:
         networks = zoo(options.names)
         if options.what == "list":
@@ -65,7 +70,7 @@ def zoo(names: list[str]) -> dict[str, str]:
             print(f"left out: {source} ({failure})", file=sys.stderr)
             continue
         for network in networks:
-            if not names or network.name in names or source in names:
+            if network.name in names or source in names or (not names and network.judged):
                 if network.name in found:
                     raise SystemExit(f"two networks are called {network.name}")
                 found[network.name] = source
@@ -158,22 +163,75 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: (row.get("source", ""), row["name"].lower()))
 
 
-def table(found: list[dict[str, Any]]) -> str:
-    """Return counts and rows as Markdown."""
-    counts = Counter(row["verdict"] for row in found)
-    said = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
-    lines = [f"{len(found)} networks: {said}", ""]
-    lines.append("| network | of | parameters | cut | share held, n = 4 | seconds | verdict |")
-    lines.append("| - | - | -: | - | -: | -: | - |")
+def gallery(found: list[dict[str, Any]]) -> str:
+    """Return counts and tables as Markdown: public networks, then those of the tests."""
+    own = [row for row in found if row["verdict"] == "elsewhere"]
+    public = [row for row in found if row not in own]
+    counts = Counter(row["verdict"] for row in public)
+    said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS)
+    parts = [f"{len(public)} networks: {said}", *table(public)]
+    return "\n".join([*parts, "", *table(own)] if own else parts)
+
+
+def table(found: list[dict[str, Any]]) -> list[str]:
+    """Return the rows of a table."""
+    lines = ["", "| network | of | parameters | cut | share | s | kept whole, and why | verdict |"]
+    lines.append("| - | - | -: | - | -: | -: | - | - |")
     for row in found:
         cut = ", ".join(f"{count} {kind}" for kind, count in sorted(row.get("cut", {}).items())) or "nothing"
         share = f"{row['share']:.2f}" if "share" in row else ""
         seconds = f"{row['seconds']:.1f}" if "seconds" in row else ""
-        verdict = row["verdict"] + (f": {row['line'][:160]}" if row["line"] else "")
-        verdict = verdict.replace("|", "\\|")
-        lines.append(f"| {row['name']} | {row.get('source', '')} | {row.get('parameters', 0):,} | {cut} | {share} | "
-                     f"{seconds} | {verdict} |")  # fmt: skip
-    return "\n".join(lines)
+        verdict = row["verdict"] + (f": {row['line'][:200]}" if row["line"] else "")
+        size = f"{row.get('parameters', 0):,}"
+        cells = (row["name"], row.get("source", ""), size, cut, share, seconds, kept(row), verdict)
+        lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
+    return lines
+
+
+def kept(row: dict[str, Any]) -> str:
+    """Return the commonest reasons for which units are kept whole, those of every network left out."""
+    reasons = Counter()
+    for reason, count in row.get("kept", []):
+        said = reason.split(" (")[0]
+        if said not in ("input 0", "returned by the network", "looked up by index", "the kernel slides over it"):
+            reasons[said] += count
+    return ", ".join(f"{count} {said}" for said, count in reasons.most_common(3))
+
+
+def draw(path: Path) -> None:
+    """Draw who holds which units of three networks, and save it."""
+    sys.path.insert(0, str(ROOT / "src"))
+    import matplotlib.pyplot as plt
+    import torch
+    from matplotlib.patches import Patch
+
+    import isthmus
+    from zoo.hand import NETWORKS
+
+    workers = 4
+    colours = plt.get_cmap("tab10").colors[:workers]
+    names = ("nanoGPT, masks of -inf", "U-Net", "experts by einsum")
+    figure, panels = plt.subplots(1, len(names), figsize=(13, 4.2), width_ratios=(2, 2, 1), layout="constrained")
+    for panel, name in zip(panels, names, strict=True):
+        network = next(each for each in NETWORKS if each.name == name)
+        torch.manual_seed(0)
+        model, (args, kwargs) = network.build(), network.call(network.batch, network.sizes[0])
+        coupling = isthmus.trace(model, args, kwargs)
+        partition = coupling.partition(workers, seed=0)
+        for row, held in enumerate(partition.held.values()):
+            size = sum(len(units) for units in held)
+            for worker, units in enumerate(held):
+                panel.barh([row] * len(units), [1 / size] * len(units), left=[unit / size for unit in units],
+                           height=0.7, color=colours[worker])  # fmt: skip
+            panel.text(1.02, row, str(size), va="center", fontsize=7)
+        panel.set_yticks(range(len(partition.held)), list(partition.held), fontsize=7)
+        panel.set(title=name, xlim=(0, 1.12), xticks=[])
+        panel.invert_yaxis()
+        panel.spines[:].set_visible(False)
+    figure.legend([Patch(color=colour) for colour in colours], [f"worker {worker}" for worker in range(workers)],
+                  loc="outside lower center", ncols=workers, frameon=False)  # fmt: skip
+    figure.savefig(path, dpi=110)
+    print(f"wrote {path}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 The reference is the network itself, all of it, in float64, with zeros where a piece lacks something: in every dimension
 but the first of its weights ("columns": what reads the units that are lacking), or in all dimensions ("entries": those
 units too). A piece is right if one of the two gives its results, gradients and buffers, in training and evaluation, at
-the example's sizes and at others. Of a mixture of experts the reference is the network with the experts held alone.
+the example's sizes and at others. Convolutions that norm their own weights are, in a third one ("chosen"), made of what
+is held of the weights, so that the norm is over these. Of a mixture of experts the reference is the network with the
+experts held alone.
 Merging is compared with sums over holders, entry by entry.
 """
 
@@ -28,7 +30,7 @@ from zoo.public import Call, Public
 
 LIMIT, SINGLE = 1e-8, 1e-4  # relative errors: of float64, and where the network itself computes in less
 WORKERS = 4
-MASKS = ("columns", "entries")
+MASKS = ("columns", "entries", "chosen")
 
 
 class Settled(TorchDispatchMode):
@@ -101,6 +103,11 @@ def run(module: nn.Module, call: Call, training: bool) -> Result:
 def masked(base: nn.Module, names: Mapping[str, str], part: Any, how: str) -> nn.Module:
     """Return a copy of the network with zeros where a piece lacks something of a parameter."""
     reference = copy.deepcopy(base)
+    if how == "chosen":
+        for name, module in reference.named_modules():
+            held = part.indices.get(f"{name}.weight")
+            if isinstance(module, nn.Conv2d) and type(module) is not nn.Conv2d and held and held[1] is not None:
+                _choose(module, torch.as_tensor(held[1]))
     tensors = dict(reference.named_parameters(remove_duplicate=False))
     with torch.no_grad():
         for name, tensor in tensors.items():
@@ -114,16 +121,24 @@ def masked(base: nn.Module, names: Mapping[str, str], part: Any, how: str) -> nn
     return reference
 
 
+def _choose(conv: nn.Conv2d, units: Tensor) -> None:
+    """Have a convolution read some channels of its input alone."""
+    conv.weight = nn.Parameter(conv.weight.detach().index_select(1, units))
+    conv.in_channels = len(units)
+    conv.register_forward_pre_hook(lambda module, args: (args[0].index_select(1, units), *args[1:]))
+
+
 def compare(part: Any, base: nn.Module, names: Mapping[str, str], calls: Sequence[Call]) -> list[str]:
     """Return what differs, for the mask that fits best; nothing if all agrees."""
-    found: list[list[str]] = []
+    found: list[str] = []
     for how in MASKS:
         reference = masked(base, names, part, how)
-        found.append([line for training in (True, False) for call in calls
-                      for line in _differences(part, reference, names, call, training)])  # fmt: skip
-        if not found[-1]:
+        every = (_differences(part, reference, names, call, training) for training in (True, False) for call in calls)
+        lines = next((lines for lines in map(list, every) if lines), [])
+        if not lines:
             return []
-    return min(found, key=len)
+        found += [f"{how}: {line}" for line in lines]
+    return found
 
 
 def _differences(
@@ -263,6 +278,8 @@ def judge(network: Public, note: Callable[[dict[str, Any]], None], clock: Callab
     row["kept"] = _kept(serving)
     row["share"] = max(sum(p.numel() for p in part.module.parameters()) for part in parts) / parameters
     note(row)
+    if not network.judged:
+        return row | {"verdict": "elsewhere", "line": ""}
     lines, fixed = _judged(network, model, coupling, parts, example)
     row["other"] = fixed or "as the network itself"
     lines += merging(model, parts, example)
@@ -292,13 +309,13 @@ def _judged(
         except InvalidInput as failure:
             fixed = fixed or str(failure)
     lines = []
-    for part in dict.fromkeys((parts[0], parts[-1])):
+    for part, asked in ((parts[0], calls), (parts[-1], calls[:1])):
         base, names = model, {}
         experts = next((part.held[axis.name] for axis in coupling.cut_axes
                         if axis.kind == "expert" and axis.name in part.held), None)  # fmt: skip
         if experts is not None and network.twin is not None:
             base, names = network.twin(model, [int(unit) for unit in experts])
-        lines += compare(part, base, names, calls)
+        lines += compare(part, base, names, asked)
     return lines, fixed
 
 

@@ -27,6 +27,7 @@ class Public:
         twin: for a mixture of experts, the network with some of the experts and the rest as it is, and what its
             parameters are called in the whole.
         single: whether it computes in float32 alone.
+        judged: whether to compare it; not where that is done elsewhere.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Public:
     batch: int = 4
     twin: Twin | None = field(default=None, repr=False)
     single: bool = False
+    judged: bool = True
 
 
 def images(channels: int = 3) -> Callable[[int, int], Call]:

@@ -50,6 +50,12 @@ class RandomProgram(nn.Module):
         index = len(self.weights) - 1
         return lambda: self.weights[index]
 
+    def buffer(self, values: Tensor) -> Callable[[], Tensor]:
+        """Keep values that are not trained, persistent or not."""
+        name = f"kept{len(self._buffers)}"
+        self.register_buffer(name, values, persistent=self.random.random() < 0.5)
+        return lambda: self._buffers[name]
+
     def norm(self, module: nn.Module) -> nn.Module:
         self.norms.append(module)
         return module
@@ -213,8 +219,11 @@ def _repeat(p: RandomProgram, example: list[Tensor]) -> Step:
     i = p.pick(example)
     dim, count = p.random.randrange(1, example[i].dim()), p.random.choice([2, 3])
     counts = [count if d == dim else 1 for d in range(example[i].dim())]
-    if p.random.random() < 0.5:
+    form = p.random.choice(["interleave", "sized", "repeat", "repeat"])
+    if form == "interleave":
         return lambda v: v[i].repeat_interleave(count, dim)
+    if form == "sized":
+        return lambda v: v[i].repeat_interleave(count, dim, output_size=count * v[i].shape[dim])
     return lambda v: v[i].repeat(counts)
 
 
@@ -300,6 +309,111 @@ def _write(p: RandomProgram, example: list[Tensor]) -> Step:
     return write
 
 
+def _in_place(p: RandomProgram, example: list[Tensor]) -> Step:
+    """Write to a copy: numbers where a condition holds, every second place, one place, rows told by a buffer."""
+    i = p.pick(example)
+    dim = p.random.randrange(1, example[i].dim())
+    size = example[i].shape[dim]
+    form, place = p.random.choice(["fill", "steps", "one", "rows"]), p.random.randrange(size)
+    rows = p.buffer(torch.randperm(size)[: max(size // 2, 1)]) if form == "rows" else None
+
+    def write(v: list[Tensor]) -> Tensor:
+        target = v[i].clone()
+        if form == "fill":
+            target.masked_fill_(target > 0.7, 0.3)
+        elif form == "steps":
+            target[..., ::2] = 2.0 * v[i][..., ::2]
+        elif form == "one":
+            target.select(dim, place).mul_(0.5)
+        elif rows is not None:
+            target.index_fill_(dim, rows(), 0.25)
+        return target
+
+    return write
+
+
+def _masked(p: RandomProgram, example: list[Tensor]) -> Step | None:
+    """Attention under a causal mask of -inf, or a softmax of which some entries are out."""
+    i = p.pick(example)
+    size = example[i].shape[-1]
+    if example[i].dim() == 3:
+        length = example[i].shape[1]
+        mask = p.buffer(torch.full((length, length), -torch.inf).triu(1))
+        return lambda v: (v[i] @ v[i].transpose(-1, -2) + mask()).softmax(-1) @ v[i]
+    out = p.buffer(torch.where(torch.arange(size) % 3 == 2, -torch.inf, 0.0))
+    return lambda v: (v[i] + out()).softmax(-1)
+
+
+def _bounded(p: RandomProgram, example: list[Tensor]) -> Step:
+    """Bounds by unit, some of them infinite, and the least value so far, at first infinite."""
+    i = p.pick(example)
+    size = example[i].shape[-1]
+    bounds = p.buffer(torch.where(torch.arange(size) % 2 == 0, torch.inf, 0.5))
+    least = p.buffer(torch.full((size,), torch.inf))
+
+    def bound(v: list[Tensor]) -> Tensor:
+        if p.training:
+            with torch.no_grad():
+                least().copy_(torch.minimum(least(), v[i].detach().flatten(0, -2).amin(0)))
+        return torch.minimum(v[i], bounds())
+
+    return bound
+
+
+def _counted(p: RandomProgram, example: list[Tensor]) -> Step:
+    """Whole numbers: of calls, and by unit of what was large."""
+    i = p.pick(example)
+    calls, large = p.buffer(torch.tensor(3)), p.buffer(torch.zeros(example[i].shape[-1], dtype=torch.long))
+
+    def count(v: list[Tensor]) -> Tensor:
+        if p.training:
+            calls().add_(1)
+            large().add_((v[i].detach().flatten(0, -2) > 0.6).sum(0))
+        return v[i] / calls().clamp(min=1)
+
+    return count
+
+
+def _table(p: RandomProgram, example: list[Tensor]) -> Step:
+    """Places told by whole numbers in a buffer, or how often each is repeated."""
+    i = p.pick(example)
+    dim = p.random.randrange(1, example[i].dim())
+    size = example[i].shape[dim]
+    if p.random.random() < 0.5:
+        places = p.buffer(torch.randint(0, size, (p.random.choice([2, 4]),)))
+        return lambda v: v[i].index_select(dim, places())
+    repeats = p.buffer(torch.arange(size) % 2 + 1)
+    total = int((torch.arange(size) % 2 + 1).sum())
+    return lambda v: v[i].repeat_interleave(repeats(), dim, output_size=total)
+
+
+def _experts(p: RandomProgram, example: list[Tensor]) -> Step | None:
+    """A router and experts: a soft choice of all by einsum, the two best alone, or a loop over those chosen."""
+    i = p.pick(example)
+    if example[i].dim() != 2:
+        return None
+    count, width, out = p.random.choice([4, 6]), example[i].shape[-1], p.random.choice(WIDTHS)
+    router, experts = p.weight(count, width), p.weight(count, out, width)
+    form = p.random.choice(["soft", "best", "loop"])
+
+    def choose(v: list[Tensor]) -> Tensor:
+        scores = F.linear(v[i], router()).softmax(-1)
+        if form == "soft":
+            return torch.einsum("be,eow,bw->bo", scores, experts(), v[i])
+        best, which = scores.topk(2, -1)
+        best = best / best.sum(-1, keepdim=True)
+        if form == "best":
+            gates = torch.zeros_like(scores).scatter(-1, which, best)
+            return torch.einsum("be,eow,bw->bo", gates, experts(), v[i])
+        total = v[i].new_zeros(v[i].shape[0], out)
+        for expert in range(count):
+            weight = (best * (which == expert)).sum(-1, keepdim=True)
+            total = total + weight * F.linear(v[i], experts()[expert])
+        return total
+
+    return choose
+
+
 def _select(p: RandomProgram, example: list[Tensor]) -> Step | None:
     i = p.pick(example)
     if example[i].dim() < 3:
@@ -328,5 +442,6 @@ MAKERS = {
     "pair": _pair, "cat": _cat, "stack": _stack, "chunk": _chunk, "halves": _halves, "slice": _slice, "fold": _fold,
     "merge": _merge, "reshape": _reshape, "transpose": _transpose, "repeat": _repeat, "expand": _expand,
     "reduce": _reduce, "order": _order, "norm": _norm, "attention": _attention, "convolve": _convolve, "pad": _pad,
-    "write": _write, "select": _select, "squeeze": _squeeze, "glu": _glu,
+    "write": _write, "in place": _in_place, "masked": _masked, "bounded": _bounded, "counted": _counted,
+    "table": _table, "experts": _experts, "select": _select, "squeeze": _squeeze, "glu": _glu,
 }  # fmt: skip

@@ -263,8 +263,19 @@ def test_layers_left_out_by_pythons_chance_are_all_run_too() -> None:
                     x = layer(x).tanh()
             return self.out(x)
 
-    for cls in (Skipping, PythonSkipping):
-        model, x = cls(0.5).train(), torch.randn(4, 6)
+    class Below(Skipping):
+        """As transformers writes it: what is drawn is compared even where the rate is 0."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.layers:
+                drawn = torch.rand([]) if self.training else 1.0
+                if drawn < self.layerdrop or not self.layerdrop <= drawn:
+                    continue
+                x = layer(x).tanh()
+            return self.out(x)
+
+    for cls, rate in ((Skipping, 0.5), (PythonSkipping, 0.5), (Below, 0.5), (Below, 0.0)):
+        model, x = cls(rate).train(), torch.randn(4, 6)
         verdict = isthmus.trace(model, (x,)).verify(model, (x,))  # against the network with all layers, in training too
         assert verdict.passed
         assert not verdict.unjudged

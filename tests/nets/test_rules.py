@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import isthmus
+from isthmus.nets.axes.registry import is_pointwise
 from isthmus.nets.check.verify import verify
 
 
@@ -158,3 +159,67 @@ def test_what_does_not_pass_is_whole(name: str, f: Callable[..., Tensor], shape:
     coupling = isthmus.trace(model, (x,))
     assert not coupling.problems
     assert not any(member.name == "a.weight" for axis in coupling.axes for member in axis.members)
+
+
+class Counted(nn.Module):
+    """Adds rows that it chooses by their values: how many these are is not known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = (x[:, 0] > 0).nonzero()[:, 0]
+        rows = torch.cat([rows, rows.new_zeros(1)])
+        return self.b(self.a(x).relu()).index_add(0, rows, x.new_ones(rows.shape[0], 3))
+
+
+def test_sizes_that_depend_on_values_are_passed_over() -> None:
+    model, x = Counted(), torch.randn(4, 6)
+    coupling = isthmus.trace(model, (x,), verify=True)
+    assert [axis.name for axis in coupling.cut_axes] == ["a"]
+
+
+@pytest.mark.parametrize("name", ["leaky_relu", "leaky_relu_", "hardtanh_", "celu"])
+def test_what_torch_forgets_to_tag_is_elementwise(name: str) -> None:
+    packet = getattr(torch.ops.aten, name)
+
+    class Untagged:
+        """The operator, as a torch has it that does not tag it."""
+
+        class overloadpacket:
+            def __str__(self) -> str:
+                return str(packet)
+
+            def overloads(self) -> list[str]:
+                return []
+
+        overloadpacket = overloadpacket()
+
+    assert is_pointwise(Untagged)
+    packet = torch.ops.aten.softmax
+    assert not is_pointwise(Untagged)
+
+
+class Unread(nn.Module):
+    """Computes something nobody reads, beside a region without gradients that writes to a buffer of infinities."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.w = nn.Linear(6, 8), nn.Linear(8, 3), nn.Parameter(torch.randn(8, 4))
+        self.register_buffer("least", torch.full((8,), torch.inf))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x) + 1.0
+        torch.einsum("bi,io->bo", y, self.w)
+        if self.training:
+            with torch.no_grad():
+                self.least.copy_(torch.minimum(self.least, y.detach().amin(0)))
+        return self.b(torch.minimum(y, self.least))
+
+
+def test_what_nobody_reads_beside_a_region_is_dropped() -> None:
+    model, x = Unread(), torch.randn(4, 6)
+    coupling = isthmus.trace(model, (x,), verify=True)
+    assert [axis.name for axis in coupling.cut_axes] == ["a"]
+    assert all("einsum" not in str(node.target) for e in coupling.exports.values() for node in e.module.graph.nodes)

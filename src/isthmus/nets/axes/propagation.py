@@ -12,6 +12,7 @@ from typing import Any
 
 import sympy
 from torch import Tensor, fx
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from isthmus.nets.axes import terms
 from isthmus.nets.axes.call import Call, NoRule
@@ -106,10 +107,10 @@ def _result(call: Call) -> Value:
 
 
 def _applied(rule: Rule, call: Call) -> Value:
-    """A rule that fails on a call (on an open size where it counts on a number) does not cover it."""
+    """A rule that fails on a call (on an open size where it counts on a number, or one of values) does not cover it."""
     try:
         return rule(call)
-    except (TypeError, ValueError, LookupError, ArithmeticError) as failure:
+    except (TypeError, ValueError, LookupError, ArithmeticError, GuardOnDataDependentSymNode) as failure:
         raise NoRule(f"its rule does not cover this call, {type(failure).__name__}") from failure
 
 

@@ -29,6 +29,11 @@ RULES: dict[str, Rule] = {}
 POINTWISE: list[Rule] = []
 """The rule of operators that torch tags as elementwise; one entry."""
 
+_UNTAGGED = frozenset((
+    "celu", "elu", "gelu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "log_sigmoid", "logit",
+    "mish", "relu", "relu6", "selu", "sigmoid", "silu", "softplus", "softshrink", "tanh", "threshold",
+))  # fmt: skip
+
 
 def rule(*operators: str) -> Callable[[Rule], Rule]:
     """Register a function as the rule of operators, by the names of their schemas; a later one replaces an earlier.
@@ -68,8 +73,10 @@ def find_rule(node: fx.Node) -> Rule | None:
 
 
 def is_pointwise(target: Any) -> bool:
-    """Whether torch tags an operator, or another overload of it, as elementwise."""
+    """Whether torch tags an operator, or another overload of it, as elementwise, or should (torch 2.11 misses some)."""
     packet = getattr(target, "overloadpacket", None)
     if packet is None:
         return False
+    if str(packet).removeprefix("aten.").removesuffix("_") in _UNTAGGED:
+        return True
     return any(torch.Tag.pointwise in getattr(packet, name).tags for name in packet.overloads())

@@ -26,6 +26,7 @@ def normalize(module: fx.GraphModule) -> None:
     for child in module.children():
         if isinstance(child, fx.GraphModule):
             normalize(child)
+    _know_users(module.graph)
     for node in list(module.graph.nodes):
         if node.op != "call_function":
             continue
@@ -36,6 +37,13 @@ def normalize(module: fx.GraphModule) -> None:
         if change is not None:
             change(node)
     _drop_unread(module.graph)
+
+
+def _know_users(graph: fx.Graph) -> None:
+    """Have every node know who reads it: torch, where it makes regions of ``no_grad``, forgets some."""
+    for node in graph.nodes:
+        for source in node.all_input_nodes:
+            source.users.setdefault(node)
 
 
 def _drop_unread(graph: fx.Graph) -> None:

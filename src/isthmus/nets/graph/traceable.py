@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 _LAYERDROP = "layerdrop"
+_COMPARED = {"lt": False, "le": False, "less": False, "gt": True, "ge": True, "greater": True}  # a number with a rate
 
 
 @contextlib.contextmanager
@@ -44,8 +45,8 @@ def all_run(model: nn.Module) -> Iterator[bool]:
     dropped = [(owner, name, value) for owner in _owners(model) for name, value in _dropping(owner)]
     try:
         for owner, name, _ in dropped:
-            setattr(owner, name, 0.0)
-        yield bool(dropped)
+            setattr(owner, name, _Never())
+        yield any(value > 0 for _, _, value in dropped)
     finally:
         for owner, name, value in dropped:
             setattr(owner, name, value)
@@ -61,7 +62,22 @@ def _owners(model: nn.Module) -> list[Any]:
 def _dropping(owner: Any) -> list[tuple[str, float]]:
     """Return the rates at which layers are left out."""
     named = ((name, value) for name, value in vars(owner).items() if name.endswith(_LAYERDROP))
-    return [(name, value) for name, value in named if isinstance(value, (int, float)) and value > 0]
+    return [(name, value) for name, value in named if isinstance(value, (int, float))]
+
+
+class _Never(float):
+    """A chance of 0; that a random number is below it needs not be looked up (a graph cannot)."""
+
+    def __new__(cls) -> _Never:
+        return super().__new__(cls, 0.0)
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "").strip("_")
+        if name in _COMPARED:
+            return _COMPARED[name] == isinstance(args[1], cls)
+        plain = (float(arg) if isinstance(arg, cls) else arg for arg in args)
+        return func(*plain, **(kwargs or {}))
 
 
 def _cumulative(norm: Any, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from isthmus.nets.axes import terms
@@ -114,10 +115,15 @@ def matrix_transpose(call: Call) -> Dims:
 @rule("aten::cat", "aten::concat", "aten::concatenate")
 def concatenate(call: Call) -> Dims:
     """Tensors one after the other along a dimension."""
-    operands = [call.dims(tensor) for tensor in call["tensors"] if tuple(tensor.meta["val"].shape) != (0,)]
+    operands = [call.dims(tensor) for tensor in call["tensors"] if not _is_empty(tensor.meta["val"].shape)]
     if not operands:
         raise NoRule("nothing but empty tensors is concatenated")
     return _joined(call, operands, (call["dim"] or 0) % len(operands[0]))
+
+
+def _is_empty(shape: Sequence[Any]) -> bool:
+    """Whether it is what ``cat`` passes over; a size that depends on values is not asked."""
+    return len(shape) == 1 and isinstance(shape[0], int) and shape[0] == 0
 
 
 @rule("aten::hstack", "aten::vstack", "aten::column_stack", "aten::dstack")
