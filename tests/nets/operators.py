@@ -233,6 +233,7 @@ PLACES = [
     *(call(getattr(aten, f"reflection_pad{n}d").default, X(2, 2, *[3] * n), [1] * (2 * n)) for n in (1, 2, 3)),
     *(call(getattr(aten, f"replication_pad{n}d").default, X(2, 2, *[3] * n), [1] * (2 * n)) for n in (1, 2, 3)),
     call(aten.unfold.default, X(2, 3, 5), 2, 3, 1),
+    call(aten.as_strided.default, X(2, 15), [2, 3, 7], [15, 4, 1]),
     call(aten.pixel_shuffle.default, X(2, 8, 3, 3), 2),
     call(aten.pixel_unshuffle.default, IMAGE, 2),
 ]
@@ -405,7 +406,7 @@ FROZEN_THOUGH_INDEPENDENT = {
     "index_put": "written by index", "index_add": "written by index", "scatter": "written by index",
     "scatter_add": "written by index", "scatter_reduce": "written by index",
     "grid_sampler": "places", "grid_sampler_2d": "places", "grid_sampler_3d": "places",
-    "affine_grid_generator": "rows of a matrix",
+    "affine_grid_generator": "rows of a matrix", "as_strided": "places in memory",
     **dict.fromkeys(("_sparse_mm", "_sparse_addmm", "to_sparse", "_to_sparse", "to_dense", "coalesce"), "sparse"),
 }  # fmt: skip
 """Operators that freeze more than the probe shows to be needed, and why."""
