@@ -77,6 +77,8 @@ def test_pictures_for_a_paper_keep_letters_as_letters(kind: str, start: bytes, l
     [
         (["--figure", "remark-1", "--format", "jpg", "--out", "x"], "`format` must be one of"),
         (["--figure", "remark-2", "--out", "x"], "did you mean 'remark-1'"),
+        (["--figure", "remark-1", "--dim", "7", "--out", "x"], "`dim` has no effect with `figure`"),
+        (["--format", "svg", "--out", "x"], "`format` has no effect without `figure`"),
     ],
 )
 def test_bad_input(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

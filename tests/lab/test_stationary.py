@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import isthmus.lab
 from cases.lab import SKETCHES, random_quadratic
 from cases.naive import affine
 from isthmus.lab import (
@@ -136,6 +137,17 @@ def test_gradient_descent_and_singular_problems() -> None:
     steps = theory.stable_stepsizes(singular, IST(Permutation(2, 2), 0.05))
     assert steps.largest == pytest.approx(2 / (2 * 3.0))  # the coordinate that moves: gamma n L < 2
     np.testing.assert_allclose(theory.fixed_point(singular, IST(Permutation(2, 2), 0.05)), [0.25, 0.0], atol=1e-14)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("seed", [0, 2, 5, 8])
+def test_a_step_at_the_very_edge_settles_nowhere_and_one_just_below_does(seed: int) -> None:
+    """2/L, where the radius is 1 but for rounding, with too many coordinates for a dense solve."""
+    problem = isthmus.lab.random_quadratic(3, 40, condition_number=10.0 + seed, heterogeneity=1.0, seed=seed)
+    edge = 2.0 / np.linalg.eigvalsh(problem.mean_matrix)[-1]
+    assert not theory.stationary(problem, GradientDescent(edge)).exists
+    assert theory.stationary(problem, GradientDescent(edge * (1.0 - 1e-10))).exists
+    assert not theory.stationary(problem, GradientDescent(edge * (1.0 + 1e-10))).exists
 
 
 def test_scaled_sketch_is_stable_below_two() -> None:

@@ -1,6 +1,7 @@
 """The scripts behind the numbers of docs/methods.md and docs/anchored.md, run in small."""
 
 import importlib.util
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,10 @@ from types import ModuleType
 import pytest
 
 from isthmus.lab.compare import Comparison, cells_of, run_cells
+from isthmus.records import read_run
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+HERE = Path(__file__)
+BENCHMARKS = HERE.parents[2] / "benchmarks"
 
 
 def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -82,6 +85,10 @@ def test_the_table_of_rivals_is_made_by_the_script(
     assert said["*anchored IST: gap reached, rounds*"] == f"{deep['level']:.1e}, {deep['rounds']}"
     rivals.show([*runs, deep])
     assert "its mean exactly at" in capsys.readouterr().out
+    monkeypatch.setattr(rivals, "BASE", small)
+    rivals.write_figure(tmp_path / "one-look", None, 1)
+    drawn = {row["series"] for row in read_run(tmp_path / "one-look").rows}
+    assert {"gradient descent", "DIANA, Rand-K", "GDCI, natural", "IST", "anchored IST", "anchored IST: exact"} <= drawn
     (curved,) = rivals.logistic().values()
     assert (curved.problem, curved.ridge, curved.step_factors) == ("logistic", 0.05, (1.0, 4.0))
 
@@ -114,3 +121,13 @@ def test_the_times_are_taken_by_the_script(
         assert all(float(seconds) >= 0 for seconds in (full, python, alone, bare))
         assert share.endswith("%")
     assert last == "20 rounds, d = 6, n = 3, 2 seeds; the loops were timed on fewer rounds"
+
+
+@pytest.mark.parametrize("page", ["methods.md", "anchored.md"])
+def test_every_script_that_a_page_names_is_run_by_a_test(page: str) -> None:
+    named = set(re.findall(r"benchmarks/(\w+)\.py", (BENCHMARKS.parent / "docs" / page).read_text(encoding="utf-8")))
+    run = set(re.findall(r'= script\("(\w+)"', HERE.read_text(encoding="utf-8")))
+    run |= set(re.findall(r"import (\w+)\n", HERE.with_name("test_anchored_numbers.py").read_text(encoding="utf-8")))
+    assert named
+    assert named <= run
+    assert all((BENCHMARKS / f"{name}.py").exists() for name in named)

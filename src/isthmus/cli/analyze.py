@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from isthmus.errors import check_choice
+from isthmus.errors import InvalidInput, check_choice
 from isthmus.lab.analyze import Analysis, analyze
 from isthmus.lab.figures import FIGURES
 from isthmus.lab.own import is_own
@@ -43,6 +43,11 @@ class Options(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("format", self.format, FORMATS)
+        if self.figure is None and self.format != Options.format:
+            raise InvalidInput("`format` has no effect without `figure`: isthmus report draws a run, in its --format")
+        for field in fields(Settings):
+            if self.figure is not None and field.name != "seed" and getattr(self, field.name) != field.default:
+                raise InvalidInput(f"`{field.name}` has no effect with `figure`: a figure has its own problem")
 
 
 def run(options: Options, command: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import comb, factorial, perm, prod
@@ -69,12 +70,12 @@ class Permutation(Sketch):
     def masks(self) -> Masks:
         """Falling powers of the block sizes over falling powers of d, averaged over blocks and pairs of blocks."""
         n, d = self.workers, self.dim
-        sizes = [int(size) for size in self.sizes]
+        sizes = Counter(self.sizes.tolist())  # two different ones at most
         if n == 1:
             return Masks((1.0, 1.0, 1.0, 1.0), None)
         if n > d:
             return _one_unit_each(n, d, sizes)
-        within = [sum(perm(q, m) for q in sizes) / n / perm(d, m) if m <= d else 0.0 for m in (1, 2, 3, 4)]
+        within = [_perms(sizes, m) / n / perm(d, m) if m <= d else 0.0 for m in (1, 2, 3, 4)]
         between = [_pair_chance(sizes, a, b, d) for a, b in ((1, 1), (1, 2), (2, 2))]
         return Masks((within[0], within[1], within[2], within[3]), (between[0], between[1], between[2]))
 
@@ -123,21 +124,24 @@ class Permutation(Sketch):
         return Support(np.full(len(owners), 1.0 / len(owners)), diagonals)
 
 
-def _one_unit_each(n: int, d: int, sizes: list[int]) -> Masks:
+def _perms(sizes: Counter[int], *orders: int) -> int:
+    """Sum over blocks of the product of their sizes' falling powers."""
+    return sum(times * prod(perm(size, order) for order in orders) for size, times in sizes.items())
+
+
+def _one_unit_each(n: int, d: int, sizes: Counter[int]) -> Masks:
     pairs = n * (n - 1)
-    same = sum(size * (size - 1) for size in sizes)
-    shared = same / (d * pairs)
-    different = (n * n - sum(size * size for size in sizes)) / (d * (d - 1) * pairs) if d > 1 else 0.0
+    shared = _perms(sizes, 2) / (d * pairs)
+    different = (n * n - _perms(sizes, 1, 1)) / (d * (d - 1) * pairs) if d > 1 else 0.0
     return Masks((1.0 / d, 0.0, 0.0, 0.0), (different, 0.0, 0.0), shared)
 
 
-def _pair_chance(sizes: list[int], a: int, b: int, d: int) -> float:
+def _pair_chance(sizes: Counter[int], a: int, b: int, d: int) -> float:
     """Mean over ordered pairs of different blocks of q^(a) r^(b) / d^(a+b), falling powers."""
-    n = len(sizes)
+    n = sizes.total()
     if a + b > d:
         return 0.0
-    total = sum(perm(q, a) for q in sizes) * sum(perm(q, b) for q in sizes)
-    total -= sum(perm(q, a) * perm(q, b) for q in sizes)
+    total = _perms(sizes, a) * _perms(sizes, b) - _perms(sizes, a, b)
     return total / (n * (n - 1)) / perm(d, a + b)
 
 

@@ -28,8 +28,8 @@ class Radius(float):
     Attributes:
         error: relative error reached. Dense: ten times what the value moves by when the matrix is changed in its last
             digit (a double root costs half of the digits). ARPACK: the residual |A v - lambda v| / |lambda|, which
-            bounds the error where the map is self-adjoint (elsewhere a map that close has this radius). Powers: how far
-            they have settled.
+            bounds the error where the map is self-adjoint (elsewhere a map that close has this radius), and at least
+            the map's own rounding. Powers: how far they have settled.
         how: "dense", "ARPACK", or "powers" where neither gives an eigenvector.
     """
 
@@ -121,7 +121,8 @@ def _checked(apply: Callable[[Array], Array], values: Array, vectors: Array) -> 
     moved = apply(vector.real) + 1j * apply(vector.imag)
     size = float(np.abs(value))
     left = float(linalg.norm(moved - value * vector) / linalg.norm(vector))
-    return Radius(size, max(left / size, _EPS) if size > 0 else np.inf, "ARPACK")
+    rounding = 2.0 * _EPS * np.sqrt(len(vector))  # of the map itself, which its own residual does not see
+    return Radius(size, max(left / size, rounding) if size > 0 else np.inf, "ARPACK")
 
 
 def _by_powers(apply: Callable[[Array], Array], start: Array) -> Radius:
