@@ -6,7 +6,8 @@
 A sample of all one-step changes of each module below is tried; files are left alone. The module's tests are collected
 and run once, to see which lines each of them executes and how long it takes. Every change then has a forked process of
 its own in which the changed functions get their new code, and there the tests that execute the changed statement run,
-the quickest first, up to the first failure. What acts while modules are imported or tests are collected (constants of a
+the quickest first, up to the first failure, and as many as take ``--seconds``: what only a longer look would notice
+counts as a survivor. What acts while modules are imported or tests are collected (constants of a
 module, defaults) is tried in a process that imports the changed file. Printed is what became of every change, and the
 share that was caught. Survivors that docs/mutants.md lists as harmless, by file, line of code and change, count for
 nothing, and neither do tolerances (numbers below 1e-5, of which twice as much is as good) and ``strict`` of zip (which
@@ -20,6 +21,7 @@ import ast
 import gc
 import importlib.abc
 import importlib.util
+import itertools
 import math
 import os
 import pickle
@@ -37,7 +39,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "isthmus"
 HARMLESS = ROOT / "docs" / "mutants.md"
 
-# Where to look for changes, and the tests that should notice them.
+# Where to look for changes, and the tests that should notice them; of slow files only those that are sharp.
 MODULES: dict[str, tuple[str, ...]] = {
     "lab/theory": (
         "lab/test_spectrum.py", "lab/test_scales.py", "lab/test_tails.py", "lab/test_doctests.py",
@@ -45,8 +47,10 @@ MODULES: dict[str, tuple[str, ...]] = {
         "lab/test_lifted.py", "lab/test_sketches.py",
     ),
     "lab/rates": (
-        "lab_methods/test_formulas.py", "lab_methods/test_extrapolation.py", "lab/test_scales.py",
-        "lab_methods/test_anchored.py",
+        "lab_methods/test_formulas.py", "lab_methods/test_rates_edges.py", "lab_methods/test_extrapolation.py",
+        "lab_methods/test_anchored.py::test_exact_dynamics_agree_with_every_path",
+        "lab_methods/test_anchored.py::test_asymptotic_factor_is_the_spectral_radius_of_the_lifted_map",
+        "lab_methods/test_anchored.py::test_momentum_is_nesterovs_with_one_round_periods",
     ),
     "lab/compressors": (
         "lab_methods/test_compressors.py", "lab_methods/test_accounting.py", "lab_methods/test_methods.py",
@@ -257,12 +261,14 @@ class Seen:
     seconds: dict[str, float] = field(default_factory=dict)
     lines: dict[tuple[str, int], set[str]] = field(default_factory=dict)
 
-    def tests_of(self, mutant: Mutant) -> list[str]:
-        """Those that execute the statement, or else something of its file; the quickest first."""
+    def tests_of(self, mutant: Mutant, seconds: float) -> list[str]:
+        """Those that execute the statement, or else something of its file; the quickest first, ``seconds`` in all."""
         found = self._executing(mutant)
         if not found & set(self.seconds):
             found = set().union(*(tests for (path, _), tests in self.lines.items() if path == str(mutant.path)))
-        return sorted(found & set(self.seconds), key=self.seconds.__getitem__)
+        ordered = sorted(found & set(self.seconds), key=self.seconds.__getitem__)
+        spent = itertools.accumulate(self.seconds[test] for test in ordered[:-1])
+        return ordered[: 1 + sum(total < seconds for total in spent)]
 
     def at_import(self, mutant: Mutant) -> bool:
         """Whether the statement is executed before the first test."""
@@ -378,7 +384,9 @@ def _said_of(code: int, passed: bool | None) -> str:
     return "stopped" if code < 0 else "survived" if passed else "caught"
 
 
-def try_in_place(place: str, mutants: list[Mutant], tell: Callable[[Mutant, str, float], None]) -> Seen:
+def try_in_place(
+    place: str, mutants: list[Mutant], seconds: float, tell: Callable[[Mutant, str, float], None]
+) -> Seen:
     """Try the changes that do not act at import, on tests that are collected once: what the unchanged ones did."""
     found = Seen()
 
@@ -391,7 +399,7 @@ def try_in_place(place: str, mutants: list[Mutant], tell: Callable[[Mutant, str,
         for mutant in mutants:
             if found.at_import(mutant):
                 continue
-            names = found.tests_of(mutant)
+            names = found.tests_of(mutant, seconds)
 
             def attempt(mutant: Mutant = mutant, names: list[str] = names) -> bool:
                 recode(mutant)
@@ -406,9 +414,9 @@ def try_in_place(place: str, mutants: list[Mutant], tell: Callable[[Mutant, str,
     return found
 
 
-def try_imported(mutant: Mutant, seen: Seen) -> tuple[str, float]:
+def try_imported(mutant: Mutant, seen: Seen, seconds: float) -> tuple[str, float]:
     """Try one change in a process that imports the changed file: what became of it, seconds of CPU."""
-    names = seen.tests_of(mutant)
+    names = seen.tests_of(mutant, seconds)
     passed = True
 
     def loop(session: Session, items: list[Any]) -> None:
@@ -439,6 +447,7 @@ def main() -> int:
     parser.add_argument("--module", action="append", choices=MODULES, help="look here only (may be repeated)")
     parser.add_argument("--count", type=int, default=60, help="how many changes to try of each module")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of tests that one change is worth")
     given = parser.parse_args()
     os.chdir(ROOT)
     sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
@@ -446,11 +455,11 @@ def main() -> int:
         importlib.import_module(name)  # once, before the forks
     enough = True
     for place in given.module or MODULES:
-        enough &= try_module(place, given.count, given.seed) >= 0.95
+        enough &= try_module(place, given.count, given.seed, given.seconds) >= 0.95
     return 0 if enough else 1
 
 
-def try_module(place: str, count: int, seed: int) -> float:
+def try_module(place: str, count: int, seed: int, seconds: float) -> float:
     """Try a sample of one module's changes: the share that was caught."""
     files = sorted((SOURCE / place).rglob("*.py")) if (SOURCE / place).is_dir() else [SOURCE / place]
     every = [mutant for path in files for mutant in mutants_of(path)]
@@ -470,14 +479,14 @@ def try_module(place: str, count: int, seed: int) -> float:
 
     def in_place() -> tuple[Seen, list[bool]]:
         _quiet()
-        return try_in_place(place, sample, tell), caught
+        return try_in_place(place, sample, seconds, tell), caught
 
     code, _, answer = forked(in_place)
     if code != 0:
         raise SystemExit(f"{' '.join(MODULES[place])} must pass before anything is changed")
     seen, caught = answer
     for mutant in filter(seen.at_import, sample):
-        tell(mutant, *try_imported(mutant, seen))
+        tell(mutant, *try_imported(mutant, seen, seconds))
     share = sum(caught) / max(len(sample), 1)
     print(f"{place}: caught {sum(caught)} of {len(sample)}, {100 * share:.0f} %", flush=True)
     return share
