@@ -44,7 +44,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "lab/theory": (
         "lab/test_spectrum.py", "lab/test_scales.py", "lab/test_tails.py", "lab/test_doctests.py",
         "lab/test_fixed_points.py", "lab/test_stationary.py", "lab/test_dynamics.py", "lab/test_powers.py",
-        "lab/test_lifted.py", "lab/test_sketches.py",
+        "lab/test_lifted.py", "lab/test_sketches.py", "lab/test_theory_edges.py",
     ),
     "lab/rates": (
         "lab_methods/test_formulas.py", "lab_methods/test_rates_edges.py", "lab_methods/test_extrapolation.py",
@@ -53,13 +53,13 @@ MODULES: dict[str, tuple[str, ...]] = {
         "lab_methods/test_anchored.py::test_momentum_is_nesterovs_with_one_round_periods",
     ),
     "lab/compressors": (
-        "lab_methods/test_compressors.py", "lab_methods/test_accounting.py", "lab_methods/test_methods.py",
+        "lab_methods/test_compressors.py", "lab_methods/test_compressor_edges.py",
     ),
     "nets/rules": (
         "nets/test_probes.py", "nets/test_rules.py", "nets/test_calls.py", "nets/test_refusals.py",
         "nets/test_terms.py",
     ),
-    "nets/pieces/ownership.py": ("nets/test_ownership.py",),
+    "nets/pieces/ownership.py": ("nets/test_ownership.py", "nets/test_ownership_edges.py"),
     "nets/scale/scaling.py": ("nets/test_scaling.py", "nets/test_norms.py"),
 }  # fmt: skip
 
