@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -19,10 +20,11 @@ from isthmus.lab import (
     RandK,
     RandomSparsification,
     ScaledPermutation,
+    TopK,
     random_quadratic,
     theory,
 )
-from isthmus.lab.methods import DCGD, GDCI, AnchoredIST
+from isthmus.lab.methods import DCGD, EF21, GDCI, AnchoredIST
 from isthmus.lab.theory import bounds
 from isthmus.lab.theory.enumeration import enumerate_round
 from isthmus.lab.theory.lifted import lifted_round
@@ -224,6 +226,67 @@ def test_the_rate_is_1_at_the_end_of_the_stable_steps_of_a_method_with_periods(p
     largest = theory.stable_stepsizes(problem, method).largest
     assert 0 < largest < math.inf
     assert theory.asymptotic_rate(problem, replace(method, stepsize=largest)) == pytest.approx(1.0, abs=1e-8)
+
+
+def test_the_ends_of_the_stable_steps_are_not_stable():
+    steps = theory.StableSteps(((0.0, 1.0), (2.0, 3.0)), "search")
+    assert [step for step in (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0) if step in steps] == [0.5, 2.5]
+    assert steps.largest == 3.0
+    assert theory.StableSteps((), "search").largest == 0.0
+
+
+def test_a_state_at_rest_at_nought_is_a_fixed_point():
+    problem = Quadratic(PROBLEM.L, np.zeros((2, 4)))
+    settled = theory.stationary(problem, DCGD(RandK(4, 2), 0.01))
+    assert settled.exists
+    np.testing.assert_array_equal(settled.mean, np.zeros(4))
+    assert (settled.bias, settled.variance) == (0.0, 0.0)
+    too_far = theory.stationary(problem, DCGD(RandK(4, 2), 0.5))
+    assert too_far.radius > 1.0
+    assert not too_far.exists
+
+
+def test_the_stationary_variance_of_a_lifted_state_is_that_of_its_course():
+    settled = theory.stationary(PROBLEM, DCGD(RandK(4, 2), 0.01))
+    far = theory.dynamics(PROBLEM, DCGD(RandK(4, 2), 0.01), X0, 3000)
+    assert settled.variance == pytest.approx(far.variance[-1], rel=1e-8)
+    assert settled.bias == pytest.approx(far.bias[-1], abs=1e-12)
+    np.testing.assert_allclose(settled.covariance, far.covariance, rtol=1e-7)
+
+
+def test_a_simulated_course_takes_a_thousand_seeds_from_the_first():
+    method = EF21(TopK(4, 2), 0.01)
+    one, other = theory.dynamics(PROBLEM, method, X0, 2), theory.dynamics(PROBLEM, method, X0, 2, seeds=1000, seed=0)
+    assert one.how.startswith("simulation of 1000 seeds")
+    np.testing.assert_array_equal(one.gap, other.gap)
+    drawn = IST(OnlySamples(), 0.01)
+    first = theory.dynamics(PROBLEM, drawn, X0, 2)
+    np.testing.assert_array_equal(first.gap, theory.dynamics(PROBLEM, drawn, X0, 2, seed=0).gap)
+    np.testing.assert_allclose(first.gap, first.bias + first.variance)
+    assert (first.variance[1:] > 0).all()
+
+
+class OnlySamples:
+    """Either worker has either half, by its draws alone."""
+
+    def sample(self, random):
+        held = np.repeat(random.permutation(2), 2)
+        return 2.0 * (held == np.arange(2)[:, None])
+
+
+@pytest.mark.parametrize("rounds", [3, 200])  # round by round, and by powers of one matrix
+def test_an_exact_course_says_how_far_it_is(rounds, monkeypatch):
+    said = []
+
+    @contextmanager
+    def told(title, total):
+        assert total == rounds
+        yield said.append
+
+    monkeypatch.setitem(theory.dynamics.__globals__, "progress", told)
+    theory.dynamics(PROBLEM, IST(Permutation(2, 4), 0.01), X0, rounds)
+    assert sum(said) == rounds
+    assert said[0] == (0 if rounds == 3 else 63)
 
 
 def test_nothing_moves_without_curvature():
