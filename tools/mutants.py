@@ -42,9 +42,12 @@ HARMLESS = ROOT / "docs" / "mutants.md"
 # Where to look for changes, and the tests that should notice them; of slow files only those that are sharp.
 MODULES: dict[str, tuple[str, ...]] = {
     "lab/theory": (
-        "lab/test_spectrum.py", "lab/test_scales.py", "lab/test_tails.py", "lab/test_doctests.py",
-        "lab/test_fixed_points.py", "lab/test_stationary.py", "lab/test_dynamics.py", "lab/test_powers.py",
-        "lab/test_lifted.py", "lab/test_sketches.py", "lab/test_theory_edges.py",
+        "lab/test_theory_edges.py", "lab/test_spectrum.py", "lab/test_scales.py", "lab/test_fixed_points.py",
+        "lab/test_stationary.py", "lab/test_powers.py", "lab/test_lifted.py",
+        "lab/test_dynamics.py::test_local_steps_and_merges_against_enumeration",
+        "lab/test_dynamics.py::test_diagonal_path_equals_the_full_one", "lab/test_dynamics.py::test_refuses",
+        "lab/test_dynamics.py::test_a_diverging_course_is_a_result",
+        "lab/test_dynamics.py::test_a_simulated_course_that_diverges_is_infinite_in_both_parts",
     ),
     "lab/rates": (
         "lab_methods/test_formulas.py", "lab_methods/test_rates_edges.py", "lab_methods/test_extrapolation.py",
@@ -60,7 +63,19 @@ MODULES: dict[str, tuple[str, ...]] = {
         "nets/test_terms.py",
     ),
     "nets/pieces/ownership.py": ("nets/test_ownership.py", "nets/test_ownership_edges.py"),
-    "nets/scale/scaling.py": ("nets/test_scaling.py", "nets/test_norms.py"),
+    "nets/scale/scaling.py": tuple(
+        f"nets/test_scaling.py::test_{name}" for name in (
+            "one_cut_layer_gives_the_mean_of_the_pieces", "a_branch_counts_as_often_as_a_worker_holds_it",
+            "a_branch_that_is_used_twice_is_left_alone", "a_branch_that_cannot_be_scaled_says_why",
+            "weights_used_more_than_once", "an_entry_that_meets_several_units_takes_a_factor_only_if_they_agree",
+            "weights_inside_a_region", "computed_weights_and_plain_sums_keep_one", "why_says_what_follows",
+            "a_norm_absorbs_a_factor_common_to_all_units", "one_worker_and_a_whole_core_need_no_factor",
+            "scaled_gives_back_the_very_bits", "readout_search_finds_an_exponent_for_each_axis",
+            "readout_search_keeps_the_rule_where_nothing_is_better", "readout_search_goes_no_further_than_its_ends",
+            "readout_search_changes_nothing_for_a_tie", "factors_must_fit_in_every_dimension",
+            "choices_are_made_by_axis_and_said", "two_axes_of_one_weight_multiply",
+        )
+    ),
 }  # fmt: skip
 
 OPERATORS: dict[type[ast.AST], type[ast.AST]] = {

@@ -115,3 +115,10 @@ def test_one_holder_has_the_word_and_two_that_differ_by_a_row_do_not_mix() -> No
 def test_equal_short_and_long_numbers_keep_their_type() -> None:
     for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64):
         assert mean_of([torch.ones(2, dtype=dtype), torch.full((2,), 2, dtype=dtype)]).dtype == dtype
+
+
+def test_a_number_beside_none_is_none_whoever_comes_first() -> None:
+    nan = float("nan")
+    found = mean_of([torch.tensor([1.0, nan, nan, 3.0]), torch.tensor([nan, 1.0, nan, 5.0])])
+    assert found.isnan().tolist() == [True, True, True, False]
+    assert found[3] == 4.0
