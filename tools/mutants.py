@@ -6,7 +6,8 @@
 A sample of all one-step changes of each module below is tried; files are left alone. The module's tests are collected
 and run once, to see which lines each of them executes and how long it takes. Every change then has a forked process of
 its own in which the changed functions get their new code, and there the tests that execute the changed statement run,
-the quickest first, up to the first failure. What acts while modules are imported or tests are collected (constants of a
+the quickest first, up to the first failure, and as many as take ``--seconds``: what only a longer look would notice
+counts as a survivor. What acts while modules are imported or tests are collected (constants of a
 module, defaults) is tried in a process that imports the changed file. Printed is what became of every change, and the
 share that was caught. Survivors that docs/mutants.md lists as harmless, by file, line of code and change, count for
 nothing, and neither do tolerances (numbers below 1e-5, of which twice as much is as good) and ``strict`` of zip (which
@@ -20,6 +21,7 @@ import ast
 import gc
 import importlib.abc
 import importlib.util
+import itertools
 import math
 import os
 import pickle
@@ -37,26 +39,43 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "isthmus"
 HARMLESS = ROOT / "docs" / "mutants.md"
 
-# Where to look for changes, and the tests that should notice them.
+# Where to look for changes, and the tests that should notice them; of slow files only those that are sharp.
 MODULES: dict[str, tuple[str, ...]] = {
     "lab/theory": (
-        "lab/test_spectrum.py", "lab/test_scales.py", "lab/test_tails.py", "lab/test_doctests.py",
-        "lab/test_fixed_points.py", "lab/test_stationary.py", "lab/test_dynamics.py", "lab/test_powers.py",
-        "lab/test_lifted.py", "lab/test_sketches.py",
+        "lab/test_theory_edges.py", "lab/test_spectrum.py", "lab/test_scales.py", "lab/test_fixed_points.py",
+        "lab/test_stationary.py", "lab/test_powers.py", "lab/test_lifted.py",
+        "lab/test_dynamics.py::test_local_steps_and_merges_against_enumeration",
+        "lab/test_dynamics.py::test_diagonal_path_equals_the_full_one", "lab/test_dynamics.py::test_refuses",
+        "lab/test_dynamics.py::test_a_diverging_course_is_a_result",
+        "lab/test_dynamics.py::test_a_simulated_course_that_diverges_is_infinite_in_both_parts",
     ),
     "lab/rates": (
-        "lab_methods/test_formulas.py", "lab_methods/test_extrapolation.py", "lab/test_scales.py",
-        "lab_methods/test_anchored.py",
+        "lab_methods/test_formulas.py", "lab_methods/test_rates_edges.py", "lab_methods/test_extrapolation.py",
+        "lab_methods/test_anchored.py::test_exact_dynamics_agree_with_every_path",
+        "lab_methods/test_anchored.py::test_asymptotic_factor_is_the_spectral_radius_of_the_lifted_map",
+        "lab_methods/test_anchored.py::test_momentum_is_nesterovs_with_one_round_periods",
     ),
     "lab/compressors": (
-        "lab_methods/test_compressors.py", "lab_methods/test_accounting.py", "lab_methods/test_methods.py",
+        "lab_methods/test_compressors.py", "lab_methods/test_compressor_edges.py",
     ),
     "nets/rules": (
         "nets/test_probes.py", "nets/test_rules.py", "nets/test_calls.py", "nets/test_refusals.py",
         "nets/test_terms.py",
     ),
-    "nets/pieces/ownership.py": ("nets/test_ownership.py",),
-    "nets/scale/scaling.py": ("nets/test_scaling.py", "nets/test_norms.py"),
+    "nets/pieces/ownership.py": ("nets/test_ownership.py", "nets/test_ownership_edges.py"),
+    "nets/scale/scaling.py": tuple(
+        f"nets/test_scaling.py::test_{name}" for name in (
+            "one_cut_layer_gives_the_mean_of_the_pieces", "a_branch_counts_as_often_as_a_worker_holds_it",
+            "a_branch_that_is_used_twice_is_left_alone", "a_branch_that_cannot_be_scaled_says_why",
+            "weights_used_more_than_once", "an_entry_that_meets_several_units_takes_a_factor_only_if_they_agree",
+            "weights_inside_a_region", "computed_weights_and_plain_sums_keep_one", "why_says_what_follows",
+            "a_norm_absorbs_a_factor_common_to_all_units", "one_worker_and_a_whole_core_need_no_factor",
+            "scaled_gives_back_the_very_bits", "readout_search_finds_an_exponent_for_each_axis",
+            "readout_search_keeps_the_rule_where_nothing_is_better", "readout_search_goes_no_further_than_its_ends",
+            "readout_search_changes_nothing_for_a_tie", "factors_must_fit_in_every_dimension",
+            "choices_are_made_by_axis_and_said", "two_axes_of_one_weight_multiply",
+        )
+    ),
 }  # fmt: skip
 
 OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
@@ -257,12 +276,14 @@ class Seen:
     seconds: dict[str, float] = field(default_factory=dict)
     lines: dict[tuple[str, int], set[str]] = field(default_factory=dict)
 
-    def tests_of(self, mutant: Mutant) -> list[str]:
-        """Those that execute the statement, or else something of its file; the quickest first."""
+    def tests_of(self, mutant: Mutant, seconds: float) -> list[str]:
+        """Those that execute the statement, or else something of its file; the quickest first, ``seconds`` in all."""
         found = self._executing(mutant)
         if not found & set(self.seconds):
             found = set().union(*(tests for (path, _), tests in self.lines.items() if path == str(mutant.path)))
-        return sorted(found & set(self.seconds), key=self.seconds.__getitem__)
+        ordered = sorted(found & set(self.seconds), key=self.seconds.__getitem__)
+        spent = itertools.accumulate(self.seconds[test] for test in ordered[:-1])
+        return ordered[: 1 + sum(total < seconds for total in spent)]
 
     def at_import(self, mutant: Mutant) -> bool:
         """Whether the statement is executed before the first test."""
@@ -378,7 +399,9 @@ def _said_of(code: int, passed: bool | None) -> str:
     return "stopped" if code < 0 else "survived" if passed else "caught"
 
 
-def try_in_place(place: str, mutants: list[Mutant], tell: Callable[[Mutant, str, float], None]) -> Seen:
+def try_in_place(
+    place: str, mutants: list[Mutant], seconds: float, tell: Callable[[Mutant, str, float], None]
+) -> Seen:
     """Try the changes that do not act at import, on tests that are collected once: what the unchanged ones did."""
     found = Seen()
 
@@ -391,7 +414,7 @@ def try_in_place(place: str, mutants: list[Mutant], tell: Callable[[Mutant, str,
         for mutant in mutants:
             if found.at_import(mutant):
                 continue
-            names = found.tests_of(mutant)
+            names = found.tests_of(mutant, seconds)
 
             def attempt(mutant: Mutant = mutant, names: list[str] = names) -> bool:
                 recode(mutant)
@@ -406,9 +429,9 @@ def try_in_place(place: str, mutants: list[Mutant], tell: Callable[[Mutant, str,
     return found
 
 
-def try_imported(mutant: Mutant, seen: Seen) -> tuple[str, float]:
+def try_imported(mutant: Mutant, seen: Seen, seconds: float) -> tuple[str, float]:
     """Try one change in a process that imports the changed file: what became of it, seconds of CPU."""
-    names = seen.tests_of(mutant)
+    names = seen.tests_of(mutant, seconds)
     passed = True
 
     def loop(session: Session, items: list[Any]) -> None:
@@ -439,6 +462,7 @@ def main() -> int:
     parser.add_argument("--module", action="append", choices=MODULES, help="look here only (may be repeated)")
     parser.add_argument("--count", type=int, default=60, help="how many changes to try of each module")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of tests that one change is worth")
     given = parser.parse_args()
     os.chdir(ROOT)
     sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
@@ -446,11 +470,11 @@ def main() -> int:
         importlib.import_module(name)  # once, before the forks
     enough = True
     for place in given.module or MODULES:
-        enough &= try_module(place, given.count, given.seed) >= 0.95
+        enough &= try_module(place, given.count, given.seed, given.seconds) >= 0.95
     return 0 if enough else 1
 
 
-def try_module(place: str, count: int, seed: int) -> float:
+def try_module(place: str, count: int, seed: int, seconds: float) -> float:
     """Try a sample of one module's changes: the share that was caught."""
     files = sorted((SOURCE / place).rglob("*.py")) if (SOURCE / place).is_dir() else [SOURCE / place]
     every = [mutant for path in files for mutant in mutants_of(path)]
@@ -470,14 +494,14 @@ def try_module(place: str, count: int, seed: int) -> float:
 
     def in_place() -> tuple[Seen, list[bool]]:
         _quiet()
-        return try_in_place(place, sample, tell), caught
+        return try_in_place(place, sample, seconds, tell), caught
 
     code, _, answer = forked(in_place)
     if code != 0:
         raise SystemExit(f"{' '.join(MODULES[place])} must pass before anything is changed")
     seen, caught = answer
     for mutant in filter(seen.at_import, sample):
-        tell(mutant, *try_imported(mutant, seen))
+        tell(mutant, *try_imported(mutant, seen, seconds))
     share = sum(caught) / max(len(sample), 1)
     print(f"{place}: caught {sum(caught)} of {len(sample)}, {100 * share:.0f} %", flush=True)
     return share

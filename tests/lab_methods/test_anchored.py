@@ -46,11 +46,11 @@ def sketch_of(workers, dim, scale):
 
 
 def brute_force(problem, method, x0, rounds):
-    """E f - f* after every round, by following every path of partitions (and of renewals) on its own."""
+    """(E f - f*, E x) after every round, by following every path of partitions (and of renewals) on its own."""
     support = method.sketch.support()
     chances = [(p, c) for p, c in zip(support.probabilities, support.diagonals, strict=True)]
     states = [(1.0, x0, x0, x0)]
-    gaps = [float(problem.gap(x0))]
+    gaps, means = [float(problem.gap(x0))], [x0]
     Lbar = problem.mean_matrix
     for k in range(1, rounds + 1):
         fixed = not isinstance(method.period, float)
@@ -70,7 +70,8 @@ def brute_force(problem, method, x0, rounds):
             following.append((weight * p * q, *after))
         states = following
         gaps.append(sum(weight * float(problem.gap(x)) for weight, x, *_ in states))
-    return np.array(gaps)
+        means.append(sum(weight * x for weight, x, *_ in states))
+    return np.array(gaps), np.array(means)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,10 @@ def test_exact_dynamics_agree_with_every_path(sketch, period, local_steps, momen
     x0 = np.arange(1.0, sketch.dim + 1)
     rounds = 3
     exact = anchored_dynamics(problem, method, x0, rounds)
-    np.testing.assert_allclose(exact.gap, brute_force(problem, method, x0, rounds), rtol=1e-11)
+    gaps, means = brute_force(problem, method, x0, rounds)
+    np.testing.assert_allclose(exact.gap, gaps, rtol=1e-11)
+    np.testing.assert_allclose(exact.mean, means, rtol=1e-10)
+    np.testing.assert_allclose(exact.bias, problem.gap(means), rtol=1e-9)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.4])

@@ -583,3 +583,61 @@ def test_readout_search_keeps_the_rule_where_nothing_is_better() -> None:
     absorbed = isthmus.trace(resnet(Basic(8, 8)), (torch.randn(2, 3, 8, 8),))
     all_absorbed = scaling(absorbed, absorbed.partition(2, seed=0))
     search_readout(model, absorbed, all_absorbed, lambda net: pytest.fail("no axis is open"))
+
+
+def test_readout_search_goes_no_further_than_its_ends() -> None:
+    for target, end in ((3.0, 1.5), (-1.0, 0.0)):
+        model, coupling, found, loss = readout((target, 1.0))
+        factors = search_readout(model, coupling, found, loss).evaluation["c.weight"].tensor()[0]
+        assert factors[0].item() == pytest.approx(0.25**end, rel=0.05)
+
+
+def test_readout_search_changes_nothing_for_a_tie() -> None:
+    model, coupling, found, _ = readout((1.0, 1.0))
+    chosen = search_readout(model, coupling, found, lambda net: 2.0)
+    assert {chosen.why[axis] for axis in ("a", "b")} == {"readout: exponent 1.00 found on held-out data"}
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 2), (2, 3), (1, 1, 3), (3, 2)])
+def test_factors_must_fit_in_every_dimension(shape: tuple[int, ...]) -> None:
+    model = nn.Linear(3, 4)
+    with pytest.raises(InvalidInput, match=r"must fit shape \(4, 3\)"), scaled(model, {"weight": torch.ones(shape)}):
+        pass
+    for fits in ((1, 1), (4, 1), (1, 3), (4, 3)):
+        before = model.weight.clone()
+        with scaled(model, {"weight": torch.full(fits, 2.0)}):
+            assert torch.equal(model.weight, 2 * before)
+
+
+def test_choices_are_made_by_axis_and_said() -> None:
+    model = Joined()
+    coupling = isthmus.trace(model, (torch.randn(5, 4),))
+    partition = coupling.partition(4, seed=0)
+    mixed = scaling(coupling, partition, {"a": "train"})
+    assert mixed.train == {"a": pytest.approx(4.0)}
+    assert mixed.why == {"a": "train: as asked", "b": "eval: no norm follows"}
+    columns = mixed.evaluation["c.weight"].tensor()[0]
+    assert torch.equal(columns, torch.cat([torch.ones(16), torch.full((8,), 0.25)]))
+    assert mixed.open == ("c.weight",)
+    none = scaling(coupling, partition, "none")
+    assert (none.train, dict(none.evaluation), none.open) == ({}, {}, ())
+    assert set(none.why.values()) == {"none: as asked"}
+    assert scaling(coupling, partition, "readout").why["a"] == "readout: no norm follows"
+    assert "by_axis" not in repr(mixed)
+    with pytest.raises(InvalidInput, match="`choice` must be one of"):
+        scaling(coupling, partition, "half")
+
+
+def test_two_axes_of_one_weight_multiply() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2))
+    coupling = isthmus.trace(model, (torch.randn(5, 4),))
+    found = scaling(coupling, coupling.partition(2, seed=0))
+    halved = {name: factor.tensor() for name, factor in found.evaluation.items()}
+    assert set(halved) == {"2.weight", "4.weight"}
+    for name, factor in halved.items():
+        parts = [by[name].tensor() for by in found.by_axis.values() if name in by]
+        expected = torch.ones(1)
+        for part in parts:
+            expected = expected * part
+        assert torch.equal(factor.expand(2, 8) if name == "4.weight" else factor.expand(8, 8),
+                           expected.expand(2, 8) if name == "4.weight" else expected.expand(8, 8))  # fmt: skip

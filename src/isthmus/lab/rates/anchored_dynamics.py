@@ -72,7 +72,7 @@ class _ByOutcomes:
         result = M.copy()
         result[0] = np.einsum("p,pzab->zab", self.probabilities, rows)
         result[1:, 0] = np.swapaxes(result[0, 1:], 1, 2)
-        turned = rows[:, 0] @ np.swapaxes(self.on_x, 1, 2) + rows[:, 1] @ np.swapaxes(self.on_anchor, 1, 2)
+        turned = rows[:, 0] @ self.on_x + rows[:, 1] @ np.swapaxes(self.on_anchor, 1, 2)  # J is symmetric
         result[0, 0] = np.einsum("p,pab->ab", self.probabilities, turned)
         return result
 

@@ -160,17 +160,17 @@ class Moments:
         if u.masks.between is None:
             return self._independent(X) / u.workers**2
         within, between = _within(u.masks), _between(u.masks)
-        total, buffer, *spare = (np.zeros((u.dim, u.dim)) for _ in range(4))
+        total, buffer, first, second = (np.zeros((u.dim, u.dim)) for _ in range(4))
         if not u.equal and u.workers * u.dim**2 <= _AT_ONCE:
             many = [np.zeros((u.workers, u.dim, u.dim)) for _ in range(3)]
             _chain(self._matrices.copy(), X, within - between, many[0], (many[1], many[2]))
             total += many[0].sum(axis=0)
         else:
             for worker in range(1 if u.equal else u.workers):
-                _chain(u.matrix(worker, out=buffer), X, within - between, total, (spare[0], spare[1]))
+                _chain(u.matrix(worker, out=buffer), X, within - between, total, (first, second))
         if u.equal:
             total *= u.workers
-        _chain(u.total(out=buffer), X, between, total, (spare[0], spare[1]))
+        _chain(u.total(out=buffer), X, between, total, (first, second))
         total /= u.workers**2
         return total
 

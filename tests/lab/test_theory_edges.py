@@ -1,0 +1,371 @@
+"""The theory at its edges: limits of memory, ends of searches, bounds that say nothing, a worker alone."""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from isthmus.errors import InvalidInput
+from isthmus.lab import (
+    IST,
+    Bernoulli,
+    GradientDescent,
+    ImportanceSampling,
+    Permutation,
+    Quadratic,
+    RandK,
+    RandomSparsification,
+    ScaledPermutation,
+    TopK,
+    random_quadratic,
+    theory,
+)
+from isthmus.lab.methods import DCGD, EF21, GDCI, AnchoredIST
+from isthmus.lab.theory import bounds
+from isthmus.lab.theory.enumeration import enumerate_round
+from isthmus.lab.theory.lifted import lifted_round
+from isthmus.lab.theory.moments import Moments
+from isthmus.lab.theory.spectrum import Radius
+from isthmus.lab.theory.tails import tails
+from isthmus.lab.theory.update import affine_update
+
+PROBLEM = random_quadratic(2, 4, 10.0, 0.8, seed=5)
+X0 = np.arange(1.0, 5.0)
+
+
+def bound(values, exact, kind="upper"):
+    return bounds.ExactBound("b", "q", np.array(values, float), kind, (), "r", np.array(exact, float))
+
+
+def test_the_worst_ratio_is_over_what_the_bound_says_after_the_start():
+    assert bound([1.0, 2.0, 4.0], [9.0, 1.0, 1.0]).worst_ratio == 0.5
+    assert bound([1.0, math.inf, 4.0, 0.0, 2.0], [9.0, 50.0, 1.0, 3.0, math.nan]).worst_ratio == 0.25
+    assert math.isnan(bound([1.0, math.inf], [1.0, 5.0]).worst_ratio)
+    assert math.isnan(bound([1.0], [1.0]).worst_ratio)
+
+
+def test_a_bound_holds_up_to_rounding_of_the_larger_of_two_sizes():
+    assert bound([1.0, 1.0], [1.0, 1.0 + 0.9e-9]).holds()
+    assert not bound([1.0, 1.0], [1.0, 1.0 + 1.1e-9]).holds()
+    assert bound([1.0, 0.0], [1.0, 0.9e-12]).holds()  # a thousandth of the largest
+    assert not bound([1.0, 0.0], [1.0, 1.1e-12]).holds()
+    assert bound([1.0, 1.0], [1.0, 1.0 - 0.9e-9], "lower").holds()
+    assert not bound([1.0, 1.0], [1.0, 1.0 - 1.1e-9], "lower").holds()
+    for off in (1.1e-9, -1.1e-9):
+        assert not bound([1.0, 1.0], [1.0, 1.0 + off], "tight").holds()
+    assert bound([math.inf, 1.0], [3.0, 1.0], "tight").holds()
+
+
+def test_theorem_2_is_its_formula_in_every_form():
+    problem = random_quadratic(3, 3, 5.0, 0.5, seed=1)
+    gamma, x0, K = 0.3, np.ones(3), 4
+    gaps = bounds.exact_scaled_gap(problem, gamma, x0, K)
+    h = problem.minimizer - bounds.scaled_fixed_point(problem)
+    square = float(h @ problem.mean_matrix @ h)
+    beta = 0.5 * (1 - gamma) / (1 + gamma)
+    for form, A in (("printed", 2 * (1 - gamma) / beta + gamma), ("tight", (1 - gamma) / (2 * beta) + gamma),
+                    ("beta-free", 1.0)):  # fmt: skip
+        found = theory.theorem2(problem, gamma, x0, K, form)
+        expected = [
+            2 * (gaps[0] - gaps[k]) / (gamma * k) + A * square + gamma * bounds.scaled_noise(problem)
+            for k in range(1, K + 1)
+        ]
+        np.testing.assert_allclose(found.values[1:], expected, rtol=1e-9)
+        assert np.isinf(found.values[0])
+        assert math.isnan(found.exact[0])
+        assert found.kind == "upper"
+    assert theory.theorem2(problem, 1.0, x0, K).kind == "tight"
+
+
+def test_the_scaled_sketchs_noise_is_the_covariance_over_all_partitions():
+    problem = random_quadratic(3, 3, 5.0, 0.5, seed=1)
+    sketch = ScaledPermutation(problem)
+    support = sketch.support()
+    drawn = np.einsum("pna,na->pa", support.diagonals, problem.b) / 3
+    mean = support.probabilities @ drawn
+    np.testing.assert_allclose(mean, bounds.scaled_fixed_point(problem), rtol=1e-12)
+    covariance = np.einsum("p,pa,pb->ab", support.probabilities, drawn - mean, drawn - mean)
+    assert bounds.scaled_noise(problem) == pytest.approx(float(np.sum(problem.mean_matrix * covariance)), rel=1e-11)
+    assert bounds.scaled_noise(Quadratic([[[2.0]]], [[1.0]])) == 0.0
+    method, x0 = IST(sketch, 0.7), np.ones(3)
+    course = theory.dynamics(problem, method, x0, 5).gap
+    np.testing.assert_allclose(bounds.exact_scaled_gap(problem, 0.7, x0, 5), course, rtol=1e-10)
+    for step in (0.0, 2.0):
+        with pytest.raises(InvalidInput):
+            bounds.exact_scaled_gap(problem, step, x0, 5)
+
+
+@pytest.mark.parametrize("step", [0.02, 0.15])  # the slow end decides, the steep end decides
+def test_gradient_descents_rate_is_that_of_the_further_end(step):
+    mu, L = PROBLEM.spectrum[0], PROBLEM.spectrum[-1]
+    factor = max(abs(1 - step * mu), abs(1 - step * L)) ** 2
+    found = theory.gradient_descent_rate(PROBLEM, step, X0, 4)
+    np.testing.assert_allclose(found.values, float(PROBLEM.gap(X0)) * factor ** np.arange(5), rtol=1e-9)
+    assert [a.number for a in found.assumptions] == [pytest.approx(2 / L)]
+    flat = Quadratic([np.diag([4.0, 2.0, 0.0])], [[0.0] * 3])
+    values = theory.gradient_descent_rate(flat, 0.1, np.ones(3), 1).values
+    np.testing.assert_allclose(values, [3.0, 3.0 * 0.8**2])  # mu is the smallest curvature that is not 0
+    overflowing = theory.gradient_descent_rate(PROBLEM, 1e60, X0, 5)
+    assert np.isinf(overflowing.values[-1])
+
+
+def test_theorem_1s_two_forms_are_their_formulas():
+    problem = Quadratic(PROBLEM.L, np.zeros((2, 4)))
+    method = IST(Permutation(2, 4), 0.5 * theory.theorem1(problem, Permutation(2, 4)).stepsize)
+    support, Lbar = method.sketch.support(), problem.mean_matrix
+    B = np.einsum("pia,iab,pib->pab", support.diagonals, problem.L, support.diagonals) / 2
+    p = support.probabilities
+    mean, square = np.einsum("p,pab->ab", p, B), np.einsum("p,pab,bc,pcd->ad", p, B, Lbar, B, optimize=True)
+    W = 0.5 * (Lbar @ mean + mean @ Lbar)
+    theta = np.linalg.eigvals(np.linalg.solve(W, square)).real.max()
+    rate = np.linalg.eigvals(np.linalg.solve(Lbar, W)).real.min()
+    found = theory.theorem1(problem, method.sketch)
+    assert (found.theta, found.rate) == (pytest.approx(theta), pytest.approx(rate))
+    assert found.stepsize == pytest.approx(1 / theta)
+    contraction = theory.theorem1_contraction(problem, method, X0, 4)
+    g, start = method.stepsize, float(X0 @ Lbar @ X0)
+    np.testing.assert_allclose(contraction.values, [(1 - g * rate) ** k * start for k in range(5)], rtol=1e-9)
+    gaps = theory.dynamics(problem, method, X0, 4).gap
+    np.testing.assert_allclose(contraction.exact, 2 * gaps, rtol=1e-9)
+    average = theory.theorem1_average(problem, method, X0, 4)
+    np.testing.assert_allclose(average.values[1:], [2 * (gaps[0] - gaps[k]) / (g * k) for k in range(1, 5)], rtol=1e-9)
+    assert np.isinf(average.values[0])
+    M, norms = np.outer(X0, X0), []
+    for _ in range(4):
+        norms.append(float(np.sum(M * W)))  # |Lbar x|^2 in the norm of Lbar^-1 W Lbar^-1
+        J = np.eye(4) - g * B
+        M = np.einsum("p,pab,bc,pdc->ad", p, J, M, J, optimize=True)
+    np.testing.assert_allclose(average.exact[1:], np.cumsum(norms) / np.arange(1, 5), rtol=1e-9)
+    for share, applies in ((1.9, True), (2.1, False)):
+        there = replace(method, stepsize=share * g)
+        assert theory.theorem1_contraction(problem, there, X0, 2).applies is applies
+        assert found.verdict(there.stepsize).holds is applies
+
+
+def test_sgds_rate_is_its_formula():
+    sketch, step = Permutation(2, 4), 0.01
+    support = sketch.support()
+    B = np.einsum("pia,iab,pib->pab", support.diagonals, PROBLEM.L, support.diagonals) / 2
+    c = np.einsum("pia,ia->pa", support.diagonals, PROBLEM.b) / 2
+    p, mean = support.probabilities, np.einsum("p,pab->ab", support.probabilities, B)
+    square = np.einsum("p,pab,pbc->ac", p, B, B)
+    smooth = np.linalg.eigvals(np.linalg.solve(mean, square)).real.max()
+    mu = np.linalg.eigvalsh(mean)[0]
+    center = np.linalg.solve(mean, p @ c)
+    noise = float(p @ ((B @ center - c) ** 2).sum(axis=1))
+    found = theory.sgd_rate(PROBLEM, IST(sketch, step), X0, 4)
+    start = float(((X0 - center) ** 2).sum())
+    expected = [(1 - step * mu) ** k * start + 2 * step * noise / mu for k in range(5)]
+    np.testing.assert_allclose(found.values, expected, rtol=1e-9)
+    assert found.assumptions[0].number == pytest.approx(0.5 / smooth, rel=1e-9)
+    assert found.assumptions[1].number == pytest.approx(mu, rel=1e-9)
+
+
+@pytest.mark.parametrize("merge", ["gradient", "model"])
+def test_the_course_by_coordinates_is_that_over_all_partitions(merge):
+    l, b = np.array([[1.0, 2.0], [3.0, 0.5]]), np.array([[1.0, -1.0], [2.0, 0.0]])
+    problem, method = Quadratic([np.diag(row) for row in l], b), IST(Permutation(2, 2), 0.1, 2, merge)
+    flat = np.zeros((2, 1))
+    wide, x0 = replace(method, sketch=Permutation(2, 3)), np.array([1.0, 1.0, 2.0])
+    found = theory.coordinate_dynamics(np.hstack([l, flat]), np.hstack([b, flat]), wide, x0, 4)
+    full = theory.dynamics(problem, method, np.ones(2), 4)
+    np.testing.assert_allclose(found.gap, full.gap, rtol=1e-11)
+    np.testing.assert_allclose(found.bias, full.bias, rtol=1e-11)
+    np.testing.assert_allclose(found.mean[:2], full.mean[-1], rtol=1e-11)
+    np.testing.assert_allclose(found.spread[:2], np.diag(full.covariance), rtol=1e-9, atol=1e-15)
+    np.testing.assert_allclose(found.fixed_point[:2], theory.fixed_point(problem, method), rtol=1e-9)
+    if merge == "gradient":  # a coordinate that nobody sees stays, and has no limit of its own
+        assert found.mean[2] == 2.0
+        assert np.isnan(found.fixed_point[2])
+
+
+def test_limits_of_memory():
+    wide = random_quadratic(2, 80, 2.0, 0.0, seed=0)
+    assert enumerate_round(wide, IST(RandomSparsification(2, 80, 1), 0.1, 2)) is None  # 80^2 outcomes of 80^2 numbers
+    assert enumerate_round(wide, IST(RandomSparsification(2, 80, 80), 0.1, 2)) is not None
+    assert enumerate_round(PROBLEM, IST(Permutation(2, 4), 0.1), limit=5) is None  # of 6 outcomes
+    assert enumerate_round(PROBLEM, IST(Permutation(2, 4), 0.1), limit=6) is not None
+    many = random_quadratic(40, 40, 2.0, 0.0, seed=0)
+    assert lifted_round(many, DCGD(RandK(40, 1), 0.1)) is None  # 1,600 numbers are sent
+    few = random_quadratic(3, 40, 2.0, 0.0, seed=0)
+    assert lifted_round(few, DCGD(RandK(40, 1), 0.1)) is not None
+
+
+def test_a_worker_alone_has_a_lifted_state_too():
+    alone = Quadratic([np.diag([8.0, 2.0])], [[1.0, 1.0]])
+    method = GDCI(RandK(2, 1), 0.05)
+    step, shift = np.eye(2) - 0.05 * alone.mean_matrix, 0.05 * alone.mean_vector
+    lifted = [np.block([[step @ C, shift[:, None]], [np.zeros((1, 2)), np.ones((1, 1))]])
+              for C in (np.diag([2.0, 0.0]), np.diag([0.0, 2.0]))]  # fmt: skip
+    x = np.array([1.0, -1.0])
+    whole, gaps = np.outer([*x, 1.0], [*x, 1.0]), []  # E (x, 1)(x, 1)'
+    to_error = np.hstack([np.eye(2), -alone.minimizer[:, None]])
+    for _ in range(4):
+        gaps.append(0.5 * float(np.sum(alone.mean_matrix * (to_error @ whole @ to_error.T))))
+        whole = sum(A @ whole @ A.T for A in lifted) / 2
+    np.testing.assert_allclose(theory.dynamics(alone, method, x, 3).gap, gaps, rtol=1e-10)
+
+
+def test_a_search_for_stable_steps_goes_on_where_its_grid_ends_stable():
+    """One unit each, scale 1/10, models merged: x+ = (1/20)(1 - gamma/10) x, stable up to gamma = 210."""
+    problem = Quadratic([np.eye(2)] * 2, np.zeros((2, 2)))
+    steps = theory.stable_stepsizes(problem, IST(Permutation(2, 2, 0.1), 1.0, merge="model"))
+    assert steps.how == "search"
+    assert steps.largest == pytest.approx(210.0, rel=1e-9)
+    assert steps.intervals[0][0] == 0.0
+
+
+@pytest.mark.parametrize("period", [1, 3])
+def test_the_rate_is_1_at_the_end_of_the_stable_steps_of_a_method_with_periods(period):
+    problem = Quadratic([np.diag([1.0, 3.0]), np.diag([2.0, 1.0])], np.ones((2, 2)))
+    method = AnchoredIST(Permutation(2, 2), 0.1, period)
+    largest = theory.stable_stepsizes(problem, method).largest
+    assert 0 < largest < math.inf
+    assert theory.asymptotic_rate(problem, replace(method, stepsize=largest)) == pytest.approx(1.0, abs=1e-8)
+
+
+def test_the_ends_of_the_stable_steps_are_not_stable():
+    steps = theory.StableSteps(((0.0, 1.0), (2.0, 3.0)), "search")
+    assert [step for step in (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0) if step in steps] == [0.5, 2.5]
+    assert steps.largest == 3.0
+    assert theory.StableSteps((), "search").largest == 0.0
+
+
+def test_a_state_at_rest_at_nought_is_a_fixed_point():
+    problem = Quadratic(PROBLEM.L, np.zeros((2, 4)))
+    settled = theory.stationary(problem, DCGD(RandK(4, 2), 0.01))
+    assert settled.exists
+    np.testing.assert_array_equal(settled.mean, np.zeros(4))
+    assert (settled.bias, settled.variance) == (0.0, 0.0)
+    too_far = theory.stationary(problem, DCGD(RandK(4, 2), 0.5))
+    assert too_far.radius > 1.0
+    assert not too_far.exists
+
+
+def test_the_stationary_variance_of_a_lifted_state_is_that_of_its_course():
+    settled = theory.stationary(PROBLEM, DCGD(RandK(4, 2), 0.01))
+    far = theory.dynamics(PROBLEM, DCGD(RandK(4, 2), 0.01), X0, 3000)
+    assert settled.variance == pytest.approx(far.variance[-1], rel=1e-8)
+    assert settled.bias == pytest.approx(far.bias[-1], abs=1e-12)
+    np.testing.assert_allclose(settled.covariance, far.covariance, rtol=1e-7)
+
+
+def test_a_simulated_course_takes_a_thousand_seeds_from_the_first():
+    method = EF21(TopK(4, 2), 0.01)
+    one, other = theory.dynamics(PROBLEM, method, X0, 2), theory.dynamics(PROBLEM, method, X0, 2, seeds=1000, seed=0)
+    assert one.how.startswith("simulation of 1000 seeds")
+    np.testing.assert_array_equal(one.gap, other.gap)
+    drawn = IST(OnlySamples(), 0.01)
+    first = theory.dynamics(PROBLEM, drawn, X0, 2)
+    np.testing.assert_array_equal(first.gap, theory.dynamics(PROBLEM, drawn, X0, 2, seed=0).gap)
+    np.testing.assert_allclose(first.gap, first.bias + first.variance)
+    assert (first.variance[1:] > 0).all()
+
+
+class OnlySamples:
+    """Either worker has either half, by its draws alone."""
+
+    def sample(self, random):
+        held = np.repeat(random.permutation(2), 2)
+        return 2.0 * (held == np.arange(2)[:, None])
+
+
+@pytest.mark.parametrize("rounds", [3, 200])  # round by round, and by powers of one matrix
+def test_an_exact_course_says_how_far_it_is(rounds, monkeypatch):
+    said = []
+
+    @contextmanager
+    def told(title, total):
+        assert total == rounds
+        yield said.append
+
+    monkeypatch.setitem(theory.dynamics.__globals__, "progress", told)
+    theory.dynamics(PROBLEM, IST(Permutation(2, 4), 0.01), X0, rounds)
+    assert sum(said) == rounds
+    assert said[0] == (0 if rounds == 3 else 63)
+
+
+def test_nothing_moves_without_curvature():
+    level = Quadratic(np.zeros((2, 2, 2)), np.zeros((2, 2)))
+    assert theory.stable_stepsizes(level, DCGD(RandK(2, 1), 0.1)).intervals == ((0.0, math.inf),)
+    assert theory.stable_stepsizes(level, GradientDescent(0.1)).largest == math.inf
+    assert theory.local_limit(level, Permutation(2, 2)) == math.inf
+    assert theory.contraction_limit(level, Permutation(2, 2)) == math.inf
+
+
+def test_step_rules_by_their_definition():
+    L = PROBLEM.L
+    tops = [np.linalg.eigvalsh(matrix)[-1] for matrix in L]
+    assert theory.contraction_limit(PROBLEM, Permutation(2, 4)) == pytest.approx(2 / (4 * max(tops) / 2))
+    assert theory.contraction_limit(PROBLEM, Bernoulli(2, 4, 0.5)) == pytest.approx(2 / (4 * np.mean(tops)))
+    assert theory.local_limit(PROBLEM, Permutation(2, 4)) == pytest.approx(2 / (2 * max(tops)))
+    units = random_quadratic(4, 4, 5.0, 0.5, seed=2)
+    diagonal = max(np.diag(matrix).max() for matrix in units.L)
+    assert theory.contraction_limit(units, Permutation(4, 4)) == pytest.approx(2 / (16 * diagonal / 4))
+    assert theory.local_limit(units, Permutation(4, 4)) == pytest.approx(2 / (4 * diagonal))
+
+
+def test_first_order_needs_a_partition_with_one_scale():
+    square = random_quadratic(4, 4, 2.0, 0.0, 0)
+    for sketch in (Bernoulli(2, 4, 0.5), Permutation(5, 4), ScaledPermutation(square)):
+        problem = random_quadratic(sketch.workers, 4, 2.0, 0.0, 0)
+        with pytest.raises(InvalidInput, match="must be a permutation sketch with n <= d and one scale"):
+            theory.first_order_fixed_point(problem, IST(sketch, 0.1, 2))
+    one = theory.first_order_fixed_point(PROBLEM, IST(Permutation(2, 4), 0.1, 1))
+    np.testing.assert_allclose(one, theory.fixed_point(PROBLEM, IST(Permutation(2, 4), 0.1)), rtol=1e-10)
+
+
+def test_tails_by_hand():
+    found = tails([0.5, 0.5], [[[1.2]], [[0.2]]])
+    assert found.spread == pytest.approx(1.0376 / 0.74**2)
+    assert found.rounds(100) == pytest.approx(math.log(100) / math.log(1.0376 / 0.74**2))
+    still = tails([1.0], [[[0.5]]])
+    assert (still.spread, still.rounds(10)) == (pytest.approx(1.0), math.inf)
+    assert theory.Tails(Radius(0.0), Radius(0.0)).spread == 1.0
+    J = np.array([[[0.5, 0.2], [0.1, 0.3]], [[0.1, -0.4], [0.6, 0.2]]])
+    both = tails([0.3, 0.7], J)
+    squares = sum(p * np.kron(A, A) for p, A in zip((0.3, 0.7), J, strict=True))
+    fours = sum(p * np.kron(np.kron(A, A), np.kron(A, A)) for p, A in zip((0.3, 0.7), J, strict=True))
+    assert both.second == pytest.approx(np.abs(np.linalg.eigvals(squares)).max(), rel=1e-10)
+    assert both.fourth == pytest.approx(np.abs(np.linalg.eigvals(fours)).max(), rel=1e-10)
+    for p in ([0.5, 0.6], [-0.5, 1.5]):
+        with pytest.raises(InvalidInput, match="sum to 1"):
+            tails(p, [[[1.0]], [[1.0]]])
+
+
+@pytest.mark.parametrize(
+    "sketch",
+    [Permutation(3, 6), Permutation(2, 6, 1.3), Permutation(4, 4), Permutation(3, 2), Bernoulli(2, 3, 0.4),
+     ImportanceSampling(2, [0.3, 0.9, 0.5]), RandomSparsification(2, 4, 2), RandomSparsification(2, 4, 1)],
+    ids=repr,
+)  # fmt: skip
+@pytest.mark.parametrize("merge", ["gradient", "model"])
+@pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
+def test_every_moment_of_a_round_is_that_over_all_outcomes(sketch, merge, shared):
+    n, d = sketch.workers, sketch.dim
+    problem = random_quadratic(n, d, 10.0, 0.8, seed=3)
+    if shared:
+        L, b = problem.L, problem.b
+        problem = Quadratic(np.broadcast_to(L[0], L.shape), np.broadcast_to(b[0], b.shape))
+    update = affine_update(problem, IST(sketch, 0.03, merge=merge))
+    found, support = Moments(update), sketch.support()
+    p, P = support.probabilities, (support.diagonals > 0).astype(float)
+    W, keep = np.broadcast_to(sketch.weights, (n, d)), merge == "gradient"
+    G = np.stack([(0.0 if keep else np.diag(w)) - 0.03 * np.diag(w) @ L @ np.diag(w)
+                  for w, L in zip(W, problem.L, strict=True)])  # fmt: skip
+    H = np.einsum("pia,iab,pib->pab", P, G, P) / n
+    h = np.einsum("pia,ia->pa", P, 0.03 * W * problem.b) / n
+    random = np.random.default_rng(0)
+    m, X = random.standard_normal(d), random.standard_normal((d, d))
+    X = X + X.T
+    near = {"rtol": 1e-9, "atol": 1e-13}
+    np.testing.assert_allclose(found.mean_matrix, np.einsum("p,pab->ab", p, H), **near)
+    np.testing.assert_allclose(found.mean_vector, p @ h, **near)
+    np.testing.assert_allclose(found.sandwich(X), np.einsum("p,pab,bc,pcd->ad", p, H, X, H, optimize=True), **near)
+    np.testing.assert_allclose(found.drift(m), np.einsum("p,pa,pb->ab", p, H @ m, h), **near)
+    np.testing.assert_allclose(found.noise(), np.einsum("p,pa,pb->ab", p, h, h), **near)
+    np.testing.assert_allclose(found.mean_times(X), np.einsum("p,pab->ab", p, H) @ X, **near)
