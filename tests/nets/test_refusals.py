@@ -98,7 +98,7 @@ def refusal(model: nn.Module, *args: Tensor) -> str:
 def line_of(cls: type, code: str) -> str:
     lines, first = inspect.getsourcelines(cls)
     number = next(i for i, line in enumerate(lines) if code in line)
-    return f"(test_refusals.py:{first + number}: `{code}`)"
+    return f"(test_refusals.py:{first + number}: `{' '.join(code.split())}`)"
 
 
 @pytest.mark.parametrize(

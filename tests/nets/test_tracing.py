@@ -14,7 +14,7 @@ from cases.networks import GPT, T5, Basic, Bottleneck, LeNet, Llama, mlp, resnet
 from isthmus.errors import InvalidInput
 from isthmus.nets.axes.registry import RULES
 from isthmus.nets.check.verify import verify
-from isthmus.nets.graph import exported
+from isthmus.nets.graph import export
 from isthmus.nets.pieces.subnetwork import build
 from isthmus.nets.rules import rule
 
@@ -470,7 +470,7 @@ class Windows(nn.Module):
 
 def test_sizes_from_which_too_much_follows_stay_as_given(monkeypatch: pytest.MonkeyPatch) -> None:
     """In one mode as in the other, and the batch stays open; else the export of Swin takes minutes."""
-    monkeypatch.setattr(exported, "_GUARDS", 20)
+    monkeypatch.setattr(export, "_GUARDS", 20)
     model, args = Windows(), (torch.randn(3, 3, 8, 8),)
     coupling = isthmus.trace(model, args)
     assert {each.given_up for each in coupling.exports.values()} == {frozenset({(0, 1), (0, 2), (0, 3)}), frozenset()}

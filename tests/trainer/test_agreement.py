@@ -382,14 +382,15 @@ def test_workers_that_cannot_be_one_run(name: str) -> None:
 
 
 def test_all_that_have_not_come_are_named_on_time() -> None:
-    for code, said, seconds in by_hand([{"RANK": rank, "WORLD_SIZE": 4} for rank in (0, 2)], meet, 1.0):
+    found = by_hand([{"RANK": rank, "WORLD_SIZE": 4} for rank in (0, 2)], meet, 1.0)
+    assert 1.0 <= max(seconds for _, _, seconds in found) < SECONDS  # one that comes later need not wait so long
+    for code, said, _ in found:
         assert code == status.WORKER_FAILED
         assert re.fullmatch(
             r"isthmus: workers 1 and 3 have not come within 1 s: start them with RANK=1,3 WORLD_SIZE=4 "
             r"MASTER_ADDR=127.0.0.1 MASTER_PORT=\d+, or wait longer with --join-timeout",
             said,
         )
-        assert 1.0 <= seconds < SECONDS
 
 
 def test_nobody_keeps_the_store() -> None:

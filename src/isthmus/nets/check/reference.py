@@ -159,6 +159,9 @@ class _MaskedWhole(_Exact):
             self.env.update(saved)
         if n.op == "placeholder" and isinstance(result, Tensor):
             self.opened |= zip(map(size_of, n.meta["val"].shape), result.shape, strict=True)
+            # A size that is a number in this mode's graph may be open in the other's, and so for both.
+            dims = self.propagation.dims.get(n) or ()
+            self.opened |= {terms.size(term): size for term, size in zip(dims, result.shape, strict=False)}
         return result
 
     def _restricted(self, node: fx.Node, whole: Any) -> Any:

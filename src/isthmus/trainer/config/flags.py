@@ -96,7 +96,7 @@ def record(config: TrainConfig) -> dict[str, Any]:
     values |= ({"core": 0.0} if "law" in chosen else {}) | chosen
     dealt = config.strategy.dealt
     law = dealt.law if isinstance(dealt, Core) else dealt  # the core is recorded beside it
-    if "law" in chosen and law is not None and law.name not in LAWS:  # the report does not know it
+    if "law" in chosen and law is not None and law.name not in (Auto.name, *LAWS):  # the report does not know it
         values |= {"law_label": law.label, "law_meaning": law.meaning}
     if config.law_reason:
         values["law_reason"] = config.law_reason
