@@ -113,6 +113,7 @@ class Strategy:
         return self.axes if cut is None else tuple(cut)
 
     def record(self) -> dict[str, Any]:
-        """Return the strategy as plain data: its fields, and those of its law."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "law"}
-        return {"strategy": self.name, **values, **({} if self.dealt is None else self.dealt.record())}
+        """Return the strategy as plain data: its fields, and those of its law where that is chosen."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        dealt = None if values.pop("law", None) is None else self.dealt
+        return {"strategy": self.name, **values, **({} if dealt is None else dealt.record())}

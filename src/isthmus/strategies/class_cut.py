@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from isthmus.errors import InvalidInput, check_choice, check_integer, check_number
 from isthmus.partitions import Block, Law
@@ -121,7 +121,3 @@ class ClassCut(Strategy):
         parts += [f"o{self.owners}"] * (self.owners > 1)
         parts += [] if isinstance(self.own_share, str) else [f"q{self.own_share:g}"]
         return "-".join([self.name, *parts])
-
-    def record(self) -> dict[str, Any]:
-        """Return its fields; the law is not chosen."""
-        return {name: value for name, value in super().record().items() if name not in self.dealt.record()}

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from isthmus.partitions import Block, Law
 from isthmus.strategies.base import Strategy
-from isthmus.strategies.width import MEMORY, check_count, check_width
+from isthmus.strategies.width import MEMORY, OwnWidth, check_count, check_width
 
 
 @dataclass(frozen=True)
-class Factored(Strategy):
+class Factored(OwnWidth, Strategy):
     """Local SGD on a network whose last layer is a product, [classes, r] times [r, hidden units].
 
     In the memory of ``narrow`` there is room for a wider body then.
@@ -43,22 +42,11 @@ class Factored(Strategy):
         check_width(self.width)
 
     @property
-    def dealt(self) -> Law:
-        """The law that the body's units come from: ``block``, and where there is room some of those after."""
-        return Block()
-
-    @property
     def title(self) -> str:
         """The name and the rank."""
         return f"{self.name} (rank {self.rank})"
 
     @property
-    def slug(self) -> str:
-        """The same as part of a file's name."""
-        parts = [] if isinstance(self.rank, str) else [f"r{self.rank}"]
-        parts += [] if isinstance(self.width, str) else [f"w{self.width:g}"]
-        return "-".join([self.name, *parts])
-
-    def record(self) -> dict[str, Any]:
-        """Return its fields; the law is not chosen."""
-        return {name: value for name, value in super().record().items() if name not in self.dealt.record()}
+    def marks(self) -> list[str]:
+        """The rank, where it is given."""
+        return [] if isinstance(self.rank, str) else [f"r{self.rank}"]

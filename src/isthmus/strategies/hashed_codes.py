@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from isthmus.errors import check_integer
-from isthmus.partitions import Block, Law
 from isthmus.strategies.base import Strategy
-from isthmus.strategies.width import MEMORY, check_width
+from isthmus.strategies.width import MEMORY, OwnWidth, check_width
 
 
 @dataclass(frozen=True)
-class HashedCodes(Strategy):
+class HashedCodes(OwnWidth, Strategy):
     """Every worker trains a network of its own that foretells some bits of a sample's class.
 
     Each bit splits the classes in halves, drawn for it. Used, the score of a class is the sum over all bits of log
@@ -51,20 +50,11 @@ class HashedCodes(Strategy):
         check_width(self.width)
 
     @property
-    def dealt(self) -> Law:
-        """How hidden units are dealt, once: ``block``, and where there is room some of those after."""
-        return Block()
-
-    @property
     def title(self) -> str:
         """The name and the bits."""
         return f"{self.name} ({self.bits} bits a worker)"
 
     @property
-    def slug(self) -> str:
-        """The same as part of a file's name."""
-        return "-".join([self.name, f"b{self.bits}", *([] if isinstance(self.width, str) else [f"w{self.width:g}"])])
-
-    def record(self) -> dict[str, Any]:
-        """Return its fields; the law is not chosen."""
-        return {name: value for name, value in super().record().items() if name not in self.dealt.record()}
+    def marks(self) -> list[str]:
+        """The bits."""
+        return [f"b{self.bits}"]

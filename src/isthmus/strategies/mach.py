@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from isthmus.errors import check_integer
-from isthmus.partitions import Block, Law
 from isthmus.strategies.base import Strategy
-from isthmus.strategies.width import MEMORY, check_count, check_width
+from isthmus.strategies.width import MEMORY, OwnWidth, check_count, check_width
 
 
 @dataclass(frozen=True)
-class Mach(Strategy):
+class Mach(OwnWidth, Strategy):
     """Every worker trains a network of its own that tells buckets of classes, hashed anew for each table.
 
     Used, the score of a class is the sum over all tables of log p(its bucket | x). Nothing travels.
@@ -54,23 +53,12 @@ class Mach(Strategy):
         check_width(self.width)
 
     @property
-    def dealt(self) -> Law:
-        """How hidden units are dealt, once: ``block``, and where there is room some of those after."""
-        return Block()
-
-    @property
     def title(self) -> str:
         """The name, buckets and tables."""
         return f"{self.name} ({self.buckets} buckets{f', {self.tables} tables' if self.tables > 1 else ''})"
 
     @property
-    def slug(self) -> str:
-        """The same as part of a file's name."""
+    def marks(self) -> list[str]:
+        """Buckets and tables, where they are not the usual."""
         parts = [] if isinstance(self.buckets, str) else [f"b{self.buckets}"]
-        parts += [f"t{self.tables}"] * (self.tables > 1)
-        parts += [] if isinstance(self.width, str) else [f"w{self.width:g}"]
-        return "-".join([self.name, *parts])
-
-    def record(self) -> dict[str, Any]:
-        """Return its fields; the law is not chosen."""
-        return {name: value for name, value in super().record().items() if name not in self.dealt.record()}
+        return parts + [f"t{self.tables}"] * (self.tables > 1)

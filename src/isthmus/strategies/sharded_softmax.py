@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from isthmus.partitions import Block, Law
 from isthmus.strategies.base import Strategy
-from isthmus.strategies.width import MEMORY, check_width
+from isthmus.strategies.width import MEMORY, OwnWidth, check_width
 
 
 @dataclass(frozen=True)
-class ShardedSoftmax(Strategy):
+class ShardedSoftmax(OwnWidth, Strategy):
     """Every worker holds a body of its own and the last layer's rows of its own classes; all score the same batch.
 
     In every step workers tell each other the logarithm of the sum of exp of their scores, a number a sample, so that
@@ -45,17 +44,3 @@ class ShardedSoftmax(Strategy):
 
     def __post_init__(self) -> None:
         check_width(self.width)
-
-    @property
-    def dealt(self) -> Law:
-        """How hidden units are dealt, once: ``block``, and where there is room some of those after."""
-        return Block()
-
-    @property
-    def slug(self) -> str:
-        """The same as part of a file's name."""
-        return self.name if isinstance(self.width, str) else f"{self.name}-w{self.width:g}"
-
-    def record(self) -> dict[str, Any]:
-        """Return its fields; the law is not chosen."""
-        return {name: value for name, value in super().record().items() if name not in self.dealt.record()}

@@ -2,9 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 from isthmus.errors import InvalidInput, check_integer, check_number
+from isthmus.partitions import Block, Law
 
 MEMORY = "memory"  # as wide as fits
+
+
+class OwnWidth:
+    """What strategies have in common whose bodies are as wide as their field ``width`` says."""
+
+    name: ClassVar[str]
+    width: float | str
+
+    @property
+    def dealt(self) -> Law:
+        """The law that the bodies' units come from, once: ``block``, and where there is room some of those after."""
+        return Block()
+
+    @property
+    def marks(self) -> Sequence[str]:
+        """Parts of a file's name beside the strategy's name and the width."""
+        return ()
+
+    @property
+    def slug(self) -> str:
+        """The name and what was given, as part of a file's name."""
+        return "-".join([self.name, *self.marks, *([] if isinstance(self.width, str) else [f"w{self.width:g}"])])
 
 
 def check_width(width: float | str) -> None:

@@ -20,6 +20,7 @@ from isthmus.nets.pieces.ownership import Held
 from isthmus.nets.pieces.subnetwork import build
 
 _KEY = "isthmus.block_softmax"  # in a file's metadata
+_BODY = "body."  # what names of a body's tensors begin with, beside those of what stands on it
 _LEAST = 1e-12  # that a share counts as at least, and one minus it
 _REST = 1e-6  # that is left at least to classes which are on no piece
 
@@ -167,8 +168,7 @@ def load_block_softmax(
     coupling = trace(network, args, kwargs)
     pieces = {}
     for number, own in tensors.items():
-        body = {name.removeprefix("body."): tensor for name, tensor in own.items() if name.startswith("body.")}
-        pieces[number] = ClassPiece(body_of(coupling, body), own["owned"], own["prior"], own["drawn"])
+        pieces[number] = ClassPiece(body_of(coupling, own), own["owned"], own["prior"], own["drawn"])
     warm = plain["temperature"] if temperature is None else temperature
     return BlockSoftmax(pieces, plain["classes"], plain["normalized"], warm).eval()
 
@@ -212,11 +212,12 @@ def read_pieces(path: str | Path, key: str, strategy: str) -> tuple[dict[str, An
 
 
 def body_of(coupling: Coupling, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Return the piece of a network that holds these parameters and buffers; how large it is, they say.
+    """Return the piece of a network that holds the parameters and buffers under ``body.``; how large it is, they say.
 
     Raises:
         InvalidInput: no piece of the network has such tensors.
     """
+    tensors = {name.removeprefix(_BODY): tensor for name, tensor in tensors.items() if name.startswith(_BODY)}
     held = {}
     for axis in coupling.all_axes:
         for member in axis.members:

@@ -136,7 +136,6 @@ def load_code_softmax(
     coupling = trace(network, args, kwargs)
     pieces = {}
     for number, own in tensors.items():
-        body = {name.removeprefix("body."): tensor for name, tensor in own.items() if name.startswith("body.")}
-        pieces[number] = CodePiece(body_of(coupling, body), own["symbols"], said["symbols"], said["pinned"])
+        pieces[number] = CodePiece(body_of(coupling, own), own["symbols"], said["symbols"], said["pinned"])
     warm = said["temperature"] if temperature is None else temperature
     return CodeSoftmax(pieces, said["classes"], said["symbols"], said["pinned"], warm).eval()

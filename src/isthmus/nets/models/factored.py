@@ -54,11 +54,10 @@ def load_factored(
         InvalidInput: one of another network.
     """
     _, tensors = read_tensors(path, _KEY, "factored")
-    body = {name.removeprefix("body."): tensor for name, tensor in tensors.items() if name.startswith("body.")}
     weight, bias = tensors["head.weight"], tensors.get("head.bias")
     head = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta", dtype=weight.dtype)
     head.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}), assign=True)
-    return FactoredSoftmax(body_of(trace(network, args, kwargs), body), head).eval()
+    return FactoredSoftmax(body_of(trace(network, args, kwargs), tensors), head).eval()
 
 
 def thin(rank: int, classes: int, bias: bool, dtype: torch.dtype, device: torch.device) -> nn.Linear:
