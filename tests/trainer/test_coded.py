@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cases.loops import WAYS, in_turn, sgd
+from cases.many import BATCH, CLASSES, EXAMPLE, batch, network
 from cases.runs import trained
 from isthmus import Training, launch
 from isthmus.errors import InvalidInput, WorkerError
@@ -26,18 +27,7 @@ from isthmus.trainer import configure, memory_plan
 from isthmus.trainer.config import Faults
 from isthmus.trainer.task.fitting import Fitting
 
-WORKERS, CLASSES, BATCH, STEPS = 3, 40, 8, 12
-EXAMPLE = (torch.zeros(2, 6),)
-
-
-def network() -> nn.Module:
-    torch.manual_seed(3)
-    return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, CLASSES))
-
-
-def batch(seat: int, step: int) -> tuple[Tensor, Tensor]:
-    random = torch.Generator().manual_seed(100 * seat + step)
-    return torch.randn(BATCH, 6, generator=random), torch.randint(0, CLASSES, (BATCH,), generator=random)
+WORKERS, STEPS = 3, 12
 
 
 def job(strategy: Strategy, folder: str | None = None) -> dict[str, Any]:

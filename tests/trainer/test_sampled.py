@@ -8,28 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from cases.loops import WAYS, in_turn, same, sgd, state_of
+from cases.many import BATCH, CLASSES, EXAMPLE, batch, network
 from cases.runs import trained
 from isthmus import Training
 from isthmus.errors import InvalidInput, WorkerError
 from isthmus.nets.models.sampled import Sampled, chances_of
 from isthmus.strategies import Narrow, SampledSoftmax
-
-CLASSES, BATCH = 40, 8
-EXAMPLE = (torch.zeros(2, 6),)
-
-
-def network() -> nn.Module:
-    torch.manual_seed(3)
-    return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, CLASSES))
-
-
-def batch(seat: int, step: int) -> tuple[Tensor, Tensor]:
-    random = torch.Generator().manual_seed(100 * seat + step)
-    return torch.randn(BATCH, 6, generator=random), torch.randint(0, CLASSES, (BATCH,), generator=random)
 
 
 def job(strategy: Narrow) -> dict[str, Any]:
