@@ -125,6 +125,8 @@ def live_in_a_process(port: int, seat: int, members: list[int]) -> None:
         received=st.integers(0, 2**62),
         loss=st.none() | st.floats(),
         number=st.integers(0, 10**9),
+        steps=st.integers(0, 10**9),
+        exchanges=st.integers(0, 10**9),
     ),
     cut=st.integers(0, 60),
 )
@@ -143,6 +145,26 @@ def test_a_beat_says_which_rule_a_value_breaks() -> None:
         Beat(0, 0, 1, 1, "sleeping")
     with pytest.raises(InvalidInput, match="`silent` must be greater than 0"):
         Patience(silent=0)
+
+
+@given(st.lists(st.booleans(), max_size=12), st.integers(0, 12))
+def test_a_loop_is_uneven_where_a_step_was_passed_over_and_never_by_the_age_of_a_beat(
+    program: list[bool], more: int
+) -> None:
+    """A worker's course is steps (True) and exchanges (False); its beat may be of any place in it."""
+
+    def beat(course: list[bool]) -> Beat:
+        phase = "stepping" if course[-1:] == [True] else "waiting"
+        return Beat(1, 0, 1, 5, phase, steps=sum(course), exchanges=len(course) - sum(course))
+
+    places = range(len(program) + 1)
+    everywhere = [beat(program[:at]) for at in places]
+    assert not any(one.uneven(other) for one in everywhere for other in everywhere)
+    at = min(more, len(program))
+    stuck = beat([*program[:at], True])  # as far as the one comes: the other does not take this step
+    passed = [each for each in everywhere[at + 1 :] if each.phase == "waiting" and each.steps == sum(program[:at])]
+    assert all(stuck.uneven(each) for each in passed)
+    assert bool(passed) == (program[at : at + 1] == [False])
 
 
 def test_the_end_of_a_process_is_told_at_once_while_it_is_a_member_and_not_of_an_earlier_incarnation(port: int) -> None:

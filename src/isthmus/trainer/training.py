@@ -606,9 +606,8 @@ class Training:
         self._step_begins()
 
     def _step_begins(self) -> None:
-        self._meter.step_begins()
-        if isinstance(self._link, Elastic):
-            self._link.own.steps = self.steps + 1
+        if self._meter.step_begins() and isinstance(self._link, Elastic):
+            self._link.own.step_begins()
 
     def _after_step(self, *_: Any) -> None:
         self._count_native()

@@ -37,6 +37,7 @@ class Beat:
         loss: mean training loss of its last round, None before the first and where it is not finite.
         number: rises with every beat of a process.
         steps: begun so far.
+        exchanges: entered so far.
 
     Raises:
         InvalidInput: a value that breaks its rule.
@@ -52,9 +53,10 @@ class Beat:
     loss: float | None = None
     number: int = 0
     steps: int = 0
+    exchanges: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("seat", "incarnation", "process", "round", "sent", "received", "number", "steps"):
+        for name in ("seat", "incarnation", "process", "round", "sent", "received", "number", "steps", "exchanges"):
             check_integer(name, getattr(self, name), at_least=0)
         check_choice("phase", self.phase, PHASES)
         finite = isinstance(self.loss, (int, float)) and math.isfinite(self.loss)
@@ -68,6 +70,14 @@ class Beat:
     def awaited(self, other: Beat) -> bool:
         """Whether another worker, which waits, waits for this one."""
         return not self.arrived and self.round <= other.round
+
+    def uneven(self, other: Beat) -> bool:
+        """Whether this worker is in a step, of torch's own parts, that another has passed over.
+
+        All enter the same exchanges between the same steps. So a step is missing where the other, with fewer steps, is
+        in an exchange that this one had yet to enter; however old either beat is.
+        """
+        return self.phase == "stepping" and self.steps > other.steps and self.exchanges < other.exchanges
 
     def to_text(self) -> str:
         """Return it as JSON."""

@@ -46,7 +46,7 @@ class Own:
         meter: of what it sends and receives.
         loss: of its last round.
         longest: seconds of the longest round so far.
-        steps: it has begun.
+        begun: steps and exchanges that it has begun, of all trainings; read by another thread, so changed together.
     """
 
     round: int = 0
@@ -54,7 +54,15 @@ class Own:
     meter: Meter = field(default_factory=Meter)
     loss: float | None = None
     longest: float = 0.0
-    steps: int = 0
+    begun: tuple[int, int] = (0, 0)
+
+    def step_begins(self) -> None:
+        """Count a step."""
+        self.begun = self.begun[0] + 1, self.begun[1]
+
+    def exchange_begins(self) -> None:
+        """Count an exchange."""
+        self.begun = self.begun[0], self.begun[1] + 1
 
 
 @dataclass(frozen=True)
@@ -254,6 +262,7 @@ class Elastic:
         """Do what needs the others, and be seen to wait for them."""
         self._since, before = time.monotonic(), self.own.phase
         self.own.phase = phase
+        self.own.exchange_begins()
         try:
             return does()
         except LostPeer:
@@ -345,7 +354,9 @@ class Elastic:
     def _beat(self) -> Beat:
         own, meter, inner = self.own, self.own.meter, self.epoch.native
         phase = own.phase if inner is None or inner.since is None else "stepping"
-        return Beat(*self.me, os.getpid(), own.round, phase, meter.sent, meter.received, own.loss, steps=own.steps)
+        steps, exchanges = own.begun
+        moved = meter.sent, meter.received
+        return Beat(*self.me, os.getpid(), own.round, phase, *moved, own.loss, steps=steps, exchanges=exchanges)
 
     def _patience(self) -> float:
         """Return how long others may be waited for."""

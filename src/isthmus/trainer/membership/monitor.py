@@ -226,7 +226,7 @@ class Monitor:
             self._stop(self._store.get("stop").decode(errors="replace"))
         known = self._ears.known(own, members, now)
         for each in self._others(known) if own.phase == "waiting" else ():
-            if each.beat is not None and each.beat.phase == "stepping" and each.beat.steps > own.steps:
+            if each.beat is not None and each.beat.uneven(own):
                 self._uneven(each.seat)
         if not self._speaks(members, known):
             return

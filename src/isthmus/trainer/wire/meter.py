@@ -46,10 +46,12 @@ class Meter:
     stepping: float = 0.0
     _step: float | None = None
 
-    def step_begins(self) -> None:
-        """Note that a step of the loop begins, unless one has begun."""
-        if self._step is None:
+    def step_begins(self) -> bool:
+        """Note that a step of the loop begins, unless one has begun; return whether it is so."""
+        begins = self._step is None
+        if begins:
             self._step = self._uncounted()
+        return begins
 
     def step_ends(self) -> None:
         """Count the time since the step's beginning as computing, but for what was counted in it (an exchange)."""
