@@ -70,8 +70,8 @@ CLASSES = np.array([0, 1])
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"features": [[1.0], [2.0]]}, "x: features must be a NumPy array, got list"),
-        ({"targets": [0, 1]}, "x: targets must be a NumPy array, got list"),
+        ({"features": [[1.0], [2.0]]}, "x: features must be a NumPy array or a scipy.sparse.csr_array, got list"),
+        ({"targets": [0, 1]}, "x: targets must be a NumPy array or a scipy.sparse.csr_array, got list"),
         ({"features": ONE.astype(np.float16)}, "x: features must be float32, float64 or whole numbers"),
         ({"features": ONE.astype(bool)}, "x: features must be float32, float64 or whole numbers"),
         ({"features": np.array([[3], [-1]])}, "x: feature 0 of sample 1 is -1, and tokens are numbered from 0"),

@@ -23,9 +23,10 @@ def load(name: str, length: int | None = None) -> Dataset:
     """Return the data set ``name``.
 
     ``digits``, ``diabetes``, ``breast-cancer`` (bundled), ``sbm`` or ``sbm:NODES`` (generated, nodes of a graph),
-    ``idx:FOLDER``, ``libsvm:FILE``, ``text:FILE`` or ``text:FOLDER`` (bytes), ``words:FILE`` or ``words:FILE@V``
-    (the next word), ``many:V`` or ``many:V:RANK`` (generated, V classes), or ``python:MODULE:FACTORY``, a function
-    without arguments that returns a :class:`Dataset` (the current folder is searched first).
+    ``idx:FOLDER``, ``libsvm:FILE`` or ``libsvm:FOLDER`` (sparse features and several labels too), ``text:FILE`` or
+    ``text:FOLDER`` (bytes), ``words:FILE`` or ``words:FILE@V`` (the next word), ``many:V`` or ``many:V:RANK``
+    (generated, V classes), or ``python:MODULE:FACTORY``, a function without arguments that returns a
+    :class:`Dataset` (the current folder is searched first).
 
     Args:
         name: one of these.
@@ -54,6 +55,9 @@ def load_standardized(name: str) -> Dataset:
     dataset = load(name)
     if not dataset.numeric:
         raise InvalidInput(f"`data` must have numbers as features, got {name!r}, whose samples are tokens or nodes")
+    if dataset.sparse or dataset.labelled:
+        what = "sparse features" if dataset.sparse else "several labels a sample"
+        raise InvalidInput(f"`data` must have dense features and one target a sample, got {name!r}, which has {what}")
     return standardize(dataset)[0]
 
 

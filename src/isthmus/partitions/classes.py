@@ -40,6 +40,21 @@ class Gate:
         """
         check_integer("owners", owners, at_least=1, at_most=self.experts(workers))
 
+    def check_labels(self, several: bool) -> None:
+        """Refuse data that do not go with it: one class a sample, or several labels.
+
+        Raises:
+            InvalidInput: they do not.
+        """
+        if several and self.normalized:
+            raise InvalidInput(
+                "targets with several labels a sample need `gate` 'none': each class is there or not by itself, "
+                f"and no unit stands for the others; got gate {self.name!r}"
+            )
+        if not several and not self.normalized:
+            normal = " or ".join(repr(name) for name, made in GATES.items() if made(0).normalized)
+            raise InvalidInput(f"`gate` must be {normal} where every sample has one class, got {self.name!r}")
+
     def experts(self, workers: int) -> int:
         """Return how many workers own classes: the first ones."""
         return workers

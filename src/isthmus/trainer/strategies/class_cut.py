@@ -58,14 +58,9 @@ class ClassCutPart(ApartPart):
         if not isinstance(targets, Tensor):
             raise InvalidInput(f"strategy 'class-cut' needs class numbers as targets, got {type(targets).__name__}")
         if targets.is_floating_point() or targets.dtype == torch.bool:
-            if deal.gate.normalized:
-                raise InvalidInput(
-                    "targets with several labels a sample need `gate` 'none': each class is there or not by itself, "
-                    f"and no unit stands for the others; got gate {deal.gate.name!r}"
-                )
+            deal.gate.check_labels(True)
             return targets[..., torch.from_numpy(deal.owned(self._seat)).to(targets.device)]
-        if not deal.gate.normalized:
-            raise InvalidInput("`gate` must be 'other' or 'worker' where every sample has one class, got 'none'")
+        deal.gate.check_labels(False)
         if self._targets is None:
             self._targets = torch.from_numpy(deal.targets(self._seat)).to(self._worker.device)
         if targets.numel() and int(targets.max()) >= deal.classes:

@@ -17,9 +17,11 @@ from torch.utils import _pytree as pytree
 from isthmus.data import Dataset
 from isthmus.errors import InvalidInput
 from isthmus.nets.graph.example import Example
+from isthmus.trainer.task.sparse import Bags, Labels, bags, labels
 
 _BATCH = 1000  # examples of one forward pass without gradients,
 _TARGETS = 8192  # and targets: fewer examples if they are long sequences
+_LABELS = 1 << 22  # and numbers that say which labels are there
 
 Positions = NDArray[np.int64]
 
@@ -85,15 +87,16 @@ class ArrayExamples:
 
     Attributes:
         call: an example call of the network, whose tensors change from batch to batch.
-        features: [m, ...] one example as the network takes it: real numbers, or int64 for tokens and node numbers.
-        targets: [m] class numbers, or [m, length] one for every position of a sequence; int64.
+        features: [m, ...] one example as the network takes it: real numbers, or int64 for tokens and node numbers; or
+            bags of sparse features.
+        targets: [m] class numbers, or [m, length] one for every position of a sequence; int64; or labels.
         graph: features of all nodes and the adjacency, where the examples are nodes of a graph: the network then takes
             the whole graph, and ``features`` says which of its outputs are meant.
     """
 
     call: Example
-    features: Tensor
-    targets: Tensor
+    features: Tensor | Bags
+    targets: Tensor | Labels
     graph: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -104,21 +107,29 @@ class ArrayExamples:
     @property
     def held_bytes(self) -> int:
         """Bytes of features, targets and graph."""
-        return sum(tensor.nbytes for tensor in (self.features, self.targets, *(self.graph or ())))
+        return sum(each.nbytes for each in (self.features, self.targets, *(self.graph or ())))
 
     def batch(self, positions: Positions) -> Batch:
         """Return the examples at some positions."""
         index = torch.from_numpy(positions).to(self.targets.device)
         targets, features = self.targets[index], self.features[index]
         if self.graph is None:
-            return Batch(*self.call.call([features]), targets, positions)
+            inputs = features if isinstance(features, tuple) else (features,)
+            return Batch(*self.call.call(inputs), targets, positions)
+        assert isinstance(features, Tensor)
         return Batch(*self.call.call(self.graph), targets, positions, features.reshape(-1))
 
     def pieces(self, most: int | None = None, parts: int = 1) -> Iterator[Positions]:
         """Yield positions in even pieces; a graph goes through the network as a whole, so its nodes are one."""
         count = self.count if most is None else min(most, self.count)
-        size = count if self.graph is not None else max(1, min(_BATCH, _TARGETS // self.targets[:1].numel()))
+        size = count if self.graph is not None else max(1, min(_BATCH, self._at_once))
         yield from even_pieces(count, size if self.graph is not None else min(size, math.ceil(count / parts)))
+
+    @property
+    def _at_once(self) -> int:
+        if isinstance(self.targets, Labels):
+            return _LABELS // self.targets.width
+        return _TARGETS // self.targets[:1].numel()
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,8 +202,12 @@ def rows(data: Dataset, call: Example, device: torch.device) -> ArrayExamples:
     """Return a data set as the network takes it in its example call: its shape, and its type of number.
 
     Whole numbers (bytes of an image, say) are numbers where the example has real ones, and tokens where it has whole
-    ones, which a network embeds.
+    ones, which a network embeds. Sparse features are bags, of the example's length.
     """
+    targets = _targets(data, device)
+    if not isinstance(data.features, np.ndarray):
+        numbers, values = call.tensors
+        return ArrayExamples(call, bags(data.features, numbers.shape[1], values.dtype, device), targets)
     example = call.tensors[0]
     features = torch.from_numpy(data.features)
     if data.graph is not None:
@@ -200,7 +215,6 @@ def rows(data: Dataset, call: Example, device: torch.device) -> ArrayExamples:
     else:
         real = example.dtype if example.is_floating_point() else torch.int64
         features = features.to(real).reshape(len(features), *example.shape[1:])
-    targets = torch.from_numpy(data.targets).to(device=device, dtype=torch.int64)
     graph = None
     if data.graph is not None:
         dtype = example.dtype if example.is_floating_point() else torch.float32
@@ -209,3 +223,9 @@ def rows(data: Dataset, call: Example, device: torch.device) -> ArrayExamples:
             torch.from_numpy(data.graph.adjacency).to(device=device, dtype=dtype),
         )
     return ArrayExamples(call, features.to(device), targets, graph)
+
+
+def _targets(data: Dataset, device: torch.device) -> Tensor | Labels:
+    if not isinstance(data.targets, np.ndarray):
+        return labels(data.targets, device)
+    return torch.from_numpy(data.targets).to(device=device, dtype=torch.int64)

@@ -23,10 +23,13 @@ class Objective:
     Attributes:
         loss: (output, targets) -> mean over the batch; None: the loss that the network returns, or cross-entropy.
         metric: (outputs, targets) -> number, larger is better; None: the accuracy.
+        labels: whether, without a loss, targets say of each label whether it is there: the loss of a sample is then the
+            binary cross-entropy summed over labels, and one is right whose largest logit is that of a label it has.
     """
 
     loss: Callable[[Any, Any], Tensor] | None = None
     metric: Callable[[Any, Any], Any] | None = None
+    labels: bool = False
 
     def training_loss(self, network: Callable[..., Any], batch: Batch) -> Tensor:
         """Return the mean loss of a network on a batch.
@@ -41,6 +44,10 @@ class Objective:
         """Return the loss summed over targets, their number, and how many are right (nan without class numbers)."""
         output, targets = chosen(output, batch), batch.targets
         own = _own_loss(output)
+        if self.loss is None and own is None and self.labels:
+            logits = logits_of(output).double()
+            right = targets.gather(1, logits.argmax(dim=1, keepdim=True)).sum()
+            return float(_labels_loss(logits, targets)), len(targets), float(right)
         if self.loss is None and own is None:
             logits, wanted = _flat(logits_of(output), targets)
             total = _cross_entropy(logits.double(), wanted, batch, "sum").item()
@@ -59,6 +66,8 @@ class Objective:
         own = _own_loss(output)
         if own is not None:
             return own
+        if self.labels:
+            return _labels_loss(logits_of(output), batch.targets) / len(batch.targets)
         return _cross_entropy(*_flat(logits_of(output), batch.targets), batch, "mean")
 
 
@@ -128,6 +137,11 @@ def _cross_entropy(logits: Tensor, targets: Tensor, batch: Batch, reduction: str
         return functional.cross_entropy(logits, targets, reduction=reduction)
     except IndexError:
         raise _out_of_range(logits, targets, batch.numbers) from None
+
+
+def _labels_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the binary cross-entropy of logits [k, classes], summed: so a label weighs the same in every cut."""
+    return functional.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="sum")
 
 
 def _out_of_range(logits: Tensor, targets: Tensor, numbers: Positions) -> InvalidInput:

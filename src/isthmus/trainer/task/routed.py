@@ -72,7 +72,8 @@ def routed(
     Args:
         deal: of the classes.
         worker: by its seat.
-        targets: [m] class numbers of all samples, or [m, ...] several of each; negative ones do not count.
+        targets: [m] class numbers of all samples, or [m, ...] several of each; negative ones do not count. Of labels
+            nothing but their number m is looked at.
         rest: positions of the worker's share of them.
         batch_size: samples of a step.
         own_share: q, the share of a step's samples that are of its own classes; at least one is of the rest.
@@ -109,7 +110,8 @@ def routed_feed(
     """
     everything = shares.everything
     rest = np.searchsorted(everything, shares.parts[worker])
-    chosen = routed(deal, worker, shares.targets(everything), rest, batch_size, own_share, seed)
+    targets = shares.targets(everything) if deal.gate.normalized else everything  # of labels, no more than how many
+    chosen = routed(deal, worker, targets, rest, batch_size, own_share, seed)
     held = chosen.positions
     examples = shares.train(everything[held], device)
     return Feed(examples, lambda step: np.searchsorted(held, chosen.at(step)), chosen.sent), chosen

@@ -84,6 +84,11 @@ def _perceptron(config: TrainConfig, model: Perceptron, objective: Objective, de
     if not config.tabular:
         raise InvalidInput("`model` must name or be a network to train on datasets of one's own, got none")
     tables = read_tables(config)
+    if tables.train.sparse:
+        raise InvalidInput(
+            f"`model` must name a network of (numbers, values) to train on the sparse features of "
+            f"{config.data_shown!r}, got none"
+        )
     spec = MLPSpec(tables.train.dim, model.widths, tables.train.classes, model.activation, model.norm)
     front = tables.standardization() if config.standardizes else Standardize.identity(spec.inputs)
 
@@ -99,7 +104,19 @@ def _perceptron(config: TrainConfig, model: Perceptron, objective: Objective, de
     network = Network(call, make, lambda: MLP(spec, "meta"), device, outline, lambda: initial, config.cut)
     if config.init is not None:
         network = started_from(network, config.init)
-    return Setup(config, tables.shares(call), network, objective)
+    return Setup(config, tables.shares(call), network, _for_targets(objective, config, tables))
+
+
+def _for_targets(objective: Objective, config: TrainConfig, tables: Tables) -> Objective:
+    """Return the objective for class numbers, or for labels.
+
+    Raises:
+        InvalidInput: a class cut whose gate needs one class a sample, or that needs several labels.
+    """
+    labelled = tables.train.labelled
+    if isinstance(config.strategy, ClassCut):
+        config.strategy.gating.check_labels(labelled)
+    return replace(objective, labels=labelled)
 
 
 def _own(config: TrainConfig, model: Own, objective: Objective, device: torch.device) -> Setup:
@@ -114,10 +131,13 @@ def _own(config: TrainConfig, model: Own, objective: Objective, device: torch.de
     shape = network.example.tensors[0].shape
     tables = read_tables(config, shape[1] if len(shape) == 2 else None)
     _check_inputs(tables, network)
+    if config.standardizes and tables.test.sparse:
+        raise InvalidInput(f"`features` would make the sparse features of {config.data_shown!r} dense: scale the file")
     if config.standardizes and (tables.test.graph is not None or not network.example.tensors[0].is_floating_point()):
         raise InvalidInput(f"`features` has no effect on {config.data_shown!r}: tokens and nodes have no scale")
     front = tables.standardization() if config.standardizes else None
     tables = tables if front is None else tables.standardized(front)
+    objective = _for_targets(objective, config, tables)
     setup = Setup(config, tables.shares(network.example), network, objective, front)
     _check_outputs(setup, skeleton, tables)
     return setup
@@ -139,6 +159,9 @@ def _network(config: TrainConfig, model: Own, device: torch.device) -> Network:
 
 def _check_inputs(tables: Tables, network: Network) -> None:
     data, tensors = tables.test, network.example.tensors
+    if data.sparse:
+        _check_bags(tables, network)
+        return
     wanted, what = (1, "a batch") if data.graph is None else (2, "the features of all nodes and the adjacency")
     if len(tensors) != wanted:
         raise InvalidInput(
@@ -162,6 +185,25 @@ def _check_inputs(tables: Tables, network: Network) -> None:
         )
 
 
+def _check_bags(tables: Tables, network: Network) -> None:
+    """Refuse a network that does not take the numbers of sparse features and their values."""
+    data, tensors = tables.test, network.example.tensors
+    shapes = {tuple(tensor.shape[1:]) for tensor in tensors}
+    kinds = [tensor.dtype.is_floating_point for tensor in tensors]
+    if kinds != [False, True] or len(shapes) != 1 or tensors[0].dim() != 2:
+        got = ", ".join(f"{tuple(each.shape)} of {str(each.dtype).removeprefix('torch.')}" for each in tensors)
+        raise InvalidInput(
+            f"`model` must take (numbers, values) of the sparse features of {data.name!r}, both [samples, entries], "
+            f"whole numbers and real ones, in its example call; got {got}"
+        )
+    longest = max(part.longest for part in (tables.train, tables.held_out, tables.test))
+    if tensors[0].shape[1] < longest:
+        raise InvalidInput(
+            f"`model` takes {tensors[0].shape[1]} entries a sample in its example call, but one of {data.name!r} has "
+            f"{longest}: give it an example call that fits"
+        )
+
+
 def _check_outputs(setup: Setup, skeleton: nn.Module, tables: Tables) -> None:
     """Run the skeleton on two samples; on the meta device this costs nothing.
 
@@ -181,7 +223,7 @@ def _check_outputs(setup: Setup, skeleton: nn.Module, tables: Tables) -> None:
         raise InvalidInput(f"`model` cannot be run on {data.name!r}: {said}") from error
     if setup.objective.loss is not None:
         return
-    logits, count = logits_of(chosen(output, batch)), batch.targets.numel()
+    logits, count = logits_of(chosen(output, batch)), len(batch.numbers) * data.targets_each
     fits = logits.dim() > 1 and logits[..., 0].numel() == count and logits.shape[-1] >= data.classes
     if not fits:
         raise InvalidInput(

@@ -56,7 +56,7 @@ class Shares:
         examples = self.train(positions, torch.device("cpu"))
         found = [examples.batch(piece).targets for piece in examples.pieces()]
         if not all(isinstance(each, torch.Tensor) for each in found):
-            raise InvalidInput("`strategy` needs data with a class number, or labels, of every sample")
+            raise InvalidInput("`strategy` needs data with a class number of every sample")
         return np.asarray(torch.cat(found))
 
 

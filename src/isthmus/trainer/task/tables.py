@@ -95,22 +95,17 @@ def read_tables(config: TrainConfig, length: int | None = None) -> Tables:
             "try digits, breast-cancer or idx:FOLDER"
         )
     train, test = train_test(dataset, config.seed)
-    most = min(HELD_OUT_MOST, _TARGETS_HELD_OUT // _length(train))
+    most = min(HELD_OUT_MOST, _TARGETS_HELD_OUT // train.targets_each)
     held_out, rest = split_held_out(train.samples, config.seed, most)
     held, train = train.take(held_out), train.take(rest)
-    parts = over_workers(train.targets, config.workers, config.seed)
+    parts = over_workers(np.arange(train.samples), config.workers, config.seed)
     check_batch(parts, config.step.batch_size)
     return Tables(dataset.name, train, held, _thinned(test), parts)
 
 
-def _length(data: Dataset) -> int:
-    """Return the number of targets of a sample: the length of a sequence, or 1."""
-    return data.targets[:1].size
-
-
 def _thinned(test: Dataset) -> Dataset:
     """Return evenly spaced samples of a large test part of sequences; of other data all."""
-    most = max(1, _TARGETS_TESTED // _length(test))
-    if _length(test) == 1 or test.samples <= most:
+    most = max(1, _TARGETS_TESTED // test.targets_each)
+    if test.targets_each == 1 or test.samples <= most:
         return test
     return test.take(np.linspace(0, test.samples - 1, most).round().astype(np.int64))

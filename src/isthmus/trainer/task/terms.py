@@ -74,20 +74,20 @@ def file_mark(file: Path) -> str:
     return f"{size:,} bytes, SHA-256 {digest.hexdigest()[:8]}"
 
 
-def arrays_terms(parts: Mapping[str, tuple[NDArray[Any], ...]], classes: int) -> Terms:
+def arrays_terms(parts: Mapping[str, tuple[Any, ...]], classes: int) -> Terms:
     """Return what of arrays that were read must be the same: samples, type, classes, and the SHA-256 of all values.
 
     Args:
-        parts: (features, targets) and what belongs to them, by the part's name.
+        parts: (features, targets) and what belongs to them, arrays or sparse rows, by the part's name.
         classes: number of them.
     """
-    terms = {f"`data` ({name} samples)": f"{len(arrays[0]):,}" for name, arrays in parts.items()}
+    terms = {f"`data` ({name} samples)": f"{arrays[0].shape[0]:,}" for name, arrays in parts.items()}
     for name, arrays in parts.items():
         terms[f"`data` ({name} sample)"] = _shape(arrays[0].shape[1:], arrays[0].dtype)
     terms["`data` (classes)"] = str(classes)
     for name, arrays in parts.items():
         digest = hashlib.sha256()
-        for array in arrays:
+        for array in (part for each in arrays for part in _arrays(each)):
             for chunk in _chunks(array):
                 digest.update(chunk)
         terms[f"`data` (SHA-256 of {name} values)"] = digest.hexdigest()[:8]
@@ -153,6 +153,11 @@ def _checksum(items: Sequence[Any]) -> str:
             for chunk in _chunks(leaf):
                 digest.update(chunk)
     return digest.hexdigest()[:8]
+
+
+def _arrays(rows: Any) -> tuple[NDArray[Any], ...]:
+    """Return an array itself, and those that sparse rows are made of."""
+    return (rows,) if isinstance(rows, np.ndarray) else (rows.data, rows.indices, rows.indptr)
 
 
 def _chunks(array: NDArray[Any]) -> Iterator[bytes]:
