@@ -45,7 +45,8 @@ class Data:
 
     Attributes:
         data: digits, breast-cancer, idx:FOLDER (MNIST format), libsvm:FILE (or FOLDER; sparse features and several
-            labels too), text:FILE (next byte), words:FILE (next word), many:CLASSES:RANK (generated), sbm (a graph), or python:MODULE:FACTORY (your own).
+            labels too), text:FILE (next byte), words:FILE (next word), many:CLASSES:RANK (generated), sbm (a graph),
+            or python:MODULE:FACTORY (your own).
         features: as the data are, or standardized; then the constants are kept with the network. A perceptron
             standardizes within itself.
     """

@@ -31,7 +31,8 @@ class TrainConfig:
 
     Attributes:
         data: digits, breast-cancer, idx:FOLDER (MNIST format), libsvm:FILE (or FOLDER; sparse features and several
-            labels too), text:FILE (next byte), words:FILE (next word), many:CLASSES:RANK (generated), sbm (a graph), or python:MODULE:FACTORY (your own); or, from Python,
+            labels too), text:FILE (next byte), words:FILE (next word), many:CLASSES:RANK (generated), sbm (a graph),
+            or python:MODULE:FACTORY (your own); or, from Python,
             an isthmus.data.Dataset, or (train, test): datasets or loaders of PyTorch.
         features: raw (as the data are) or standardized, and the constants are kept with the network; by default a
             perceptron standardizes within itself, and a network of one's own gets the data as they are.
