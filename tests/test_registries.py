@@ -149,7 +149,7 @@ def test_every_reader_is_a_source() -> None:
     rows = [*sources.BUNDLED.values(), *(reader.read for reader in sources.READERS.values())]
     mentioned = names_in(rows) | names_in(vars(sources)[name] for name in names_in(rows) & {*vars(sources)})
     for one in public(isthmus.data, FunctionType):
-        hints = get_type_hints(one)
+        hints = get_type_hints(one, localns={"csr_array": csr_array})  # a name that is loaded when it is needed
         makes = hints.pop("return", None) is Dataset and Dataset not in hints.values()
         if makes and one.__module__ != sources.__name__:
             assert one.__name__ in mentioned, f"add {one.__name__} to BUNDLED or READERS in data/sources.py"

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isthmus.errors import InvalidInput
-from isthmus.partitions.classes import IGNORED, GateWorker, NoGate, Other, random_groups
+from isthmus.partitions.classes import IGNORED, GateWorker, NoGate, Other
+from isthmus.partitions.groups import random_groups
 from isthmus.strategies import ClassCut
 
 

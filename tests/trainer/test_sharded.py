@@ -17,7 +17,7 @@ from isthmus import Training
 from isthmus.errors import InvalidInput, WorkerError
 from isthmus.nets import trace
 from isthmus.nets.models.block_softmax import load_block_softmax
-from isthmus.partitions.classes import random_groups
+from isthmus.partitions.groups import random_groups
 from isthmus.strategies import ShardedSoftmax
 from isthmus.trainer import configure, memory_plan
 

@@ -21,9 +21,9 @@ from isthmus.errors import WorkerError
 from isthmus.line import Line
 from isthmus.partitions import LAWS
 from isthmus.partitions.classes import GATES
+from isthmus.partitions.groups import GROUPS
 from isthmus.records import Run
 from isthmus.strategies import DDP, STRATEGIES, ClassCut, DiLoCo, HashedCodes, Mach, PostLocalSGD, SampledSoftmax
-from isthmus.strategies.class_cut import GROUPS
 from isthmus.strategies.ddp import HOOKS
 from isthmus.strategies.sampled_softmax import FREQUENCIES
 from isthmus.trainer import TrainConfig, train
@@ -113,14 +113,14 @@ class ByClass:
             whose a sample is, or nothing (several labels a sample).
         own_share: share of every batch that is drawn from a worker's own classes, or auto: the best of .5, .75 and .9
             on held-out data, after a tenth of the rounds with each.
-        groups: how classes are put together.
+        groups: how classes are put together: by chance, or those whose training samples have like inputs.
         foreign_buckets: units over which the classes of other workers are spread, instead of one for all.
         owners: workers that own each class; with one, a lost worker's classes are lost with it.
     """
 
     gate: Annotated[str | None, _flag(ClassCut().gate, *GATES)] = None
     own_share: Annotated[float | Literal["auto"] | None, _flag("auto", "FRACTION | auto")] = None
-    groups: Annotated[str | None, _flag(ClassCut().groups, *GROUPS)] = None
+    groups: Annotated[str | None, _flag(ClassCut().grouping.name, *GROUPS)] = None
     foreign_buckets: Annotated[int | None, _flag("one unit for all", "INT")] = None
     owners: Annotated[int | None, _flag(ClassCut().owners, "INT")] = None
 

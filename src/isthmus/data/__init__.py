@@ -5,6 +5,7 @@ from isthmus.data.graph import Graph, normalized_adjacency
 from isthmus.data.idx import read_idx, read_idx_folder
 from isthmus.data.libsvm import read_libsvm
 from isthmus.data.many import many_classes, read_many
+from isthmus.data.profiles import class_profiles
 from isthmus.data.sbm import stochastic_block_model
 from isthmus.data.sources import BUNDLED, load, load_standardized
 from isthmus.data.split import over_workers, standardize, train_test
@@ -15,6 +16,7 @@ __all__ = [
     "BUNDLED",
     "Dataset",
     "Graph",
+    "class_profiles",
     "load",
     "load_standardized",
     "many_classes",

@@ -4,6 +4,7 @@ from isthmus.partitions.auto import Auto
 from isthmus.partitions.block import Block
 from isthmus.partitions.core import Core
 from isthmus.partitions.fixed import Fixed
+from isthmus.partitions.groups import Clusters
 from isthmus.partitions.law import Axis, Law, Scenarios, Traits
 from isthmus.partitions.mixed import Mixed
 from isthmus.partitions.overlapping import Overlapping
@@ -19,6 +20,7 @@ __all__ = [
     "Auto",
     "Axis",
     "Block",
+    "Clusters",
     "Core",
     "Fixed",
     "Indices",

@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from isthmus.errors import InvalidInput, check_integer
-from isthmus.partitions.partition import Indices, block_sizes
+from isthmus.partitions.partition import Indices
 from isthmus.randomness import generator
 
 IGNORED = -100  # the target of a sample that does not count; torch's own ``ignore_index``
@@ -214,19 +214,3 @@ class ClassDeal:
         unit = self.gate.unit(foreign, self, worker)
         found[foreign] = np.where(unit == IGNORED, IGNORED, unit + len(own))
         return found
-
-
-def random_groups(classes: int, groups: int, seed: int) -> Indices:
-    """Return [V] the group of every class: classes permuted, cut into groups whose sizes differ by at most one.
-
-    Raises:
-        InvalidInput: more groups than classes.
-    """
-    if groups > classes:
-        raise InvalidInput(
-            f"`workers` must be at most the number of classes, {classes}, got {groups} that own some"
-        )
-    order = generator(seed, "classes/groups").permutation(classes)
-    found = np.empty(classes, np.int64)
-    found[order] = np.repeat(np.arange(groups), block_sizes(classes, groups))
-    return found

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from isthmus.errors import InvalidInput, check_choice, check_integer, check_number
 from isthmus.partitions import Block, Law
-from isthmus.partitions.classes import GATES, ClassDeal, Gate, Other, random_groups
+from isthmus.partitions.classes import GATES, ClassDeal, Gate, Other
+from isthmus.partitions.groups import GROUPS, AtRandom, Clusters, Grouping
 from isthmus.strategies.base import Strategy
 
-GROUPS = ("random",)
 SHARES = (0.5, 0.75, 0.9)  # that ``auto`` tries
 AUTO = 0.75  # where nothing can be tried
 
@@ -29,7 +29,8 @@ class ClassCut(Strategy):
             (the last worker learns which worker's a sample is), or ``none`` (several labels a sample, each by itself).
         own_share: q, or ``auto``: the best of .5, .75 and .9 on held-out data, after a tenth of the steps with each.
             In a loop of one's own, which isthmus cannot run three times, .75.
-        groups: how classes are put together: ``random``.
+        groups: how classes are put together: ``random``; or ``cluster``, those whose samples have like inputs, which a
+            run learns from its training data; in a loop of one's own :meth:`Clusters.of` does.
         foreign_buckets: with gate ``other``, units over which other classes are spread, instead of one for all.
         owners: workers that own each class. With one, a lost worker's classes are lost with it.
 
@@ -53,13 +54,14 @@ class ClassCut(Strategy):
 
     gate: str = "other"
     own_share: float | str = "auto"
-    groups: str = "random"
+    groups: str | Clusters = AtRandom.name
     foreign_buckets: int = 0
     owners: int = 1
 
     def __post_init__(self) -> None:
         check_choice("gate", self.gate, GATES)
-        check_choice("groups", self.groups, GROUPS)
+        if not isinstance(self.groups, Clusters):
+            check_choice("groups", self.groups, GROUPS)
         check_integer("foreign_buckets", self.foreign_buckets, at_least=0)
         check_integer("owners", self.owners, at_least=1)
         if isinstance(self.own_share, str):
@@ -83,6 +85,11 @@ class ClassCut(Strategy):
         return GATES[self.gate](self.foreign_buckets)
 
     @property
+    def grouping(self) -> Grouping:
+        """How classes are put together."""
+        return GROUPS[self.groups]() if isinstance(self.groups, str) else self.groups
+
+    @property
     def shares(self) -> tuple[float, ...]:
         """The own shares to try, or the one that is given."""
         if isinstance(self.own_share, str):
@@ -102,22 +109,28 @@ class ClassCut(Strategy):
         """Return who owns which classes.
 
         Raises:
-            InvalidInput: more workers than classes.
+            InvalidInput: more workers than classes, or groups that are not learned yet.
         """
         gate = self.gating
-        group = random_groups(classes, gate.experts(workers), seed)
+        group = self.grouping.group(classes, gate.experts(workers), seed)
         return ClassDeal(group, workers, gate, self.owners, seed)
+
+    def record(self) -> dict[str, Any]:
+        """Return the strategy as plain data; of groups how they are found."""
+        return {**super().record(), "groups": self.grouping.name}
 
     @property
     def title(self) -> str:
         """The name, and what stands for other classes."""
         gate = f"{self.foreign_buckets} buckets" if self.foreign_buckets else self.gate
-        return f"{self.name} ({gate}{f', {self.owners} owners' if self.owners > 1 else ''})"
+        together = ", clusters" if self.grouping.learned else ""
+        return f"{self.name} ({gate}{together}{f', {self.owners} owners' if self.owners > 1 else ''})"
 
     @property
     def slug(self) -> str:
         """The same as part of a file's name."""
         parts = [self.gate] * (self.gate != Other.name) + [f"g{self.foreign_buckets}"] * (self.foreign_buckets > 0)
+        parts += [self.grouping.name] * self.grouping.learned
         parts += [f"o{self.owners}"] * (self.owners > 1)
         parts += [] if isinstance(self.own_share, str) else [f"q{self.own_share:g}"]
         return "-".join([self.name, *parts])

@@ -14,7 +14,8 @@ from isthmus.errors import WorkerError
 from isthmus.nets.models.block_softmax import BlockSoftmax, ClassPiece
 from isthmus.nets.models.sharded import Sharded
 from isthmus.partitions import Indices
-from isthmus.partitions.classes import ClassDeal, NoGate, random_groups
+from isthmus.partitions.classes import ClassDeal, NoGate
+from isthmus.partitions.groups import random_groups
 from isthmus.strategies import ShardedSoftmax, Strategy
 from isthmus.trainer.strategies.apart import ApartPart, Pieces
 from isthmus.trainer.strategies.interface import State, Worker

@@ -17,7 +17,7 @@ from isthmus.nets.models.mlp import MLP, MLPSpec, initialize
 from isthmus.nets.models.standardize import Standardize
 from isthmus.strategies import ClassCut
 from isthmus.trainer.config import Own, Perceptron, TrainConfig
-from isthmus.trainer.task.classes import deal_classes
+from isthmus.trainer.task.classes import deal_classes, grouped
 from isthmus.trainer.task.drawn import Drawn
 from isthmus.trainer.task.examples import Batch
 from isthmus.trainer.task.items import item_shares
@@ -67,7 +67,10 @@ def set_up(config: TrainConfig, device: torch.device | None = None) -> Setup:
     else:
         setup = _own(config, config.model, objective, here)
     if isinstance(config.strategy, ClassCut):
-        deal_classes(config.strategy, setup.network.coupling, config.workers, config.seed)
+        cut = grouped(config.strategy, setup.shares, config.workers, config.seed)
+        config = replace(config, strategy=cut)
+        setup = replace(setup, config=config)
+        deal_classes(cut, setup.network.coupling, config.workers, config.seed)
     if config.strategy.by_class and not setup.network.coupling.cut_axes:
         return setup
     strategy, why = setup.network.chosen(config.strategy)

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from isthmus.errors import InvalidInput
+from isthmus.partitions.groups import Clusters
 from isthmus.randomness import generator
 from isthmus.trainer.task.examples import Examples
 from isthmus.trainer.task.terms import Terms
@@ -30,6 +31,7 @@ class Shares:
         held_out: makes training examples that no worker trains on.
         test: makes the test part; of text about a thousand windows, evenly spaced.
         terms: returns what of the data must be the same on all workers; reads them.
+        clusters: returns a number of groups of classes with like inputs, by seed; None where inputs are not known.
     """
 
     train: Callable[[NDArray[np.int64], torch.device], Examples]
@@ -37,6 +39,7 @@ class Shares:
     held_out: Callable[[torch.device], Examples]
     test: Callable[[torch.device], Examples]
     terms: Callable[[], Terms]
+    clusters: Callable[[int, int], Clusters] | None = None
 
     def of(self, worker: int, device: torch.device) -> Examples:
         """Return a worker's own share."""

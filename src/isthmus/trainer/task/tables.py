@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from isthmus.data import Dataset, load, over_workers, train_test
+from isthmus.data import Dataset, class_profiles, load, over_workers, train_test
 from isthmus.errors import InvalidInput
 from isthmus.nets.graph.example import Example
 from isthmus.nets.models.standardize import Standardize
+from isthmus.partitions.groups import Clusters
 from isthmus.trainer.config import Perceptron, TrainConfig
 from isthmus.trainer.task.examples import rows
 from isthmus.trainer.task.shares import HELD_OUT_MOST, Shares, check_batch, split_held_out
@@ -60,6 +61,7 @@ class Tables:
             lambda device: rows(self.held_out, call, device),
             lambda device: rows(self.test, call, device),
             cache(self.terms),
+            lambda groups, seed: Clusters.of(class_profiles(self.train), groups, seed),
         )
 
     def terms(self) -> Terms:
