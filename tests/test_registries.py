@@ -14,6 +14,7 @@ from types import FunctionType, ModuleType
 from typing import Any, get_type_hints
 
 import numpy as np
+from scipy.sparse import csr_array
 
 import isthmus.data
 import isthmus.trainer.strategies

@@ -68,4 +68,5 @@ def test_of_data_that_is_not_read_here_groups_are_given(tmp_path: Path) -> None:
     items = TensorDataset(torch.zeros(100, 7), torch.zeros(100, dtype=torch.long))
     with pytest.raises(InvalidInput, match="`groups` 'cluster' needs data that isthmus reads itself"):
         trained(tmp_path / "run", data=(items, items), model=lambda: torch.nn.Linear(7, 12),
-                example=(torch.zeros(2, 7),), workers=3, rounds=1, batch_size=8, strategy="class-cut", groups="cluster")  # fmt: skip
+                example=(torch.zeros(2, 7),), workers=3, rounds=1, batch_size=8, strategy="class-cut",
+                groups="cluster")  # fmt: skip
