@@ -161,6 +161,23 @@ def uneven() -> None:
     training.close()
 
 
+def other_batches(longer: int) -> None:
+    training, (x, y) = Training(network(), EXAMPLE, sgd, "sharded-softmax"), data()
+    for step in range(3):
+        other = (step == 2) * training.worker
+        taken = slice(step + other, step + other * longer + 6)
+        functional.cross_entropy(training.module(x[taken]), training.targets(y[taken])).backward()
+        training.optimizer.step()
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("longer", [0, 1], ids=["another number of samples", "other samples"])
+def test_workers_that_take_other_batches_are_told_and_nothing_hangs(way: Any, longer: int) -> None:
+    with pytest.raises((WorkerError, RuntimeError), match="worker 1 has taken another batch than worker 0: with this"):
+        way(other_batches, 2, longer)
+
+
 def test_what_cannot_be_is_one_line() -> None:
     with pytest.raises(WorkerError, match="worker 1 has made fewer steps than the others: under strategy"):
         in_turn(uneven, 2)

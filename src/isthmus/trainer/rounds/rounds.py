@@ -19,11 +19,12 @@ was home to to others, and do the act again if it was not done.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
@@ -219,12 +220,14 @@ class Rounds:
     def _meeting(self, wish: Wish, does: Does | None, stack: ExitStack) -> Program[Done[Any]]:
         asks = _ASKS_IN * self.members.wished + _ASKS_OUT * self.members.stopping()
         wrong = fault(self.part.block(), self.state.began) if self.training and self.made else None
-        told = torch.tensor([wish, self.made, asks, wrong is not None], dtype=torch.int64, device=self.device)
+        numbers = [wish, self.made, asks, wrong is not None, self.part.taken]
+        told = torch.tensor(numbers, dtype=torch.int64, device=self.device)
         replies = yield from all_gather(told, self.link, counted=False)
         wishes = [Wish(int(reply[0])) for reply in replies]
         if self.state.round is not None:
             refused = [w for w, reply in enumerate(replies) if reply[3]]
             close = partial(self._close, refused, wrong or "", stack)
+            _check_taken(wishes, [int(reply[4]) for reply in replies], self.link.present)
             return (yield from self._in_round(wishes, [int(reply[1]) for reply in replies], does, close))
         training = tuple(w for w, other in enumerate(wishes) if other.trains)
         asked = max(int(reply[2]) for reply in replies) if training else 0
@@ -301,6 +304,17 @@ class Rounds:
 
     def _give_up(self) -> None:
         self.state.round = None
+
+
+def _check_taken(wishes: list[Wish], taken: list[int], seats: Sequence[int]) -> None:
+    """Refuse other batches of workers that are in the same step, where all must take the same."""
+    stepping = [worker for worker, wish in enumerate(wishes) if wish == Wish.AVERAGE]
+    for first, other in pairwise(stepping):
+        if taken[other] != taken[first]:
+            raise WorkerError(
+                f"worker {seats[other]} has taken another batch than worker {seats[first]}: with this strategy all "
+                "must take the same ones, in the same order (training.batches gives them)"
+            )
 
 
 def _done(agreed: Wish, does: Does | None) -> Program[Done[tuple[Wish, Any]]]:

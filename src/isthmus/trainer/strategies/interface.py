@@ -265,6 +265,11 @@ class Part(Protocol):
         ...
 
     @property
+    def taken(self) -> int:
+        """A number that stands for the batch that it has taken; 0 where that may be any."""
+        ...
+
+    @property
     def averages(self) -> bool:
         """Whether gradients are averaged in every backward pass."""
         ...
@@ -335,6 +340,7 @@ class Ours:
     deal: ClassDeal | None = None
     absent: Sequence[int] = ()
     each_pass: bool = False
+    taken: int = 0
 
     def attach(self, meet: Callable[[], None]) -> None:
         """Do nothing: it meets nobody in a step."""

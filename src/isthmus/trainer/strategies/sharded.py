@@ -43,6 +43,12 @@ class ShardedPart(ApartPart):
         coupling, seats = worker.network.coupling, worker.link.seats
         return ShardedPieces(worker.network, Fitting(coupling, seats, worker.seed, strategy.name), strategy.width)
 
+    @property
+    def taken(self) -> int:  # type: ignore[override]
+        """A number that stands for the batch of the last call."""
+        assert isinstance(self.module, Sharded)
+        return self.module.taken
+
     def beside(self) -> Sequence[Tensor]:
         """Return which unit stands for each class."""
         return (self._targets,)
