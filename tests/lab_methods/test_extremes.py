@@ -28,6 +28,7 @@ BUILD = {
     "IST, models merged": lambda n, d: IST(Permutation(n, d), 1.0, merge="model"),
 }
 SCALES = [1e-300, 1e-200, 1.0, 1e200, 1e300]  # of f
+DIM = 3
 STEPS = [5e-324, 1e-300, 1e-200, 0.1, 1e200, 1e300]
 OTHERS = {  # ends of the range of every other parameter
     "momentum": [0.0, 1e-300, 1.0 - 2.0**-53],
@@ -40,18 +41,18 @@ OTHERS = {  # ends of the range of every other parameter
 
 @cache
 def setting(scale: float, start: float = 1.0, kind: str = "plain") -> Setting:
-    plain = random_quadratic(2, 4, 5.0, 0.5, 0)
+    plain = random_quadratic(2, DIM, 5.0, 0.5, 0)
     L, b = plain.L, plain.b
     if kind == "all agree":
         b = np.zeros_like(b)
     if kind == "flat":
-        L, b = np.array([np.diag([1.0, 0, 0, 0])] * 2), np.array([[1.0, 0, 0, 0]] * 2)
-    return Setting(Quadratic(L * scale, b * scale), np.full(4, start), 5)
+        L, b = np.array([np.diag(np.eye(DIM)[0])] * 2), np.array([np.eye(DIM)[0]] * 2)
+    return Setting(Quadratic(L * scale, b * scale), np.full(DIM, start), 5)
 
 
 def variants(name: str, scale: float, factors=(1e-200, 0.1, 1e200)):
     """The method at all steps, and at some, in units of 1/scale, the ends of its other parameters."""
-    method = BUILD[name](2, 4)
+    method = BUILD[name](2, DIM)
     yield from (replace(method, stepsize=step) for step in [*STEPS, 0.1 / scale])
     for parameter, values in OTHERS.items():
         if hasattr(method, parameter):
@@ -75,7 +76,7 @@ def no_warnings():
 def test_bounds_and_steps_of_every_method_at_the_ends(name):
     cases = [setting(scale, kind=kind) for scale in SCALES for kind in ("plain", "all agree", "flat")]
     for here in [*cases, *(setting(1.0, start) for start in (1e-300, 1e200, 1e300))]:
-        limit = largest_stepsize(BUILD[name](2, 4), here)
+        limit = largest_stepsize(BUILD[name](2, DIM), here)
         assert math.isnan(limit) or limit > 0
         for method in variants(name, float(here.problem.spectrum[-1])):
             for bound in bounds(method, here):
@@ -101,7 +102,7 @@ def test_exact_results_of_every_method_at_the_ends(name):
 @pytest.mark.parametrize("name", BUILD)
 def test_steps_and_rates_go_with_the_scale_of_f(name):
     """f 10^300 times as large: the same method with a step 10^300 times as small."""
-    method = replace(BUILD[name](2, 4), stepsize=0.01)
+    method = replace(BUILD[name](2, DIM), stepsize=0.01)
     plain = setting(1.0)
     limit = largest_stepsize(method, plain)
     for scale in (1e-300, 1e-200, 1e200, 1e300):
@@ -124,7 +125,7 @@ def test_what_overflows_is_infinite_and_does_not_apply():
     (wild,) = bounds(GradientDescent(1e200), setting(1.0))
     assert not wild.applies
     assert np.isinf(wild.values[1:]).all()
-    assert dynamics(setting(1.0).problem, GradientDescent(1e200), np.ones(4), 3).gap[-1] == math.inf
+    assert dynamics(setting(1.0).problem, GradientDescent(1e200), np.ones(DIM), 3).gap[-1] == math.inf
     assert asymptotic_rate(setting(1.0).problem, GradientDescent(1e200)) == math.inf
     assert exact_end(setting(1.0), GradientDescent(1e200)) == math.inf
     assert setting(1.0, 1e200).gap == math.inf
@@ -133,7 +134,7 @@ def test_what_overflows_is_infinite_and_does_not_apply():
 @pytest.mark.parametrize("scale", [1e-300, 1e300])
 def test_workers_that_disagree_do_so_at_any_scale(scale):
     """The squares of their gradients underflow; the limit of DCGD is halved all the same."""
-    method = DCGD(RandK(4, 1), 1.0)
+    method = DCGD(RandK(DIM, 1), 1.0)
     apart, agreed = setting(1.0), setting(1.0, kind="all agree")
     ratio = largest_stepsize(method, agreed) / largest_stepsize(method, apart)
     assert ratio > 1.3
@@ -144,7 +145,7 @@ def test_workers_that_disagree_do_so_at_any_scale(scale):
 @pytest.mark.parametrize("scale", [1e-300, 1e300])
 def test_searches_go_with_the_scale_of_f(scale):
     for name in ("gradient descent", "DIANA, Perm-K"):
-        method = BUILD[name](2, 4)
+        method = BUILD[name](2, DIM)
         best, other = (best_stepsize(setting(s).problem, method, 1e-6, step_only=True) for s in (1.0, scale))
         assert other.rate == pytest.approx(best.rate, rel=1e-9)
         assert other.stepsize * scale == pytest.approx(best.stepsize, rel=1e-4)
