@@ -611,6 +611,13 @@ def test_readout_search_of_one_axis() -> None:
     assert chosen.evaluation["2.weight"].tensor().item() == pytest.approx(0.5**1.5, rel=0.05)  # the nearest to 1/4
 
 
+def test_factors_of_one_are_left_out_and_no_others() -> None:
+    coupling = isthmus.trace(nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1)), (torch.randn(3, 2),))
+    assert scaling(coupling, coupling.partition(1, seed=0)).by_axis == {"0": {}}
+    halves = scaling(coupling, coupling.partition(2, seed=0)).by_axis["0"]
+    assert {name: factor.tensor().tolist() for name, factor in halves.items()} == {"2.weight": [[0.5]]}
+
+
 class Constant(nn.Module):
     """Sums over its cut layer against numbers that nobody trains."""
 
