@@ -30,6 +30,7 @@ from isthmus.lab.theory import bounds
 from isthmus.lab.theory.enumeration import enumerate_round
 from isthmus.lab.theory.lifted import lifted_round
 from isthmus.lab.theory.moments import Moments
+from isthmus.lab.theory.rate import RateSearch
 from isthmus.lab.theory.spectrum import Radius, operator_radius
 from isthmus.lab.theory.tails import tails
 from isthmus.lab.theory.update import affine_update
@@ -387,3 +388,19 @@ def test_a_radius_is_as_accurate_at_any_scale(scale: float) -> None:
     found = operator_radius(lambda x: scale * np.array([[2.0, 1.0], [1.0, 2.0]]) @ x, 2)
     assert found / scale == pytest.approx(3.0, rel=1e-12)
     assert found.error < 1e-12
+
+
+def test_a_search_of_rates_keeps_an_eigenmatrix_to_start_from() -> None:
+    problem = random_quadratic(2, 9, 10.0, 0.8, seed=6)
+    method = GradientDescent(0.5 / problem.spectrum[-1])
+    search = RateSearch(problem)
+    found = search.rate(method)
+    assert found == pytest.approx((1 - method.stepsize * problem.spectrum[0]) ** 2, rel=1e-9)
+    S = search.eigenmatrix
+    J = np.eye(9) - method.stepsize * problem.mean_matrix
+    assert np.trace(S) == pytest.approx(9.0)
+    np.testing.assert_allclose(J @ S @ J, found * S, atol=1e-6)
+
+
+def test_a_mean_of_no_rounds_is_the_start() -> None:
+    assert theory.mean_trajectory(PROBLEM, GradientDescent(0.1), X0, 0).tolist() == [X0.tolist()]
