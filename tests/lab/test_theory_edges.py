@@ -404,3 +404,13 @@ def test_a_search_of_rates_keeps_an_eigenmatrix_to_start_from() -> None:
 
 def test_a_mean_of_no_rounds_is_the_start() -> None:
     assert theory.mean_trajectory(PROBLEM, GradientDescent(0.1), X0, 0).tolist() == [X0.tolist()]
+
+
+@pytest.mark.parametrize("curvature", [0.125, 8.0])
+def test_theorem_1s_step_is_one_over_theta_below_and_above_1(curvature: float) -> None:
+    flat = Quadratic(np.broadcast_to(curvature * np.eye(2), (2, 2, 2)), np.zeros((2, 2)))
+    found = theory.theorem1(flat, Permutation(2, 2))
+    assert (found.theta, found.stepsize) == pytest.approx((2 * curvature, 0.5 / curvature))  # B = n L P
+    assert found.assumptions[0].why == "all b_i are 0"
+    pulled = theory.theorem1(Quadratic(flat.L, np.ones((2, 2))), Permutation(2, 2))
+    assert "b is not 0 (largest entry 1)" in pulled.assumptions[0].why
