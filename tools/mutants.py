@@ -73,7 +73,9 @@ MODULES: dict[str, tuple[str, ...]] = {
             "scaled_gives_back_the_very_bits", "readout_search_finds_an_exponent_for_each_axis",
             "readout_search_keeps_the_rule_where_nothing_is_better", "readout_search_goes_no_further_than_its_ends",
             "readout_search_changes_nothing_for_a_tie", "factors_must_fit_in_every_dimension",
-            "choices_are_made_by_axis_and_said", "two_axes_of_one_weight_multiply",
+            "choices_are_made_by_axis_and_said", "two_axes_of_one_weight_multiply", "readout_search_of_one_axis",
+            "factors_of_one_are_left_out_and_no_others",
+            "a_sum_against_a_constant_keeps_one", "units_that_a_router_weighs_need_no_factor_by_themselves",
         )
     ),
 }  # fmt: skip

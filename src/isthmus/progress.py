@@ -15,9 +15,6 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 _FIRST_LINE, _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 2.0, 5.0, 30.0, 1.25  # seconds; a factor
 
 
@@ -72,6 +69,9 @@ def _shown(title: str, total: int, clock: Callable[[], float]) -> Iterator[Advan
     if not sys.stderr.isatty():
         yield _Lines(title, total, clock)
         return
+    from rich.console import Console  # slow to import, and most of what says how far it is has no terminal
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
     line = Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -101,8 +101,12 @@ def degenerate(n: int, d: int, gamma: float) -> list[Any]:
 
 def build(name: str, problem: Any, x0: Any, rounds: int = 1) -> Any:
     """The method with the step its theorem gives, or a small one where there is none."""
-    setting = Setting(problem, x0, rounds)
-    method = BUILDERS[name](problem.workers, problem.dim)
+    return build_for(name, Setting(problem, x0, rounds))
+
+
+def build_for(name: str, setting: Setting) -> Any:
+    """The same for a setting, whose constants are worked out once."""
+    method = BUILDERS[name](setting.n, setting.problem.dim)
     try:
         return with_default_stepsize(method, setting)
     except ValueError:

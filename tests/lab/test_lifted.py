@@ -124,7 +124,7 @@ def test_stable_steps_and_best_rates_against_enumeration(dim: int, workers: int,
         steps = theory.stable_stepsizes(problem, method)
         if steps.intervals:
             assert rate(replace(method, stepsize=steps.largest)) == pytest.approx(1.0, abs=1e-9), name
-        best = theory.best_stepsize(problem, method, step_only=(dim, law) != (3, "Perm-K"))
+        best = theory.best_stepsize(problem, method, 1e-4, step_only=(dim, law) != (3, "Perm-K"))
         assert best.rate == pytest.approx(rate(best.method), rel=1e-9), name
         assert (best.rate < 1) == bool(steps.intervals), name
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,7 +30,8 @@ from isthmus.lab.theory import bounds
 from isthmus.lab.theory.enumeration import enumerate_round
 from isthmus.lab.theory.lifted import lifted_round
 from isthmus.lab.theory.moments import Moments
-from isthmus.lab.theory.spectrum import Radius
+from isthmus.lab.theory.rate import RateSearch
+from isthmus.lab.theory.spectrum import Radius, operator_radius
 from isthmus.lab.theory.tails import tails
 from isthmus.lab.theory.update import affine_update
 
@@ -283,7 +285,7 @@ def test_an_exact_course_says_how_far_it_is(rounds, monkeypatch):
         assert total == rounds
         yield said.append
 
-    monkeypatch.setitem(theory.dynamics.__globals__, "progress", told)
+    monkeypatch.setitem(inspect.unwrap(theory.dynamics).__globals__, "progress", told)
     theory.dynamics(PROBLEM, IST(Permutation(2, 4), 0.01), X0, rounds)
     assert sum(said) == rounds
     assert said[0] == (0 if rounds == 3 else 63)
@@ -369,3 +371,46 @@ def test_every_moment_of_a_round_is_that_over_all_outcomes(sketch, merge, shared
     np.testing.assert_allclose(found.drift(m), np.einsum("p,pa,pb->ab", p, H @ m, h), **near)
     np.testing.assert_allclose(found.noise(), np.einsum("p,pa,pb->ab", p, h, h), **near)
     np.testing.assert_allclose(found.mean_times(X), np.einsum("p,pab->ab", p, H) @ X, **near)
+
+
+def test_theorem_1_says_no_where_w_is_indefinite_and_its_bound_is_infinite() -> None:
+    sharp = Quadratic(np.broadcast_to(np.array([[1.0, 2.9], [2.9, 9.0]]), (2, 2, 2)), np.zeros((2, 2)))
+    found = theory.theorem1(sharp, Permutation(2, 2))
+    assert found.assumptions[1].holds is False
+    verdict = found.verdict(1e-9)
+    assert (verdict.holds, verdict.number) == (False, found.assumptions[1].number)
+    checked = theory.theorem1_contraction(sharp, IST(Permutation(2, 2), 1e-3), np.ones(2), 5)
+    assert checked.values.tolist() == [math.inf] * 6
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-9, 1e9, 1e200])
+def test_a_radius_is_as_accurate_at_any_scale(scale: float) -> None:
+    found = operator_radius(lambda x: scale * np.array([[2.0, 1.0], [1.0, 2.0]]) @ x, 2)
+    assert found / scale == pytest.approx(3.0, rel=1e-12)
+    assert found.error < 1e-12
+
+
+def test_a_search_of_rates_keeps_an_eigenmatrix_to_start_from() -> None:
+    problem = random_quadratic(2, 9, 10.0, 0.8, seed=6)
+    method = GradientDescent(0.5 / problem.spectrum[-1])
+    search = RateSearch(problem)
+    found = search.rate(method)
+    assert found == pytest.approx((1 - method.stepsize * problem.spectrum[0]) ** 2, rel=1e-9)
+    S = search.eigenmatrix
+    J = np.eye(9) - method.stepsize * problem.mean_matrix
+    assert np.trace(S) == pytest.approx(9.0)
+    np.testing.assert_allclose(J @ S @ J, found * S, atol=1e-6)
+
+
+def test_a_mean_of_no_rounds_is_the_start() -> None:
+    assert theory.mean_trajectory(PROBLEM, GradientDescent(0.1), X0, 0).tolist() == [X0.tolist()]
+
+
+@pytest.mark.parametrize("curvature", [0.125, 8.0])
+def test_theorem_1s_step_is_one_over_theta_below_and_above_1(curvature: float) -> None:
+    flat = Quadratic(np.broadcast_to(curvature * np.eye(2), (2, 2, 2)), np.zeros((2, 2)))
+    found = theory.theorem1(flat, Permutation(2, 2))
+    assert (found.theta, found.stepsize) == pytest.approx((2 * curvature, 0.5 / curvature))  # B = n L P
+    assert found.assumptions[0].why == "all b_i are 0"
+    pulled = theory.theorem1(Quadratic(flat.L, np.ones((2, 2))), Permutation(2, 2))
+    assert "b is not 0 (largest entry 1)" in pulled.assumptions[0].why

@@ -1,11 +1,12 @@
 """Every bound on a grid of 108 problems, seeds averaged with a confidence level; and what flags a bound."""
 
 import dataclasses
+from functools import cache
 
 import numpy as np
 import pytest
 
-from cases.methods import BUILDERS, build
+from cases.methods import BUILDERS, build_for
 from isthmus.errors import InvalidInput
 from isthmus.lab import IST, GradientDescent, Permutation, Quadratic
 from isthmus.lab.bounds import Bound
@@ -26,13 +27,20 @@ GRID = [
 ]
 
 
-def verdicts(problem, name, rounds=40, seeds=48, seed=0):
-    x0 = np.full(problem.dim, 2.0)
-    setting, method = Setting(problem, x0, rounds), build(name, problem, x0)
+@cache
+def on_grid(seed, rounds=40):
+    """One setting for all methods: its constants and minimiser are worked out once."""
+    dim, workers, condition, heterogeneity, shared = GRID[seed]
+    return Setting(random_quadratic(workers, dim, condition, heterogeneity, seed, shared), np.full(dim, 2.0), rounds)
+
+
+def verdicts(setting, name, seeds=48, seed=0):
+    method = build_for(name, setting)
     found = bounds(method, setting)
     if not found:
         return []
-    measured = measure(problem, method, x0, Budget(rounds, seeds, seed), {bound.measure for bound in found})
+    run = Budget(setting.rounds, seeds, seed)
+    measured = measure(setting.problem, method, setting.x0, run, {bound.measure for bound in found})
     return [judge(bound, measured) for bound in found]
 
 
@@ -45,9 +53,8 @@ ELSEWHERE = {"accelerated gradient descent", "anchored IST, local steps", "ancho
 def test_bounds_hold_on_the_grid(name):
     """A broken bound fails on the first problem; a bound that never applies fails too."""
     applied, ratios = 0, []
-    for seed, (dim, workers, condition, heterogeneity, shared) in enumerate(GRID):
-        problem = random_quadratic(workers, dim, condition, heterogeneity, seed, shared)
-        for verdict in verdicts(problem, name, seed=seed):
+    for seed in range(len(GRID)):
+        for verdict in verdicts(on_grid(seed), name, seed=seed):
             assert verdict.holds is not False, (verdict, GRID[seed])
             applied += verdict.applies
             ratios.append(verdict.ratio if verdict.applies else np.nan)
@@ -59,8 +66,8 @@ def test_bounds_hold_on_the_grid(name):
 
 
 def test_accelerated_gradient_descent_keeps_to_its_bound_with_its_momentum():
-    for seed, (dim, workers, condition, heterogeneity, shared) in enumerate(GRID):
-        setting = Setting(random_quadratic(workers, dim, condition, heterogeneity, seed, shared), np.ones(dim), 60)
+    for seed in range(len(GRID)):
+        setting = on_grid(seed, 60)
         step = 1.0 / setting.constants.L
         method = AcceleratedGradientDescent(step, best_momentum_of(step * setting.constants.mu))
         (bound,) = bounds(method, setting)
@@ -77,7 +84,7 @@ def test_accelerated_gradient_descent_keeps_to_its_bound_with_its_momentum():
 def test_bounds_hold_on_logistic_regression(name, regularizer):
     samples = Samples.gaussian(4, 8, 20, seed=2)
     problem = Logistic(Samples(samples.features, np.sign(samples.targets), samples.counts), 0.1, regularizer)
-    found = verdicts(problem, name, rounds=200, seeds=16)
+    found = verdicts(Setting(problem, np.full(8, 2.0), 200), name, seeds=16)
     assert all(verdict.holds is not False for verdict in found), found
     if regularizer == "l2" or name.startswith(("MARINA", "EF21")):
         assert any(verdict.applies for verdict in found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 from contextlib import contextmanager
@@ -200,7 +201,7 @@ def test_an_exact_anchored_course_says_how_far_it_is(monkeypatch):
         said.append(total)
         yield said.append
 
-    monkeypatch.setitem(anchored_dynamics.__globals__, "progress", told)
+    monkeypatch.setitem(inspect.unwrap(anchored_dynamics).__globals__, "progress", told)
     anchored_dynamics(PROBLEM, AnchoredIST(Permutation(2, 4), 0.01, 2), X0, 3)
     assert said == [3, 0, 1, 1, 1]
 

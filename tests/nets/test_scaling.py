@@ -283,6 +283,9 @@ def test_a_branch_counts_as_often_as_a_worker_holds_it(law: str, core: float, cu
         zero_cross_blocks(model, coupling, partition)
     found = scaling(coupling, partition)
     assert found.why["blocks"] == "eval: the branch counts as often as a worker holds it"
+    ends = {name for name in found.evaluation if name.endswith("2.bias")}
+    assert ends
+    assert ends <= set(found.open)  # no norm undoes it: an exponent can be searched
     mean = torch.stack(outputs(model, coupling, partition, x)).mean(0)
     torch.testing.assert_close(evaluated(model, found.evaluation, x), mean, rtol=0, atol=1e-12)
 
@@ -526,6 +529,7 @@ def test_one_worker_and_a_whole_core_need_no_factor(law: str) -> None:
             for choice in CHOICES:
                 found = scaling(coupling, partition, choice)
                 assert found.evaluation == {}
+                assert not any(found.by_axis.values())
                 assert set(found.train.values()) <= {1.0}
 
 
@@ -596,6 +600,53 @@ def test_readout_search_changes_nothing_for_a_tie() -> None:
     model, coupling, found, _ = readout((1.0, 1.0))
     chosen = search_readout(model, coupling, found, lambda net: 2.0)
     assert {chosen.why[axis] for axis in ("a", "b")} == {"readout: exponent 1.00 found on held-out data"}
+
+
+def test_readout_search_of_one_axis() -> None:
+    model = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1)).eval()
+    coupling = isthmus.trace(model, (torch.randn(3, 2),))
+    found = scaling(coupling, coupling.partition(2, seed=0))
+    before = model[2].weight.clone()
+    chosen = search_readout(model, coupling, found, lambda net: float((net[2].weight / before).mean() - 0.25) ** 2)
+    assert chosen.evaluation["2.weight"].tensor().item() == pytest.approx(0.5**1.5, rel=0.05)  # the nearest to 1/4
+
+
+def test_factors_of_one_are_left_out_and_no_others() -> None:
+    coupling = isthmus.trace(nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1)), (torch.randn(3, 2),))
+    assert scaling(coupling, coupling.partition(1, seed=0)).by_axis == {"0": {}}
+    halves = scaling(coupling, coupling.partition(2, seed=0)).by_axis["0"]
+    assert {name: factor.tensor().tolist() for name, factor in halves.items()} == {"2.weight": [[0.5]]}
+
+
+class Constant(nn.Module):
+    """Sums over its cut layer against numbers that nobody trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(3, 4)
+        self.register_buffer("last", torch.ones(2, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(self.inner(x).tanh(), self.last)
+
+
+def test_a_sum_against_a_constant_keeps_one() -> None:
+    coupling = isthmus.trace(Constant(), (torch.randn(2, 3),))
+    found = scaling(coupling, coupling.partition(2, seed=0))
+    assert found.why == {"inner": "1: last: it is summed against a constant, not a parameter"}
+    assert found.evaluation == {}
+
+
+@pytest.mark.parametrize("choice", ["none", "train", "readout", "eval", "auto"])
+def test_units_that_a_router_weighs_need_no_factor_by_themselves(choice: str) -> None:
+    (network,) = [one for one in NETWORKS if one.name == "mixture of experts"]
+    coupling = isthmus.trace(network.build(), network.inputs(2), network.kwargs)
+    coupling = coupling.select([axis for axis in coupling.axes if axis.kind == "expert"])
+    found = scaling(coupling, coupling.partition(2, seed=0), choice)
+    said = {"none": "none: as asked", "train": "train: as asked"}.get(choice, "1: ")
+    assert all(why.startswith(said) for why in found.why.values())
+    weighed = {"1: the router weighs those that are held anew"}
+    assert (set(found.why.values()) == weighed) is (choice in ("auto", "eval"))
 
 
 @pytest.mark.parametrize("shape", [(3,), (1, 2), (2, 3), (1, 1, 3), (3, 2)])

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from isthmus.errors import InvalidInput
 
 Array = NDArray[np.float64]
+overflowing = np.errstate(over="ignore", invalid="ignore")  # decorates what gives infinity where numbers overflow
 
 
 def check_array(name: str, value: ArrayLike, *shape: int | str) -> Array:
@@ -48,3 +49,22 @@ def off(matrix: Array) -> Array:
     result = matrix.copy()
     np.fill_diagonal(result, 0.0)
     return result
+
+
+def in_range(number: float) -> float:
+    """Return a positive number as it is, or the smallest or largest there is where it under- or overflowed.
+
+    >>> in_range(0.0), in_range(2.0)
+    (2.2250738585072014e-308, 2.0)
+    """
+    numbers = np.finfo(np.float64)
+    return float(min(max(number, numbers.tiny), numbers.max))
+
+
+def or_infinite(values: ArrayLike) -> Array:
+    """Return values of what is never negative with inf in place of nan, the difference of two that overflowed.
+
+    >>> or_infinite([1.0, np.nan])
+    array([ 1., inf])
+    """
+    return np.where(np.isnan(values), np.inf, values)

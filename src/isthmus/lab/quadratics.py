@@ -11,7 +11,7 @@ from scipy import linalg
 
 from isthmus.data import over_workers
 from isthmus.errors import InvalidInput, check_integer, check_number
-from isthmus.lab.arrays import Array, check_array, diagonals
+from isthmus.lab.arrays import Array, check_array, diagonals, or_infinite
 from isthmus.lab.definite import is_definite, is_solvable, own_units, solve
 from isthmus.randomness import generator
 
@@ -220,7 +220,10 @@ class Quadratic:
     def gap(self, x: ArrayLike) -> Array:
         """Return f(x) - f* = |x - x*|^2_Lbar / 2 at [..., d]; free of the cancellation of f(x) - f*."""
         error = np.asarray(x, dtype=np.float64) - self.minimizer
-        return np.asarray(0.5 * np.sum(error * (error @ self.mean_matrix), axis=-1))
+        found = np.asarray(0.5 * np.sum(error * (error @ self.mean_matrix), axis=-1))
+        if np.isnan(found).any():  # of finite errors: infinities of both signs
+            found = np.where(np.isfinite(error).all(axis=-1), or_infinite(found), found)
+        return found
 
     def _check_bounded_below(self) -> None:
         if not is_solvable(self.mean_matrix, self.mean_vector):

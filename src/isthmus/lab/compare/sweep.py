@@ -6,7 +6,7 @@ import hashlib
 import json
 import signal
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent import futures
 from dataclasses import asdict, dataclass, fields, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -99,13 +99,13 @@ def _computed(cells: list[Cell], processes: int) -> Iterator[tuple[Cell, dict[st
         for cell in cells:
             yield cell, compare_one(cell.settings, cell.method)
         return
-    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_help) as pool:
-        waiting: dict[Future[dict[str, Any]], Cell] = {
+    with futures.ProcessPoolExecutor(processes, get_context("spawn"), initializer=_help) as pool:
+        waiting: dict[futures.Future[dict[str, Any]], Cell] = {
             pool.submit(compare_one, cell.settings, cell.method): cell for cell in cells
         }
         try:
             while waiting:
-                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                done, _ = futures.wait(waiting, return_when=futures.FIRST_COMPLETED)
                 for future in done:
                     yield waiting.pop(future), future.result()
         finally:

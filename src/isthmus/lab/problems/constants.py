@@ -32,8 +32,8 @@ class Constants:
         L_tilde: sqrt(mean L_i^2).
         L_plus: mean |grad f_i(x) - grad f_i(y)|^2 <= L_plus^2 |x - y|^2.
         L_pm: the Hessian variance: the same, of grad f_i - grad f.
-        zeta2: mean |grad f_i(x*)|^2; nan where there is no one minimiser.
-        norm2: |x*|^2; likewise.
+        zeta: sqrt(mean |grad f_i(x*)|^2); nan where there is no one minimiser.
+        norm: |x*|; likewise.
     """
 
     workers: int
@@ -44,8 +44,18 @@ class Constants:
     L_tilde: float
     L_plus: float
     L_pm: float
-    zeta2: float
-    norm2: float
+    zeta: float
+    norm: float
+
+    @property
+    def zeta2(self) -> float:
+        """mean |grad f_i(x*)|^2."""
+        return self.zeta * self.zeta
+
+    @property
+    def norm2(self) -> float:
+        """|x*|^2."""
+        return self.norm * self.norm
 
     @property
     def condition_number(self) -> float:
@@ -72,23 +82,28 @@ def constants(problem: Problem) -> Constants:
 
 
 def _of_quadratic(problem: Quadratic) -> Constants:
+    problem, c = problem.in_unit_scale  # squares of L and of gradients over- and underflow
     spectra = np.stack([linalg.eigvalsh(matrix) for matrix in problem.L])
     squares = np.mean(problem.L @ problem.L, axis=0)
     variance = squares - problem.mean_matrix @ problem.mean_matrix
     x = problem.minimizer
-    at_minimizer = problem.worker_gradients(x[None])[0]
     return Constants(
         workers=problem.workers,
-        mu=_convexity(problem),
-        L=float(problem.spectrum[-1]),
-        mu_min=max(float(spectra[:, 0].min()), 0.0),
-        L_max=float(spectra[:, -1].max()),
-        L_tilde=float(np.sqrt((spectra[:, -1] ** 2).mean())),
-        L_plus=_root_of_largest(squares),
-        L_pm=_root_of_largest(variance),
-        zeta2=float((at_minimizer**2).sum(axis=1).mean()),
-        norm2=float(x @ x),
+        mu=c * _convexity(problem),
+        L=c * float(problem.spectrum[-1]),
+        mu_min=c * max(float(spectra[:, 0].min()), 0.0),
+        L_max=c * float(spectra[:, -1].max()),
+        L_tilde=c * float(np.sqrt((spectra[:, -1] ** 2).mean())),
+        L_plus=c * _root_of_largest(squares),
+        L_pm=c * _root_of_largest(variance),
+        zeta=c * _root_of_mean_square(problem, x),
+        norm=float(linalg.norm(x)),
     )
+
+
+def _root_of_mean_square(problem: Quadratic | Logistic, x: Array) -> float:
+    """sqrt(mean |grad f_i(x)|^2)."""
+    return float(linalg.norm(problem.worker_gradients(x[None])[0])) / problem.workers**0.5
 
 
 def _convexity(problem: Quadratic) -> float:
@@ -102,7 +117,6 @@ def _of_logistic(problem: Logistic) -> Constants:
     each = np.array([float(linalg.eigvalsh(gram)[-1]) for gram in grams]) / 4.0 + penalty
     mu = problem.ridge if problem.convex else 0.0
     x = problem.minimizer
-    zeta2 = float("nan") if x is None else float((problem.worker_gradients(x[None])[0] ** 2).sum(axis=1).mean())
     together = float(np.sqrt((each**2).mean()))
     return Constants(
         workers=problem.workers,
@@ -113,8 +127,8 @@ def _of_logistic(problem: Logistic) -> Constants:
         L_tilde=together,
         L_plus=together,
         L_pm=together,
-        zeta2=zeta2,
-        norm2=float("nan") if x is None else float(x @ x),
+        zeta=float("nan") if x is None else _root_of_mean_square(problem, x),
+        norm=float("nan") if x is None else float(linalg.norm(x)),
     )
 
 

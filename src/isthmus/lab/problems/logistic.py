@@ -8,7 +8,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import linalg
-from scipy.special import expit
 
 from isthmus.errors import check_choice, check_number
 from isthmus.lab.arrays import Array
@@ -64,7 +63,7 @@ class Logistic:
 
     def loss_slope(self, predictions: Array, targets: Array) -> Array:
         """Derivative of log(1 + exp(-y p)) in p."""
-        return -targets * expit(-targets * predictions)
+        return -targets * _expit(-targets * predictions)
 
     def regularizer_gradient(self, x: Array) -> Array:
         """Gradient of r."""
@@ -124,8 +123,14 @@ class Logistic:
         return np.asarray(points @ np.swapaxes(self.samples.features, 1, 2))
 
     def _hessian(self, x: Array) -> Array:
-        slopes = expit(self._predictions(x[None])[:, 0])
+        slopes = _expit(self._predictions(x[None])[:, 0])
         curvature = self.samples.weights * slopes * (1.0 - slopes)
         A = self.samples.features
         total = np.einsum("nmd,nm,nme->de", A, curvature, A, optimize=True) / self.workers
         return np.asarray(total + self.ridge * np.eye(self.dim))
+
+
+def _expit(x: Array) -> Array:
+    from scipy.special import expit  # a tenth of what importing the lab takes, for one of its problems
+
+    return np.asarray(expit(x))

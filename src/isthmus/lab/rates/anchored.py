@@ -8,7 +8,7 @@ import numpy as np
 from scipy import linalg
 
 from isthmus.errors import InvalidInput, check_integer
-from isthmus.lab.arrays import Array
+from isthmus.lab.arrays import Array, or_infinite, overflowing
 from isthmus.lab.bounds import Assumption, Bound
 from isthmus.lab.definite import inverse, is_definite
 from isthmus.lab.methods import AnchoredIST
@@ -49,6 +49,7 @@ class Surrogate:
     ratios: Array
 
 
+@overflowing
 def surrogate(problem: Quadratic, sketch: Sketch) -> Surrogate:
     """Return P and its constants.
 
@@ -87,8 +88,9 @@ def anchored_factor(problem: Quadratic, found: Surrogate, stepsize: float, perio
         seen = 1.0 - (1.0 - stepsize * found.largest) ** rounds
         gathered = float(((1.0 - stepsize * found.mu) ** rounds[::-1] * seen**2).sum())
     L = float(problem.spectrum[-1])
-    noise = float(found.ratios[-1]) * found.theta * L * stepsize**2 * gathered
-    return _mean_factor(problem, found, stepsize, period) ** 2 + noise
+    noise = float(found.ratios[-1]) * (found.theta * stepsize) * (L * stepsize) * gathered
+    mean = _mean_factor(problem, found, stepsize, period)
+    return float(or_infinite(mean * mean + noise))
 
 
 def _moved(problem: Quadratic, found: Surrogate, stepsize: float, period: float, local_steps: int = 1) -> Array:
@@ -98,6 +100,8 @@ def _moved(problem: Quadratic, found: Surrogate, stepsize: float, period: float,
     chance = period if isinstance(period, float) else None
     gone = 1.0 - left**period if chance is None else (1.0 - left) / (1.0 - (1.0 - chance) * left)
     N = (vectors * (gone / values)) @ vectors.T
+    if not np.isfinite(N).all():
+        return np.full(problem.dim, np.inf)
     scale, turned = linalg.eigh(problem.mean_matrix)
     root = turned * np.sqrt(np.maximum(scale, 0.0))
     return np.asarray(linalg.eigvalsh(root.T @ N @ root))
@@ -122,6 +126,7 @@ def best_scale(workers: int, problem: Quadratic) -> float:
     return float(np.sqrt(workers * 0.5 * (plain.ratios[0] + plain.ratios[-1])))
 
 
+@overflowing
 def best_momentum(problem: Quadratic, method: AnchoredIST) -> float:
     """Return Nesterov's momentum from anchor to anchor: (1 - sqrt(a))/(1 + sqrt(a)), a = lambda_min(N Lbar).
 
@@ -135,6 +140,7 @@ def best_momentum(problem: Quadratic, method: AnchoredIST) -> float:
     return best_momentum_of(float(smallest))
 
 
+@overflowing
 def asymptotic_factor(problem: Quadratic, method: AnchoredIST) -> Radius:
     """Return the factor by which E f - f* shrinks a round in the long run; at least 1 where it does not converge.
 
@@ -219,6 +225,5 @@ def _theorem(method: AnchoredIST, problem: Quadratic, setting: Setting) -> Bound
     )
     k = np.arange(setting.rounds + 1)
     at_anchors = k % method.period == 0
-    with np.errstate(over="ignore"):
-        values = np.where(at_anchors, factor ** (k // method.period) * setting.gap, np.inf)
+    values = np.where(at_anchors, or_infinite(factor ** (k // method.period) * setting.gap), np.inf)
     return Bound("anchored IST, from anchor to anchor", "gap", values, "upper", assumptions, "docs/anchored.md")

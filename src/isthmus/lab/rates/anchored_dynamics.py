@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from isthmus.errors import InvalidInput, check_integer
-from isthmus.lab.arrays import Array, check_array
+from isthmus.lab.arrays import Array, check_array, in_range, or_infinite, overflowing
 from isthmus.lab.methods import AnchoredIST
 from isthmus.lab.methods.ist import check_fits
 from isthmus.lab.methods.local_steps import local_map
@@ -49,7 +49,7 @@ class _ByMoments:
         result = M.copy()
         result[0] = drift - gamma * (Bm @ away)
         result[1:, 0] = np.swapaxes(result[0, 1:], 1, 2)
-        result[0, 0] = v_v - gamma * (crossed + crossed.T) + gamma**2 * self.moments.sandwich(0.5 * (w_w + w_w.T))
+        result[0, 0] = v_v - gamma * (crossed + crossed.T) + gamma * gamma * self.moments.sandwich(0.5 * (w_w + w_w.T))
         return result
 
 
@@ -77,6 +77,7 @@ class _ByOutcomes:
         return result
 
 
+@overflowing
 def anchored_dynamics(problem: Quadratic, method: AnchoredIST, x0: ArrayLike, rounds: int) -> Dynamics:
     """Return the exact course of anchored IST: mean, bias and variance of the gap, round by round.
 
@@ -103,9 +104,9 @@ def anchored_dynamics(problem: Quadratic, method: AnchoredIST, x0: ArrayLike, ro
     with progress("exact dynamics", rounds) as advance:
         for k, (m, M) in enumerate(lifted_course(problem, method, start - minimizer, rounds)):
             mean[k] = minimizer + m[0]
-            bias[k] = 0.5 * float(m[0] @ Lbar @ m[0])
+            bias[k] = or_infinite(0.5 * (m[0] @ Lbar @ m[0]))
             covariance = M[0, 0] - np.outer(m[0], m[0])
-            variance[k] = max(0.5 * float(np.vdot(Lbar, covariance)), 0.0)
+            variance[k] = or_infinite(np.maximum(0.5 * np.vdot(Lbar, covariance), 0.0))
             advance(min(k, 1))
     return Dynamics(mean, bias, variance, EXACT, "lifted moments", np.zeros(rounds + 1), covariance)
 
@@ -133,6 +134,8 @@ def lifted_round(problem: Quadratic, method: AnchoredIST) -> _ByMoments | _ByOut
         InvalidInput: its moments are known neither in closed form nor by enumeration.
     """
     check_fits(problem, method.sketch)
+    problem, c = problem.in_unit_scale  # a round has gamma^2 and squares of L
+    method = replace(method, stepsize=in_range(method.stepsize * c))
     update = sketched_matrix_update(problem, method.sketch)
     if method.local_steps == 1 and update is not None:
         return _ByMoments(Moments(update), problem.mean_matrix, method.stepsize)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from isthmus.errors import InvalidInput
-from isthmus.lab.arrays import Array
+from isthmus.lab.arrays import Array, or_infinite, overflowing
 from isthmus.lab.bounds import Assumption, Bound
 from isthmus.lab.problems import Constants, Minibatch, Problem, constants, exact
 
@@ -74,15 +74,16 @@ class Setting:
         return Assumption("step size", holds, limit, f"gamma = {stepsize:.4g} {sign} {limit:.4g}, the theorem's limit")
 
     def geometric(self, factor: float, start: float, level: float = 0.0) -> Array:
-        """factor^k start + level; inf where that overflows."""
-        with np.errstate(over="ignore"):
-            return factor**self.k * start + level
+        """factor^k start + level; inf where that overflows, nan where ``start`` is not known."""
+        values = factor**self.k * start + level
+        return values if np.isnan(start) else or_infinite(values)
 
     def average(self, total: float) -> Array:
         """total/k, inf for k = 0."""
         return np.concatenate([[np.inf], total / self.k[1:]])
 
 
+@overflowing
 @singledispatch
 def largest_stepsize(method: Any, setting: Setting) -> float:
     """Return the largest step size that the method's theorem admits on this problem; nan where there is no theorem.
@@ -95,6 +96,7 @@ def largest_stepsize(method: Any, setting: Setting) -> float:
     return float("nan")
 
 
+@overflowing
 @singledispatch
 def bounds(method: Any, setting: Setting) -> tuple[Bound, ...]:
     """Return what theorems say of the method's course, with the assumptions that hold and those that fail.

@@ -25,9 +25,10 @@ def _marina_limits(method: MARINA, setting: Setting) -> tuple[float, float]:
     """1/(L + sqrt(((1-p)/p) V)), V = (A - B) L_plus^2 + B L_pm^2; with mu: a factor 2 under the root, and p/(2 mu)."""
     A, B = method.compressor.joint_constants(setting.n)
     c, p = setting.constants, method.probability
-    variance = (1.0 - p) / p * max((A - B) * c.L_plus**2 + B * c.L_pm**2, 0.0)
-    convex = 1.0 / (c.L + np.sqrt(2.0 * variance))
-    return float(1.0 / (c.L + np.sqrt(variance))), float(min(convex, p / (2.0 * c.mu))) if c.mu > 0 else float(convex)
+    alike = c.L_pm / c.L_plus if c.L_plus > 0 else 0.0  # squares of L would over- and underflow
+    spread = c.L_plus * np.sqrt((1.0 - p) / p * max(A - B + B * alike * alike, 0.0))
+    convex = 1.0 / (c.L + np.sqrt(2.0) * spread)
+    return float(1.0 / (c.L + spread)), float(min(convex, p / (2.0 * c.mu))) if c.mu > 0 else float(convex)
 
 
 @largest_stepsize.register

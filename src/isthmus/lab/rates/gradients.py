@@ -20,7 +20,7 @@ from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.rates.base import Setting, bounds, largest_stepsize
 from isthmus.lab.sketches import Permutation, Sketch
 
-_AGREE = 1e-20
+_AGREE = 1e-10
 
 
 @largest_stepsize.register
@@ -31,13 +31,13 @@ def _(method: GradientDescent, setting: Setting) -> float:
 @bounds.register
 def _(method: GradientDescent, setting: Setting) -> tuple[Bound, ...]:
     c, gamma = setting.constants, method.stepsize
-    factor = max(abs(1.0 - gamma * c.mu), abs(1.0 - gamma * c.L)) ** 2
+    factor = max(abs(1.0 - gamma * c.mu), abs(1.0 - gamma * c.L))
     assumptions = (
         setting.full_gradients,
         setting.strongly_convex(c.mu),
         setting.step_within(gamma, 2.0 / (c.L + c.mu)),
     )
-    values = setting.geometric(factor, setting.distance)
+    values = setting.geometric(factor * factor, setting.distance)
     return (Bound("gradient descent", "distance", values, "upper", assumptions, "Nesterov (2004), Theorem 2.1.15"),)
 
 
@@ -57,7 +57,7 @@ def _(method: AcceleratedGradientDescent, setting: Setting) -> tuple[Bound, ...]
         setting.step_within(gamma, 1.0 / c.L),
         Assumption("momentum", near, momentum, f"beta = {method.momentum:.4g}, the theorem's is {momentum:.4g}"),
     )
-    start = setting.gap + 0.5 * c.mu * setting.distance
+    start = setting.gap + (0.5 * c.mu * setting.distance if c.mu > 0 else 0.0)
     values = setting.geometric(1.0 - np.sqrt(min(gamma * c.mu, 1.0)), start)
     reference = "Nesterov (2004), Theorem 2.2.3"
     return (Bound("accelerated gradient descent", "gap", values, "upper", assumptions, reference),)
@@ -121,7 +121,7 @@ def _dcgd_limit(joint: tuple[float, float], setting: Setting) -> float:
 
 def _dcgd_bound(name: str, joint: tuple[float, float], stepsize: float, setting: Setting) -> tuple[Bound, ...]:
     c = setting.constants
-    level = 0.0 if _agree(setting) or c.mu == 0 else 2.0 * stepsize * joint[0] * c.zeta2 / c.mu
+    level = 0.0 if _agree(setting) or c.mu == 0 else 2.0 * joint[0] * (stepsize * c.zeta) * (c.zeta / c.mu)
     assumptions = (
         setting.full_gradients,
         setting.strongly_convex(c.mu),
@@ -133,7 +133,7 @@ def _dcgd_bound(name: str, joint: tuple[float, float], stepsize: float, setting:
 
 
 def _agree(setting: Setting) -> bool:
-    return setting.constants.zeta2 <= _AGREE * setting.constants.L_max**2 * setting.constants.norm2
+    return setting.constants.zeta <= _AGREE * setting.constants.L_max * setting.constants.norm
 
 
 @largest_stepsize.register
@@ -155,7 +155,8 @@ def _(method: DIANA, setting: Setting) -> tuple[Bound, ...]:
         setting.step_within(gamma, largest_stepsize(method, setting)),
         Assumption("shift rate", holds, limit, f"alpha = {rate:.4g}, the limit is 1/(1 + omega) = {limit:.4g}"),
     )
-    start = setting.distance + (4.0 * A / rate * gamma**2 * c.zeta2 if rate > 0 else np.inf)
+    gained = gamma * c.zeta
+    start = setting.distance + (4.0 * A / rate * (gained * gained) if rate > 0 else np.inf)
     factor = max(1.0 - gamma * c.mu, 1.0 - rate / 2.0)
     reference = "Horvath et al. (arXiv 1904.05115); Gorbunov, Hanzely, Richtarik (arXiv 1905.11261)"
     return (Bound("DIANA", "distance", setting.geometric(factor, start), "upper", assumptions, reference),)

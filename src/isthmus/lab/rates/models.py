@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from isthmus.lab.arrays import Array
+from isthmus.lab.arrays import Array, or_infinite
 from isthmus.lab.bounds import Assumption, Bound
 from isthmus.lab.compressors import require_unbiased
 from isthmus.lab.methods import GDCI, IST, DistributedGDCI, LocalGradientDescent, ProxSkip
@@ -27,7 +25,7 @@ def _(method: GDCI, setting: Setting) -> float:
 @bounds.register
 def _(method: GDCI, setting: Setting) -> tuple[Bound, ...]:
     c, gamma, omega = setting.constants, method.stepsize, require_unbiased(method.compressor)
-    r = max(abs(1.0 - gamma * c.mu), abs(1.0 - gamma * c.L)) ** 2
+    r = _squared(max(abs(1.0 - gamma * c.mu), abs(1.0 - gamma * c.L)))
     factor = r * (1.0 + 2.0 * omega)
     level = 2.0 * omega * r * c.norm2 / (1.0 - factor) if factor < 1 else np.inf
     assumptions = (
@@ -50,10 +48,10 @@ def _(method: DistributedGDCI, setting: Setting) -> tuple[Bound, ...]:
     """|mean part| <= (1 - eta + eta sqrt(r)) |e|, E|noise|^2 <= 2 eta^2 A (r_i |e|^2 + |x*|^2 + gamma^2 zeta^2)."""
     c, gamma, eta = setting.constants, method.stepsize, method.mixing
     A, _ = method.compressor.joint_constants(setting.n)
-    r = max(abs(1.0 - gamma * c.mu), abs(1.0 - gamma * c.L)) ** 2
-    each = max(abs(1.0 - gamma * c.mu_min), abs(1.0 - gamma * c.L_max)) ** 2
-    factor = (1.0 - eta + eta * math.sqrt(r)) ** 2 + 2.0 * eta**2 * A * each
-    level = 2.0 * eta**2 * A * (c.norm2 + gamma**2 * c.zeta2) / (1.0 - factor) if factor < 1 else np.inf
+    root = max(abs(1.0 - gamma * c.mu), abs(1.0 - gamma * c.L))
+    each = _squared(max(abs(1.0 - gamma * c.mu_min), abs(1.0 - gamma * c.L_max)))
+    factor = _squared(1.0 - eta + eta * root) + 2.0 * eta**2 * A * each
+    level = 2.0 * eta**2 * A * (c.norm2 + _squared(gamma * c.zeta)) / (1.0 - factor) if factor < 1 else np.inf
     assumptions = (
         setting.full_gradients,
         setting.step_within(gamma, 2.0 / (c.L + c.mu)),
@@ -80,13 +78,12 @@ def _(method: LocalGradientDescent, setting: Setting) -> tuple[Bound, ...]:
     here = Assumption("full participation", everyone, float(everyone), said)
     keep, shift = _local_round(problem, method)
     x, gaps = setting.x0, []
-    with np.errstate(over="ignore", invalid="ignore"):
-        for _ in range(setting.rounds + 1):
-            gaps.append(float(problem.gap(x)))
-            x = keep @ x + shift
+    for _ in range(setting.rounds + 1):
+        gaps.append(float(problem.gap(x)))
+        x = keep @ x + shift
     assumptions = (setting.full_gradients, here)
     kind = "exact, from Khaled, Mishchenko, Richtarik (arXiv 1909.04715), section 2"
-    return (Bound("local gradient descent", "gap", np.array(gaps), "tight", assumptions, kind),)
+    return (Bound("local gradient descent", "gap", or_infinite(gaps), "tight", assumptions, kind),)
 
 
 def local_fixed_point(problem: Quadratic, method: LocalGradientDescent) -> Array:
@@ -118,7 +115,7 @@ def _(method: ProxSkip, setting: Setting) -> tuple[Bound, ...]:
         setting.strongly_convex(c.mu_min, "the smallest mu_i"),
         setting.step_within(gamma, largest_stepsize(method, setting)),
     )
-    start = setting.distance + (gamma / p) ** 2 * c.zeta2
+    start = setting.distance + _squared(gamma * c.zeta / p)
     factor = 1.0 - min(gamma * c.mu_min, p**2)
     reference = "Mishchenko et al. (arXiv 2202.09357), Theorem 3.6"
     return (Bound("ProxSkip", "distance", setting.geometric(factor, start), "upper", assumptions, reference),)
@@ -139,8 +136,7 @@ def _(method: IST, setting: Setting) -> tuple[Bound, ...]:
     found = []
     if round_moments(problem, method) is not None:
         means = mean_trajectory(problem, method, setting.x0, setting.rounds)
-        with np.errstate(over="ignore", invalid="ignore"):
-            lower = np.asarray(problem.gap(means))
+        lower = or_infinite(problem.gap(means))
         reference = "Jensen's inequality with the exact mean"
         found.append(Bound("IST, gap of the mean", "gap", lower, "lower", (setting.full_gradients,), reference))
     if method.local_steps == 1 and method.merge == "gradient" and not problem.b.any():
@@ -150,6 +146,10 @@ def _(method: IST, setting: Setting) -> tuple[Bound, ...]:
         assumptions = (setting.full_gradients, *theorem.assumptions, step)
         found.append(Bound("IST, theorem 1", "gap", values, "upper", assumptions, "arXiv 2306.16484, (16)"))
     return tuple(found)
+
+
+def _squared(number: float) -> float:
+    return number * number  # a power raises an error where it overflows, a product does not
 
 
 def _contracts(factor: float, name: str) -> Assumption:

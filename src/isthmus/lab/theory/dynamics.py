@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from isthmus import frames
 from isthmus.errors import InvalidInput, check_integer
-from isthmus.lab.arrays import Array, check_array
+from isthmus.lab.arrays import Array, check_array, or_infinite, overflowing
 from isthmus.lab.methods import LinearMethod, Method
 from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.simulate import simulate
@@ -68,6 +68,7 @@ def round_moments(problem: Quadratic, method: Method) -> RoundMoments | None:
     return Moments(update) if update is not None else enumerate_round(problem, method)
 
 
+@overflowing
 def dynamics(
     problem: Quadratic, method: Method, x0: ArrayLike, rounds: int, seeds: int = 1000, seed: int = 0
 ) -> Dynamics:
@@ -129,13 +130,14 @@ def _followed(problem: Quadratic, path: Iterator[tuple[Array, Array]], rounds: i
             here = slice(k, k + len(means))
             mean[here], bias[here] = means, problem.gap(means)
             spread = 0.5 * np.einsum("kab,ab->k", covariances, problem.mean_matrix)
-            variance[here] = np.maximum(spread, 0.0)  # rounding
+            variance[here] = or_infinite(np.maximum(spread, 0.0))  # rounding
             covariance = covariances[-1]
             k += len(means)
             advance(len(means) - (here.start == 0))
     return Dynamics(mean, bias, variance, EXACT, how, np.zeros(rounds + 1), covariance)
 
 
+@overflowing
 def mean_trajectory(problem: Quadratic, method: Method, x0: ArrayLike, rounds: int) -> Array:
     """Return E x^k for k = 0..K, [K+1, d], at the cost of one matrix-vector product a round.
 
@@ -145,13 +147,13 @@ def mean_trajectory(problem: Quadratic, method: Method, x0: ArrayLike, rounds: i
     moments = known_moments(problem, method)
     m = check_array("x0", x0, problem.dim)
     means = [m]
-    with np.errstate(over="ignore", invalid="ignore"):
-        for _ in range(check_integer("rounds", rounds, at_least=0)):
-            m = moments.keep * m + moments.mean_matrix @ m + moments.mean_vector
-            means.append(m)
+    for _ in range(check_integer("rounds", rounds, at_least=0)):
+        m = moments.keep * m + moments.mean_matrix @ m + moments.mean_vector
+        means.append(m)
     return np.stack(means)
 
 
+@overflowing
 def quadratic_forms(
     problem: Quadratic, method: Method, x0: ArrayLike, rounds: int, forms: Sequence[Array], center: Array | None = None
 ) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from isthmus.lab.arrays import Array
+from isthmus.lab.arrays import Array, overflowing
 from isthmus.lab.definite import is_solvable, solve
 from isthmus.lab.methods import GradientDescent, LinearMethod, Method
 from isthmus.lab.quadratics import Quadratic
@@ -13,6 +13,7 @@ from isthmus.lab.theory.estimates import estimated_moments
 from isthmus.lab.theory.lifted import known_round
 
 
+@overflowing
 def fixed_point(problem: Quadratic, method: Method) -> Array:
     """Return x_inf with E[x+ | x = x_inf] = x_inf, [d]: the limit of E x^k wherever that converges.
 
@@ -47,6 +48,7 @@ def fixed_point_of(moments: RoundMoments) -> Array:
     return solve(matrix, moments.mean_vector)
 
 
+@overflowing
 def relative_gap(problem: Quadratic, x: Array, x0: Array) -> float:
     """Return (f(x) - f*) / (f(x0) - f*): the share of the initial gap that is left at x."""
     initial = float(problem.gap(x0))

@@ -24,7 +24,7 @@ from scipy.linalg import solve_discrete_lyapunov
 from scipy.sparse.linalg import LinearOperator, gmres
 
 from isthmus.errors import InvalidInput
-from isthmus.lab.arrays import Array
+from isthmus.lab.arrays import Array, in_range
 from isthmus.lab.definite import null_space
 from isthmus.lab.methods import Draws, LinearMethod, Method
 from isthmus.lab.quadratics import Quadratic
@@ -228,7 +228,7 @@ def _in_units(problem: Quadratic, method: LinearMethod) -> tuple[Quadratic, Line
         return problem, method
     unit = 2.0 ** np.round(np.log2(steepest))
     L = np.broadcast_to(problem.L[0] / unit, problem.L.shape) if problem.homogeneous_matrices else problem.L / unit
-    return Quadratic._trusted(L, problem.b / unit), replace(method, stepsize=method.stepsize * unit)  # type: ignore[type-var]
+    return Quadratic._trusted(L, problem.b / unit), replace(method, stepsize=in_range(method.stepsize * float(unit)))  # type: ignore[type-var]
 
 
 def known_round(problem: Quadratic, method: Method) -> LiftedRound:

@@ -7,7 +7,7 @@ patterns with a table of chances; two d x d matrix products serve all patterns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -27,17 +27,17 @@ class Patterns:
     alone. Mirror images share a name.
     """
 
-    abcd: float = 0.0  # all equal
+    abcd: float  # all equal
+    ab_cd: float
+    ab_c_d: float  # and a, b, c=d
+    a_b_c_d: float
     abd_c: float = 0.0  # a=b=d, and a=c=d
     ad_bc: float = 0.0
     ad_b_c: float = 0.0
-    ab_cd: float = 0.0
     abc_d: float = 0.0  # and a, b=c=d
-    ab_c_d: float = 0.0  # and a, b, c=d
     a_bc_d: float = 0.0
     ac_bd: float = 0.0
     a_bd_c: float = 0.0  # and a=c, b, d
-    a_b_c_d: float = 0.0
 
     def __sub__(self, other: Patterns) -> Patterns:
         mine, theirs = vars(self), vars(other)
@@ -47,8 +47,8 @@ class Patterns:
 def _within(masks: Masks) -> Patterns:
     """Both matrices of one worker: the chance depends on how many different units there are."""
     p1, p2, p3, p4 = masks.within
-    pairs = Patterns(abcd=p1, abd_c=p2, ad_bc=p2, ab_cd=p2, abc_d=p2, ac_bd=p2)
-    return replace(pairs, ad_b_c=p3, ab_c_d=p3, a_bc_d=p3, a_bd_c=p3, a_b_c_d=p4)
+    pairs = {"abd_c": p2, "ad_bc": p2, "ab_cd": p2, "abc_d": p2, "ac_bd": p2}
+    return Patterns(abcd=p1, **pairs, ad_b_c=p3, ab_c_d=p3, a_bc_d=p3, a_bd_c=p3, a_b_c_d=p4)
 
 
 def _between(masks: Masks) -> Patterns:

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigs
 
 from isthmus.errors import check_number
-from isthmus.lab.arrays import Array
+from isthmus.lab.arrays import Array, overflowing
 from isthmus.lab.methods import IST, LinearMethod
 from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.theory.dynamics import covariance_step, known_moments
@@ -75,6 +75,7 @@ def _(method: IST, problem: Quadratic) -> SecondMomentMap:
     return SecondMomentMap(lambda S: covariance_step(moments, S), problem.dim)
 
 
+@overflowing
 def asymptotic_rate(problem: Quadratic, method: Any) -> Radius:
     """Return the factor by which E f - f* shrinks a round in the long run, exact; at least 1 where it does not.
 
@@ -113,6 +114,7 @@ class BestStep:
         return float(self.method.stepsize)
 
 
+@overflowing
 def best_stepsize(
     problem: Quadratic, method: Any, accuracy: float = 1e-9, step_only: bool = False
 ) -> BestStep:

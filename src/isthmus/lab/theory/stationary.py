@@ -10,7 +10,7 @@ import numpy as np
 from scipy import linalg
 from scipy.sparse.linalg import LinearOperator, gmres
 
-from isthmus.lab.arrays import Array
+from isthmus.lab.arrays import Array, overflowing
 from isthmus.lab.definite import is_definite
 from isthmus.lab.methods import IST, GradientDescent, LinearMethod, Method
 from isthmus.lab.quadratics import Quadratic
@@ -63,6 +63,7 @@ class Stationary:
         return self.bias + self.variance
 
 
+@overflowing
 def stationary(problem: Quadratic, method: Method) -> Stationary:
     """Return the stationary mean and covariance of ``method``, or that none exists and why.
 
@@ -149,6 +150,7 @@ class StableSteps:
         return any(low < stepsize < high for low, high in self.intervals)
 
 
+@overflowing
 def stable_stepsizes(problem: Quadratic, method: Method) -> StableSteps:
     """Return the set of step sizes for which the covariance converges; ``method.stepsize`` itself does not matter.
 
@@ -222,14 +224,15 @@ def _search_rates(problem: Quadratic, method: Method) -> StableSteps:
     search = RateSearch(problem)
 
     def excess(stepsize: float) -> float:
-        return search.rate(replace(method, stepsize=stepsize)) - 1.0  # type: ignore[type-var]
+        return search.rate(replace(method, stepsize=stepsize / steepest)) - 1.0  # type: ignore[type-var]
 
-    grid = _POWERS / steepest
+    grid = _POWERS
     values = [excess(float(step)) for step in grid]
-    while values[-1] < 0 and grid[-1] < _FAR / steepest:
+    while values[-1] < 0 and grid[-1] < _FAR:
         grid = np.append(grid, 2.0 * grid[-1])
         values.append(excess(float(grid[-1])))
-    return StableSteps(_intervals(excess, grid, values), "search")
+    found = _intervals(excess, grid, values)
+    return StableSteps(tuple((low / steepest, high / steepest) for low, high in found), "search")
 
 
 def _intervals(excess: Callable[[float], float], grid: Array, values: list[float]) -> tuple[tuple[float, float], ...]:
