@@ -104,6 +104,69 @@ def test_out_of_reach_is_refused_in_one_line(f, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+class Gelu(torch.autograd.Function):
+    """A GELU that keeps its input alone, as Bloom has it; and two whose backward is something else."""
+
+    factor = 1.0
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * 0.5 * (1.0 + torch.tanh(0.79788456 * x * (1 + 0.044715 * x * x)))
+
+    @classmethod
+    def backward(cls, ctx, grad):
+        (x,) = ctx.saved_tensors
+        tanh = torch.tanh(0.79788456 * x * (1 + 0.044715 * x * x))
+        slope = 0.5 * x * ((1 - tanh * tanh) * (0.79788456 + 0.1070322243 * x * x)) + 0.5 * (1 + tanh)
+        return cls.factor * slope * grad
+
+
+class Reversed(Gelu):
+    factor = -1.0
+
+
+class Bounded(torch.autograd.Function):
+    """A round that passes gradients on between -1 and 1, its context set up apart; and a clamp that does."""
+
+    @staticmethod
+    def forward(x):
+        return torch.round(x)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * (ctx.saved_tensors[0].abs() <= 1)
+
+
+class Clamped(Bounded):
+    @staticmethod
+    def forward(x):
+        return torch.clamp(x, -1, 1)
+
+
+@pytest.mark.parametrize("function", [Gelu, Clamped])
+def test_a_custom_function_whose_backward_is_the_derivative_of_its_forward_is_cut(function) -> None:
+    model, x = Custom(lambda x: function.apply(x)).double(), torch.randn(5, 4).double()
+    coupling = isthmus.trace(model, (x,), verify=True)
+    assert [axis.name for axis in coupling.cut_axes] == ["a"]
+    piece = isthmus.cut(model, coupling, coupling.partition(1, seed=0), 0).module
+    for network in (piece, model):
+        network(x).square().sum().backward()
+    for name, parameter in piece.named_parameters():
+        torch.testing.assert_close(parameter.grad, model.get_parameter(name).grad, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("function", [Reversed, Bounded])
+def test_a_custom_function_with_another_backward_is_refused(function) -> None:
+    with pytest.raises(InvalidInput, match=f"custom autograd function '{function.__name__}', whose backward is not"):
+        isthmus.trace(Custom(lambda x: function.apply(x)), (torch.randn(3, 4),))
+    assert "apply" in vars(torch.autograd.Function)
+
+
 @pytest.mark.parametrize(
     ("f", "reason"),
     [
