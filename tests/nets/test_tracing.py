@@ -172,7 +172,7 @@ def test_a_custom_function_with_another_backward_is_refused(function) -> None:
     [
         (lambda x: x.softmax(-1), "softmax over this axis"),
         (lambda x: x.cumsum(-1), "the order along this axis matters"),
-        (lambda x: x * torch.arange(8.0), "positions used as values"),
+        (lambda x: x * torch.arange(8), "positions used as values"),
         (lambda x: x.sort(-1).values, "sorted along this axis"),
         (lambda x: torch.trace(x) + x, "no rule for this operator (aten.trace)"),
         (lambda x: torch.linalg.qr(x.t() @ x)[0][: x.shape[0]] + x, "no rule for this operator (aten.linalg_qr)"),
@@ -532,3 +532,52 @@ def test_sizes_from_which_too_much_follows_stay_as_given(monkeypatch: pytest.Mon
     assert [axis.kind for axis in coupling.cut_axes] == ["ffn"] * 4
     verdict = coupling.verify(model, args)
     assert verdict.passed, verdict.summary()
+
+
+class Alibi(nn.Module):
+    """Attention whose scores fall with distance, by a slope a head that forward works out anew, as Bloom does it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(6, 4 * 3 * 5), nn.Linear(20, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, _ = x.shape
+        slopes = torch.pow(torch.tensor(0.25), torch.arange(1, 5, dtype=torch.int32))
+        slopes = torch.cat([slopes[:2], 3 * slopes[2:]])
+        bias = slopes[:, None, None] * torch.arange(length)
+        q, k, v = self.qkv(x).view(batch, length, 4, 3, 5).unbind(3)
+        q, k, v = (each.transpose(1, 2).reshape(batch * 4, length, 5) for each in (q, k, v))
+        scores = torch.baddbmm(bias.repeat(batch, 1, 1).to(x.dtype), q, k.mT).softmax(-1)
+        return self.out((scores @ v).view(batch, 4, length, 5).transpose(1, 2).reshape(batch, length, 20))
+
+
+def test_what_forward_works_out_by_place_is_cut_like_a_buffer() -> None:
+    torch.manual_seed(0)
+    model, x = Alibi().double(), torch.randn(3, 7, 6).double()
+    coupling = isthmus.trace(model, (x,), verify=True)
+    assert [(axis.kind, axis.size) for axis in coupling.cut_axes] == [("head", 4)]
+    partition = coupling.partition(2, seed=0)
+    parts = [isthmus.cut(model, coupling, partition, worker).module for worker in range(2)]
+    for size in (x, torch.randn(5, 4, 6).double()):  # the sum over pieces: each adds the bias of the result
+        found = sum(part(size) for part in parts) - model.out.bias
+        torch.testing.assert_close(found, model(size), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["written to", "of whole numbers"])
+def test_what_is_written_to_or_counts_is_made_anew_at_every_step(kind: str) -> None:
+    class Net(Custom):
+        def forward(self, x: Tensor) -> Tensor:
+            made = torch.arange(8.0 if kind == "written to" else 8)
+            if kind == "written to":
+                made.mul_(2)
+                made[0] = x.sum()
+            return self.b(self.a(x) * made)
+
+    model, x = Net(torch.relu), torch.randn(3, 4)
+    coupling = isthmus.trace(model, (x,))
+    assert not coupling.cut_axes
+    assert all(tensor.dim() == 0 for tensor in coupling.constants.values())
+    piece = isthmus.nets.pieces.subnetwork.build(model, coupling, {}).module
+    for _ in range(2):
+        torch.testing.assert_close(piece(x), model(x))

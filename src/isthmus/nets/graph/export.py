@@ -23,6 +23,7 @@ from isthmus.nets.graph.example import Example
 from isthmus.nets.graph.exported import ExportedGraph, Pinned, module_path
 from isthmus.nets.graph.failures import explain, place_of
 from isthmus.nets.graph.loops import AllFound
+from isthmus.nets.graph.made import keep_made
 from isthmus.nets.graph.normalize import normalize
 from isthmus.nets.graph.results import opened
 from isthmus.nets.graph.sizes import size_of
@@ -66,6 +67,7 @@ def export_graph(
     exported = _exported_graph(found, module, wrapper, names)
     exported.notes = notes
     _refuse_written_inputs(exported)
+    keep_made(exported)
     return exported
 
 
