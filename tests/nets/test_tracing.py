@@ -104,12 +104,75 @@ def test_out_of_reach_is_refused_in_one_line(f, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+class Gelu(torch.autograd.Function):
+    """A GELU that keeps its input alone, as Bloom has it; and two whose backward is something else."""
+
+    factor = 1.0
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * 0.5 * (1.0 + torch.tanh(0.79788456 * x * (1 + 0.044715 * x * x)))
+
+    @classmethod
+    def backward(cls, ctx, grad):
+        (x,) = ctx.saved_tensors
+        tanh = torch.tanh(0.79788456 * x * (1 + 0.044715 * x * x))
+        slope = 0.5 * x * ((1 - tanh * tanh) * (0.79788456 + 0.1070322243 * x * x)) + 0.5 * (1 + tanh)
+        return cls.factor * slope * grad
+
+
+class Reversed(Gelu):
+    factor = -1.0
+
+
+class Bounded(torch.autograd.Function):
+    """A round that passes gradients on between -1 and 1, its context set up apart; and a clamp that does."""
+
+    @staticmethod
+    def forward(x):
+        return torch.round(x)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * (ctx.saved_tensors[0].abs() <= 1)
+
+
+class Clamped(Bounded):
+    @staticmethod
+    def forward(x):
+        return torch.clamp(x, -1, 1)
+
+
+@pytest.mark.parametrize("function", [Gelu, Clamped])
+def test_a_custom_function_whose_backward_is_the_derivative_of_its_forward_is_cut(function) -> None:
+    model, x = Custom(lambda x: function.apply(x)).double(), torch.randn(5, 4).double()
+    coupling = isthmus.trace(model, (x,), verify=True)
+    assert [axis.name for axis in coupling.cut_axes] == ["a"]
+    piece = isthmus.cut(model, coupling, coupling.partition(1, seed=0), 0).module
+    for network in (piece, model):
+        network(x).square().sum().backward()
+    for name, parameter in piece.named_parameters():
+        torch.testing.assert_close(parameter.grad, model.get_parameter(name).grad, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("function", [Reversed, Bounded])
+def test_a_custom_function_with_another_backward_is_refused(function) -> None:
+    with pytest.raises(InvalidInput, match=f"custom autograd function '{function.__name__}', whose backward is not"):
+        isthmus.trace(Custom(lambda x: function.apply(x)), (torch.randn(3, 4),))
+    assert "apply" in vars(torch.autograd.Function)
+
+
 @pytest.mark.parametrize(
     ("f", "reason"),
     [
         (lambda x: x.softmax(-1), "softmax over this axis"),
         (lambda x: x.cumsum(-1), "the order along this axis matters"),
-        (lambda x: x * torch.arange(8.0), "positions used as values"),
+        (lambda x: x * torch.arange(8), "positions used as values"),
         (lambda x: x.sort(-1).values, "sorted along this axis"),
         (lambda x: torch.trace(x) + x, "no rule for this operator (aten.trace)"),
         (lambda x: torch.linalg.qr(x.t() @ x)[0][: x.shape[0]] + x, "no rule for this operator (aten.linalg_qr)"),
@@ -279,28 +342,17 @@ def test_depth_cut_drops_parameters_and_counters() -> None:
 
 
 class Half(nn.Module):
-    """Residual blocks, the later ones inside a region of their own."""
+    """Residual blocks, the last inside a region of its own."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 6)) for _ in range(5))
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 6)) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
-        for block in self.blocks[:3]:
+        for block in self.blocks[:2]:
             x = x + block(x)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=False):
-            for block in self.blocks[3:]:
-                x = x + block(x)
-        return x
-
-
-def test_residual_blocks_inside_a_region_are_mentioned() -> None:
-    coupling = isthmus.trace(Half(), (torch.randn(3, 6),), verify=True)
-    assert coupling.problems == (
-        "residual additions inside autocast or no_grad: 2; their blocks cannot be cut (their width can)",
-    )
-    assert [axis.size for axis in coupling.axes if axis.kind == "block"] == [3]
-    assert [axis.size for axis in coupling.cut_axes] == [8] * 5
+            return x + self.blocks[2](x)
 
 
 @pytest.mark.parametrize("law", ["fixed", "rotated", "uniform", "block", "rolling"])
@@ -325,21 +377,22 @@ def test_depth_is_never_less_than_the_minimum(minimum: int) -> None:
             sub = isthmus.cut(model, coupling, partition, worker)
             expected = x
             for number, block in enumerate(model.blocks):
-                if number > 2 or number in held[worker]:
+                if number in held[worker]:
                     expected = expected + block(expected)
             torch.testing.assert_close(sub.module(x), expected)
     with pytest.raises(InvalidInput, match="has 3 units, fewer than `minimum` 4"):
         coupling.partition(2, seed=1, law="overlapping", minimum=4)
 
 
-def test_a_block_with_a_projection_is_no_unit() -> None:
-    """It changes the stream: without it the next block has nothing of its shape to run on."""
+def test_a_block_with_a_projection_is_a_unit_that_leaves_its_shortcut() -> None:
+    """The shortcut changes the stream: without it the next block has nothing of its shape to run on."""
     model = resnet(Basic(8, 8), Basic(8, 12, 2), Basic(12, 12), Basic(12, 12), last=12)
     coupling = isthmus.trace(model, (torch.randn(3, 3, 8, 8),))
     blocks = [axis for axis in coupling.axes if axis.kind == "block"]
-    assert [axis.size for axis in blocks] == [1, 2]
-    held = {member.name.split(".")[0] for axis in blocks for member in axis.members}
-    assert held == {"3", "5", "6"}
+    assert [axis.size for axis in blocks] == [1, 3]
+    assert [block.shortcut for axis in blocks for block in axis.blocks if block.shortcut] == ["4.down"]
+    held = {".".join(member.name.split(".")[:2]) for axis in blocks for member in axis.members}
+    assert held == {f"{number}.{name}" for number in (3, 4, 5, 6) for name in ("conv1", "bn1", "conv2", "bn2")}
 
 
 def test_dropout_batch_norm_and_autocast_in_training() -> None:
@@ -479,3 +532,52 @@ def test_sizes_from_which_too_much_follows_stay_as_given(monkeypatch: pytest.Mon
     assert [axis.kind for axis in coupling.cut_axes] == ["ffn"] * 4
     verdict = coupling.verify(model, args)
     assert verdict.passed, verdict.summary()
+
+
+class Alibi(nn.Module):
+    """Attention whose scores fall with distance, by a slope a head that forward works out anew, as Bloom does it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(6, 4 * 3 * 5), nn.Linear(20, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, _ = x.shape
+        slopes = torch.pow(torch.tensor(0.25), torch.arange(1, 5, dtype=torch.int32))
+        slopes = torch.cat([slopes[:2], 3 * slopes[2:]])
+        bias = slopes[:, None, None] * torch.arange(length)
+        q, k, v = self.qkv(x).view(batch, length, 4, 3, 5).unbind(3)
+        q, k, v = (each.transpose(1, 2).reshape(batch * 4, length, 5) for each in (q, k, v))
+        scores = torch.baddbmm(bias.repeat(batch, 1, 1).to(x.dtype), q, k.mT).softmax(-1)
+        return self.out((scores @ v).view(batch, 4, length, 5).transpose(1, 2).reshape(batch, length, 20))
+
+
+def test_what_forward_works_out_by_place_is_cut_like_a_buffer() -> None:
+    torch.manual_seed(0)
+    model, x = Alibi().double(), torch.randn(3, 7, 6).double()
+    coupling = isthmus.trace(model, (x,), verify=True)
+    assert [(axis.kind, axis.size) for axis in coupling.cut_axes] == [("head", 4)]
+    partition = coupling.partition(2, seed=0)
+    parts = [isthmus.cut(model, coupling, partition, worker).module for worker in range(2)]
+    for size in (x, torch.randn(5, 4, 6).double()):  # the sum over pieces: each adds the bias of the result
+        found = sum(part(size) for part in parts) - model.out.bias
+        torch.testing.assert_close(found, model(size), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["written to", "of whole numbers"])
+def test_what_is_written_to_or_counts_is_made_anew_at_every_step(kind: str) -> None:
+    class Net(Custom):
+        def forward(self, x: Tensor) -> Tensor:
+            made = torch.arange(8.0 if kind == "written to" else 8)
+            if kind == "written to":
+                made.mul_(2)
+                made[0] = x.sum()
+            return self.b(self.a(x) * made)
+
+    model, x = Net(torch.relu), torch.randn(3, 4)
+    coupling = isthmus.trace(model, (x,))
+    assert not coupling.cut_axes
+    assert all(tensor.dim() == 0 for tensor in coupling.constants.values())
+    piece = isthmus.nets.pieces.subnetwork.build(model, coupling, {}).module
+    for _ in range(2):
+        torch.testing.assert_close(piece(x), model(x))

@@ -3,71 +3,111 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import fx
 
 from isthmus.nets.axes import terms
-from isthmus.nets.axes.policy import Residual
 from isthmus.nets.axes.records import Propagation
+from isthmus.nets.axes.residuals import Residual, stacks
 from isthmus.nets.axes.terms import Atom
 from isthmus.nets.graph.exported import ExportedGraph, module_path
+from isthmus.nets.graph.flow import Flow
 from isthmus.nets.graph.writes import writes
 
 
 @dataclass(frozen=True)
 class Removal:
-    """What leaves a graph with a block: ``node`` becomes ``skip`` and ``dead`` nodes go."""
+    """What leaves a graph with a block: ``node`` becomes ``skip`` and ``dead`` nodes go.
+
+    ``branch`` computes what was added, in a region if that is where it comes from.
+    """
 
     node: fx.Node
     skip: fx.Node
+    branch: fx.Node
     dead: frozenset[fx.Node]
 
 
 @dataclass(frozen=True)
 class Block:
-    """A residual block: the parameters and buffers only it uses, and how to remove it from each graph."""
+    """A residual block.
+
+    Attributes:
+        name: the submodule it is.
+        state: the parameters and buffers only it uses.
+        stream, stack: the axis its additions run along, and the number of the chain of blocks it is one of.
+        removals: how to remove it from each graph.
+        shortcut: the submodule of the projection that stays where the block goes; "" if nothing stays.
+    """
 
     name: str
     state: frozenset[str]
     stream: Atom
+    stack: int
     removals: Mapping[str, Removal]
+    shortcut: str = ""
+
+
+@dataclass
+class _Candidate:
+    """A block as far as it is found: what :class:`Block` says of it, by state that all graphs use."""
+
+    residual: Residual
+    stream: Atom
+    stack: int
+    shortcut: str
+    state: set[str] = field(default_factory=set)
+    removals: dict[str, Removal] = field(default_factory=dict)
 
 
 def find_blocks(
     exports: Mapping[str, ExportedGraph],
     propagations: Mapping[str, Propagation],
+    flows: Mapping[str, Flow],
     residuals: Mapping[str, Sequence[Residual]],
 ) -> list[Block]:
-    """Return the residual blocks that all graphs have in common and that do not contain another one."""
+    """Return the residual blocks that all graphs have in common and that do not contain another one.
+
+    A block whose shortcut is a projection leaves that behind. It is one only where it lies in no other.
+    """
     everywhere = set.intersection(*(exported.used for exported in exports.values()))
-    found: dict[frozenset[str], dict[str, Removal]] = {}
-    states: dict[frozenset[str], set[str]] = {}
-    streams: dict[frozenset[str], Atom] = {}
-    names: dict[frozenset[str], str] = {}
+    found: dict[frozenset[str], _Candidate] = {}
     for mode, exported in exports.items():
-        survey = _Survey.of(exported)
+        survey, stack = _Survey.of(exported, flows[mode]), stacks(flows[mode], propagations[mode], residuals[mode])
         for residual in residuals[mode]:
-            if residual.graph is not exported.module.graph:
-                continue
-            removal, state = _removal(survey, residual)
             stream = _stream(propagations[mode], residual)
+            removal, state = _removal(survey, residual) if stream is not None else (None, frozenset[str]())
             key = state & everywhere  # counters of batches are seen in training only
-            if key and stream is not None:
-                found.setdefault(key, {})[mode] = removal
-                states.setdefault(key, set()).update(state)
-                streams[key] = stream
-                names[key] = _common_name(key) or module_path(residual.branch) or min(key)
-    common = {key: removals for key, removals in found.items() if set(removals) == set(exports)}
-    inner = [key for key in common if not any(other < key for other in common)]
-    return [Block(names[key], frozenset(states[key]), streams[key], common[key]) for key in inner]
+            if key and stream is not None and removal is not None:
+                new = _Candidate(residual, stream, stack[residual.node], _shortcut(survey, residual))
+                candidate = found.setdefault(key, new)
+                candidate.removals[mode] = removal
+                candidate.state |= state
+    common = {key: each for key, each in found.items() if set(each.removals) == set(exports)}
+    plain = [key for key, each in common.items() if not each.residual.projected]
+    inner = [key for key, each in common.items() if not any(_within(each, key, other) for other in plain)]
+    return [_block(key, common[key]) for key in inner]
 
 
-def hidden_residuals(exports: Mapping[str, ExportedGraph], residuals: Mapping[str, Sequence[Residual]]) -> int:
-    """Return how many residual additions lie inside a region (autocast, no_grad), where blocks are not looked for."""
-    graphs = {mode: exported.module.graph for mode, exported in exports.items()}
-    return max(sum(r.graph is not graph for r in residuals[mode]) for mode, graph in graphs.items())
+def _within(candidate: _Candidate, key: frozenset[str], other: frozenset[str]) -> bool:
+    """Whether another block is the one to count: a smaller one, or any that shares state with one with a projection."""
+    return bool(other & key) if candidate.residual.projected else other < key
+
+
+def _block(key: frozenset[str], found: _Candidate) -> Block:
+    name = _common_name(key) or module_path(found.residual.branch) or min(key)
+    return Block(name, frozenset(found.state), found.stream, found.stack, found.removals, found.shortcut)
+
+
+def _shortcut(survey: _Survey, residual: Residual) -> str:
+    """Return the submodule of a projection."""
+    if not residual.projected:
+        return ""
+    way = _reached(survey.flow, [residual.skip], {residual.source: []})
+    names = [survey.names[node] for node in way if node in survey.names]
+    return _common_name(names) or module_path(residual.skip) or min(names)
 
 
 def _stream(propagation: Propagation, residual: Residual) -> Atom | None:
@@ -92,6 +132,7 @@ class _Survey:
     """
 
     exported: ExportedGraph
+    flow: Flow
     output: fx.Node
     written: Mapping[fx.Node, list[fx.Node]]
     effects: Mapping[fx.Node, None]
@@ -101,50 +142,57 @@ class _Survey:
     named: Mapping[str, list[fx.Node]]
 
     @classmethod
-    def of(cls, exported: ExportedGraph) -> _Survey:
+    def of(cls, exported: ExportedGraph, flow: Flow) -> _Survey:
         """Look through a graph once."""
-        nodes = list(exported.module.graph.nodes)
+        nodes = flow.nodes
         written: dict[fx.Node, list[fx.Node]] = {}
         for writer, origin in writes(exported.module):
             written.setdefault(writer, []).append(origin)
-        idle = [n for n in nodes if n.op == "call_function" and not n.users and n.all_input_nodes]
+        idle = [n for n in nodes if n.op == "call_function" and not flow.users[n] and n.all_input_nodes]
         effects = dict.fromkeys([*idle, *(n for n in nodes if n in written)])
-        before = _reached([nodes[-1], *effects], {})
+        before = _reached(flow, [nodes[-1], *effects], {})
         named: dict[str, list[fx.Node]] = {}
         for node, name in exported.state_nodes.items():
             named.setdefault(name, []).append(node)
         inputs, names = frozenset(exported.input_nodes), exported.state_nodes
-        return cls(exported, nodes[-1], written, effects, before, inputs, names, named)
+        return cls(exported, flow, nodes[-1], written, effects, before, inputs, names, named)
 
 
-def _removal(survey: _Survey, residual: Residual) -> tuple[Removal, frozenset[str]]:
-    dead = set(_dead(survey, residual) if survey.effects else _unneeded(residual, survey.before))
+def _removal(survey: _Survey, residual: Residual) -> tuple[Removal | None, frozenset[str]]:
+    dead = set(_dead(survey, residual) if survey.effects else _unneeded(survey, residual))
     dead -= survey.inputs  # the call keeps its inputs, needed or not
+    sources = survey.flow.sources
+    if residual.projected and not any(residual.source in sources[node] for node in dead):
+        return None, frozenset()  # the branch comes from something else, which comes from that
     lost = {survey.names[node] for node in dead if node in survey.names}
     lost = {name for name in lost if all(node in dead or node not in survey.before for node in survey.named[name])}
     named = frozenset(name for name in lost if name not in survey.exported.constants)
-    return Removal(residual.node, residual.skip, frozenset(dead - {residual.node})), named
+    branch = residual.branch
+    while len(branch.users) == 1 and (inside := survey.flow.same(branch)) is not None:
+        branch = inside
+    return Removal(residual.node, residual.skip, branch, frozenset(dead - {residual.node})), named
 
 
-def _unneeded(residual: Residual, before: Container[fx.Node]) -> set[fx.Node]:
+def _unneeded(survey: _Survey, residual: Residual) -> set[fx.Node]:
     """Return the nodes that only the branch needed, from the branch up; for graphs without operators that write."""
+    flow, before = survey.flow, survey.before
     dead: set[fx.Node] = set()
-    stack = [node for node in residual.node.all_input_nodes if node is not residual.skip]
+    stack = [node for node in flow.sources[residual.node] if node is not residual.skip]
     while stack:
         node = stack.pop()
-        needed = (user for user in node.users if user is not residual.node or node is residual.skip)
+        needed = (user for user in flow.users[node] if user is not residual.node or node is residual.skip)
         if node not in dead and not any(user in before and user not in dead for user in needed):
             dead.add(node)
-            stack.extend(node.all_input_nodes)
+            stack.extend(flow.sources[node])
     return dead
 
 
 def _dead(survey: _Survey, residual: Residual) -> set[fx.Node]:
     """Return the nodes that are not needed without the branch."""
     output, written, effects = survey.output, survey.written, survey.effects
-    instead = {residual.node: [residual.skip]}
-    live = _reached([output], instead)
-    branch = _reached([residual.node], {}) - live
+    flow, instead = survey.flow, {residual.node: [residual.skip]}
+    live = _reached(flow, [output], instead)
+    branch = _reached(flow, [residual.node], {}) - live
     paths = {module_path(n) for n in branch if n.op == "call_function"}
     paths -= {module_path(n) for n in live if n.op == "call_function"}
 
@@ -153,20 +201,20 @@ def _dead(survey: _Survey, residual: Residual) -> set[fx.Node]:
         made = [origin for origin in written.get(effect, []) if origin.op == "call_function"]
         if made:  # it fills in a tensor: needed where that is
             return any(origin in live for origin in made)
-        return module_path(effect) not in paths and not _reached([effect], instead) & branch
+        return module_path(effect) not in paths and not _reached(flow, [effect], instead) & branch
 
     waiting = list(effects)
     while staying := [effect for effect in waiting if stays(effect)]:  # what one needs, another may fill in
-        live |= _reached(staying, instead)
+        live |= _reached(flow, staying, instead)
         waiting = [effect for effect in waiting if effect not in live]
     return survey.before - live
 
 
-def _reached(roots: Iterable[fx.Node], instead: Mapping[fx.Node, list[fx.Node]]) -> set[fx.Node]:
+def _reached(flow: Flow, roots: Iterable[fx.Node], instead: Mapping[fx.Node, list[fx.Node]]) -> set[fx.Node]:
     stack, seen = list(roots), set(roots)
     while stack:
         node = stack.pop()
-        for source in instead.get(node, node.all_input_nodes):
+        for source in instead.get(node, flow.sources[node]):
             if source not in seen:
                 seen.add(source)
                 stack.append(source)

@@ -95,11 +95,10 @@ def _least(atom: Atom, picks: Sequence[tuple[terms.Term, int]]) -> int:
 
 
 def _block_axes(blocks: Sequence[Block], axes: Sequence[Axis]) -> list[Axis]:
-    """One axis of blocks per stream."""
-    by_stream: dict[Atom, list[Block]] = {}
+    """One axis of blocks per stream and stack."""
+    by_stream: dict[tuple[terms.Term, int], list[Block]] = {}
     for block in blocks:
-        atom = terms.resolve(block.stream)
-        by_stream.setdefault(atom, []).append(block)  # type: ignore[arg-type]
+        by_stream.setdefault((terms.resolve(block.stream), block.stack), []).append(block)
     taken = {axis.name for axis in axes}
     result = []
     for number, group in enumerate(by_stream.values()):

@@ -7,65 +7,13 @@ a router that chooses between them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-
-import torch
-from torch import fx
+from collections.abc import Iterable, Mapping, Sequence
 
 from isthmus.nets.axes import terms
-from isthmus.nets.axes.records import Dims, Propagation
+from isthmus.nets.axes.records import Dims
 from isthmus.nets.axes.terms import Atom, Cat, Prod, Term
 
 Own = Mapping[Atom, Sequence[frozenset[str]]]  # parameters and buffers of each unit alone
-_ADDS = (torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor)
-
-
-@dataclass(frozen=True)
-class Residual:
-    """An addition of a branch to what the branch came from."""
-
-    graph: fx.Graph
-    node: fx.Node
-    skip: fx.Node
-    branch: fx.Node
-
-
-def graphs_of(module: fx.GraphModule) -> Iterator[fx.GraphModule]:
-    """Yield a graph and the graphs of its regions."""
-    yield module
-    for child in module.children():
-        if isinstance(child, fx.GraphModule):
-            yield from graphs_of(child)
-
-
-def find_residuals(module: fx.GraphModule, propagation: Propagation) -> list[Residual]:
-    """Return the residual additions: one operand is an ancestor of the other, with a product on the way.
-
-    (A hand-written activation such as x + 0.04 x**3 adds to itself too, but without a product.)
-    """
-    found = []
-    products = {c.node for c in propagation.contractions if c.kind != "sum"}
-    for part in graphs_of(module):
-        through = _ancestors_through(part, products)
-        for node in part.graph.nodes:
-            if node.target not in _ADDS:
-                continue
-            a, b = (each if isinstance(each, fx.Node) else None for each in node.args[:2])
-            if a is None or b is None or not (_same_shape(node, a) and _same_shape(node, b)):
-                continue
-            if a in through[b]:
-                found.append(Residual(part.graph, node, a, b))
-            elif b in through[a]:
-                found.append(Residual(part.graph, node, b, a))
-    return found
-
-
-def tag_streams(residuals: Iterable[Residual], propagation: Propagation) -> None:
-    """Tag the axes that residual connections run along."""
-    for residual in residuals:
-        for term in propagation.dims[residual.node]:
-            terms.tag(term, "stream")
 
 
 def kind_of(atom: Atom, dims: Mapping[str, Dims]) -> str:
@@ -164,47 +112,3 @@ def _partners(dims: Mapping[str, Dims], own: Own) -> dict[Atom, set[Atom]]:
                 result.setdefault(leaf, set()).add(expert)
                 result.setdefault(expert, set()).add(leaf)
     return result
-
-
-def _same_shape(a: fx.Node, b: fx.Node) -> bool:
-    first, second = a.meta.get("val"), b.meta.get("val")
-    return isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor) and first.shape == second.shape
-
-
-def _ancestors_through(module: fx.GraphModule, products: set[fx.Node]) -> dict[fx.Node, _Nodes]:
-    """Return for each node its ancestors with a product on the way (or at the node itself)."""
-    number = {node: i for i, node in enumerate(module.graph.nodes)}
-    all_of: dict[fx.Node, int] = {}
-    through: dict[fx.Node, _Nodes] = {}
-    for node in module.graph.nodes:
-        ancestors = product_side = 0
-        for source in node.all_input_nodes:
-            ancestors |= all_of[source] | (1 << number[source])
-            product_side |= through[source].bits
-        if node in products or _holds_product(module, node, products):
-            product_side |= ancestors
-        all_of[node] = ancestors
-        through[node] = _Nodes(product_side, number)
-    return through
-
-
-def _holds_product(module: fx.GraphModule, node: fx.Node, products: set[fx.Node]) -> bool:
-    regions = [getattr(module, str(i.target), None) for i in node.all_input_nodes if i.op == "get_attr"]
-    return any(
-        inner in products
-        for region in regions
-        if isinstance(region, fx.GraphModule)
-        for part in graphs_of(region)
-        for inner in part.graph.nodes
-    )
-
-
-@dataclass(frozen=True)
-class _Nodes:
-    """A set of nodes as the bits of one integer: cheap for graphs of thousands."""
-
-    bits: int
-    number: Mapping[fx.Node, int]
-
-    def __contains__(self, node: fx.Node) -> bool:
-        return bool(self.bits >> self.number[node] & 1)

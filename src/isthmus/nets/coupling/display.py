@@ -103,7 +103,9 @@ def dot(coupling: Structure) -> str:
 def _places(coupling: Structure, axis: Axis, name: Callable[[str], str]) -> list[str]:
     """Return where in the parameters an axis is, a line for each submodule and layout; for depth, the blocks."""
     if axis.blocks:
-        return [", ".join(dict.fromkeys(block.name for block in axis.blocks))]
+        stay = dict.fromkeys(block.shortcut for block in axis.blocks if block.shortcut)
+        stays = f"without their shortcuts, which stay: {', '.join(map(name, stay))}"
+        return [", ".join(dict.fromkeys(block.name for block in axis.blocks)), *([stays] if stay else [])]
     grouped: dict[tuple[str, str], list[str]] = {}
     for member in axis.members:
         if coupling.entries[member.name].is_parameter:

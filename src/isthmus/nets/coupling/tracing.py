@@ -12,18 +12,19 @@ from isthmus.errors import InvalidInput
 from isthmus.nets import rules
 from isthmus.nets.axes import terms
 from isthmus.nets.axes.batch import batch_problem, check_batch
-from isthmus.nets.axes.blocks import find_blocks, hidden_residuals
+from isthmus.nets.axes.blocks import find_blocks
 from isthmus.nets.axes.last_layer import find_last_layer
 from isthmus.nets.axes.naming import build_axes
-from isthmus.nets.axes.policy import find_residuals, tag_streams
 from isthmus.nets.axes.propagation import propagate
 from isthmus.nets.axes.records import Dims, Propagation
+from isthmus.nets.axes.residuals import find_residuals, tag_streams
 from isthmus.nets.axes.structure import Axis
 from isthmus.nets.axes.units import own_parameters
 from isthmus.nets.coupling.coupling import Coupling
 from isthmus.nets.graph.example import Example, example_of
 from isthmus.nets.graph.export import export_graph
 from isthmus.nets.graph.exported import MODES, ExportedGraph, Pinned, places_of
+from isthmus.nets.graph.flow import flow_of
 from isthmus.nets.graph.state import StateEntry, read_state
 from isthmus.nets.pieces.shells import module_classes
 
@@ -72,12 +73,13 @@ def trace(
         exports, dims, propagations = _read(model, example, entries, closed)
     check_batch(exports["train"], propagations["train"], example)
     constants = {name: tensor for exported in exports.values() for name, tensor in exported.constants.items()}
-    residuals = {mode: find_residuals(exports[mode].module, propagations[mode]) for mode in exports}
+    flows = {mode: flow_of(exported.module) for mode, exported in exports.items()}
+    residuals = {mode: find_residuals(flows[mode], propagations[mode]) for mode in exports}
     for mode, found in residuals.items():
         tag_streams(found, propagations[mode])
     own = own_parameters(exports, propagations, entries)
     picks = [pick for propagation in propagations.values() for pick in propagation.picks]
-    axes, whole = build_axes(entries, dims, find_blocks(exports, propagations, residuals), picks, own)
+    axes, whole = build_axes(entries, dims, find_blocks(exports, propagations, flows, residuals), picks, own)
     coupling = Coupling(
         axes=axes,
         whole=whole,
@@ -89,7 +91,7 @@ def trace(
         example=example,
         classes=module_classes(model),
         fixed_inputs=_fixed_inputs(exports, propagations, dims),
-        problems=(*_problems(exports, propagations), *_no_depth(hidden_residuals(exports, residuals))),
+        problems=_problems(exports, propagations),
         last=find_last_layer(entries, dims, exports, propagations, [axis.name for axis in axes]),
     )
     coupling = coupling if cut is None else coupling.select(cut)
@@ -155,12 +157,6 @@ def _fixed_inputs(
             if leaves and not any(leaf in state for leaf in leaves):
                 found[f"size fixed at tracing: input {i}, dimension {d}: {size}"] = None
     return tuple(found)
-
-
-def _no_depth(count: int) -> tuple[str, ...]:
-    if not count:
-        return ()
-    return (f"residual additions inside autocast or no_grad: {count}; their blocks cannot be cut (their width can)",)
 
 
 def _problems(exports: Mapping[str, ExportedGraph], propagations: Mapping[str, Propagation]) -> tuple[str, ...]:

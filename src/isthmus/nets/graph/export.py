@@ -18,10 +18,12 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from isthmus.errors import InvalidInput
 from isthmus.nets.graph.asides import Asides
+from isthmus.nets.graph.custom import CustomFunctions
 from isthmus.nets.graph.example import Example
 from isthmus.nets.graph.exported import ExportedGraph, Pinned, module_path
 from isthmus.nets.graph.failures import explain, place_of
 from isthmus.nets.graph.loops import AllFound
+from isthmus.nets.graph.made import keep_made
 from isthmus.nets.graph.normalize import normalize
 from isthmus.nets.graph.results import opened
 from isthmus.nets.graph.sizes import size_of
@@ -52,10 +54,12 @@ def export_graph(
         found = _export(wrapper, example, closed)
     if wrapper.aside.draws and not notes:  # layers that are all run draw in vain
         _refuse_chance(model, example, mode, closed)
-    if wrapper.result.custom:
+    other = next((each for each in wrapper.result.custom if not wrapper.functions.stated(each)), None)
+    if other is not None:
         raise InvalidInput(
-            f"`model` uses the custom autograd function {wrapper.result.custom[0]!r}, whose backward a traced graph "
-            "does not keep: write it with plain operators, or register it with torch.library.custom_op"
+            f"`model` uses the custom autograd function {other.__qualname__!r}, whose backward is not the derivative "
+            "of its forward (or cannot be compared with it), and a traced graph does not keep it: write it with plain "
+            "operators, or register it with torch.library.custom_op"
         )
     module = found.graph_module
     normalize(module)
@@ -63,6 +67,7 @@ def export_graph(
     exported = _exported_graph(found, module, wrapper, names)
     exported.notes = notes
     _refuse_written_inputs(exported)
+    keep_made(exported)
     return exported
 
 
@@ -71,7 +76,7 @@ class _Result:
 
     spec: Any = None
     paths: Sequence[str] = ()
-    custom: Sequence[str] = ()
+    custom: Sequence[type] = ()
     assigned: Sequence[str] = ()
     replaced: Sequence[str] = ()
     dropped: Sequence[str] = ()
@@ -87,11 +92,12 @@ class _Flat(nn.Module):
         self.given_up: Pinned = frozenset()
         self.result = _Result()
         self.aside = Asides(inner, lines)
+        self.functions = CustomFunctions()
 
     def forward(self, *tensors: Tensor) -> tuple[Any, ...]:
         args, kwargs = self.example.call(tensors)
         before = dict(self.inner.named_buffers())
-        with AllFound(), self.aside:
+        with AllFound(), self.aside, self.functions:
             result = self.inner(*args, **kwargs)
         after = dict(self.inner.named_buffers())
         changed = [name for name, tensor in before.items() if after.get(name) is not tensor]
@@ -224,19 +230,19 @@ def _refuse_branches(module: fx.GraphModule) -> None:
             raise InvalidInput(f"`model` must not branch on values, it calls torch.{name} in {where}; {instead}")
 
 
-def _custom_functions(outputs: Sequence[Any]) -> list[str]:
-    """Return the names of the custom autograd functions that outputs were computed with."""
+def _custom_functions(outputs: Sequence[Any]) -> list[type]:
+    """Return the custom autograd functions that outputs were computed with."""
     stack = [leaf.grad_fn for leaf in outputs if isinstance(leaf, Tensor)]
     seen = set(stack)
-    names: list[str] = []
+    found: list[type] = []
     while stack:
         node = stack.pop()
         if isinstance(node, torch.autograd.function.BackwardCFunction):
             made_by = node._forward_cls
             if not made_by.__module__.startswith("torch."):
-                names.append(made_by.__qualname__)
+                found.append(made_by)
         for below, _ in () if node is None else node.next_functions:
             if below not in seen:
                 seen.add(below)
                 stack.append(below)
-    return names
+    return found

@@ -36,7 +36,7 @@ def normalize(module: fx.GraphModule) -> None:
         change = _CHANGES.get(node.target)
         if change is not None:
             change(node)
-    _drop_unread(module.graph)
+    drop_unread(module.graph)
 
 
 def _know_users(graph: fx.Graph) -> None:
@@ -46,18 +46,19 @@ def _know_users(graph: fx.Graph) -> None:
             source.users.setdefault(node)
 
 
-def _drop_unread(graph: fx.Graph) -> None:
+def drop_unread(graph: fx.Graph) -> None:
     """Erase what nothing reads: sizes that only the checks had asked for, attention weights that nobody wants.
 
     Sizes cost as much as a small operator, at every step, and a norm that is not read says nothing about its axis.
     What writes, or draws random numbers, stays.
     """
     for node in reversed(list(graph.nodes)):
-        if node.op == "call_function" and not node.users and _is_pure(node.target):
+        if node.op == "call_function" and not node.users and is_pure(node.target):
             graph.erase_node(node)
 
 
-def _is_pure(target: Any) -> bool:
+def is_pure(target: Any) -> bool:
+    """Whether an operator does nothing but compute its result, the same every time."""
     if getattr(target, "__module__", "") == "_operator":
         return True
     if not isinstance(target, torch._ops.OpOverload) or target in _WRITERS or target.namespace != "aten":

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import fx
 
+from isthmus.nets.graph.flow import placeholders, region_of
+
 # Their schema does not say that they write to their running statistics while they train: arguments 3 and 4, if 5 is.
 _NORMS = (torch.ops.aten.batch_norm.default, torch.ops.aten.instance_norm.default)
 
@@ -17,15 +19,11 @@ def writes(module: fx.GraphModule) -> Iterator[tuple[fx.Node, fx.Node]]:
         if node.op != "call_function":
             continue
         yield from ((node, _origin(value)) for value in targets(node))
-        for position, argument in enumerate(node.args):
-            if not (isinstance(argument, fx.Node) and argument.op == "get_attr"):
-                continue
-            region = getattr(module, str(argument.target), None)
-            if isinstance(region, fx.GraphModule):
-                inner = [n for n in region.graph.nodes if n.op == "placeholder"]
-                outer = dict(zip(inner, node.args[position + 1 :], strict=False))
-                changed = ((writer, outer.get(origin)) for writer, origin in writes(region))
-                yield from ((writer, _origin(value)) for writer, value in changed if isinstance(value, fx.Node))
+        region = region_of(module, node)
+        if region is not None:
+            outer = dict(zip(placeholders(region.graph), region.given, strict=True))
+            changed = ((writer, outer.get(origin, origin)) for writer, origin in writes(region.graph))
+            yield from ((writer, _origin(value)) for writer, value in changed if isinstance(value, fx.Node))
 
 
 def targets(node: fx.Node) -> list[fx.Node]:

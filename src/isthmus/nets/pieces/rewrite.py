@@ -19,6 +19,7 @@ from isthmus.nets.axes.evaluation import evaluate, size_under, spread
 from isthmus.nets.axes.records import Contraction, Propagation, SizeConstant
 from isthmus.nets.axes.terms import Atom, Indices
 from isthmus.nets.axes.units import lacking
+from isthmus.nets.graph.flow import Region, placeholders, region_of, results
 
 Kept = Mapping[Atom, Indices]
 
@@ -62,11 +63,31 @@ class Rewriter:
         for node in module.graph.nodes:
             if node in self.instead:
                 new[node] = new[self.instead[node]]
+            elif node.op == "output":
+                returned = (self._returned(each, new) for each in results(module))
+                graph.output(tuple(returned))
             elif node not in self.dead:
-                if node.op == "get_attr":
-                    attributes[str(node.target)] = self.copy(getattr(module, str(node.target)))
-                new[node] = self.copy_node(graph, node, new, attributes)
+                region = region_of(module, node)
+                if region is None:
+                    new[node] = self.copy_node(graph, node, new, attributes)
+                else:
+                    new[node] = self._copy_region(graph, node, new, attributes, region)
         return fx.GraphModule(attributes, graph)
+
+    def _returned(self, result: Any, new: Mapping[fx.Node, fx.Node]) -> Any:
+        """Return what a graph returns; None where that is gone, and with it all who would read it."""
+        return None if result in self.dead else new.get(result, result)
+
+    def _copy_region(
+        self, graph: fx.Graph, node: fx.Node, new: Mapping[fx.Node, fx.Node], attributes: dict[str, Any], region: Region
+    ) -> fx.Node:
+        """Copy the call of a region, and its graph, without what it does not take any more."""
+        taken = dict(zip(placeholders(region.graph), region.given, strict=True))
+        self.dead |= {inside for inside, operand in taken.items() if operand in self.dead}
+        attributes[region.name] = self.copy(region.graph)
+        before = node.args[: len(node.args) - len(region.given)]
+        args = (*before, *(operand for inside, operand in taken.items() if inside not in self.dead))
+        return graph.call_function(node.target, fx.map_arg(args, new.__getitem__))  # type: ignore[arg-type]
 
     def copy_node(self, graph: fx.Graph, node: fx.Node, new: Any, attributes: dict[str, Any]) -> fx.Node:
         """Copy one node with its sizes, factors and device adapted."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from torch import fx
+
 from isthmus.nets.axes import terms
 from isthmus.nets.axes.call import Call, NoRule
 from isthmus.nets.axes.records import Dims, Value
 from isthmus.nets.axes.registry import rule
 from isthmus.nets.axes.terms import ONE, Term
-from isthmus.nets.graph.sizes import divide
+from isthmus.nets.graph.sizes import divide, size_of
 
 
 def _regroup(call: Call, dims: Dims, shape: list[Any]) -> Dims:
@@ -326,14 +328,13 @@ def repeat(call: Call) -> Dims:
     if lead < 0:
         raise NoRule("fewer counts than dimensions")
     result: list[Term] = []
-    for index, (count, size) in enumerate(zip(counts, call.shape(), strict=True)):
+    for index, count in enumerate(counts):
         term = dims[index - lead] if index >= lead else ONE
-        if not isinstance(count, int):
-            call.freeze(term, "repeated an open number of times")
-            result.append(call.whole(size, "repeated an open number of times"))
-            continue
-        copies = terms.fresh(count)
-        call.resize(name, copies, index)
+        if isinstance(count, fx.Node):  # as often as there are samples
+            copies = terms.fresh(size_of(count.meta["val"]))
+        else:
+            copies = terms.fresh(count)
+            call.resize(name, copies, index)
         result.append(terms.prod([copies, term]))
     return tuple(result)
 

@@ -19,6 +19,7 @@ from torch import Tensor, fx
 from isthmus.nets.axes.blocks import Removal
 from isthmus.nets.axes.call import operator_name
 from isthmus.nets.graph.exported import ExportedGraph
+from isthmus.nets.graph.flow import placeholders, region_of
 from isthmus.nets.graph.moves import MOVES, SAME
 from isthmus.nets.pieces.pattern import Pattern, distinct
 
@@ -151,10 +152,7 @@ def branch_parameters(removal: Removal, uses: Mapping[str, Sequence[Use]]) -> li
     for name, all_uses in uses.items():
         for use in all_uses:
             by_operand.setdefault(use.operand, []).append(name)
-    branches = [each for each in removal.node.args[:2] if each is not removal.skip]
-    if len(branches) != 1 or not isinstance(branches[0], fx.Node):
-        raise Unfoldable("its branch is the skip connection")
-    operands = _last_affine(branches[0], removal, by_operand)
+    operands = _last_affine(removal.branch, removal, by_operand)
     names = [name for operand in operands for name in by_operand.get(operand, [""])]
     if any(not name or len(uses[name]) > 1 for name in names):
         raise Unfoldable("the last weight of the branch is computed, or used twice")
@@ -205,14 +203,11 @@ def _follow(owner: fx.GraphModule, node: fx.Node, moves: tuple[fx.Node, ...]) ->
             yield from _follow(owner, user, (*moves, user))
             continue
         places = [place for place, each in enumerate(_flat(user)) if each is node]
-        region = next((each for each in user.args if isinstance(each, fx.Node) and each.op == "get_attr"), None)
-        inner = None if region is None else getattr(owner, str(region.target), None)
-        if isinstance(inner, fx.GraphModule) and region is not None:
-            operands = user.args[user.args.index(region) + 1 :]
-            inside = [each for each in inner.graph.nodes if each.op == "placeholder"]
-            for placeholder, operand in zip(inside, operands, strict=True):
+        region = region_of(owner, user)
+        if region is not None:
+            for placeholder, operand in zip(placeholders(region.graph), region.given, strict=True):
                 if operand is node:
-                    yield from _follow(inner, placeholder, moves)
+                    yield from _follow(region.graph, placeholder, moves)
         else:
             yield from (Use(user, node, moves) for _ in places)
 
