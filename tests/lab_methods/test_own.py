@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,19 @@ def test_a_comparison_of_ones_own(folder: Path, capsys: pytest.CaptureFixture[st
     assert ist["curve"]["y"][-1] != unbiased["curve"]["y"][-1]
     twice = compare_one(Comparison(problem="quadratic.npz", rounds=20, seeds=2, step_factors=(2.0,)), methods[1])
     assert twice["stepsize"] == 0.02
+
+
+def test_a_bound_beyond_all_numbers_is_drawn_as_far_as_it_is_one(folder: Path) -> None:
+    """The exact gap of a mean that diverges: in numbers of the problem it is finite for longer than over the gap."""
+    given = Quadratic.gaussian(3, 6, seed=1)
+    np.savez("small.npz", L=given.L * 1e-100, b=given.b * 1e-100, x0=np.full(6, 2.0))
+    settings = Comparison(problem="small.npz", rounds=2500, seeds=1, step_factors=(16.0,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = compare_one(settings, "ist")
+    assert found["status"] == "diverged"
+    (curve,) = found["bounds"]
+    assert 1e200 < curve["y"][-1] < np.inf
 
 
 def test_a_kept_result_is_not_taken_for_that_of_another_file(folder: Path) -> None:

@@ -143,7 +143,8 @@ def _bound_curves(
         if not bound.applies or bound.measure == "gradient":
             continue
         factor = 0.5 * setting.constants.L if bound.measure == "distance" else 1.0
-        said = factor * bound.values[: len(x)] / setting.gap
+        with np.errstate(over="ignore"):  # that of a method that diverges: it is drawn as far as it is a number
+            said = factor * bound.values[: len(x)] / setting.gap
         kept = [k for k in _thinned(len(x)) if np.isfinite(said[k])]
         if len(kept) < 2:  # a bound that speaks of few rounds is drawn at those
             kept = list(np.flatnonzero(np.isfinite(said)))
