@@ -183,7 +183,7 @@ def test_monte_carlo_says_so() -> None:
     seed=st.integers(0, 1000),
     power=st.floats(-2.0, 2.0),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_mean_sketched_matrix_is_above_the_mean_matrix(workers: int, size: int, seed: int, power: float) -> None:
     dim = workers * size
     base = random_quadratic(workers, dim, seed)
@@ -194,7 +194,7 @@ def test_mean_sketched_matrix_is_above_the_mean_matrix(workers: int, size: int, 
 
 
 @given(n=st.integers(1, 3), size=st.integers(1, 3), scale=st.floats(0.3, 4.0), seed=st.integers(0, 99))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_any_scale_equals_enumeration(n: int, size: int, scale: float, seed: int) -> None:
     problem = random_quadratic(n, n * size, seed)
     method = IST(Permutation(n, n * size, scale), 0.3 / (scale**2 * 40.0))

@@ -27,7 +27,7 @@ from isthmus.lab.theory.bounds import scaled_fixed_point
 
 
 @given(n=st.integers(1, 4), size=st.integers(1, 4), seed=st.integers(0, 999))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_fixed_point_minimises_the_sketched_objective(n: int, size: int, seed: int) -> None:
     d = n * size
     problem = random_quadratic(n, d, seed)
@@ -144,7 +144,7 @@ def test_an_exact_bound_is_a_bound_with_one_exact_value_for_each_of_its_own() ->
 
 @pytest.mark.parametrize("name", BOUNDS)
 @given(n=st.integers(1, 4), size=st.integers(1, 3), seed=st.integers(0, 999), share=st.floats(0.05, 1.0))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_no_bound_is_broken(name: str, n: int, size: int, seed: int, share: float) -> None:
     _, unbiased, build = BOUNDS[name]
     d = n * (1 if name.startswith("theorem 2") else size)  # the scaled sketch is for n = d
@@ -164,7 +164,7 @@ def test_every_bound_applies_somewhere(name: str) -> None:
 
 
 @given(n=st.integers(2, 5), seed=st.integers(0, 999), gamma=st.floats(0.05, 1.0))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_theorem_2_in_its_three_forms(n: int, seed: int, gamma: float) -> None:
     problem = random_quadratic(n, n, seed)
     x0 = np.random.default_rng(seed).standard_normal(n)

@@ -213,7 +213,7 @@ SIZES = st.lists(st.sampled_from([1e-140, 1e-20, 1e-3, 1.0, 1e3, 1e20, 1e140]), 
 
 
 @given(sizes=SIZES, seed=st.integers(0, 99), rank=st.integers(1, 3))
-@examples(max_examples=60, deadline=None)
+@examples(max_examples=60)
 def test_semi_definite_algebra_has_no_units(sizes: list[float], seed: int, rank: int) -> None:
     factor = np.random.default_rng(seed).standard_normal((rank, 3))
     matrix, units = factor.T @ factor, np.sqrt(sizes)

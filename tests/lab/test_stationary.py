@@ -65,7 +65,7 @@ def test_model_merge_has_a_stationary_law_of_its_own() -> None:
 
 
 @given(n=st.integers(1, 3), size=st.integers(1, 3), seed=st.integers(0, 99), scale=st.sampled_from([0.5, 1.0, 3.0]))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_predicted_stability_is_observed(n: int, size: int, seed: int, scale: float) -> None:
     problem = random_quadratic(n, n * size, seed)
     method = IST(Permutation(n, n * size, scale), 1.0)

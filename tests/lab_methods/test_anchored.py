@@ -129,7 +129,7 @@ def test_theorem_holds_and_the_rule_converges(case):
     assert asymptotic_factor(problem, method) < 1.0
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.integers(2, 4),
     st.integers(1, 3),

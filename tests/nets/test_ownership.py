@@ -45,7 +45,7 @@ def cuts(draw: st.DrawFn) -> tuple[tuple[int, ...], list[Held]]:
 
 
 @given(cuts())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_slice_and_merge_equal_the_naive_twins(case: tuple[tuple[int, ...], list[Held]]) -> None:
     shape, maps = case
     random = np.random.Generator(np.random.Philox(len(shape)))
@@ -65,7 +65,7 @@ def test_slice_and_merge_equal_the_naive_twins(case: tuple[tuple[int, ...], list
 
 
 @given(cuts())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_merging_what_was_cut_gives_back_the_very_bits(case: tuple[tuple[int, ...], list[Held]]) -> None:
     shape, maps = case
     whole = torch.from_numpy(np.random.Generator(np.random.Philox(1)).standard_normal(shape).astype(np.float32)) / 3
@@ -138,7 +138,7 @@ def bits(tensor: torch.Tensor) -> torch.Tensor:
 @pytest.mark.filterwarnings("ignore:ComplexHalf")
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @given(case=cuts())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_what_all_agree_on_keeps_its_bits_whatever_its_type(
     dtype: torch.dtype, case: tuple[tuple[int, ...], list[Held]]
 ) -> None:
@@ -154,7 +154,7 @@ def test_what_all_agree_on_keeps_its_bits_whatever_its_type(
     "dtype", [each for each in DTYPES if not each.is_floating_point and not each.is_complex], ids=str
 )
 @given(case=cuts(), seed=st.integers(0, 99))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_mean_of_integers_is_exact(dtype: torch.dtype, case: tuple[tuple[int, ...], list[Held]], seed: int) -> None:
     shape, maps = case
     whole = any_bits(shape, dtype, seed)

@@ -18,7 +18,7 @@ any_terms = st.recursive(
     ),
     max_leaves=4,
 )
-quick = settings(max_examples=100, deadline=None)
+quick = settings(max_examples=100)
 
 
 def labels(term: Term) -> list[frozenset[tuple[Atom, int]]]:
@@ -92,7 +92,7 @@ def test_split_at_is_a_slice(term: Term, offset: int) -> None:
     assert terms.size(left) == offset
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(any_terms, any_terms)
 def test_unified_terms_keep_the_same_positions_or_everything(a: Term, b: Term) -> None:
     """After unification every cut that is still allowed cuts both dimensions at the same places."""
@@ -106,7 +106,7 @@ def test_unified_terms_keep_the_same_positions_or_everything(a: Term, b: Term) -
         assert labels(a) == labels(b)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(any_terms, min_size=1, max_size=2), st.data())
 def test_regroup_is_a_row_major_reshape(dims: list[Term], data: st.DataObject) -> None:
     total = int(np.prod([terms.size(term) for term in dims]))

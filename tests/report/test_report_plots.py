@@ -106,7 +106,6 @@ def test_a_band_that_reaches_below_zero_does_not_stretch_the_axis() -> None:
     assert 0.7 < high < 1.0
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(), st.floats(), st.floats(), st.floats()), max_size=12), st.floats(0, 1))
 def test_whatever_the_numbers_a_logarithmic_plot_is_finite_and_positive(points: list[Any], floor: float) -> None:
     x, y, low, high = ([point[at] for point in points] for at in range(4))
@@ -120,7 +119,7 @@ def test_whatever_the_numbers_a_logarithmic_plot_is_finite_and_positive(points: 
         json.loads(chart(plot).to_json())
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.lists(st.tuples(*[st.floats()] * 3), max_size=5), st.sampled_from(SCALES), st.text(max_size=9))
 def test_whatever_the_numbers_and_the_words_a_png_is_drawn(points: list[Any], scale: str, words: str) -> None:
     x, y, high = ([point[at] for point in points] for at in range(3))
@@ -209,7 +208,7 @@ def some_run(draw: st.DrawFn, kind: str) -> Run:
 
 
 @pytest.mark.parametrize("kind", KEYS)
-@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(data=st.data())
 def test_no_content_of_a_run_folder_breaks_the_report(kind: str, data: st.DataObject) -> None:
     """Run folders are untrusted: any JSON in any place gives a page, never a traceback."""

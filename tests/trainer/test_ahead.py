@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
@@ -82,7 +82,6 @@ def job(strategy: IST, overlap: bool, wire: str | None = None, rounds: int | Non
 # ------------------------------------------------------------------- what is sent ahead
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 10**6), workers=st.integers(1, 5), core=st.sampled_from([0.0, 0.25]), gone=st.booleans())
 def test_a_box_is_divided_into_what_nobody_holds_and_what_somebody_does(
     seed: int, workers: int, core: float, gone: bool

@@ -323,7 +323,7 @@ trees = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(trees)
 def test_plain_data_come_back(tree: Any) -> None:
     said, tensors = take_apart(tree, "extra")

@@ -95,7 +95,7 @@ def network(draw: Any) -> tuple[dict[str, Tensor], list[dict[str, Held]]]:
 
 
 @given(network(), st.integers(1, 300))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_pieces_and_merges_are_those_of_the_whole(case: Any, at_once: int) -> None:
     tensors, maps = case
     workers = len(maps)

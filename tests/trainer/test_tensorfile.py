@@ -69,7 +69,7 @@ def test_the_library_reads_it(tmp_path: Path) -> None:
         assert torch.equal(file.get_slice("layer.weight")[2:5], TENSORS["layer.weight"][2:5])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 9), st.integers(0, 9), st.sampled_from(sorted(_TYPES, key=str)))
 def test_rows_are_read_back(
     tmp_path_factory: pytest.TempPathFactory, start: int, count: int, dtype: torch.dtype
