@@ -112,6 +112,8 @@ CUT: list[tuple[str, Callable[..., Tensor], tuple[int, ...]]] = [
     ("select elsewhere", lambda x, m: x.unbind(2)[0] + x.select(2, 1) + x[..., -1], S),
     ("region", lambda x, m: x * _without_gradient(x), V),
     ("autocast region", lambda x, m: _autocast(x), V),
+    ("arange", lambda x, m: x * torch.arange(8.0), V),
+    ("eye", lambda x, m: x @ torch.eye(8), V),
 ]
 WHOLE: list[tuple[str, Callable[..., Tensor], tuple[int, ...]]] = [
     ("softmax", lambda x, m: x.softmax(1), V),
@@ -120,8 +122,7 @@ WHOLE: list[tuple[str, Callable[..., Tensor], tuple[int, ...]]] = [
     ("argmax", lambda x, m: x * F.one_hot(x.argmax(1), 8), V),
     ("largest", lambda x, m: x * x.max(), V),
     ("unbind", lambda x, m: x.unbind(1)[0], S),
-    ("arange", lambda x, m: x * torch.arange(8.0), V),
-    ("eye", lambda x, m: x @ torch.eye(8), V),
+    ("arange of whole numbers", lambda x, m: x * torch.arange(8), V),
     ("loss", lambda x, m: F.cross_entropy(x, torch.zeros(x.shape[0], dtype=torch.long)), V),
     ("gather", lambda x, m: x.gather(1, torch.zeros_like(x, dtype=torch.long)), V),
     ("strided slice", lambda x, m: x[:, ::2], V),
