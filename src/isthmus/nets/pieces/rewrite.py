@@ -64,8 +64,9 @@ class Rewriter:
             if node in self.instead:
                 new[node] = new[self.instead[node]]
             elif node.op == "output":
-                returned = (self._returned(each, new) for each in results(module))
-                graph.output(tuple(returned))
+                several = isinstance(node.args[0], (tuple, list))
+                returned = tuple(self._returned(each, new) for each in results(module))
+                graph.output(returned if several else returned[0])
             elif node not in self.dead:
                 region = region_of(module, node)
                 if region is None:
