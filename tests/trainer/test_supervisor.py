@@ -13,7 +13,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from torch.distributed import PrefixStore, TCPStore
 
 from isthmus.errors import DataError, InvalidInput, WorkerError
 from isthmus.trainer.executors import launcher, nursery, supervisor
+from isthmus.trainer.executors.kin import SERVES
 from isthmus.trainer.executors.launcher import launch
 
 pytestmark = pytest.mark.processes
@@ -111,9 +112,12 @@ def test_nothing_is_forked_from_a_notebook_that_keeps_a_store(monkeypatch: pytes
 
 
 def stores() -> set[str]:
-    """The threads that keep stores in this process; other tests may have left some."""
-    threads = Path("/proc/self/task").glob("*/comm")
-    return {each.parent.name for each in threads if each.read_text() == "pt_tcpstore_uv\n"}
+    """The threads that keep stores in this process; other tests may have left some, which may end meanwhile."""
+    found = set()
+    for each in Path("/proc/self/task").glob("*/comm"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found |= {each.parent.name} if each.read_text() == "pt_tcpstore_uv\n" else set()
+    return found
 
 
 def back() -> str:
@@ -333,6 +337,36 @@ def run(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Run]:
     for process in made.processes():
         os.kill(process, signal.SIGKILL)
     made.launcher.communicate()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_server_whose_launcher_died_before_it_could_ask_the_kernel_ends_too(there: bool) -> None:
+    """As it begins, before it loads all that workers need."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    serves = {SERVES: str(os.getpid() if there else gone.pid)}
+    code = f"import os, isthmus.trainer.executors.server as s; print({SERVES!r} in os.environ)"
+    run = subprocess.run([sys.executable, "-c", code], env={**os.environ, **serves}, capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == ((0, "False\n") if there else (1, ""))
+
+
+def test_a_server_is_told_whose_it_is(tmp_path: Path) -> None:
+    """By the real way to start one: what stands in its environment is the launcher that made it."""
+    code = (
+        "import multiprocessing.forkserver as f, os\n"
+        "from pathlib import Path\n"
+        "from isthmus.trainer.executors import nursery\n"
+        "from isthmus.trainer.executors.kin import adopting\n"
+        "from isthmus.trainer.executors.worker import Task\n"
+        "nursery.interactive = lambda: False\n"
+        "with adopting() as adopts:\n"
+        "    nursery.nursery(Task(os.getpid(), False, True, {}, print, ()), adopts)\n"
+        "server = f._forkserver._forkserver_pid\n"
+        f"told = Path(f'/proc/{{server}}/environ').read_bytes().split(bytes(1))\n"
+        f"print(f'{SERVES}={{os.getpid()}}'.encode() in told, {SERVES!r} in os.environ)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout == "True False\n", run.stderr
 
 
 @pytest.mark.parametrize("run", ["plain"], indirect=True)

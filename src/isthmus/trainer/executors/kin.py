@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 _DIE_WITH_PARENT, _ADOPT, _ADOPTS = 1, 36, 37  # of linux/prctl.h
+SERVES = "ISTHMUS_SERVES"  # variable of a server: process id of whoever starts it
 _PATIENCE = 10  # seconds in which whoever stands between a process and its new parent has long ended
 
 
@@ -26,9 +27,14 @@ def adopting() -> Iterator[bool]:
         _prctl(_ADOPT, before.value)
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when the thread that it is a child of ends; without Linux, do nothing."""
-    _prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+def die_with_parent(parent: int | None = None) -> None:
+    """Have the kernel kill this process when the thread that it is a child of ends; without Linux, do nothing.
+
+    Args:
+        parent: whose child it is; if it is so no more, that one ended before the kernel was asked: this ends too.
+    """
+    if _prctl(_DIE_WITH_PARENT, signal.SIGKILL) and parent is not None and os.getppid() != parent:
+        os._exit(1)
 
 
 def wait_for_parent(parent: int) -> None:

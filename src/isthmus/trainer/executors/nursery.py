@@ -23,7 +23,7 @@ from typing import Protocol
 from isthmus.errors import WorkerError
 from isthmus.trainer.executors.child import Started
 from isthmus.trainer.executors.guard import interactive
-from isthmus.trainer.executors.kin import die_with_parent
+from isthmus.trainer.executors.kin import SERVES, die_with_parent
 from isthmus.trainer.executors.worker import SIGNALS, Task, enter, heed_nothing
 
 # Loaded once, in the server that all workers are forked from. torch.optim loads torch._dynamo at its first use and an
@@ -61,7 +61,11 @@ def nursery(task: Task, adopts: bool) -> Nursery:
         return Own(multiprocessing.get_context("spawn"))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
-    multiprocessing.forkserver.ensure_running()
+    os.environ[SERVES] = str(os.getpid())
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        del os.environ[SERVES]
     return Own(context, adopted=True)
 
 
@@ -132,7 +136,7 @@ class Forked:
         gc.freeze()
         gc.enable()
         self._ours.close()
-        die_with_parent()
+        die_with_parent(task.launcher)
         for each in SIGNALS:
             signal.signal(each, heed_nothing)
         while True:
