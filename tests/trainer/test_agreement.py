@@ -41,6 +41,7 @@ from isthmus.trainer.wire.rendezvous import check_in, find_place
 from isthmus.trainer.work import work
 
 EXAMPLE = (torch.zeros(2, 6),)
+TORCHS = re.compile(r"\[[IWEF]\d{4} ")  # how a line of torch's own log begins
 SECONDS = 10.0  # in which every disagreement must end
 
 # ------------------------------------------------------------------- the line
@@ -314,7 +315,8 @@ def by_hand(workers: list[dict[str, Any]], job: Callable[..., None], *arguments:
     found = []
     for process, place in zip(processes, places, strict=True):
         *lines, seconds = place.read_text().splitlines()
-        own = [line for line in lines if line.startswith(("isthmus:", "["))]  # torch was loaded: it cannot be hushed
+        ours = (line for line in lines if line.startswith(("isthmus:", "[")))
+        own = [line for line in ours if not TORCHS.match(line)]  # torch was loaded: it cannot be hushed
         found.append((int(process.exitcode or 0), "\n".join(own), float(seconds)))
     return found
 
