@@ -298,6 +298,11 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
+def in_time(seconds: float) -> bool:
+    """Within ten seconds where nobody else waits for the cores; else by as much longer as there are who do."""
+    return seconds < SECONDS * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def by_hand(workers: list[dict[str, Any]], job: Callable[..., None], *arguments: Any) -> list[tuple[int, str, float]]:
     """Start a process for each dictionary of variables; return their exit codes, what they wrote, and seconds."""
     context = multiprocessing.get_context("forkserver")
@@ -380,12 +385,14 @@ def test_workers_that_cannot_be_one_run(name: str) -> None:
         workers = [{"WORLD_SIZE": 3, **each} for each in workers]
     for code, said, seconds in by_hand(workers, meet):
         assert (code, bool(re.fullmatch(f"isthmus: {line}", said))) == (status.BAD_INPUT, True), said
-        assert seconds < SECONDS
+        assert in_time(seconds)
 
 
 def test_all_that_have_not_come_are_named_on_time() -> None:
     found = by_hand([{"RANK": rank, "WORLD_SIZE": 4} for rank in (0, 2)], meet, 1.0)
-    assert 1.0 <= max(seconds for _, _, seconds in found) < SECONDS  # one that comes later need not wait so long
+    longest = max(seconds for _, _, seconds in found)
+    assert longest >= 1.0
+    assert in_time(longest)  # one that comes later need not wait so long
     for code, said, _ in found:
         assert code == status.WORKER_FAILED
         assert re.fullmatch(
@@ -399,7 +406,7 @@ def test_nobody_keeps_the_store() -> None:
     [(code, said, seconds)] = by_hand([{"RANK": 1, "WORLD_SIZE": 2}], meet, 1.0)
     assert code == status.WORKER_FAILED
     assert said.startswith("isthmus: worker 0 has not come within 1 s, nobody listens at 127.0.0.1:")
-    assert seconds < SECONDS
+    assert in_time(seconds)
 
 
 @contextmanager
@@ -429,7 +436,7 @@ def test_a_port_that_another_program_has(answer: bytes | None) -> None:
         for code, said, seconds in by_hand([{"RANK": rank, "MASTER_PORT": port} for rank in (0, 1)], meet):
             assert code == status.BAD_INPUT
             assert said == f"isthmus: `MASTER_PORT` {port} at 127.0.0.1 is in use by another program: take another port"
-            assert seconds < SECONDS
+            assert in_time(seconds)
 
 
 @pytest.mark.parametrize(
@@ -476,7 +483,7 @@ def test_flags_that_disagree_end_every_process_with_one_line() -> None:
     for code, said, seconds in by_hand(ranks(3), train_apart, ["--lr", "0.1"], ["--lr", "0.2"]):
         assert code == status.BAD_INPUT
         assert said == "isthmus: `lr` must be the same on all workers: worker 2 has 0.2, worker 0 has 0.1"
-        assert seconds < SECONDS
+        assert in_time(seconds)
 
 
 def test_data_that_one_worker_lacks_are_told_to_all(tmp_path: Path) -> None:
@@ -484,7 +491,7 @@ def test_data_that_one_worker_lacks_are_told_to_all(tmp_path: Path) -> None:
     for code, said, seconds in by_hand(ranks(3), train_apart, ["--data", place], ["--data", f"{place}x"]):
         assert code == status.BAD_INPUT
         assert said.startswith(f"isthmus: worker 2: {place.partition(':')[2]}x: ")
-        assert seconds < SECONDS
+        assert in_time(seconds)
 
 
 SCRIPT = """
@@ -523,7 +530,7 @@ def test_under_torchrun_every_worker_ends_by_itself_and_one_says_why(tmp_path: P
     )  # fmt: skip
     cut = "`cut` must be the same on all workers: worker 1 has ('hidden',), worker 0 has None"
     assert done.stdout.count(f"refused: {cut}") == 3
-    assert max(float(seconds) for seconds in re.findall(r"took (\S+)", done.stdout)) < SECONDS
+    assert in_time(max(float(seconds) for seconds in re.findall(r"took (\S+)", done.stdout)))
     line = "isthmus: `local_steps` must be the same on all workers: worker 1 has 7, worker 0 has 50"
     assert [at.startswith("isthmus: ") for at in done.stderr.splitlines()].count(True) == 1
     assert line in done.stderr.splitlines()
