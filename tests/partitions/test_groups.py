@@ -69,6 +69,11 @@ def test_classes_without_samples_fill_up() -> None:
     assert sorted(np.bincount(found).tolist()) == [2, 2, 3]
 
 
+def test_other_groups_are_another_word() -> None:
+    words = {repr(Clusters.of(profiles(10, seed), 2, 0)) for seed in (0, 0, 1, 2)} | {repr(Clusters())}
+    assert len(words) == 4
+
+
 def test_what_is_refused() -> None:
     with pytest.raises(InvalidInput, match="`groups` 'cluster' needs data: in a loop of one's own give"):
         ClassCut(groups="cluster").deal(10, 2, 0)

@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import load_file
 from torch.utils.data import TensorDataset
 
+from cases.loops import processes
 from cases.runs import trained, without_times
+from isthmus import Training
 from isthmus.data import Dataset, class_profiles
 from isthmus.errors import InvalidInput
 from isthmus.partitions import Clusters
@@ -70,3 +72,32 @@ def test_of_data_that_is_not_read_here_groups_are_given(tmp_path: Path) -> None:
         trained(tmp_path / "run", data=(items, items), model=lambda: torch.nn.Linear(7, 12),
                 example=(torch.zeros(2, 7),), workers=3, rounds=1, batch_size=8, strategy="class-cut",
                 groups="cluster")  # fmt: skip
+
+
+def groups_of_ones_own() -> None:
+    likes = np.random.default_rng(torch.distributed.get_rank()).normal(size=(12, 3))
+    alone(ClassCut(groups=Clusters.of(likes, 2, 0)))
+
+
+def alone(strategy: ClassCut) -> Training:
+    network = torch.nn.Sequential(torch.nn.Linear(7, 6), torch.nn.ReLU(), torch.nn.Linear(6, 12))
+    return Training(network, (torch.zeros(2, 7),), lambda module: torch.optim.SGD(module.parameters(), 0.1), strategy)
+
+
+def test_what_was_saved_with_other_groups_is_refused() -> None:
+    likes = (np.random.default_rng(seed).normal(size=(12, 3)) for seed in (0, 1))
+    one, other = (ClassCut(groups=Clusters.of(each, 2, 0)) for each in likes)
+    assert one.record() == other.record()
+    assert one.identity != other.identity
+    whole = Clusters.of(np.zeros((12, 3)), 1, 0)
+    saved = alone(ClassCut(groups=whole)).state_dict()
+    alone(ClassCut(groups=whole)).load_state_dict(saved)
+    with pytest.raises(InvalidInput, match=r"was saved with strategy .*checksum"):
+        alone(ClassCut()).load_state_dict(saved)
+
+
+@pytest.mark.processes
+def test_workers_that_learned_other_groups_are_refused() -> None:
+    """As each would of its own share of the data: then nobody would know whose a class is."""
+    with pytest.raises(RuntimeError, match=r"`strategy` .as a whole. must be the same on all workers: .*checksum"):
+        processes(groups_of_ones_own, 2)

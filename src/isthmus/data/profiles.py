@@ -25,6 +25,7 @@ def class_profiles(dataset: Dataset) -> csr_array:
         Prabhu et al., "Parabel: partitioned label trees for extreme classification" (WWW 2018), section 3.2.
     """
     from scipy.sparse import csr_array
+    from sklearn.preprocessing import normalize  # loads pandas and more: not before it is needed
 
     inputs, targets = _inputs(dataset), dataset.targets
     if isinstance(targets, np.ndarray):
@@ -33,12 +34,11 @@ def class_profiles(dataset: Dataset) -> csr_array:
     else:
         marks = targets.astype(np.float64)
     if not isinstance(inputs, np.ndarray):
-        return csr_array(marks.T @ _scaled(inputs))
+        return csr_array(marks.T @ normalize(inputs))
     mean, found = inputs.mean(0, dtype=np.float64), np.zeros((dataset.classes, inputs.shape[1]))
     for start in range(0, len(inputs), _AT_ONCE):
-        part = inputs[start : start + _AT_ONCE] - mean
-        lengths = np.linalg.norm(part, axis=1, keepdims=True)
-        found += marks[start : start + _AT_ONCE].T @ (part / np.where(lengths > 0, lengths, 1.0))
+        part = slice(start, start + _AT_ONCE)
+        found += marks[part].T @ normalize(inputs[part] - mean)
     return csr_array(found)
 
 
@@ -54,10 +54,3 @@ def _inputs(dataset: Dataset) -> np.ndarray | csr_array:
     rows = np.repeat(np.arange(len(tokens)), tokens.shape[1])
     shape = len(tokens), int(features.max()) + 1
     return csr_array((np.ones(tokens.size), (rows, tokens.reshape(-1).astype(np.int64))), shape)
-
-
-def _scaled(rows: csr_array) -> csr_array:
-    from scipy.sparse import csr_array
-
-    lengths = np.sqrt(np.asarray(rows.multiply(rows).sum(1)).reshape(-1))
-    return csr_array(rows.multiply(1.0 / np.where(lengths > 0, lengths, 1.0)[:, None]))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +61,7 @@ class AtRandom:
         return random_groups(classes, groups, seed)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Clusters:
     """Classes whose samples have like inputs stay together.
 
@@ -71,7 +72,13 @@ class Clusters:
     name: ClassVar[str] = "cluster"
     learned: ClassVar[bool] = True
 
-    found: Indices | None = field(default=None, repr=False)
+    found: Indices | None = None
+
+    def __repr__(self) -> str:
+        """Return it in one word, in which other groups differ: workers compare it before they train."""
+        if self.found is None:
+            return "Clusters()"
+        return f"Clusters({len(self.found)} classes, checksum {crc32(self.found.astype('<i8').tobytes()):08x})"
 
     @property
     def ready(self) -> bool:
@@ -99,11 +106,11 @@ class Clusters:
         True
         """
         from scipy.sparse import csr_array
+        from sklearn.preprocessing import normalize  # loads pandas and more: not before it is needed
 
         rows = csr_array(profiles, dtype=np.float64)
         _check(rows.shape[0], groups)
-        lengths = np.sqrt(np.asarray(rows.multiply(rows).sum(1)).reshape(-1))
-        rows = csr_array(rows.multiply(1.0 / np.where(lengths > 0, lengths, 1.0)[:, None]))
+        rows = csr_array(normalize(rows))
         found = np.empty(rows.shape[0], np.int64)
         sizes = np.asarray(block_sizes(rows.shape[0], groups))
         parts = [(0, np.arange(rows.shape[0]), sizes)]

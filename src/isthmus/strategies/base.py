@@ -112,6 +112,11 @@ class Strategy:
                 raise InvalidInput(f"`cut` has no effect with strategy {self.name!r}, which cuts {' '.join(self.axes)}")
         return self.axes if cut is None else tuple(cut)
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must have been written with, as plain data."""
+        return self.record()
+
     def record(self) -> dict[str, Any]:
         """Return the strategy as plain data: its fields, and those of its law where that is chosen."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

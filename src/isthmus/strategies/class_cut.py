@@ -115,6 +115,11 @@ class ClassCut(Strategy):
         group = self.grouping.group(classes, gate.experts(workers), seed)
         return ClassDeal(group, workers, gate, self.owners, seed)
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The record, and which groups were learned."""
+        return {**self.record(), "groups": repr(self.grouping)}
+
     def record(self) -> dict[str, Any]:
         """Return the strategy as plain data; of groups how they are found."""
         return {**super().record(), "groups": self.grouping.name}

@@ -873,7 +873,7 @@ class Training:
     def _settings(self) -> dict[str, object]:
         """What a checkpoint was written with."""
         return {
-            "strategy": self.strategy.record(),
+            "strategy": self.strategy.identity,
             "local_steps": self.local_steps,
             "seed": self._seed,
             "cut": self._network.cut,
