@@ -108,6 +108,15 @@ def test_other_bad_folders(tmp_path: Path) -> None:
         ("1 1:0.5\n-1 1:1\ninf 1:1\n", "line 3: a value is not a finite number"),
         ("", "holds no samples"),
         ("# only a note\n", "holds no samples"),
+        ("2 3 2\n0 0:1\n1 3:1\n", "line 3: not `label index:value ...`"),
+        ("2 3 2\n0 0:1\n1 2:1 1:1\n", "line 3: not"),
+        ("2 3 2\n0 0:1\n2 1:1\n", "line 3: labels must be whole numbers from 0 to 1"),
+        ("2 3 2\n0,-1 0:1\n1 1:1\n", "line 2: labels must be whole numbers from 0 to 1"),
+        ("2 3 2\n0 0:1\n0.5 1:1\n", "line 3: labels must be whole numbers"),
+        ("1,2 1:1\n0.5 1:1\n", "line 2: labels must be whole numbers"),
+        ("2 3 2\n0 0:1\n1 1:nan\n", "line 3: a value is not a finite number"),
+        ("3 3 2\n0 0:1\n1 1:1\n", "its first line says 3 samples, but it holds 2"),
+        ("0 3 2\n", "holds no samples"),
     ],
 )
 def test_a_malformed_libsvm_line_is_named(tmp_path: Path, text: str, message: str) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 DENSE_MOST = 4096  # features of a sample; more than these are kept as sparse rows
-_HEADER = re.compile(rb"\s*(\d+)\s+(\d+)\s+(\d+)\s*(?:\n|$)")
+_HEADER = re.compile(rb"[ \t]*(\d+)[ \t]+(\d+)[ \t]+(\d+)[ \t]*\r?(?:\n|$)")
 _SEVERAL = re.compile(rb"^[^\s:#]+,", re.MULTILINE)
 
 
