@@ -258,23 +258,7 @@ def test_a_piece_without_blocks_is_the_network_that_passes_them_by(kinds: tuple[
     assert axis.size == len(kinds)
     subsets = [*([one] for one in every), *([other for other in every if other != one] for one in every)]
     for mode, kept in itertools.product((True, False), subsets):
-        before = {name: buffer.clone() for name, buffer in network.named_buffers()}
-        piece = isthmus.nets.pieces.subnetwork.build(network, coupling, {axis.name: np.array(kept)}).module.train(mode)
-        network.train(mode).kept = set(kept)
-        found, expected = piece(x), network(x)
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
-        network.zero_grad()
-        for output in (found, expected):
-            output.square().sum().backward()
-        for name, parameter in piece.named_parameters():
-            torch.testing.assert_close(parameter.grad, network.get_parameter(name).grad, rtol=0, atol=1e-12)
-        mine = dict(piece.named_buffers())
-        for name, buffer in network.named_buffers():
-            if int(name.split(".")[1]) in kept:
-                torch.testing.assert_close(mine[name], buffer, rtol=0, atol=1e-12)
-        with torch.no_grad():
-            for name, buffer in network.named_buffers():
-                buffer.copy_(before[name])
+        compare(network, coupling, x, [(axis.name, place) for place in every], set(kept), mode)
 
 
 @pytest.mark.parametrize("before", [False, True], ids=["activations after", "activations before"])
