@@ -212,4 +212,5 @@ def _style(view: View) -> str:
 
 
 def _event_style(event: Mapping[str, Any]) -> str:
-    return {"lost": "red", "refused": "red", "late": "yellow", "joined": "green"}.get(str(event.get("event")), "dim")
+    colours = {"lost": "red", "refused": "red", "restored": "red", "late": "yellow", "joined": "green"}
+    return colours.get(str(event.get("event")), "dim")

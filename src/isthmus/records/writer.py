@@ -140,7 +140,7 @@ class RunWriter:
         """Append what has happened beside the rounds; several processes may do so.
 
         Args:
-            event: "lost", "joined", "late", "refused", "checkpoint", ...
+            event: "lost", "joined", "late", "refused", "restored", "checkpoint", ...
             text: one line for people.
             round: in which.
             worker: which one it is about.

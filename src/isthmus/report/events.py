@@ -17,12 +17,14 @@ KINDS = {
     "late": ("worker late", "#A65E00", "down"),
     "refused": ("block refused", "#6A1B9A", "square"),
     "absent": ("classes without a worker", "#5D4037", "cross"),
+    "restored": ("rows from a checkpoint", "#00695C", "square"),
     "checkpoint": ("checkpoint", "#8A9099", "diamond"),
 }
 OTHER = ("something else", "#3A3F46", "diamond")
 MEANING = (
     "Thin vertical lines are what happened beside the rounds: workers that were lost or came back, blocks that were "
-    "refused, classes that were lost with their workers, checkpoints; the list stands with each run below."
+    "refused, classes that were lost with their workers, rows that were taken from a checkpoint, checkpoints; the list "
+    "stands with each run below."
 )
 
 

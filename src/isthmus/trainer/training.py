@@ -19,13 +19,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import Subset
 
-from isthmus.errors import InvalidInput, WorkerError, check_choice, check_integer
+from isthmus.errors import DataError, InvalidInput, WorkerError, check_choice, check_integer
 from isthmus.nets.check.verdict import Verdict
 from isthmus.partitions import Law
 from isthmus.partitions.classes import ClassDeal
 from isthmus.randomness import generator
 from isthmus.strategies import ClassCut, Strategy, strategy_of
-from isthmus.trainer.checkpoint.manifest import checkpoints
 from isthmus.trainer.checkpoint.read import Checkpoint, choose
 from isthmus.trainer.checkpoint.standing import Standing
 from isthmus.trainer.checkpoint.write import write
@@ -43,6 +42,7 @@ from isthmus.trainer.rounds.agree import agree, named
 from isthmus.trainer.rounds.events import Event, Stopped
 from isthmus.trainer.rounds.members import CameBack, Members
 from isthmus.trainer.rounds.rounds import Done, Rounds, Stop, TooFew, Wish
+from isthmus.trainer.store.rehome import Rows
 from isthmus.trainer.store.view import View
 from isthmus.trainer.store.whole import check_path, save
 from isthmus.trainer.strategies import Part, State, Worker, part_of
@@ -165,7 +165,7 @@ class Training:
         copies = self.faults.copies and self._link.elastic
         kind = None if wire is None else TYPES[wire]
         self._worker = Worker(self._link, network, seed, kind, copies, overlap, rounds)
-        self._closed, self._folder = False, Path()
+        self._closed, self._restored = False, ""
         self.events: list[Event] = []
         self._refusals: dict[int, int] = {}
         self._kept: tuple[str | Path, Any, int, bool] | None = None
@@ -529,8 +529,12 @@ class Training:
             InvalidInput: one of a training with other settings.
         """
         self._together(Wish.RESUME, _nothing_more)
-        found, wrong = self._act(lambda: choose(Path(folder), self._link, self.device), Meter())
-        self._folder = found.path.parent
+
+        def chosen() -> Program[Done[tuple[Checkpoint, list[str]]]]:
+            found, wrong = yield from choose(Path(folder), self._link, self.device)
+            return partial(setattr, self._members, "saved_in", str(found.path.parent)), (found, wrong)
+
+        found, wrong = self._drive(self._members.act(chosen), Meter())
         for line in wrong if self.worker == 0 else ():
             _log.warning("isthmus: %s; going on from %s", line, found.path.name)
         extra = self._standing.resume(found)
@@ -681,6 +685,9 @@ class Training:
         told = len(self.events)
         for seat, why in change.lost.items():
             self.events.append(Event("lost", number, seat, why))
+        if self._restored and change.lost:
+            self.events.append(Event("restored", number, min(change.lost), self._restored))
+            self._restored = ""
         for seat in change.joined:
             self.events.append(Event("joined", number, seat, "takes part again"))
         absent = self._members.part.absent if change.lost and self._members.acts else ()  # none, before the first act
@@ -706,15 +713,20 @@ class Training:
             forget(self.module, self.optimizer, None)
         self._pace.mark(self._meter.stepping, self.steps)
 
-    def _saved(self, name: str, start: int, stop: int) -> Tensor:
-        """Return rows of the last checkpoint."""
-        found = [Checkpoint(path) for path in checkpoints(self._folder)[:1]] if self._folder != Path() else []
-        if not found:
+    def _saved(self) -> Program[Rows]:
+        """Return what reads rows of the last checkpoint that is sound."""
+        folder = self._members.saved_in
+        try:
+            if folder is None:
+                raise DataError("there is no checkpoint")
+            found, wrong = yield from choose(Path(folder), self._link, self.device)
+        except DataError as error:
             raise WorkerError(
-                "the rows of a lost worker are lost with it: the worker that kept their copy is gone too, and there is "
-                "no checkpoint"
-            )
-        return found[0].rows(name, start, stop)
+                f"the rows of a lost worker are lost with it: the worker that kept their copy is gone too, and {error}"
+            ) from error
+        damaged = f" ({'; '.join(wrong)})" if wrong else ""
+        self._restored = f"had rows that nobody has a copy of: they are now those of {found.path.name}{damaged}"
+        return found.rows
 
     def _drive(self, program: Program[Result], meter: Meter | None = None) -> Result:
         result = drive(program, self._link, self._meter if meter is None else meter)
@@ -812,19 +824,19 @@ class Training:
     def _save(self, wanted: list[Any] | None, extra: Any) -> Path:
         """Take part in writing a checkpoint; one's own wishes, or at one's end the others'."""
 
-        def program() -> Program[Path]:
+        def program() -> Program[Done[Path]]:
             told = [each for each in (yield from tell(wanted, self._link, self.device)) if each is not None]
             if any(each != told[0] for each in told):
                 raise InvalidInput("`folder`, `keep` and `parents` must be the same on all workers")
             folder, keep, parents = told[0]
             state = self._rounds.state
             state.round, state.reference = None, {}  # one that nobody has made a step in
-            self._folder = Path(folder)
             snapshot = self._standing.snapshot(extra)
-            return (yield from write(snapshot, Path(folder), keep, self._link, self.device, parents))
+            written = yield from write(snapshot, Path(folder), keep, self._link, self.device, parents)
+            return partial(setattr, self._members, "saved_in", folder), written
 
         with self._being("saving"):
-            return self._act(program, Meter())
+            return self._drive(self._members.act(program), Meter())
 
     def _dealt_anew(self, found: Checkpoint) -> str:
         moments = ", and momentum and moments start at zero" if self._members.part.store is not None else ""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from isthmus.strategies import Strategy
 from isthmus.trainer.rounds.members import Members
-from isthmus.trainer.store.rehome import Move
+from isthmus.trainer.store.rehome import Move, Rows
 from isthmus.trainer.strategies import Part, Round, State, Worker, part_of
 from isthmus.trainer.strategies.interface import Commit
 from isthmus.trainer.wire.exchange import Exchange, Program, Same, all_gather, drive
@@ -85,12 +85,18 @@ def _begun(part: Part, worker: Worker) -> State:
     all rows."""
     state = part.come()
     nobody = Move(1, (None,) * worker.link.workers)
-    drive(part.move(state, nobody, worker.network.initial.rows), worker.link, Meter())()
+    drive(part.move(state, nobody, partial(_first, worker)), worker.link, Meter())()
     return state
 
 
 def _members(strategy: Strategy, worker: Worker) -> Members:
-    return Members(worker.link, _CPU, strategy.elastic, worker.network.initial.rows, lambda change, number: None)
+    return Members(worker.link, _CPU, strategy.elastic, partial(_first, worker), lambda change, number: None)
+
+
+def _first(worker: Worker) -> Program[Rows]:
+    """Return what reads rows of the first weights."""
+    yield from ()
+    return worker.network.initial.rows
 
 
 def _round(part: Part, state: State, members: Members, number: int, meter: Meter) -> None:

@@ -14,8 +14,9 @@ class Event:
     """Something that happened to the workers.
 
     Attributes:
-        what: "lost", "joined", "refused": what it had made of its block was no numbers, or too large; or "absent":
-            it was the last that owned some classes (class-cut).
+        what: "lost", "joined", "refused": what it had made of its block was no numbers, or too large; "absent":
+            it was the last that owned some classes (class-cut); or "restored": what it was home to is as old as the
+            last checkpoint.
         round: number of the round.
         seat: of the worker.
         text: more of it.

@@ -13,9 +13,9 @@ import torch
 from isthmus.errors import WorkerError
 from isthmus.records import to_json
 from isthmus.trainer.membership.link import Change, Elastic
-from isthmus.trainer.store.rehome import Move
+from isthmus.trainer.store.rehome import Move, Saved
 from isthmus.trainer.strategies import Part, State
-from isthmus.trainer.strategies.interface import Commit, Saved
+from isthmus.trainer.strategies.interface import Commit
 from isthmus.trainer.wire.exchange import Link, LostPeer, Program, all_gather
 from isthmus.trainer.wire.tell import tell
 
@@ -35,7 +35,7 @@ class Members:
         link: to the others.
         device: where the few numbers of a meeting are.
         steady: whether all can go on when one is lost.
-        saved: returns rows of a tensor that nobody has any more.
+        saved: returns what reads rows of tensors that nobody has any more, from the last checkpoint.
         noticed: called when workers are lost or have come, with the number of the round.
         least: how many workers must be left to go on.
         patience: seconds to wait for more.
@@ -45,6 +45,7 @@ class Members:
         fresh: returns part and state of a worker that was left out before its first act, for others to fill.
         part, state: what this worker does and keeps, from the first act on.
         acts: how many have been done.
+        saved_in: the folder of the last checkpoint; one that comes is told it.
         layout: how often the workers have changed.
         seats: those at the last change, in their order: who is home to what.
         overtaken: whether the last act was found to be done when workers had changed.
@@ -64,6 +65,7 @@ class Members:
     part: Part = field(init=False)
     state: State = field(init=False)
     acts: int = 0
+    saved_in: str | None = None
     layout: int = 0
     seats: list[int] = field(default_factory=list)
     overtaken: bool = False
@@ -206,6 +208,7 @@ class Members:
         if not latest["acts"]:  # nothing is there yet
             self.seats = self._seats()
             return
+        self.saved_in = latest["saved_in"]
         before = list(newest["seats"])
         seats = self._seats()  # now: others may be there when this one hears that the move is done
         was = (None if each is None else before.index(seat) for seat, each in zip(seats, told, strict=True))
@@ -230,7 +233,8 @@ class Members:
 
     def _standing(self) -> dict[str, Any]:
         number = self.state.number if self.acts else 0
-        return {"layout": self.layout, "acts": self.acts, "seats": self.seats, "number": number}
+        where = {"seats": self.seats, "number": number, "saved_in": self.saved_in}
+        return {"layout": self.layout, "acts": self.acts, **where}
 
 
 def _nothing() -> None: ...

@@ -12,6 +12,9 @@ from isthmus.trainer.store.homes import Homes
 from isthmus.trainer.store.routes import in_groups
 from isthmus.trainer.wire.exchange import Exchange, Link, Program
 
+Rows = Callable[[str, int, int], Tensor]  # of a tensor's name, the first row and the one after the last
+Saved = Callable[[], Program[Rows]]  # entered by all workers
+
 
 @dataclass(frozen=True)
 class Move:
@@ -45,7 +48,7 @@ def rehome(
     types: Mapping[str, torch.dtype],
     rows_of: Mapping[int, Mapping[str, Tensor]],
     sources: Sequence[int | None],
-    saved: Callable[[str, int, int], Tensor],
+    saved: Saved,
     link: Link,
     device: torch.device,
 ) -> Program[dict[str, Tensor]]:
@@ -57,7 +60,7 @@ def rehome(
         types: of the tensors.
         rows_of: what this worker has, by the home before.
         sources: who sends the rows of each home before, by its number now; None where nobody has them.
-        saved: returns rows that nobody has.
+        saved: returns what reads rows that nobody has; entered by all, and only where there are such rows.
         link, device: to the others, and where the rows are to be.
     """
     before, now = homes
@@ -66,6 +69,9 @@ def rehome(
         shape = now.shard(name, here)
         if shape is not None:
             found[name] = torch.empty(shape, dtype=types[name], device=device)
+    gone = [then for then, source in enumerate(sources) if source is None]
+    needed = any(len(set(before.rows(name, then))) == 2 for name in now.shapes for then in gone)
+    read = (yield from saved()) if needed else None
     sizes = {name: now.most_numbers(name) * types[name].itemsize for name in now.shapes}
     for kind, names in in_groups(sizes, types):
         send: list[list[Tensor]] = [[] for _ in move.was]
@@ -83,7 +89,8 @@ def rehome(
                     if worker == here:
                         into = _part(found[name], begin - start, end - start)
                         if source is None:
-                            into.copy_(saved(name, begin, end))
+                            assert read is not None
+                            into.copy_(read(name, begin, end))
                         else:
                             expect[source].append(into)
         empty = torch.empty(0, dtype=kind, device=device)

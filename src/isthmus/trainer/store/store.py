@@ -19,10 +19,10 @@ from isthmus.trainer.store.draft import Draft
 from isthmus.trainer.store.homes import Homes
 from isthmus.trainer.store.keeping import Deal, Step, places, same_indices, step_between
 from isthmus.trainer.store.pieces import Pieces
-from isthmus.trainer.store.rehome import Move, rehome
+from isthmus.trainer.store.rehome import Move, Saved, rehome
 from isthmus.trainer.store.routes import Box, Routes, legs
 from isthmus.trainer.store.start import overwrite, take
-from isthmus.trainer.strategies.interface import Commit, Saved, Worker
+from isthmus.trainer.strategies.interface import Commit, Worker
 from isthmus.trainer.wire.exchange import Program
 from isthmus.trainer.wire.tensors import differing, send_tensors
 
@@ -389,7 +389,7 @@ class Store:
         Args:
             shards: of this worker, by the homes that were.
             move: from whom to whom.
-            saved: returns rows that nobody has any more.
+            saved: returns what reads rows that nobody has any more.
             boxes: of every worker, what it knows better than the homes.
             values: of this worker's boxes.
         """

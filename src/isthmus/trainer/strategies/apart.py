@@ -17,9 +17,9 @@ from isthmus.nets.pieces.subnetwork import blank, build
 from isthmus.partitions import Indices
 from isthmus.strategies import Strategy
 from isthmus.trainer.store.homes import Owned
-from isthmus.trainer.store.rehome import Move
+from isthmus.trainer.store.rehome import Move, Saved
 from isthmus.trainer.store.start import take
-from isthmus.trainer.strategies.interface import Commit, Merged, Needs, Round, Saved, State, Worker, closed, moved
+from isthmus.trainer.strategies.interface import Commit, Merged, Needs, Round, State, Worker, closed, moved
 from isthmus.trainer.strategies.local_sgd import LocalSGDPart, tensors_of
 from isthmus.trainer.strategies.narrow import fan_in_factors
 from isthmus.trainer.task.network import Network

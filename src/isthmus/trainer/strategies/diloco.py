@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.strategies import DiLoCo
-from isthmus.trainer.store.rehome import Move
-from isthmus.trainer.strategies.interface import Commit, Merged, Needs, Round, Saved, State, Worker
+from isthmus.trainer.store.rehome import Move, Saved
+from isthmus.trainer.strategies.interface import Commit, Merged, Needs, Round, State, Worker
 from isthmus.trainer.strategies.local_sgd import LocalSGDPart, tensors_of, trained_parameters
 from isthmus.trainer.task.initial import copied, like
 from isthmus.trainer.wire.exchange import Program

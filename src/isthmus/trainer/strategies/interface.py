@@ -20,7 +20,7 @@ from isthmus.trainer.wire.meter import Traffic
 from isthmus.trainer.wire.native import Native
 
 if TYPE_CHECKING:
-    from isthmus.trainer.store.rehome import Move
+    from isthmus.trainer.store.rehome import Move, Saved
     from isthmus.trainer.store.serve import Housed
 
 
@@ -135,7 +135,6 @@ class Worker:
 
 
 Commit = Callable[[], None]
-Saved = Callable[[str, int, int], Tensor]
 
 
 class Part(Protocol):
@@ -312,7 +311,7 @@ class Part(Protocol):
         Args:
             state: with the numbers of workers that were.
             move: who of those before is who now.
-            saved: returns rows of a tensor that nobody has any more.
+            saved: returns what reads rows that nobody has any more; all workers enter.
 
         Raises:
             WorkerError: there are none.

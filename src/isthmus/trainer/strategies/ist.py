@@ -16,10 +16,10 @@ from isthmus.partitions import Law
 from isthmus.partitions.weighted import balance
 from isthmus.strategies import IST
 from isthmus.trainer.store.keeping import Deal, Step, Units, same_indices
-from isthmus.trainer.store.rehome import Move
+from isthmus.trainer.store.rehome import Move, Saved
 from isthmus.trainer.store.routes import Box
 from isthmus.trainer.store.store import Drafts, Store
-from isthmus.trainer.strategies.interface import Commit, Merged, Needs, Ours, Round, Saved, State, Worker, moved
+from isthmus.trainer.strategies.interface import Commit, Merged, Needs, Ours, Round, State, Worker, moved
 from isthmus.trainer.task.effort import efforts
 from isthmus.trainer.wire.exchange import Program, all_gather
 from isthmus.trainer.wire.tell import tell

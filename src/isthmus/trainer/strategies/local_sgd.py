@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from isthmus.nets.pieces.ownership import Held
 from isthmus.nets.pieces.subnetwork import named_state
 from isthmus.strategies import Strategy
-from isthmus.trainer.store.rehome import Move
+from isthmus.trainer.store.rehome import Move, Saved
 from isthmus.trainer.store.serve import Housed
-from isthmus.trainer.strategies.interface import Commit, Merged, Needs, Ours, Round, Saved, State, Worker, moved
+from isthmus.trainer.strategies.interface import Commit, Merged, Needs, Ours, Round, State, Worker, moved
 from isthmus.trainer.task.initial import copied, like
 from isthmus.trainer.wire.exchange import Program
 from isthmus.trainer.wire.layout import digest
