@@ -389,12 +389,14 @@ class Table:
         out: folder of everything.
         trial: the run that faults are done to now.
         begins: seconds that a run takes to begin, as last seen.
+        last: the run that was started last, whoever has it.
     """
 
     out: Path
     chance: random.Random
     trial: Trial | None = None
     begins: float = 5.0
+    last: Trial | None = None
 
     def here(self) -> Trial:
         """Return a run with all its workers."""
@@ -410,9 +412,17 @@ class Table:
 
     def fresh(self, *flags: str) -> Trial:
         """Start a run of its own."""
-        trial = Trial(self.out / f"run-{time.time():.2f}", ("--rounds", "1000000", *flags))
+        self.last = trial = Trial(self.out / f"run-{time.time():.2f}", ("--rounds", "1000000", *flags))
         trial.start()
         return trial
+
+    def stop(self) -> Found | None:
+        """End whatever runs, also if this tool was stopped in the middle of a fault; return what was wrong with it."""
+        bad, last = self.close(), self.last
+        if last is not None and last.running:
+            last.end()
+            last.orphans()
+        return bad
 
     def close(self) -> Found | None:
         """End the run; return what was wrong with it."""
@@ -722,7 +732,7 @@ def table(args: argparse.Namespace) -> None:
                     _note(results, {"name": fault.name, **asdict(found)}, args, found.words)
                 advance(1, fault.name)
     finally:
-        bad = board.close()
+        bad = board.stop()
         if bad is not None:
             _note(results, {"name": "stop", **asdict(bad)}, args, bad.words)
 
