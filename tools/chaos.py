@@ -809,7 +809,7 @@ def long(args: argparse.Namespace) -> None:
         "kills": len(pauses), "lost": sum(event["event"] == "lost" for event in trial.events),
         "seconds_killing": round(killed), "seconds": round(seconds), "rounds": len(trial.rows) - 1, "code": code,
         "orphans": len(left), "check": trial.check(), "accuracy": summary.get("test_accuracy"),
-        "pauses": sorted(round(pause, 2) for pause in pauses), "folder": str(trial.folder),
+        "pauses": sorted(round(pause, 2) for pause in pauses), "folder": trial.folder.name,
     }  # fmt: skip
     words = "{kills} kills in {seconds} s: {rounds} rounds, accuracy {accuracy}, {check}, {orphans} processes left"
     _note(args.out / "long.jsonl", found, args, words.format(**found))
@@ -918,7 +918,7 @@ def _faults_shown(rows: Sequence[dict[str, Any]]) -> str:
         worst = f"{statistics.median(known):.1f} ({max(known):.1f})" if known else "none did"
         lost = " / ".join(sorted({line["lost"].replace("\n", " ") for line in lines}))
         said = next((line["message"].removeprefix("isthmus: ") for line in lines if line["message"]), "")
-        said = re.sub(r"/\S+/", "", said).replace("|", "/")
+        said = said.replace("|", "/")
         left = sum(line["orphans"] for line in lines)
         shown.append(f"| {name} | {len(lines)} | {worst}{hung} | {lost} | {left} | {said} |")
     return "\n".join(shown)
@@ -949,12 +949,14 @@ def _where(lines: Sequence[dict[str, Any]]) -> str:
     if not loads:
         return ""
     commits = ", ".join(sorted({line["commit"] for line in lines if "commit" in line}))
-    return f"Commit {commits}, at a load of {min(loads):.1f} to {max(loads):.1f}, on {os.cpu_count()} cores."
+    cores = ", ".join(sorted({str(line["cores"]) for line in lines if "cores" in line}))
+    return f"Commit {commits}, at a load of {min(loads):.1f} to {max(loads):.1f}, on {cores} cores."
 
 
 def _note(path: Path, entry: dict[str, Any], args: argparse.Namespace, words: str) -> None:
-    """Keep what was found, and print it."""
-    entry = {**entry, "commit": _commit(), "load": round(os.getloadavg()[0], 1)}
+    """Keep what was found, and print it; of files that a message names, the names alone."""
+    bare = {key: re.sub(r"/\S*/", "", value) if isinstance(value, str) else value for key, value in entry.items()}
+    entry = {**bare, "commit": _commit(), "load": round(os.getloadavg()[0], 1), "cores": os.cpu_count()}
     with path.open("a") as file:
         file.write(json.dumps(entry) + "\n")
     print(json.dumps(entry) if args.json else f"{time.strftime('%H:%M:%S')} {words}", flush=True)
