@@ -7,7 +7,8 @@ that is really slow.
     python -m benchmarks.slow_links show      tables as Markdown
 
 Every variant has its own best learning rate and local steps, from one grid for all: those with which it reaches the
-target first over the link in question, under a seed of their own. The schedule is constant, so that when a target is
+target first over the link in question, under a seed of their own, on training data that is held out for it: the test
+set is looked at by the runs of ``seeds`` alone. The schedule is constant, so that when a target is
 reached does not hang on how long a run was to be. Runs that exist are not made again.
 """
 
@@ -28,14 +29,18 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
+import numpy as np
 import tyro
 
+from isthmus.data.idx import read_idx
 from isthmus.line import Line
 from isthmus.progress import progress
+from isthmus.randomness import generator
 from isthmus.records import Run, is_run, read_run
 
 DATA = "idx:/usr/share/datasets/fashion-mnist"
 TUNING_SEED = 100
+HELD_OUT = 10_000  # training images that take the test set's place where rates and local steps are chosen
 LATENCY = "10ms"
 LINES = {"100 Mbit/s": "100mbit", "10 Mbit/s": "10mbit"}
 SLOWEST = "10 Mbit/s"  # where only the most local steps are measured, and nothing that has the course of DDP
@@ -169,6 +174,22 @@ def make(out: Path, flags: Mapping[str, Any]) -> Run:
     return read_run(out)
 
 
+def tuning_data(source: Path, folder: Path) -> Path:
+    """Return a folder of the format of MNIST, written once: of the training images of another some are the test set."""
+    if not folder.exists():
+        found = {kind: read_idx(next(source.glob(f"train-{kind}-ubyte*"))) for kind in ("images-idx3", "labels-idx1")}
+        order = generator(TUNING_SEED, "slow_links/held_out").permutation(len(found["labels-idx1"]))
+        aside = folder.with_name(f"{folder.name}.partial")
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        for part, chosen in (("train", order[HELD_OUT:]), ("t10k", order[:HELD_OUT])):
+            for kind, values in found.items():
+                header = bytes([0, 0, 8, values.ndim]) + np.array((len(chosen), *values.shape[1:]), ">u4").tobytes()
+                (aside / f"{part}-{kind}-ubyte").write_bytes(header + values[chosen].tobytes())
+        aside.replace(folder)
+    return folder
+
+
 def course(options: Options, name: str, rate: float, steps: int, seed: int) -> tuple[Path, dict[str, Any]]:
     """Return where a run is, and its flags."""
     task = TASKS[options.task]
@@ -179,6 +200,8 @@ def course(options: Options, name: str, rate: float, steps: int, seed: int) -> t
         "rounds": rounds, "schedule": "constant", "eval_every": max(1, round(rounds / 12)),
         "executor": "processes" if variant.processes else "serial",
     }  # fmt: skip
+    if seed == TUNING_SEED:
+        flags["data"] = f"idx:{tuning_data(Path(DATA.removeprefix('idx:')), options.folder / 'held-out')}"
     if variant.alone:
         flags |= {"workers": 1, "batch_size": options.workers * task.flags["batch_size"]}
     return options.place / f"{slug(name)}-H{steps}-lr{rate:g}-seed{seed}", flags
