@@ -1,4 +1,4 @@
-"""What was home to a worker that is lost, and whose copy is lost too, is as old as the last checkpoint; the rest is not."""
+"""What was home to a lost worker, and whose copy is lost too, is as old as the last checkpoint; the rest is not."""
 
 from __future__ import annotations
 

@@ -19,15 +19,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import Subset
 
-from isthmus.errors import DataError, InvalidInput, WorkerError, check_choice, check_integer
+from isthmus.errors import InvalidInput, WorkerError, check_choice, check_integer
 from isthmus.nets.check.verdict import Verdict
 from isthmus.partitions import Law
 from isthmus.partitions.classes import ClassDeal
 from isthmus.randomness import generator
 from isthmus.strategies import ClassCut, Strategy, strategy_of
-from isthmus.trainer.checkpoint.read import Checkpoint, choose
+from isthmus.trainer.checkpoint.acts import choosing, last_rows, writing
+from isthmus.trainer.checkpoint.read import Checkpoint
 from isthmus.trainer.checkpoint.standing import Standing
-from isthmus.trainer.checkpoint.write import write
 from isthmus.trainer.config.faults import Faults
 from isthmus.trainer.config.run import check_overlap, check_wire
 from isthmus.trainer.local.heap import passing
@@ -41,6 +41,7 @@ from isthmus.trainer.observe.account import Account, held_bytes
 from isthmus.trainer.rounds.agree import agree, named
 from isthmus.trainer.rounds.events import Event, Stopped
 from isthmus.trainer.rounds.members import CameBack, Members
+from isthmus.trainer.rounds.news import News
 from isthmus.trainer.rounds.rounds import Done, Rounds, Stop, TooFew, Wish
 from isthmus.trainer.store.rehome import Rows
 from isthmus.trainer.store.view import View
@@ -55,8 +56,6 @@ from isthmus.trainer.wire.meter import Meter
 from isthmus.trainer.wire.tell import NotDone, tell
 
 _log = logging.getLogger("isthmus")
-_SHOWN = 5  # classes that are named
-REPEATED = 3  # rounds in a row from which on it is said that a worker's blocks are refused again and again
 
 
 class Training:
@@ -85,7 +84,6 @@ class Training:
         local_steps: steps between two merges.
         setup_bytes: (sent, received) by this worker before the first round.
         faults: what happens when a worker dies, freezes or does not come.
-        events: who was lost, who came, and whose blocks were refused.
     """
 
     def __init__(
@@ -165,9 +163,7 @@ class Training:
         copies = self.faults.copies and self._link.elastic
         kind = None if wire is None else TYPES[wire]
         self._worker = Worker(self._link, network, seed, kind, copies, overlap, rounds)
-        self._closed, self._restored = False, ""
-        self.events: list[Event] = []
-        self._refusals: dict[int, int] = {}
+        self._closed, self._news = False, News()
         self._kept: tuple[str | Path, Any, int, bool] | None = None
         self._stop = threading.Event()
         self._weighed: set[tuple[int, int]] = set()
@@ -227,6 +223,11 @@ class Training:
             state: returns plain data.
         """
         self._members.hand = state
+
+    @property
+    def events(self) -> list[Event]:
+        """Who was lost, who came, whose blocks were refused, and so on."""
+        return self._news.events
 
     @property
     def worker(self) -> int:
@@ -529,12 +530,7 @@ class Training:
             InvalidInput: one of a training with other settings.
         """
         self._together(Wish.RESUME, _nothing_more)
-
-        def chosen() -> Program[Done[tuple[Checkpoint, list[str]]]]:
-            found, wrong = yield from choose(Path(folder), self._link, self.device)
-            return partial(setattr, self._members, "saved_in", str(found.path.parent)), (found, wrong)
-
-        found, wrong = self._drive(self._members.act(chosen), Meter())
+        found, wrong = self._drive(self._members.act(lambda: choosing(self._members, Path(folder))), Meter())
         for line in wrong if self.worker == 0 else ():
             _log.warning("isthmus: %s; going on from %s", line, found.path.name)
         extra = self._standing.resume(found)
@@ -682,51 +678,21 @@ class Training:
 
     def _noticed(self, change: Change, number: int) -> None:
         """Say who is gone and who has come."""
-        told = len(self.events)
-        for seat, why in change.lost.items():
-            self.events.append(Event("lost", number, seat, why))
-        if self._restored and change.lost:
-            self.events.append(Event("restored", number, min(change.lost), self._restored))
-            self._restored = ""
-        for seat in change.joined:
-            self.events.append(Event("joined", number, seat, "takes part again"))
         absent = self._members.part.absent if change.lost and self._members.acts else ()  # none, before the first act
-        if absent:
-            few = ", ".join(map(str, absent[:_SHOWN])) + ", ..." * (len(absent) > _SHOWN)
-            text = f"leaves {len(absent)} classes without a worker: {few}"
-            self.events.append(Event("absent", number, min(change.lost), text))
-        if self.worker == 0:
-            for event in self.events[told:]:
-                _log.warning(
-                    "isthmus: worker %d %s (round %d, %d take part)", event.seat, event.text, number, self.workers
-                )
+        self._news.changed(change, number, absent, self.workers, aloud=self.worker == 0)
 
     def _closed_round(self, number: int, refused: Mapping[int, str]) -> None:
         """Say whose block was refused; this worker begins anew with the next round if it is its own."""
-        self._refusals = {seat: self._refusals.get(seat, 0) + 1 for seat in refused}
-        for seat, why in refused.items():
-            again = f", {self._refusals[seat]} rounds in a row" if self._refusals[seat] >= REPEATED else ""
-            self.events.append(Event("refused", number, seat, why + again))
-            if self.worker == 0:
-                _log.warning("isthmus: the block of worker %d is refused (round %d): %s", seat, number, why + again)
+        self._news.refused(number, refused, aloud=self.worker == 0)
         if self.seat in refused:
             forget(self.module, self.optimizer, None)
         self._pace.mark(self._meter.stepping, self.steps)
 
     def _saved(self) -> Program[Rows]:
-        """Return what reads rows of the last checkpoint that is sound."""
-        folder = self._members.saved_in
-        try:
-            if folder is None:
-                raise DataError("there is no checkpoint")
-            found, wrong = yield from choose(Path(folder), self._link, self.device)
-        except DataError as error:
-            raise WorkerError(
-                f"the rows of a lost worker are lost with it: the worker that kept their copy is gone too, and {error}"
-            ) from error
-        damaged = f" ({'; '.join(wrong)})" if wrong else ""
-        self._restored = f"had rows that nobody has a copy of: they are now those of {found.path.name}{damaged}"
-        return found.rows
+        """Return what reads rows that nobody has any more."""
+        rows, where = yield from last_rows(self._members)
+        self._news.restored = f"had rows that nobody has a copy of: they are now those of {where}"
+        return rows
 
     def _drive(self, program: Program[Result], meter: Meter | None = None) -> Result:
         result = drive(program, self._link, self._meter if meter is None else meter)
@@ -823,20 +789,9 @@ class Training:
 
     def _save(self, wanted: list[Any] | None, extra: Any) -> Path:
         """Take part in writing a checkpoint; one's own wishes, or at one's end the others'."""
-
-        def program() -> Program[Done[Path]]:
-            told = [each for each in (yield from tell(wanted, self._link, self.device)) if each is not None]
-            if any(each != told[0] for each in told):
-                raise InvalidInput("`folder`, `keep` and `parents` must be the same on all workers")
-            folder, keep, parents = told[0]
-            state = self._rounds.state
-            state.round, state.reference = None, {}  # one that nobody has made a step in
-            snapshot = self._standing.snapshot(extra)
-            written = yield from write(snapshot, Path(folder), keep, self._link, self.device, parents)
-            return partial(setattr, self._members, "saved_in", folder), written
-
         with self._being("saving"):
-            return self._drive(self._members.act(program), Meter())
+            body = partial(writing, self._members, self._standing, wanted, extra)
+            return self._drive(self._members.act(body), Meter())
 
     def _dealt_anew(self, found: Checkpoint) -> str:
         moments = ", and momentum and moments start at zero" if self._members.part.store is not None else ""
