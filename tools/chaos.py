@@ -863,8 +863,8 @@ def calm(args: argparse.Namespace) -> None:
 
 
 def _undisturbed(folder: Path, rounds: int, seed: int) -> Trial:
-    flags = ("--rounds", str(rounds), "--seed", str(seed), "--executor", "serial", "--checkpoint-every", str(rounds))
-    trial = Trial(folder, flags)
+    seldom = ("--checkpoint-every", str(rounds), "--eval-every", str(rounds))  # to save and to look changes no bit
+    trial = Trial(folder, ("--rounds", str(rounds), "--seed", str(seed), "--executor", "serial", *seldom))
     trial.start()
     return trial
 
