@@ -350,6 +350,18 @@ def test_a_server_whose_launcher_died_before_it_could_ask_the_kernel_ends_too(th
     assert (run.returncode, run.stdout) == ((0, "False\n") if there else (1, ""))
 
 
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_worker_whose_launcher_died_before_it_was_its_child_waits_no_longer(noted: bool) -> None:
+    """However patient it is, and though whoever started the launcher may not have taken note of its end yet."""
+    launcher = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, launcher.pid, os.WEXITED | os.WNOWAIT)
+    if noted:
+        launcher.wait()
+    code = f"from isthmus.trainer.executors import kin; kin._PATIENCE = 1e9; kin.wait_for_parent({launcher.pid})"
+    assert subprocess.run([sys.executable, "-c", code], timeout=120, check=False).returncode == 1
+    launcher.wait()
+
+
 def test_a_server_is_told_whose_it_is(tmp_path: Path) -> None:
     """By the real way to start one: what stands in its environment is the launcher that made it."""
     code = (

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing.connection import wait
 
 _DIE_WITH_PARENT, _ADOPT, _ADOPTS = 1, 36, 37  # of linux/prctl.h
 SERVES = "ISTHMUS_SERVES"  # variable of a server: process id of whoever starts it
@@ -38,12 +39,26 @@ def die_with_parent(parent: int | None = None) -> None:
 
 
 def wait_for_parent(parent: int) -> None:
-    """Wait until this process is the child of another, or end it: that one is gone."""
+    """Wait until this process is the child of another; if that one has ended, or will not have it, end this one."""
     deadline = time.monotonic() + _PATIENCE
     while os.getppid() != parent:
-        if time.monotonic() > deadline:
+        if _ended(parent) or time.monotonic() > deadline:
             os._exit(1)
         time.sleep(0.001)
+
+
+def _ended(pid: int) -> bool:
+    """Return whether a process has ended, though its parent may not know; False where the system does not say."""
+    if not hasattr(os, "pidfd_open"):
+        return False
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(wait([process], 0))
+    finally:
+        os.close(process)
 
 
 def _prctl(option: int, value: int) -> bool:
