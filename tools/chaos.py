@@ -467,8 +467,12 @@ class Table:
         return self._told(trial, what, who, phase, seconds, before, said)
 
     def two(self, at_once: bool) -> Found:
-        """Kill two workers, at once or the second while the others recover."""
+        """Kill two workers, at once or the second while the others recover; there is a checkpoint by then.
+
+        Of two that are neighbours one's rows are nowhere else.
+        """
         trial = self.here()
+        trial.wait(lambda: any(trial.folder.glob("checkpoints/checkpoint-*[0-9]")) or not trial.running, 120)
         before, said = len(trial.rows), len(trial.said())
         live = trial.here
         first, second = self.chance.sample(sorted(live), 2)
