@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.progress import progress, say
+from isthmus.trainer.executors.supervisor import EARLY
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKERS = 4
@@ -783,7 +784,8 @@ class Pace:
 
 
 def long(args: argparse.Namespace) -> None:
-    """Kill random workers of one run at random instants, some rounds apart."""
+    """Kill random workers of one run at random instants, some rounds apart; none that has only begun, for one that dies
+    so soon again and again is let rest."""
     pace = Pace.measured(args)
     say(f"a round takes {pace.round:.3f} s: {args.kills} kills in {pace.rounds} rounds, {pace.apart:.0f} apart")
     chance = random.Random(f"{args.seed}/long")
@@ -791,11 +793,12 @@ def long(args: argparse.Namespace) -> None:
     until = time.monotonic() + 60 * args.minutes
     trial.start()
     pauses: list[float] = []
+    seen: dict[int, float] = {}
     try:
         with progress("kills", args.kills) as advance:
             trial.wait_for_rounds(3)
             for number in range(args.kills):
-                pause = _kill(trial, chance, pace.apart * (number + chance.random()), pace.round, until)
+                pause = _kill(trial, chance, pace.apart * (number + chance.random()), pace.round, until, seen)
                 if pause is None:
                     break
                 pauses.append(pause)
@@ -819,15 +822,21 @@ def long(args: argparse.Namespace) -> None:
     _note(args.out / "long.jsonl", found, args, words.format(**found))
 
 
-def _kill(trial: Trial, chance: random.Random, due: float, second: float, until: float) -> float | None:
-    """Kill a worker when so many rounds are made; return the pause of the others, None if it did not come to that."""
-    while trial.running and time.monotonic() < until:
-        if len(trial.rows) > due and _enough(trial):
+def _kill(
+    trial: Trial, chance: random.Random, due: float, second: float, until: float, seen: dict[int, float]
+) -> float | None:
+    """Kill a worker when so many rounds are made; return the pause of the others, None if it did not come to that.
+
+    When each process was first seen is kept in ``seen``.
+    """
+    while trial.running and (now := time.monotonic()) < until:
+        here = trial.here
+        old = [seat for seat, pid in sorted(here.items()) if now - seen.setdefault(pid, now) > EARLY]
+        if len(trial.rows) > due and old and _enough(trial):
             time.sleep(chance.uniform(0, second))  # at any instant of a round
-            here = trial.here
-            with suppress(ProcessLookupError, IndexError):
+            with suppress(ProcessLookupError):
                 begun = time.monotonic()
-                os.kill(here[chance.choice(sorted(here))], signal.SIGKILL)
+                os.kill(here[chance.choice(old)], signal.SIGKILL)
                 return trial.pause(begun, rounds=1)
         time.sleep(0.02)
     return None
