@@ -17,6 +17,7 @@ import torch.distributed as dist
 from isthmus.errors import WorkerError
 
 _POLL = 0.05  # seconds
+_NO_WISH = "-"
 
 
 class Member(NamedTuple):
@@ -56,15 +57,15 @@ class Register:
         self._set(f"wish/{self.me.seat}", str(self.me.incarnation))
 
     def entered(self) -> None:
-        """Ask no more."""
-        self.store.delete_key(f"wish/{self.me.seat}")
+        """Ask no more. No key is deleted: whoever looks it up just then would read nothing, or wait for it."""
+        self._set(f"wish/{self.me.seat}", _NO_WISH)
 
     def newcomers(self, seats: int, here: Sequence[Member]) -> list[Member]:
         """Return who has asked to be let in, of some seats, besides those who are here."""
         taken, found = {member.seat for member in here}, []
         for seat in set(range(seats)) - taken:
             wish = self._look(f"wish/{seat}")
-            if wish is not None and self.lost(Member(seat, int(wish))) is None:
+            if wish not in (None, _NO_WISH) and self.lost(Member(seat, int(wish))) is None:
                 found.append(Member(seat, int(wish)))
         return sorted(found)
 
