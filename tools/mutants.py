@@ -58,10 +58,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "lab/compressors": (
         "lab_methods/test_compressors.py", "lab_methods/test_compressor_edges.py",
     ),
-    "nets/rules": (
-        "nets/test_probes.py", "nets/test_rules.py", "nets/test_calls.py", "nets/test_refusals.py",
-        "nets/test_terms.py",
-    ),
+    "nets/rules": ("nets/test_rulings.py",),
     "nets/pieces/ownership.py": ("nets/test_ownership.py", "nets/test_ownership_edges.py"),
     "nets/scale/scaling.py": tuple(
         f"nets/test_scaling.py::test_{name}" for name in (
