@@ -43,7 +43,7 @@ HARMLESS = ROOT / "docs" / "mutants.md"
 MODULES: dict[str, tuple[str, ...]] = {
     "lab/theory": (
         "lab/test_theory_edges.py", "lab/test_spectrum.py", "lab/test_scales.py", "lab/test_fixed_points.py",
-        "lab/test_stationary.py", "lab/test_powers.py", "lab/test_lifted.py",
+        "lab/test_stationary.py", "lab/test_powers.py", "lab/test_lifted.py", "lab/test_free_cuts.py",
         "lab/test_dynamics.py::test_local_steps_and_merges_against_enumeration",
         "lab/test_dynamics.py::test_diagonal_path_equals_the_full_one", "lab/test_dynamics.py::test_refuses",
         "lab/test_dynamics.py::test_a_diverging_course_is_a_result",
@@ -58,10 +58,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "lab/compressors": (
         "lab_methods/test_compressors.py", "lab_methods/test_compressor_edges.py",
     ),
-    "nets/rules": (
-        "nets/test_probes.py", "nets/test_rules.py", "nets/test_calls.py", "nets/test_refusals.py",
-        "nets/test_terms.py",
-    ),
+    "nets/rules": ("nets/test_rulings.py",),
     "nets/pieces/ownership.py": ("nets/test_ownership.py", "nets/test_ownership_edges.py"),
     "nets/scale/scaling.py": tuple(
         f"nets/test_scaling.py::test_{name}" for name in (
@@ -306,20 +303,24 @@ class Session:
     Attributes:
         loop: what to do with the tests.
         seen: what is executed in the folder ``watched``.
+        stopped: why the loop ended before its time.
     """
 
     def __init__(self, loop: Callable[[Session, list[Any]], None], watched: str = "") -> None:
         self.loop, self.watched = loop, watched
         self.seen = Seen()
-        self.now = ""
+        self.now = self.stopped = ""
         self.failed = False
 
     def pytest_runtestloop(self, session: Any) -> bool:
         """In place of pytest's own."""
         sys.settrace(None)
-        if session.testsfailed:
-            raise SystemExit("the tests must be collected before anything is changed")
-        self.loop(self, session.items)
+        try:
+            if session.testsfailed:
+                raise SystemExit("the tests must be collected before anything is changed")
+            self.loop(self, session.items)
+        except SystemExit as stop:  # of which pytest would say no more than that it was raised
+            self.stopped = str(stop)
         return True
 
     def pytest_runtest_logreport(self, report: Any) -> None:
@@ -328,7 +329,7 @@ class Session:
 
     def run(self, items: list[Any]) -> bool:
         """Run tests up to the first failure: whether all passed."""
-        for item, after in zip(items, [*items[1:], None], strict=True):
+        for item, after in itertools.zip_longest(items, items[1:]):
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
             if self.failed:
                 return False
@@ -363,12 +364,17 @@ def pytest_with(session: Session, tests: list[str]) -> None:
     if session.watched:
         sys.settrace(session.trace)
     code = pytest.main([*options, *places], plugins=[session])
+    if session.stopped:
+        raise SystemExit(session.stopped)
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         raise SystemExit(f"pytest ended with {code!r}")
 
 
 def forked(work: Callable[[], object], seconds: float = math.inf) -> tuple[int, float, Any]:
-    """Do work in a forked process: (exit code, negative where it was stopped; seconds of CPU; what it returned)."""
+    """Do work in a forked process: (exit code, negative where it was stopped; seconds of CPU; what it returned).
+
+    Where it raises, the code is 2, and what is returned says what was raised.
+    """
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -378,10 +384,12 @@ def forked(work: Callable[[], object], seconds: float = math.inf) -> tuple[int, 
             resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(seconds), math.ceil(seconds) + 5))
         code = 2
         try:
-            answer = pickle.dumps(work())
+            try:
+                found, code = work(), 0
+            except (Exception, SystemExit) as problem:
+                found = f"{type(problem).__name__}: {problem}"
             with os.fdopen(writer, "wb") as file:
-                file.write(answer)
-            code = 0
+                pickle.dump(found, file)
         finally:
             os._exit(code)
     os.close(writer)
@@ -397,8 +405,9 @@ def _quiet() -> None:
     os.dup2(null, 2)
 
 
-def _said_of(code: int, passed: bool | None) -> str:
-    return "stopped" if code < 0 else "survived" if passed else "caught"
+def _said_of(code: int, passed: object) -> str:
+    """A change with which a process ends by an error (the tests cannot even be imported) is caught."""
+    return "stopped" if code < 0 else "survived" if code == 0 and passed else "caught"
 
 
 def try_in_place(
@@ -411,7 +420,7 @@ def try_in_place(
         nonlocal found
         code, _, found = forked(lambda: session.watch(items))
         if code != 0:
-            raise SystemExit(f"the tests of {place} must pass before anything is changed")
+            raise SystemExit(f"the tests of {place} must pass before anything is changed: {found}")
         by_name = {item.nodeid: item for item in items}
         for mutant in mutants:
             if found.at_import(mutant):
@@ -424,7 +433,7 @@ def try_in_place(
 
             code, used, passed = forked(attempt, found.limit(names))
             if code > 0:
-                raise SystemExit(f"{mutant.key} could not be tried")
+                raise SystemExit(f"{mutant.key} could not be tried: {passed}")
             tell(mutant, _said_of(code, passed), used)
 
     pytest_with(Session(loop, str(SOURCE / place)), list(MODULES[place]))
@@ -500,7 +509,7 @@ def try_module(place: str, count: int, seed: int, seconds: float) -> float:
 
     code, _, answer = forked(in_place)
     if code != 0:
-        raise SystemExit(f"{' '.join(MODULES[place])} must pass before anything is changed")
+        raise SystemExit(answer)
     seen, caught = answer
     for mutant in filter(seen.at_import, sample):
         tell(mutant, *try_imported(mutant, seen, seconds))

@@ -173,6 +173,35 @@ def test_asymptotic_factor_is_the_spectral_radius_of_the_lifted_map(period):
     assert asymptotic_factor(problem, method) == pytest.approx(radius ** (1 / rounds), rel=1e-9)
 
 
+@pytest.mark.parametrize("period", [21, 22, 200])
+def test_a_long_period_is_its_rounds_one_by_one(period):
+    """d = 2: the map of second moments has 21 rows, so from 22 rounds on its matrix is raised to a power."""
+    problem = random_quadratic(2, 2, 5.0, 1.0, seed=3)
+    method = AnchoredIST(Permutation(2, 2, 2**0.5), 0.02, period, momentum=0.3)
+    step = lifted_round(problem, method)
+    columns = []
+    for a, b in zip(*np.triu_indices(6), strict=True):
+        S = np.zeros((6, 6))
+        S[a, b] = S[b, a] = 1.0
+        M = S.reshape(3, 2, 3, 2).transpose(0, 2, 1, 3)
+        for k in range(1, period + 1):
+            _, M = renewed(method, k, np.zeros((3, 2)), step.second(M))
+        columns.append(M.transpose(0, 2, 1, 3).reshape(6, 6)[np.triu_indices(6)])
+    radius = np.abs(np.linalg.eigvals(np.stack(columns, axis=1))).max()
+    assert asymptotic_factor(problem, method) == pytest.approx(radius ** (1 / period), rel=1e-12)
+
+
+def test_a_period_of_a_million_rounds_takes_no_million_rounds():
+    """One worker that holds everything: gradient descent, whatever the anchors; more coordinates are refused."""
+    problem = Quadratic([[[1.0]]], [[1.0]])
+    method = AnchoredIST(Permutation(1, 1), 1e-7, 10**6)
+    assert asymptotic_factor(problem, method) == pytest.approx((1 - 1e-7) ** 2, abs=1e-15)
+    assert asymptotic_factor(problem, AnchoredIST(Permutation(1, 1), 2.5, 10**6)) == np.inf
+    large = random_quadratic(13, 13, 5.0, 0.0, seed=3)
+    with pytest.raises(InvalidInput, match="at most 1000 for an exact answer"):
+        asymptotic_factor(large, AnchoredIST(Permutation(13, 13), 1e-7, 10**6))
+
+
 @pytest.mark.parametrize("beta", [0.0, 0.5, 0.7, 0.8, 0.9, 0.99])
 @pytest.mark.parametrize("copies", [1, 12], ids=["dense", "ARPACK"])
 def test_asymptotic_factor_sees_through_oscillation(beta, copies):

@@ -57,6 +57,8 @@ SUMS = [
     call(aten.einsum.default, "bct,cd->btd", [X(2, 3, 4), W(3, 5)]),
     call(aten.einsum.default, "bhid,bhjd->hij", [X(2, 3, 4, 2), X(2, 3, 5, 2)]),
     call(aten.einsum.default, "bi,i,ij->b", [X(2, 3), W(3), W(3, 4)]),
+    call(aten.einsum.default, "bi,bi->b", [X(2, 1), X(2, 3)]),
+    call(aten.einsum.default, "bi,bi->b", [X(2, 1), X(2, 1)]),
     call(aten.scaled_dot_product_attention.default, X(2, 3, 4, 5), X(2, 3, 6, 5), X(2, 3, 6, 2), scale=0.5),
     call(aten.scaled_dot_product_attention.default, X(2, 3, 4, 5), X(2, 3, 4, 5), X(2, 3, 4, 5), X(3, 4, 4), scale=0.5),
     call(aten.scaled_dot_product_attention.default, X(2, 6, 4, 2), X(2, 3, 4, 2), X(2, 3, 4, 2), scale=0.5,
@@ -97,6 +99,7 @@ NORMS = [
     *(call(operator, S, [1]) for operator in (aten.var_mean.correction, aten.std_mean.correction)),
     call(aten._weight_norm.default, W(3, 4, 2), W(3, 1, 1), 0),
     call(aten._weight_norm.default, W(3, 4), W(1, 4), 1),
+    call(aten._weight_norm.default, W(3, 4), W(), -1),
 ]
 
 POINTWISE = [
@@ -322,6 +325,7 @@ JOINED = [
 FURTHER = [
     *(call(operator, S, 1) for operator in (aten.cummax.default, aten.cummin.default, aten.mode.default)),
     call(aten.kthvalue.default, S, 2, 1, True),
+    call(aten.median.dim, S, 1),
     call(aten.aminmax.default, S, dim=1),
     call(aten.linalg_norm.default, S, None, [1]),
     call(aten.linalg_norm.default, M, 1.0, [-1], True),

@@ -1,21 +1,25 @@
 """Example calls of every operator with a rule, and the probe that runs a rule on one call.
 
-A call names its operands by shape: ``X`` an activation, ``W`` a weight, ``I`` indices below a bound, ``B`` a mask.
+A call names its operands by shape: ``X`` an activation, ``W`` a weight, ``I`` indices below a bound, ``B`` a mask,
+``C`` complex numbers, ``A`` a sparse tensor, ``P`` places along an axis of its own. A dimension is a size, a tuple of
+sizes (a product of axes), or ``Whole(size)``, which is kept whole already, or ``Open(size)``, as a batch is.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import sympy
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 
 from isthmus.nets.axes import terms
-from isthmus.nets.axes.call import Call
+from isthmus.nets.axes.call import Call, NoRule
 from isthmus.nets.axes.evaluation import evaluate
 from isthmus.nets.axes.policy import settle_choices
 from isthmus.nets.axes.records import Propagation
@@ -28,15 +32,52 @@ aten = torch.ops.aten
 assert RULES  # the rules register themselves when they are imported
 
 
+class Whole(int):
+    """The size of a dimension that is kept whole before the call."""
+
+
+class Open(int):
+    """The size of a dimension that may have another in the next call, as a batch."""
+
+
 @dataclass(frozen=True)
 class Operand:
-    """A tensor operand: float64 values (or complex ones, or a sparse tensor), indices below ``below``, or a mask."""
+    """A tensor operand: float64 values (or complex ones, or a sparse tensor), indices below ``below``, or a mask.
 
-    shape: tuple[int, ...]
+    Attributes:
+        along: whether indices are known for places along an axis, of size ``below``.
+    """
+
+    axes: tuple[int | tuple[int, ...], ...]
     weight: bool = False
     below: int = 0
     dtype: torch.dtype = torch.float64
     sparse: bool = False
+    along: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its sizes."""
+        return tuple(math.prod(axis) if isinstance(axis, tuple) else int(axis) for axis in self.axes)
+
+    @property
+    def spelled(self) -> str:
+        """As it is written in ``operators.py``."""
+        kind = "W" if self.weight else "A" if self.sparse else "P" if self.along else "X"
+        kind = {torch.bool: "B", torch.int64: "I" if kind == "X" else kind, torch.complex128: "C"}.get(self.dtype, kind)
+        axes = [f"{type(axis).__name__}({axis})" if isinstance(axis, Whole | Open) else str(axis) for axis in self.axes]
+        return f"{kind}({', '.join(axes)})"
+
+    def dims(self) -> tuple[Term, ...]:
+        """Return new terms for its dimensions."""
+        return tuple(
+            terms.prod(map(terms.fresh, axis)) if isinstance(axis, tuple)
+            else terms.fresh(
+                sympy.Symbol(f"n{axis}", positive=True, integer=True) if isinstance(axis, Open) else axis,
+                "a sparse tensor" if self.sparse else "whole" if isinstance(axis, Whole) else None,
+            )
+            for axis in self.axes
+        )  # fmt: skip
 
     def make(self, random: torch.Generator) -> Tensor:
         """Return random values; positive, so that roots and logarithms are defined, and all different."""
@@ -45,12 +86,12 @@ class Operand:
         return 0.1 + 0.8 * torch.rand(self.shape, generator=random, dtype=self.dtype)
 
 
-def X(*shape: int) -> Operand:
-    return Operand(shape)
+def X(*axes: int | tuple[int, ...]) -> Operand:
+    return Operand(axes)
 
 
-def W(*shape: int) -> Operand:
-    return Operand(shape, weight=True)
+def W(*axes: int | tuple[int, ...]) -> Operand:
+    return Operand(axes, weight=True)
 
 
 def I(*shape: int, below: int) -> Operand:  # noqa: E743
@@ -65,6 +106,10 @@ def C(*shape: int) -> Operand:
     return Operand(shape, dtype=torch.complex128)
 
 
+def P(*shape: int, below: int) -> Operand:
+    return Operand(shape, below=below, dtype=torch.int64, along=True)
+
+
 def A(*shape: int) -> Operand:
     """A sparse operand, such as the adjacency of a graph."""
     return Operand(shape, sparse=True)
@@ -72,12 +117,17 @@ def A(*shape: int) -> Operand:
 
 @dataclass(frozen=True)
 class Example:
-    """One call: an overload of an operator, its arguments, and whether its result is random."""
+    """One call: an overload of an operator, its arguments, and whether its result is random.
+
+    Attributes:
+        shape: of its result, where the call cannot be run by itself.
+    """
 
     operator: Any
     arguments: tuple[Any, ...]
     keywords: Mapping[str, Any] = field(default_factory=dict)
     random: bool = False
+    shape: tuple[int, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -90,12 +140,20 @@ def call(operator: Any, *arguments: Any, **keywords: Any) -> Example:
     return Example(operator, arguments, keywords)
 
 
+def unrun(shape: tuple[int, ...], operator: Any, *arguments: Any, **keywords: Any) -> Example:
+    return Example(operator, arguments, keywords, shape=shape)
+
+
 def chance(operator: Any, *arguments: Any, **keywords: Any) -> Example:
     return Example(operator, arguments, keywords, random=True)
 
 
-class Probe:
-    """The graph of one call, with what the operator's rule says about it."""
+class Ruled:
+    """The graph of one call, with what the operator's rule says about it.
+
+    Attributes:
+        refused: why the rule does not cover the call; empty where it does.
+    """
 
     def __init__(self, example: Example) -> None:
         self.example = example
@@ -117,21 +175,22 @@ class Probe:
         self.module = fx.GraphModule(attributes, self.graph)
         for node, tensor in zip(self.places, self.operands, strict=True):
             node.meta["val"] = tensor
-        self.node.meta["val"] = self.run(self.operands, plain=True)
-        self.results = self.run(self.operands)
-        self._analyze()
-
-    def _analyze(self) -> None:
-        self.propagation = Propagation()
+        unrun = example.shape is not None
+        self.node.meta["val"] = torch.empty(example.shape) if unrun else self.run(self.operands, plain=True)
+        self.propagation = Propagation(whole=self.module)
         for node, described in zip(self.places, self.described, strict=True):
-            reason = "a sparse tensor" if described.sparse else None
-            self.propagation.dims[node] = tuple(terms.fresh(size, reason) for size in described.shape)
+            self.propagation.dims[node] = described.dims()
             if described.weight:
                 self.propagation.from_state.add(node)
+            if described.along:
+                self.propagation.positions[node] = terms.fresh(described.below)
         rule = find_rule(self.node)
-        assert rule is not None, f"{self.example.name} has no rule"
-        self.propagation.dims[self.node] = rule(Call(self.node, self.propagation, self.module))
-        settle_choices([*self.operand_dims, *self.result_dims])
+        assert rule is not None, f"{example.name} has no rule"
+        self.call, self.refused = Call(self.node, self.propagation, self.module), ""
+        try:
+            self.propagation.dims[self.node] = rule(self.call)
+        except NoRule as problem:
+            self.propagation.dims[self.node], self.refused = (), str(problem)
 
     def run(self, operands: list[Tensor], plain: bool = False, module: nn.Module | None = None) -> Any:
         """Return the results (a list of tensors, or as the operator gives them) for fresh copies of operands."""
@@ -151,6 +210,16 @@ class Probe:
     def result_dims(self) -> list[tuple[Term, ...]]:
         found = self.propagation.dims[self.node]
         return list(found) if isinstance(found, list) else [found]
+
+
+class Probe(Ruled):
+    """A call whose operands are changed, and that is cut."""
+
+    def __init__(self, example: Example) -> None:
+        super().__init__(example)
+        assert not self.refused, self.refused
+        self.results = self.run(self.operands)
+        settle_choices([*self.operand_dims, *self.result_dims])
 
     @property
     def free(self) -> list[Atom]:

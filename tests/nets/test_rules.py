@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import isthmus
-from isthmus.nets.axes.registry import is_pointwise
+from isthmus.nets.axes.registry import RULES, is_pointwise
 from isthmus.nets.check.verify import verify
 
 
@@ -109,6 +109,7 @@ CUT: list[tuple[str, Callable[..., Tensor], tuple[int, ...]]] = [
     ("expand", lambda x, m: x[:, :, None].expand(-1, 8, 3) * x[..., None].expand_as(x[:, :, None].repeat(1, 1, 3)), V),
     ("repeat_interleave", lambda x, m: x.repeat_interleave(3, 1).tile(1, 2), V),
     ("sources", lambda x, m: x + torch.full((8,), 0.3) + x.new_zeros(x.shape[0], 8) + torch.full_like(x, 0.2), V),
+    ("median elsewhere", lambda x, m: x.median(2)[0], S),
     ("select elsewhere", lambda x, m: x.unbind(2)[0] + x.select(2, 1) + x[..., -1], S),
     ("region", lambda x, m: x * _without_gradient(x), V),
     ("autocast region", lambda x, m: _autocast(x), V),
@@ -163,6 +164,14 @@ def test_what_does_not_pass_is_whole(name: str, f: Callable[..., Tensor], shape:
     coupling = isthmus.trace(model, (x,))
     assert not coupling.problems
     assert not any(member.name == "a.weight" for axis in coupling.axes for member in axis.members)
+
+
+def test_a_rule_that_fails_on_a_call_keeps_it_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RULES, "aten::hardswish", lambda call: call.node.meta["val"].names_of_units)
+    model = nn.Sequential(nn.Linear(5, 8), nn.Hardswish(), nn.Linear(8, 2))
+    coupling = isthmus.trace(model, (torch.randn(3, 5),))
+    assert coupling.problems == ("kept whole: its rule does not cover this call, AttributeError (aten.hardswish in 1)",)
+    assert coupling.axes == ()
 
 
 class Counted(nn.Module):

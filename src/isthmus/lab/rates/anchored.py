@@ -20,6 +20,7 @@ from isthmus.lab.rates.base import Setting, bounds, largest_stepsize
 from isthmus.lab.rates.gradients import best_momentum_of
 from isthmus.lab.sketches import Permutation, Sketch
 from isthmus.lab.theory.moments import Moments
+from isthmus.lab.theory.powers import repeated
 from isthmus.lab.theory.rate import SecondMomentMap, second_moment_map
 from isthmus.lab.theory.spectrum import Radius
 from isthmus.lab.theory.stepsizes import contraction_limit
@@ -148,7 +149,8 @@ def asymptotic_factor(problem: Quadratic, method: AnchoredIST) -> Radius:
     its ``error`` says how accurate it is.
 
     Raises:
-        InvalidInput: moments that are known neither in closed form nor by enumeration.
+        InvalidInput: moments that are known neither in closed form nor by enumeration, or a period of more than
+            1,000 rounds where d > 12.
 
     >>> problem = Quadratic([[[1.0]]], [[1.0]])  # one worker that holds everything: Nesterov's iteration
     >>> round(asymptotic_factor(problem, AnchoredIST(Permutation(1, 1), 0.1, 1, momentum=0.8)), 9)
@@ -161,15 +163,25 @@ def asymptotic_factor(problem: Quadratic, method: AnchoredIST) -> Radius:
 def _(method: AnchoredIST, problem: Quadratic) -> SecondMomentMap:
     step, d = lifted_round(problem, method), problem.dim
     rounds = method.period if isinstance(method.period, int) else 1
+    steps = repeated(lambda S: _flat(step.second(_blocks(S))), 3 * d, rounds, "method.period")
 
     def period(S: Array) -> Array:
-        M = S.reshape(3, d, 3, d).transpose(0, 2, 1, 3)
         with np.errstate(over="ignore", invalid="ignore"):
-            for k in range(1, rounds + 1):
-                _, M = renewed(method, k, np.zeros((3, d)), step.second(M))
-        return M.transpose(0, 2, 1, 3).reshape(3 * d, 3 * d)
+            return _flat(renewed(method, rounds, np.zeros((3, d)), _blocks(steps(S)))[1])
 
     return SecondMomentMap(period, 3 * d, rounds)
+
+
+def _blocks(S: Array) -> Array:
+    """[3 d, 3 d] as [3, 3, d, d]."""
+    d = len(S) // 3
+    return S.reshape(3, d, 3, d).transpose(0, 2, 1, 3)
+
+
+def _flat(M: Array) -> Array:
+    """[3, 3, d, d] as [3 d, 3 d]."""
+    d = M.shape[-1]
+    return M.transpose(0, 2, 1, 3).reshape(3 * d, 3 * d)
 
 
 @largest_stepsize.register

@@ -7,15 +7,18 @@ blocks of rounds by one product each. The covariance S stands beside m m': E[x x
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
 
+from isthmus.errors import InvalidInput
 from isthmus.lab.arrays import Array
 
 BLOCK = 64  # rounds at a time
 _MOST_DIM = 40  # A has 1,681 rows then, 23 MB
+_MOST_ROWS = 700  # of a matrix that is raised to a power: a second or so
+_MOST_TIMES = 1_000  # that a map is applied one by one
 
 
 class RoundMoments(Protocol):
@@ -88,3 +91,43 @@ def transition(moments: RoundMoments, dim: int) -> Array:
     A[mm, one] = np.outer(h, h)[upper]
     A[m, m], A[m, one], A[one, one] = V, h, 1.0
     return A
+
+
+def repeated(apply: Callable[[Array], Array], dim: int, times: int, name: str) -> Callable[[Array], Array]:
+    """Return ``times`` applications of a linear map of symmetric matrices [dim, dim] as one map.
+
+    Where the matrix of ``apply`` is small it is built and squared, else the map is applied one by one.
+
+    Raises:
+        InvalidInput: too often for that; the message names the argument ``name``.
+
+    >>> repeated(lambda S: 0.5 * S, 1, 3, "period")(np.ones((1, 1)))
+    array([[0.125]])
+    """
+    upper = np.triu_indices(dim)
+    rows = len(upper[0])
+
+    def one_by_one(S: Array) -> Array:
+        for _ in range(times):
+            S = apply(S)
+        return S
+
+    if rows > _MOST_ROWS and times > _MOST_TIMES:
+        raise InvalidInput(f"`{name}` must be at most {_MOST_TIMES} for an exact answer at this dimension, got {times}")
+    if rows > _MOST_ROWS or times <= rows:
+        return one_by_one
+    matrix = np.empty((rows, rows))
+    for column, (a, b) in enumerate(zip(*upper, strict=True)):
+        X = np.zeros((dim, dim))
+        X[a, b] = X[b, a] = 1.0
+        matrix[:, column] = apply(X)[upper]
+    with np.errstate(over="ignore", invalid="ignore"):
+        power = np.linalg.matrix_power(matrix, times)
+
+    def at_once(S: Array) -> Array:
+        moved = np.empty((dim, dim))
+        moved[upper] = power @ S[upper]
+        moved.T[upper] = moved[upper]
+        return moved
+
+    return at_once

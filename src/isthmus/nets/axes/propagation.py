@@ -22,6 +22,8 @@ from isthmus.nets.graph.exported import ExportedGraph
 from isthmus.nets.graph.moves import MOVES, SAME
 from isthmus.nets.graph.sizes import size_of
 
+_NOT_COVERED = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, GuardOnDataDependentSymNode)
+
 
 def propagate(exported: ExportedGraph, state: Mapping[str, Dims]) -> Propagation:
     """Propagate the dimensions of parameters and buffers through a graph; atoms are bound on the way."""
@@ -110,7 +112,7 @@ def _applied(rule: Rule, call: Call) -> Value:
     """A rule that fails on a call (on an open size where it counts on a number, or one of values) does not cover it."""
     try:
         return rule(call)
-    except (TypeError, ValueError, LookupError, ArithmeticError, GuardOnDataDependentSymNode) as failure:
+    except _NOT_COVERED as failure:
         raise NoRule(f"its rule does not cover this call, {type(failure).__name__}") from failure
 
 

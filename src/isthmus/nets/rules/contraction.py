@@ -52,7 +52,7 @@ def linear(call: Call) -> Dims:
 @rule("aten::matmul", "aten::mm", "aten::bmm", "aten::mv", "aten::dot", "aten::vdot", "aten::_sparse_mm")
 def matmul(call: Call) -> Dims:
     """Matrix products, batched and of vectors, as torch.matmul broadcasts them."""
-    a, b = call.tensors()[0], call.tensors()[-1]
+    a, b, *_ = call.arguments.values()  # of many names
     left, right = call.dims(a), call.dims(b)
     _product(call, a, -1, b, -1 if len(right) == 1 else -2)
     batch = call.broadcast([left[:-2], right[:-2]])
@@ -80,7 +80,7 @@ def grouped_product(call: Call) -> Dims:
     matrices = call["mat2"] if call["mat2"] is not None else call["weight"]
     if len(call.dims(x)) != 2 or len(call.dims(matrices)) != 3 or call["offs"] is None or call["bias"] is not None:
         raise NoRule("a grouped product of another form")
-    _product(call, x, -1, matrices, -2)
+    _product(call, x, 1, matrices, 1)
     experts = call.dims(matrices)[0]
     call.unify(experts, call.dims(call["offs"])[0])
     terms.choose(experts, f"groups of a product ({call.where})")
@@ -142,11 +142,13 @@ def _spelled(equation: str, ranks: list[int]) -> tuple[list[str], str]:
 def _einsum_sums(call: Call, letters: list[str], operands: list[fx.Node], result: str) -> None:
     moving = [i for i, operand in enumerate(operands) if operand not in call.propagation.from_state]
     for letter in dict.fromkeys("".join(letters)):
-        holders = [i for i, text in enumerate(letters) if letter in text]
+        found = {i: call.dims(operands[i])[text.index(letter)] for i, text in enumerate(letters) if letter in text}
+        holders = [i for i, term in found.items() if terms.size(term) != 1]  # where it is 1 it is stretched
+        if not holders:
+            continue
         active = [i for i in holders if i in moving]
         chosen = (active or holders)[0]
-        dim = letters[chosen].index(letter)
-        term = call.dims(operands[chosen])[dim]
+        dim, term = letters[chosen].index(letter), found[chosen]
         if letter not in result:
             kind = "sum" if len(holders) == 1 else "activation" if len(active) > 1 else "weight"
             weights = [i for i in holders if i not in moving and i != chosen]

@@ -86,9 +86,9 @@ def two_moments(call: Call) -> Value:
 
 @rule("aten::_weight_norm")
 def weight_norm(call: Call) -> Dims:
-    """g v / |v|, the norm over all dimensions of a weight but one."""
+    """g v / |v|, the norm over all dimensions of a weight but one; over all of them where that is -1."""
     dims, scale = call.dims(call["v"]), call.dims(call["g"])
     for index, term in enumerate(dims):
-        if index != call["dim"] % len(dims):
+        if index != call["dim"]:
             call.norm(term)
     return call.broadcast([dims, scale])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from isthmus.nets.axes import terms
-from isthmus.nets.axes.call import Call, NoRule
+from isthmus.nets.axes.call import Call
 from isthmus.nets.axes.records import Dims, Value
 from isthmus.nets.axes.registry import rule
 from isthmus.nets.axes.terms import Term
@@ -58,8 +58,6 @@ def embedding_bag(call: Call) -> Value:
     """
     rows, width = call.dims(call["weight"])
     call.freeze(rows, "looked up by index")
-    if call["offsets"] is None:
-        raise NoRule("a bag without offsets")
     for name in ("indices", "offsets", "per_sample_weights"):
         if call[name] is not None:
             for term in call.dims(call[name]):

@@ -68,7 +68,7 @@ def copy_into(call: Call) -> Dims:
 def prelu(call: Call) -> Dims:
     """One slope per channel (dimension 1), or one for all."""
     dims, (slope,) = call.dims(call["self"]), call.dims(call["weight"])
-    if len(dims) > 1 and terms.size(slope) != 1:
+    if terms.size(slope) != 1:
         call.unify(dims[1], slope)
     return dims
 

@@ -35,16 +35,15 @@ def _chosen(call: Call, dim: int, reason: str) -> Term | None:
     return term
 
 
-def _along(call: Call, reason: str, index: int | None = None, operand: str = "self") -> Dims:
-    """Freeze the dimension(s) ``dim`` of the operand; the result has it anew, the others pass."""
-    source = call.dims(call[operand])
+def _along(call: Call, reason: str, index: int | None = None) -> Dims:
+    """Freeze ``dim`` or ``dims`` (all, where none is named) of the operand; the result has them anew, others pass."""
+    source, shape = call.dims(call["self"]), call.shape(index)
+    if not source:
+        return ()
     given = call["dim"] if call["dim"] is not None else call["dims"]
-    chosen = list(range(len(source))) if given in (None, []) else given
-    numbers = {d % max(len(source), 1) for d in (chosen if isinstance(chosen, (list, tuple)) else [chosen])}
-    shape = call.shape(index)
-    if source and len(shape) != len(source):
-        raise NoRule("its rule does not cover this call")
-    _freeze(call, call[operand], numbers if source else (), reason)
+    chosen = given or range(len(source)) if isinstance(given, (list, tuple)) else [given]
+    numbers = {d % len(source) for d in chosen}
+    _freeze(call, call["self"], numbers, reason)
     return tuple(call.whole(shape[i], reason) if i in numbers else term for i, term in enumerate(source))
 
 
@@ -144,16 +143,14 @@ def _reduce(call: Call, dims: list[int]) -> None:
             call.freeze(call.dims(call["self"])[dim], "reduced along this axis")
 
 
-@rule("aten::max.default", "aten::min.default", "aten::median")
+@rule("aten::max.default", "aten::min.default", "aten::median.default")
 def extremum_of_all(call: Call) -> Dims:
     """One number from all entries."""
-    if call.shape():
-        raise NoRule("no rule for this operator")
     _reduce(call, list(range(len(call.dims(call["self"])))))
     return ()
 
 
-@rule("aten::max.dim", "aten::min.dim", "aten::kthvalue", "aten::mode", "aten::aminmax")
+@rule("aten::max.dim", "aten::min.dim", "aten::median.dim", "aten::kthvalue", "aten::mode", "aten::aminmax")
 def extremum_two(call: Call) -> Value:
     """Values and positions."""
     given = call["dim"]
@@ -257,9 +254,8 @@ def _masked(call: Call, source: Dims, indices: list[Any], places: list[int]) -> 
     for term, other in zip(source[places[0] : end], mask, strict=True):
         call.unify(term, other)
         call.freeze(term, "indexed with a mask")
-    marked = () if call["values"] is not None else call.shape()[places[0] : places[0] + 1]
-    picked = [call.whole(size, "indexed with a mask") for size in marked or [call.node.meta["val"].shape[0]]]
-    return (*source[: places[0]], *picked, *source[end:])
+    picked = call.whole(call.shape()[places[0]], "indexed with a mask")
+    return (*source[: places[0]], picked, *source[end:])
 
 
 @rule("aten::index_put")
@@ -460,6 +456,6 @@ def pixel_unshuffle(call: Call) -> Dims:
     """Places to channels c x r x r."""
     dims, r = call.dims(call["self"]), call["downscale_factor"]
     _freeze(call, call["self"], (-1, -2), "sub-pixels")
-    inner: Term = call.whole(r * r, "sub-pixels") if r > 1 else ONE
+    inner: Term = call.whole(r * r, "sub-pixels")
     shape: list[Any] = call.shape()[-2:]
     return (*dims[:-3], terms.prod([dims[-3], inner]), *(call.whole(size, "sub-pixels") for size in shape))

@@ -67,9 +67,11 @@ def unsqueeze(call: Call) -> Dims:
 
 @rule("aten::squeeze")
 def squeeze(call: Call) -> Dims:
-    """Named dimensions of size 1 go."""
+    """Named dimensions go, if their size is 1."""
     dims = call.dims(call["self"])
-    gone = {d % len(dims) for d in call["dim"]}
+    gone = {d % len(dims) for d in call["dim"] if terms.size(dims[d]) == 1}
+    for d in call["dim"]:
+        call.freeze(dims[d], "squeezed where one unit is left")
     return tuple(term for i, term in enumerate(dims) if i not in gone)
 
 
@@ -94,9 +96,10 @@ def permute(call: Call) -> Dims:
 def movedim(call: Call) -> Dims:
     """Some dimensions move, the others stay in order."""
     dims = call.dims(call["self"])
-    source, target = (value if isinstance(value, (list, tuple)) else [value] for value in call.node.args[1:3])
-    moved = {int(t) % len(dims): dims[int(s)] for s, t in zip(source, target, strict=True)}
-    taken = {int(s) % len(dims) for s in source}  # type: ignore[arg-type]
+    named = call["source"], call["destination"]
+    source, target = (value if isinstance(value, (list, tuple)) else [value] for value in named)
+    moved = {t % len(dims): dims[s] for s, t in zip(source, target, strict=True)}
+    taken = {s % len(dims) for s in source}
     rest = iter(term for i, term in enumerate(dims) if i not in taken)
     return tuple(moved[i] if i in moved else next(rest) for i in range(len(dims)))
 
@@ -120,7 +123,7 @@ def concatenate(call: Call) -> Dims:
     operands = [call.dims(tensor) for tensor in call["tensors"] if not _is_empty(tensor.meta["val"].shape)]
     if not operands:
         raise NoRule("nothing but empty tensors is concatenated")
-    return _joined(call, operands, (call["dim"] or 0) % len(operands[0]))
+    return _joined(call, operands, call["dim"] % len(operands[0]))
 
 
 def _is_empty(shape: Sequence[Any]) -> bool:
@@ -165,7 +168,7 @@ def split(call: Call) -> Value:
     dim = call["dim"] % len(dims)
     rest, pieces = dims[dim], []
     for number in range(len(sizes) - 1):
-        halves = terms.split_at(rest, terms_size(call.shape(number)[dim]))
+        halves = terms.split_at(rest, call.shape(number)[dim])
         if halves is None:
             return _opaque_pieces(call, dim)
         pieces.append(halves[0])
@@ -274,7 +277,7 @@ def broadcast_tensors(call: Call) -> Value:
 def meshgrid(call: Call) -> Value:
     """A dimension per operand; "xy" exchanges the first two."""
     result = [term for tensor in call["tensors"] for term in call.dims(tensor) or (ONE,)]
-    if call["indexing"] == "xy" and len(result) > 1:
+    if call["indexing"] == "xy":
         result[:2] = result[1::-1]
     return [tuple(result) for _ in call["tensors"]]
 
@@ -351,11 +354,6 @@ def repeat_each(call: Call) -> Dims:
     if call["output_size"] is not None:
         call.resize("output_size", dims[call["dim"]])
     return tuple(dims)
-
-
-def terms_size(value: Any) -> Any:
-    """Return a piece's size if it is a number, otherwise one at which nothing splits."""
-    return value if isinstance(value, int) else 0
 
 
 def _opaque_pieces(call: Call, dim: int) -> Value:
