@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ("hand", "vision", "graphs", "language", "timms", "registry")
+SOURCES = ("hand", "idioms", "vision", "graphs", "language", "timms", "registry")
 SLOW = 15.0
 VERDICTS = ("right", "wrong", "crash", "refused", "slow", "useless", "not compared", "not run")
 

@@ -133,6 +133,10 @@ NETWORKS = (
     _public("GINConv", WholeGraphs),
     _public("EdgeConv", Edges),
     _public("RGCNConv", lambda: Layers(lambda a, b: graph_nn.RGCNConv(a, b, 3)), _numbers(3)),
+    _public("FastRGCNConv", lambda: Layers(lambda a, b: graph_nn.FastRGCNConv(a, b, 3)), _numbers(3)),
+    _public("GatedGraphConv", lambda: Layers(lambda a, b: graph_nn.GatedGraphConv(b, 2))),
+    _public("PNAConv", lambda: Layers(lambda a, b: graph_nn.PNAConv(
+        a, b, ["mean", "max", "std"], ["identity", "amplification"], deg=torch.tensor([2, 8, 8, 4])))),
     _public("NNConv", lambda: Layers(lambda a, b: graph_nn.NNConv(a, b, nn.Linear(4, a * b)), 8), _features(4)),
     _public("GMMConv", lambda: Layers(lambda a, b: graph_nn.GMMConv(a, b, 2, 3), 16), _features(2)),
     _public("GINEConv", lambda: Layers(lambda a, b: graph_nn.GINEConv(models.MLP([a, 32, b], norm=None), edge_dim=4)),

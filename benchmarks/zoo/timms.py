@@ -73,6 +73,8 @@ NETWORKS = (
     _image("efficientvit_m0", 224, 224),
     _image("focalnet_tiny_srf"),
     _image("xception41"),
+    _image("test_byobnet"),
+    _image("test_efficientnet_evos"),
     _image("inception_v4", 96, 128),
     _fixed("vit_tiny_patch16_224"),
     _fixed("vit_relpos_small_patch16_224", **_SMALL),

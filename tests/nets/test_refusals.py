@@ -3,6 +3,7 @@
 import inspect
 import logging
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 import isthmus
 from isthmus.errors import InvalidInput
+from isthmus.nets.graph.failures import is_theirs
 from isthmus.nets.pieces.subnetwork import build
 
 
@@ -79,6 +81,15 @@ class NumPysChance(Inner):
         return self.linear(x) * scale
 
 
+class Unmasked(Inner):
+    """As some networks of transformers: a mask that is left out is made only where nobody traces."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        if mask is None and not torch.compiler.is_compiling():
+            mask = x.new_ones(len(x))
+        return self.linear(x) * mask[:, None]
+
+
 class Outer(nn.Module):
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -108,6 +119,7 @@ def line_of(cls: type, code: str) -> str:
         (Number, "it turns a tensor into a Python number in `encoder.gate`", "scale = float(x.abs().max())"),
         (Item, "it turns a tensor into a Python number in `encoder.gate`", "if x.mean().item() > 0:"),
         (Shape, "cannot be traced in `encoder.gate`", "return self.linear(x.view(-1, 7))"),
+        (Unmasked, "give it what the call leaves out", "return self.linear(x) * mask[:, None]"),
         (Differentiates, "it differentiates itself in `encoder.gate`",
          "return u + torch.autograd.grad(u.sum(), x, create_graph=True)[0]"),
         (PythonsChance, "asks Python or NumPy for some in `encoder.gate`",
@@ -121,6 +133,12 @@ def test_the_line_that_cannot_be_traced_is_named(cls: type, said: str, code: str
     assert said in message
     assert line_of(cls, code) in message
     assert capfd.readouterr().err == ""
+
+
+def test_packages_whose_names_begin_with_torch_are_not_torch() -> None:
+    folder = Path(torch.__file__).parent
+    assert is_theirs(f"{folder}_geometric/nn/conv/rgcn_conv.py")
+    assert not is_theirs(f"{folder}/nn/modules/linear.py")
 
 
 def test_what_is_drawn_outside_of_the_forward_is_nobodys_business() -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from isthmus.nets.axes import terms
 from isthmus.nets.axes.evaluation import evaluate, owners, size_under, spread
 from isthmus.nets.axes.terms import ONE, Atom, Cat, Prod, Term
+from isthmus.nets.pieces.held import _positions
 
 atoms = st.integers(2, 4).map(Atom)
 any_terms = st.recursive(
@@ -158,3 +159,18 @@ def test_spread_multiplies_along_units(term: Term, data: st.DataObject) -> None:
     values = {atom: data.draw(st.sampled_from([1.0, 2.0, 0.5])) for atom in terms.leaves(term)}
     wanted = [np.prod([values[a] for a, _ in label]) for label in labels(term)]
     assert spread(term, values).tolist() == wanted
+
+
+def test_the_quick_way_to_index_sets_gives_what_the_slow_one_gives() -> None:
+    """Products and concatenations, an atom first, last, between others and twice; one of them cut, both, none."""
+    a, b, kept = Atom(5), Atom(4), {"a": np.array([0, 3]), "b": np.array([1, 2, 3])}
+    made = [
+        Prod((a, b)), Prod((b, a)), Prod((Atom(3), a, b)), Prod((a, b, a)), Cat((a, Atom(2), b, a)),
+        Prod((Cat((b, a)), Atom(2))), Prod((Cat((a, a)), b, Atom(3))),
+    ]  # fmt: skip
+    for term in made:
+        positions = _positions(term, frozenset((a, b)))
+        for chosen in ({}, {a: kept["a"]}, {b: kept["b"]}, {a: kept["a"], b: kept["b"]}, {a: kept["b"]}):
+            found, slow = positions(chosen), evaluate(term, chosen)
+            assert (found is None) == (slow is None)
+            assert found is None or np.array_equal(found, slow)

@@ -7,6 +7,7 @@ import textwrap
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import isthmus
@@ -443,6 +444,70 @@ def test_the_model_is_left_as_it_was() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
     assert build(model, coupling, {}).module is not model
+
+
+def test_weights_with_noise_are_weights() -> None:
+    """NoisyNet: noise drawn by its size, not like a weight; both layers are cut in training and evaluation."""
+
+    class Noisy(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            if not self.training:
+                return super().forward(x)
+            noise = torch.outer(torch.randn(self.out_features), torch.randn(self.in_features))
+            return F.linear(x, self.weight + 0.1 * noise, self.bias)
+
+    model, x = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), Noisy(8, 12), nn.ReLU(), Noisy(12, 2)), torch.randn(3, 6)
+    coupling = isthmus.trace(model, (x,))
+    assert [(axis.size, axis.kind) for axis in coupling.cut_axes] == [(8, "hidden"), (12, "hidden")]
+    piece = isthmus.cut(model, coupling, coupling.partition(2, seed=0), 0).module.train()
+    assert piece(x).shape == (3, 2)
+
+
+def test_what_a_forward_keeps_in_lists_and_tables_is_gone_after_the_trace() -> None:
+    class Keeping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 2)
+            self.losses: list[Tensor] = []
+            self.table: dict[str, dict[int, Tensor]] = {"positions": {}}
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.a(x).relu()
+            self.losses.append(y.mean())
+            places = self.table["positions"].setdefault(len(self.losses), torch.linspace(0, 1, 8))
+            return self.b(y + places)
+
+    model, x = Keeping(), torch.randn(3, 6)
+    isthmus.trace(model, (x,))
+    assert model.losses == []
+    assert model.table == {"positions": {}}
+
+
+def test_hooks_that_a_first_call_registers_are_registered_once() -> None:
+    """As transformers collects hidden states: the second mode would see each twice, and so would whoever owns them."""
+
+    class Collecting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Linear(6, 8), nn.Linear(8, 6)])
+            self.first, self.second = nn.Linear(8, 2), nn.Linear(6, 2)
+            self.hooked = False
+
+        def forward(self, x: Tensor) -> Tensor:
+            if not self.hooked:
+                self.hooked = True
+                for layer in self.layers:
+                    layer.register_forward_hook(lambda module, args, result: self.found.append(result))
+            self.found: list[Tensor] = []
+            for layer in self.layers:
+                x = layer(x).relu()
+            wide, narrow = self.found
+            return self.first(wide) + self.second(narrow)
+
+    model, x = Collecting(), torch.randn(3, 6)
+    isthmus.trace(model, (x,))
+    assert model(x).shape == (3, 2)
+    assert [len(layer._forward_hooks) for layer in model.layers] == [1, 1]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from torch import fx
 
@@ -105,7 +106,7 @@ def _shortcut(survey: _Survey, residual: Residual) -> str:
     """Return the submodule of a projection."""
     if not residual.projected:
         return ""
-    way = _reached(survey.flow, [residual.skip], {residual.source: []})
+    way = _reached(survey.flow.sources, [residual.skip], {residual.source: []})
     names = [survey.names[node] for node in way if node in survey.names]
     return _common_name(names) or module_path(residual.skip) or min(names)
 
@@ -129,6 +130,7 @@ class _Survey:
         effects: operators that are there for what they do, not for a result.
         before: all nodes that are needed.
         inputs, names, named: the placeholders of inputs; what state each other takes; and those of each name.
+        paths: the submodule in which each operator was called.
     """
 
     exported: ExportedGraph
@@ -140,6 +142,7 @@ class _Survey:
     inputs: frozenset[fx.Node]
     names: Mapping[fx.Node, str]
     named: Mapping[str, list[fx.Node]]
+    paths: Mapping[fx.Node, str]
 
     @classmethod
     def of(cls, exported: ExportedGraph, flow: Flow) -> _Survey:
@@ -150,12 +153,13 @@ class _Survey:
             written.setdefault(writer, []).append(origin)
         idle = [n for n in nodes if n.op == "call_function" and not flow.users[n] and n.all_input_nodes]
         effects = dict.fromkeys([*idle, *(n for n in nodes if n in written)])
-        before = _reached(flow, [nodes[-1], *effects], {})
+        before = _reached(flow.sources, [nodes[-1], *effects])
         named: dict[str, list[fx.Node]] = {}
         for node, name in exported.state_nodes.items():
             named.setdefault(name, []).append(node)
         inputs, names = frozenset(exported.input_nodes), exported.state_nodes
-        return cls(exported, flow, nodes[-1], written, effects, before, inputs, names, named)
+        paths = {node: module_path(node) for node in nodes if node.op == "call_function"}
+        return cls(exported, flow, nodes[-1], written, effects, before, inputs, names, named, paths)
 
 
 def _removal(survey: _Survey, residual: Residual) -> tuple[Removal | None, frozenset[str]]:
@@ -189,35 +193,41 @@ def _unneeded(survey: _Survey, residual: Residual) -> set[fx.Node]:
 
 def _dead(survey: _Survey, residual: Residual) -> set[fx.Node]:
     """Return the nodes that are not needed without the branch."""
-    output, written, effects = survey.output, survey.written, survey.effects
-    flow, instead = survey.flow, {residual.node: [residual.skip]}
-    live = _reached(flow, [output], instead)
-    branch = _reached(flow, [residual.node], {}) - live
-    paths = {module_path(n) for n in branch if n.op == "call_function"}
-    paths -= {module_path(n) for n in live if n.op == "call_function"}
+    written, flow, paths = survey.written, survey.flow, survey.paths
+    instead = {residual.node: [residual.skip]}
+    live = _reached(flow.sources, [survey.output], instead)
+    branch = _reached(flow.sources, [residual.node]) - live
+    own = {paths[n] for n in branch if n in paths} - {paths[n] for n in live if n in paths}
+    after = _reached(flow.users, branch, {n: [u for u in flow.users[n] if u is not residual.node] for n in branch})
 
     def stays(effect: fx.Node) -> bool:
         """Whether an operator that is there for what it does, not for its result, is not the removed block's own."""
         made = [origin for origin in written.get(effect, []) if origin.op == "call_function"]
         if made:  # it fills in a tensor: needed where that is
             return any(origin in live for origin in made)
-        return module_path(effect) not in paths and not _reached(flow, [effect], instead) & branch
+        return paths[effect] not in own and effect not in after
 
-    waiting = list(effects)
+    waiting = list(survey.effects)
     while staying := [effect for effect in waiting if stays(effect)]:  # what one needs, another may fill in
-        live |= _reached(flow, staying, instead)
+        live = _reached(flow.sources, staying, instead, live)
         waiting = [effect for effect in waiting if effect not in live]
     return survey.before - live
 
 
-def _reached(flow: Flow, roots: Iterable[fx.Node], instead: Mapping[fx.Node, list[fx.Node]]) -> set[fx.Node]:
-    stack, seen = list(roots), set(roots)
+def _reached(
+    edges: Mapping[fx.Node, Sequence[fx.Node]],
+    roots: Iterable[fx.Node],
+    instead: Mapping[fx.Node, Sequence[fx.Node]] = MappingProxyType({}),
+    known: Iterable[fx.Node] = (),
+) -> set[fx.Node]:
+    """Return the roots and what edges lead to from them, with other edges of some nodes, and what is known already."""
+    stack, seen = list(roots), {*roots, *known}
     while stack:
         node = stack.pop()
-        for source in instead.get(node, flow.sources[node]):
-            if source not in seen:
-                seen.add(source)
-                stack.append(source)
+        for other in instead.get(node, edges[node]):
+            if other not in seen:
+                seen.add(other)
+                stack.append(other)
     return seen
 
 

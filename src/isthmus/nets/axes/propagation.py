@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sympy
+import torch
 from torch import Tensor, fx
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
@@ -66,11 +67,16 @@ def _visit(module: fx.GraphModule, propagation: Propagation) -> list[Any]:
         if node.op == "call_function":
             propagation.dims[node] = _result(Call(node, propagation, module))
             inputs = [i for i in node.all_input_nodes if propagation.dims.get(i) is not None]
-            if inputs and all(i in propagation.from_state for i in inputs):
+            if all(i in propagation.from_state for i in inputs) and (inputs or _is_noise(node)):
                 propagation.from_state.add(node)
         elif node.op == "output":
             return list(node.args[0])
     raise AssertionError("a graph without outputs")
+
+
+def _is_noise(node: fx.Node) -> bool:
+    """Whether a node draws numbers of a fixed shape: noise on weights leaves them weights."""
+    return not node.all_input_nodes and torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
 def _result(call: Call) -> Value:

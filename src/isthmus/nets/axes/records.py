@@ -91,7 +91,7 @@ class Propagation:
         picks: (term, k) wherever the k largest along a dimension are taken.
         places: where one place of an axis is taken by number.
         whole: the graph, in which regions have graphs of their own.
-        from_state: nodes computed from parameters and buffers alone.
+        from_state: nodes computed from parameters and buffers alone, and from noise of a fixed shape.
         problems: operators that froze what they touch.
         pinned: per meeting of an open size with a fixed one (an image size before a linear layer), the symbols of the
             open one: the network needs some of them fixed.

@@ -27,7 +27,7 @@ from isthmus.nets.graph.made import keep_made
 from isthmus.nets.graph.normalize import normalize
 from isthmus.nets.graph.results import opened
 from isthmus.nets.graph.sizes import size_of
-from isthmus.nets.graph.surroundings import as_it_was, idle_moves, in_mode, quiet, without_autocast
+from isthmus.nets.graph.surroundings import as_it_was, idle_moves, in_mode, lean, quiet, without_autocast
 from isthmus.nets.graph.traceable import traceable
 from isthmus.nets.graph.writes import writes
 
@@ -131,7 +131,10 @@ def _export(wrapper: _Flat, example: Example, closed: Pinned) -> torch.export.Ex
             for i, t in enumerate(tensors)
         )
         try:
-            with torch.enable_grad(), without_autocast(), idle_moves(), _few_guards(wrapper.inner, dims is None):
+            with (
+                torch.enable_grad(), without_autocast(), idle_moves(),
+                lean(dims is None), _few_guards(wrapper.inner, dims is None),
+            ):  # fmt: skip
                 return torch.export.export(wrapper, tensors, dynamic_shapes=(shapes,), strict=False)
         except _TooManyGuards:
             wrapper.given_up = frozenset((i, d) for i, t in enumerate(tensors) for d in range(1, t.dim()))

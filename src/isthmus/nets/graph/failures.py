@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import os
 import re
 import textwrap
 import traceback
@@ -13,7 +14,7 @@ from types import FrameType
 import torch
 from torch import fx, nn
 
-_NOT_THEIRS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))  # torch, and this package
+_NOT_THEIRS = (f"{Path(torch.__file__).parent}{os.sep}", f"{Path(__file__).parents[1]}{os.sep}")  # torch, this package
 _NUMBERS = re.compile(r"\.item\(\)|\.tolist\(\)|\b(int|float)\(")
 _VALUES = ("DataDependent", "data-dependent", "_local_scalar_dense")
 
@@ -37,6 +38,11 @@ def explain(failure: BaseException, model: nn.Module, differentiates: str = "") 
         return (
             f"`model` cannot be traced: it differentiates itself in {differentiates}, which a graph cannot hold; "
             "torch.func.jvp can be traced"
+        )
+    if isinstance(failure, TypeError | AttributeError) and "NoneType" in reason:
+        return (
+            f"`model` cannot be traced{where} ({reason}): give it what the call leaves out (a mask, say), which it may "
+            "make by itself only where it is not traced"
         )
     return (
         f"`model` cannot be traced{where} ({type(failure).__name__}: {reason}): networks that branch on values, call "

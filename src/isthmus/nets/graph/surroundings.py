@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import logging
 import warnings
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,33 +17,53 @@ from torch import nn
 from isthmus.errors import InvalidInput
 
 _TABLES = ("_modules", "_parameters")
+_CONTAINERS = (dict, OrderedDict, defaultdict, list, set, deque)
 _CHATTER = {"torch.fx.experimental.symbolic_shapes": logging.ERROR, "torch._subclasses.fake_tensor": logging.CRITICAL}
 
 
 @contextlib.contextmanager
 def as_it_was(model: nn.Module) -> Iterator[None]:
-    """Give all submodules the attributes back that they had, whatever a forward assigns to them.
+    """Give all submodules the attributes back that they had, and lists and tables among these what they held.
+
+    A forward may keep there what it has computed (losses, positions), or hooks that record it: of no use outside.
 
     Raises:
         InvalidInput: it makes submodules or parameters.
     """
     before = [(path, module, dict(vars(module))) for path, module in model.named_modules()]
-    tables = [(path, module, kind, dict(getattr(module, kind))) for path, module, _ in before for kind in _TABLES]
+    values = tuple(value for _, _, attributes in before for value in attributes.values())
+    held = [(each, dict(each) if isinstance(each, dict) else list(each)) for each in _containers(values)]
+    tables = [(path, module, kind, set(getattr(module, kind))) for path, module, _ in before for kind in _TABLES]
     made = ""
     try:
         yield
     finally:
-        for path, module, kind, table in tables:
+        for path, module, kind, names in tables:
             now: dict[str, Any] = getattr(module, kind)
-            new = (name for name, value in now.items() if value is not None and name not in table)
+            new = (name for name, value in now.items() if value is not None and name not in names)
             made = made or next((f"{path}.{name}".strip(".") for name in new), "")
-            now.clear()
-            now.update(table)
         for _, module, attributes in before:
             vars(module).clear()
             vars(module).update(attributes)
+        for each, found in held:
+            each.clear()
+            (each.extend if isinstance(each, list | deque) else each.update)(found)
         if made:
             raise InvalidInput(f"`model` makes {made} when it first runs: run it once on a batch, then trace it")
+
+
+def _containers(value: Any) -> Iterator[Any]:
+    """Yield the lists and tables in a value, however deep, each once."""
+    seen: set[int] = set()
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if type(each) in _CONTAINERS and id(each) not in seen:
+            seen.add(id(each))
+            yield each
+        elif not isinstance(each, tuple):
+            continue
+        waiting.extend(each.values() if isinstance(each, dict) else each)
 
 
 @contextlib.contextmanager
@@ -86,6 +108,24 @@ def idle_moves() -> Iterator[None]:
         yield
     finally:
         nn.Module.to = before  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def lean(opened: bool) -> Iterator[None]:
+    """Have an export do without what costs it more than it saves: half of its time where sizes are open.
+
+    It makes a million small objects, nearly all of which stay, and Python would look through them again and again for
+    garbage. Where sizes are open torch would look up every operator among those called before by a key made of
+    expressions.
+    """
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        with torch._dynamo.config.patch(fake_tensor_cache_enabled=not opened):
+            yield
+    finally:
+        if before:
+            gc.enable()
 
 
 @contextlib.contextmanager

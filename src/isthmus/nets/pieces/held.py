@@ -13,7 +13,7 @@ from isthmus.nets.axes import terms
 from isthmus.nets.axes.blocks import Block
 from isthmus.nets.axes.evaluation import evaluate, owners
 from isthmus.nets.axes.structure import Structure
-from isthmus.nets.axes.terms import Atom, Indices, Term
+from isthmus.nets.axes.terms import Atom, Cat, Indices, Prod, Term
 from isthmus.nets.pieces.ownership import Held
 
 
@@ -25,11 +25,13 @@ class Layout:
         atoms: of every axis by name; None for residual blocks.
         sets: one function for each way in which a dimension is made of axes: from the units kept to its positions.
         places: for every parameter and buffer, dimension by dimension, which of them it is; -1 for one without axes.
+        ways: all that there are of these.
     """
 
     atoms: Mapping[str, Atom | None]
     sets: tuple[Callable[[Mapping[Atom, Indices]], Indices | None], ...]
     places: Mapping[str, tuple[int, ...]]
+    ways: frozenset[tuple[int, ...]]
 
 
 _layouts: WeakKeyDictionary[Structure, Layout] = WeakKeyDictionary()
@@ -83,8 +85,9 @@ def index_sets(structure: Structure, held: Mapping[str, Indices]) -> list[Indice
 def placed(structure: Structure, gone: Container[str], sets: Sequence[Indices | None]) -> dict[str, Held]:
     """Return index sets by parameter and buffer, without those that are gone."""
     found = [*sets, None]  # the last is that of -1
-    places = layout_of(structure).places.items()
-    return {name: tuple([found[place] for place in dims]) for name, dims in places if name not in gone}
+    layout = layout_of(structure)
+    alike = {dims: tuple([found[place] for place in dims]) for dims in layout.ways}
+    return {name: alike[dims] for name, dims in layout.places.items() if name not in gone}
 
 
 def sizes(structure: Structure, held: Mapping[str, Indices]) -> dict[str, int]:
@@ -118,7 +121,7 @@ def _laid_out(structure: Structure) -> Layout:
             inside = any(leaf in cut for leaf in terms.leaves(term))
             dims.append(numbers.setdefault(term, len(numbers)) if inside else -1)
         places[name] = tuple(dims)
-    return Layout(atoms, tuple(_positions(term, cut) for term in numbers), places)
+    return Layout(atoms, tuple(_positions(term, cut) for term in numbers), places, frozenset(places.values()))
 
 
 def _positions(term: Term, cut: frozenset[Atom]) -> Callable[[Mapping[Atom, Indices]], Indices | None]:
@@ -126,20 +129,34 @@ def _positions(term: Term, cut: frozenset[Atom]) -> Callable[[Mapping[Atom, Indi
     if isinstance(term, Atom):
         return lambda kept: kept.get(term)
     inside = [leaf for leaf in terms.leaves(term) if leaf in cut]
-    of: dict[Atom, Indices | None] = {}
+    ways: dict[Atom, Callable[[Indices], Indices] | None] = {}
 
     def positions(kept: Mapping[Atom, Indices]) -> Indices | None:
         here = [atom for atom in inside if atom in kept]
         if not here:
             return None
         atom = here[0]
-        if len(here) == 1 and atom not in of:
-            of[atom] = owners(term, atom)
-        units = of[atom] if len(here) == 1 else None
-        if units is None:
-            return evaluate(term, kept)
-        stays = np.zeros(int(atom.size) + 1, np.bool_)
-        stays[kept[atom]] = stays[-1] = True  # the last is where -1 looks: what belongs to no unit
-        return np.flatnonzero(stays[units])
+        if atom not in ways:
+            ways[atom] = _of_units(term, atom)
+        way = ways[atom] if len(here) == 1 else None
+        return evaluate(term, kept) if way is None else way(kept[atom])
 
     return positions
+
+
+def _of_units(term: Prod | Cat, atom: Atom) -> Callable[[Indices], Indices] | None:
+    """Return how the positions of a term follow from the units of one atom, all others kept; None if it is not easy."""
+    units = owners(term, atom)
+    if units is None:
+        return None
+    if isinstance(term, Prod) and atom in term.factors:  # twice as fast as what is right for all
+        inner = math.prod(int(terms.size(factor)) for factor in term.factors[term.factors.index(atom) + 1 :])
+        grid = np.arange(len(units)).reshape(-1, int(atom.size), inner)
+        return lambda held: grid.take(held, 1).ravel()
+
+    def chosen(held: Indices) -> Indices:
+        stays = np.zeros(int(atom.size) + 1, np.bool_)
+        stays[held] = stays[-1] = True  # the last is where -1 looks: what belongs to no unit
+        return np.flatnonzero(stays[units])
+
+    return chosen

@@ -108,15 +108,15 @@ class GraphNetwork(nn.Module):
 
     def become(self, modes: Mapping[str, Mode], state: Mapping[str, Tensor]) -> None:
         """Be the cut that has these graphs and this state; gradients are dropped, everything else stays in place."""
+        alike = self.__modes == modes and self.__held == state.keys()
         for name, parameter in self.parameter_objects.items():
             if parameter.grad is not None:
                 parameter.grad = None
             values = state[name] if name in state else parameter.data.new_empty([0] * parameter.dim())
-            if values.shape != parameter.shape:
+            if not alike and values.shape != parameter.shape:
                 _forget_graphs(parameter)
             parameter.data = values
-        in_place = all(table.get(leaf) is parameter for table, leaf, parameter in self.__registered)
-        if not (in_place and self.__modes == modes and self.__held == state.keys()):
+        if not (alike and all(table.get(leaf) is parameter for table, leaf, parameter in self.__registered)):
             self._take(modes, state)
             return
         for name in self.__others:

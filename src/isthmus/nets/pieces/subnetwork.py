@@ -236,21 +236,21 @@ def _sliced(
     Raises:
         InvalidInput: a state that does not fit the coupling.
     """
-    state, entries, places = {}, coupling.entries, layout_of(coupling).places
+    state, entries, layout = {}, coupling.entries, layout_of(coupling)
     found = [None if each is None else as_tensor(each) for each in (*sets, None)]  # once for all that share one
+    cuts = {way: [(dim, units) for dim, place in enumerate(way) if (units := found[place]) is not None]
+            for way in layout.ways}  # fmt: skip
     with torch.no_grad():
         for name in names:
-            tensor = whole.get(name)
+            tensor, way = whole.get(name), layout.places[name]
             if tensor is None or tensor.shape != entries[name].shape:
                 there = "nothing" if tensor is None else f"shape {tuple(tensor.shape)}"
                 raise InvalidInput(f"`model` must hold {name!r} of shape {entries[name].shape}, got {there}")
             if tensor.dtype not in MOVABLE or tensor.is_cuda:
-                state[name] = slice_tensor(tensor, [found[place] for place in places[name]])
+                state[name] = slice_tensor(tensor, [found[place] for place in way])
                 continue
             part = tensor  # as slice_tensor does, without the two calls, which take longer than slicing thin layers
-            for dim, place in enumerate(places[name]):
-                units = found[place]
-                if units is not None:
-                    part = part.index_select(dim, units)
+            for dim, units in cuts[way]:
+                part = part.index_select(dim, units)
             state[name] = part.clone() if part is tensor else part
     return state
