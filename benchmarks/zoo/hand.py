@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from zoo.public import Call, Public, images, sequences, signals, tokens, vectors
+from zoo.public import Call, Experts, Public, images, sequences, signals, tokens, vectors
 
 
 class CausalSelfAttention(nn.Module):
@@ -653,9 +653,10 @@ class Soft(nn.Module):
         return x + (weights[..., None] * y).sum(1)
 
 
-def soft_twin(model: nn.Module, units: list[int]) -> tuple[nn.Module, dict[str, str]]:
+def soft_twin(model: nn.Module, held: Experts) -> tuple[nn.Module, dict[str, str]]:
     """Return the network with some of the experts."""
-    fewer, index = Soft(len(units)).double(), torch.as_tensor(units)
+    index = torch.as_tensor(held(""))
+    fewer = Soft(len(index)).double()
     for (_, mine), (_, theirs) in zip(fewer.named_parameters(), model.named_parameters(), strict=True):
         mine.data = theirs.detach()[index].clone()
     return fewer, {}

@@ -16,6 +16,8 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -311,12 +313,21 @@ def _judged(
     lines = []
     for part, asked in ((parts[0], calls), (parts[-1], calls[:1])):
         base, names = model, {}
-        experts = next((part.held[axis.name] for axis in coupling.cut_axes
-                        if axis.kind == "expert" and axis.name in part.held), None)  # fmt: skip
-        if experts is not None and network.twin is not None:
-            base, names = network.twin(model, [int(unit) for unit in experts])
+        held = {a.name: [int(unit) for unit in part.held[a.name]] for a in coupling.cut_axes if a.kind == "expert"}
+        if held and network.twin is not None:
+            base, names = network.twin(model, partial(_nearest, held))
         lines += compare(part, base, names, asked)
     return lines, fixed
+
+
+def _nearest(held: Mapping[str, Sequence[int]], name: str) -> Sequence[int]:
+    """Return what belongs to the axis whose path has most in common with a name."""
+    path = name.split(".")
+
+    def common(axis: str) -> int:
+        return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(axis.split("."), path, strict=False))))
+
+    return held[max(held, key=common)]
 
 
 def _kept(coupling: Any) -> list[list[Any]]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import transformers
 from torch import Tensor, nn
 
-from zoo.public import Call, Public, Twin, images, tokens
+from zoo.public import Call, Experts, Public, Twin, images, tokens
 
 VOCABULARY = 99
 _DECODER: dict[str, Any] = {
@@ -47,9 +47,9 @@ def _experts(family: str, count: str, **settings: Any) -> Public:
     config, name = f"{family}Config", f"{family}ForCausalLM"
     settings = _GROUPED | settings | {count: 8}
 
-    def twin(model: nn.Module, units: Sequence[int]) -> tuple[nn.Module, Mapping[str, str]]:
-        fewer = getattr(transformers, name)(getattr(transformers, config)(**(settings | {count: len(units)})))
-        return _filled(fewer, model, units)
+    def twin(model: nn.Module, held: Experts) -> tuple[nn.Module, Mapping[str, str]]:
+        fewer = getattr(transformers, name)(getattr(transformers, config)(**(settings | {count: len(held(""))})))
+        return _filled(fewer, model, held)
 
     return _text(name, config, settings, twin, use_cache=False)
 
@@ -65,20 +65,20 @@ def _switch() -> Public:
         config = transformers.SwitchTransformersConfig(**(settings | {"num_experts": count}))
         return transformers.SwitchTransformersForConditionalGeneration(config)
 
-    def twin(model: nn.Module, units: Sequence[int]) -> tuple[nn.Module, Mapping[str, str]]:
-        return _filled(build(len(units)), model, units)
+    def twin(model: nn.Module, held: Experts) -> tuple[nn.Module, Mapping[str, str]]:
+        return _filled(build(len(held(""))), model, held)
 
-    return Public("hf SwitchTransformers", "transformers", lambda: build(8), _pair, (10, 13), twin=twin,
+    return Public("hf SwitchTransformers", "transformers", lambda: build(8), _pair_and_mask, (10, 13), twin=twin,
                   single=True)  # fmt: skip
 
 
-def _filled(fewer: nn.Module, model: nn.Module, units: Sequence[int]) -> tuple[nn.Module, Mapping[str, str]]:
+def _filled(fewer: nn.Module, model: nn.Module, held: Experts) -> tuple[nn.Module, Mapping[str, str]]:
     """Give a network with fewer experts the numbers of those, and return what they are called in the whole."""
     whole = dict([*model.named_parameters(), *model.named_buffers()])
     names: dict[str, str] = {}
     with torch.no_grad():
         for name, tensor in [*fewer.named_parameters(), *fewer.named_buffers()]:
-            parts = name.split(".")
+            parts, units = name.split("."), held(name)
             for i, part in enumerate(parts):
                 if part.startswith("expert_"):
                     parts[i] = f"expert_{units[int(part.removeprefix('expert_'))]}"
@@ -97,6 +97,12 @@ def _pair(batch: int, size: int) -> Call:
     """Tokens for an encoder and a decoder."""
     kwargs = {"input_ids": torch.randint(2, VOCABULARY, (batch, size)), "use_cache": False}
     return (), kwargs | {"decoder_input_ids": torch.randint(2, VOCABULARY, (batch, size - 2))}
+
+
+def _pair_and_mask(batch: int, size: int) -> Call:
+    """The same, with the mask that the encoder of Switch makes by itself only where it is not traced."""
+    args, kwargs = _pair(batch, size)
+    return args, kwargs | {"attention_mask": torch.ones(batch, size, dtype=torch.long)}
 
 
 def _masked(batch: int, size: int) -> Call:
@@ -185,6 +191,8 @@ NETWORKS = (
              v_head_dim=16, num_key_value_heads=8, head_dim=8),
     _experts("Olmoe", "num_experts", num_experts_per_tok=2, head_dim=8),
     _experts("GraniteMoe", "num_local_experts", num_experts_per_tok=2),
+    _experts("GptOss", "num_local_experts", num_experts_per_tok=2, sliding_window=6,
+             rope_parameters={"rope_type": "default", "rope_theta": 10000.0}),
     _switch(),
     _encoder("Roberta"),
     _encoder("Albert", embedding_size=32),

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
-Twin = Callable[[nn.Module, Sequence[int]], tuple[nn.Module, Mapping[str, str]]]
+Experts = Callable[[str], Sequence[int]]  # those that are held in the layer of a parameter, by its name
+Twin = Callable[[nn.Module, Experts], tuple[nn.Module, Mapping[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Public:
         call: makes positional and keyword arguments for a batch and a size (of images, sequences, graphs).
         sizes: that of the example, and another.
         batch: of the example.
-        twin: for a mixture of experts, the network with some of the experts and the rest as it is, and what its
-            parameters are called in the whole.
+        twin: for a mixture of experts, the network with some of the experts, as many in each layer, and the rest as it
+            is, and what its parameters are called in the whole.
         single: whether it computes in float32 alone.
         judged: whether to compare it; not where that is done elsewhere.
     """
