@@ -414,3 +414,11 @@ def test_theorem_1s_step_is_one_over_theta_below_and_above_1(curvature: float) -
     assert found.assumptions[0].why == "all b_i are 0"
     pulled = theory.theorem1(Quadratic(flat.L, np.ones((2, 2))), Permutation(2, 2))
     assert "b is not 0 (largest entry 1)" in pulled.assumptions[0].why
+
+
+def test_a_bound_that_says_nothing_says_so_of_every_round() -> None:
+    """Where the mean of the sketched matrices is singular: infinite, beside an exact course of the same length."""
+    flat = Quadratic([np.diag([1.0, 0.0]), np.diag([2.0, 0.0])], [[1.0, 0.0], [0.0, 0.0]])
+    bound = bounds.sgd_rate(flat, IST(RandomSparsification(2, 2, 1), 0.1), np.ones(2), 7)
+    assert bound.values.tolist() == [math.inf] * 8
+    assert bound.exact.shape == (8,)
