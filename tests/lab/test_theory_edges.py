@@ -422,3 +422,21 @@ def test_a_bound_that_says_nothing_says_so_of_every_round() -> None:
     bound = bounds.sgd_rate(flat, IST(RandomSparsification(2, 2, 1), 0.1), np.ones(2), 7)
     assert bound.values.tolist() == [math.inf] * 8
     assert bound.exact.shape == (8,)
+
+
+@pytest.mark.parametrize("factor", [2.0**-250, 2.0**200])
+def test_theorem_1_has_the_units_of_f(factor: float) -> None:
+    """E[B], theta and the rate once, W and its smallest eigenvalue twice, E[B L B] three times; far from 1, where
+    everything is worked out for another scale of f."""
+    problem = replace(PROBLEM, L=factor * PROBLEM.L, b=factor * PROBLEM.b)
+    sketch = RandomSparsification(2, 4, 2)
+    one, other = theory.theorem1(PROBLEM, sketch), theory.theorem1(problem, sketch)
+    for name, power in {"mean": 1, "square": 3, "W": 2, "smallest_eigenvalue": 2, "theta": 1, "rate": 1}.items():
+        expected = getattr(one, name) * factor**power
+        np.testing.assert_allclose(getattr(other, name), expected, rtol=1e-12, atol=1e-14 * np.max(np.abs(expected)))
+
+
+def test_a_relative_gap_is_known_however_small_the_first_is() -> None:
+    problem = Quadratic([[[1.0]]], [[0.0]])
+    assert theory.relative_gap(problem, np.array([1e-4]), np.array([1e-3])) == pytest.approx(1e-2, rel=1e-12)
+    assert math.isnan(theory.relative_gap(problem, np.array([1.0]), np.array([0.0])))
