@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from threading import Event
-from typing import Protocol
+from typing import Any, Protocol
 
 _FIRST_LINE, _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 2.0, 5.0, 30.0, 1.25  # seconds; a factor
 
@@ -43,7 +43,9 @@ def _say_nothing(steps: int = 1, note: str = "") -> None: ...
 
 
 @contextmanager
-def progress(title: str, total: int, clock: Callable[[], float] = time.monotonic) -> Iterator[Advance]:
+def progress(
+    title: str, total: int, clock: Callable[[], float] = time.monotonic, beside: Callable[[], Any] | None = None
+) -> Iterator[Advance]:
     """Show on standard error how far the block is, while it runs.
 
     Work that is a part of other work says nothing: the whole says how far it is.
@@ -52,27 +54,37 @@ def progress(title: str, total: int, clock: Callable[[], float] = time.monotonic
         title: what is being done, in a few words.
         total: number of steps.
         clock: seconds, for the plain lines.
+        beside: returns what a terminal shows under the living line (for rich), as it is now; None for nothing.
     """
     if _silent.is_set() or _inside.get():
         yield _say_nothing
         return
     token = _inside.set(True)
     try:
-        with _shown(title, total, clock) as advance:
+        with _shown(title, total, clock, beside) as advance:
             yield advance
     finally:
         _inside.reset(token)
 
 
 @contextmanager
-def _shown(title: str, total: int, clock: Callable[[], float]) -> Iterator[Advance]:
+def _shown(
+    title: str, total: int, clock: Callable[[], float], beside: Callable[[], Any] | None
+) -> Iterator[Advance]:
     if not sys.stderr.isatty():
         yield _Lines(title, total, clock)
         return
     from rich.console import Console  # slow to import, and most of what says how far it is has no terminal
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    line = Progress(
+    class Line(Progress):
+        def get_renderables(self) -> Iterator[Any]:
+            yield from super().get_renderables()
+            more = None if beside is None else beside()
+            if more is not None:
+                yield more
+
+    line = Line(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed:.0f}/{task.total:.0f}"),

@@ -6,6 +6,7 @@ import doctest
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -254,3 +255,34 @@ def test_the_live_file_is_whole_at_every_moment_and_a_lost_folder_stops_nobody(t
     assert list(tmp_path.iterdir()) == []
     LiveFile(lambda: tmp_path / "gone").write(KNOWN)
     LiveFile(lambda: None).write(KNOWN)
+
+
+def test_a_run_shows_its_workers_under_its_progress_on_a_terminal(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = ["train", "--workers", "2", "--rounds", "100000", "--local-steps", "2", "--out", str(tmp_path / "run")]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "isthmus", *command], stdout=subprocess.DEVNULL, stderr=theirs, start_new_session=True,
+        env={**os.environ, "COLUMNS": "120", "TERM": "xterm"},
+    )  # fmt: skip
+    os.close(theirs)
+    shown, until = "", time.monotonic() + 120
+    wanted = [r"worker +state +round +sent +received +loss +last heard", *(rf"\n *{n} +[a-z]+ +\d+ " for n in (0, 1))]
+    try:
+        while time.monotonic() < until and not all(re.search(each, shown) for each in wanted):
+            shown += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", os.read(ours, 1 << 16).decode(errors="replace"))
+    finally:
+        run.terminate()
+        while rest_of(ours):  # what it still has to say must not block it
+            pass
+        run.wait(30)
+        os.close(ours)
+    for each in wanted:
+        assert re.search(each, shown), shown[-2000:]
+
+
+def rest_of(descriptor: int) -> bytes:
+    """Read what a terminal says; nothing once nobody writes to it any more."""
+    try:
+        return os.read(descriptor, 1 << 16)
+    except OSError:
+        return b""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich import filesize
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -22,12 +21,11 @@ from isthmus.errors import InvalidInput
 from isthmus.progress import duration
 from isthmus.records.reader import EVENTS
 from isthmus.trainer.observe.watch import View, amount, count, look, printable, read_from
+from isthmus.trainer.observe.workers import ago, odd, state, table
 
 _EVERY = 0.5  # seconds between two looks
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 5.0, 60.0, 1.25  # seconds between plain lines; a factor
 _EVENTS = 8  # shown
-_SILENT = 3.0  # seconds without a heartbeat that are worth a colour
-_COLORS = {"computing": "green", "moving": "cyan", "waiting": "yellow", "looking": "blue", "saving": "blue"}
 
 
 @dataclass(frozen=True)
@@ -110,8 +108,8 @@ def _lines(views: Iterator[View]) -> None:
 
 def line(view: View) -> str:
     """Return the whole as one line, with the workers that are silent or out."""
-    odd = [f"worker {each['seat']} {_state(each)}, heard {_ago(each)}" for each in view.workers if _odd(each)]
-    return "; ".join([f"{view.folder.name}: {_progress(view)}", *odd])
+    strange = [f"worker {each['seat']} {state(each)}, heard {ago(each)}" for each in view.workers if odd(each)]
+    return "; ".join([f"{view.folder.name}: {_progress(view)}", *strange])
 
 
 def shown(view: View) -> RenderableType:
@@ -124,33 +122,11 @@ def shown(view: View) -> RenderableType:
         bar.add_row(ProgressBar(total=total, completed=min(view.round, total), width=62))
         parts.append(bar)
     if view.workers:
-        parts.append(_table(view.workers))
+        parts.append(table(view.workers))
     elif not view.ended:
         parts.append(Text("no word from its workers yet", style="dim"))
     parts += [Text(event_line(event), style=_event_style(event)) for event in view.events[-_EVENTS:]]
     return Group(*parts)
-
-
-def _table(workers: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading, side in _COLUMNS.items():
-        table.add_column(heading, justify=side)  # type: ignore[arg-type]
-    for each in workers:
-        loss, again = amount(each.get("loss")), count(each.get("incarnation")) or 0
-        table.add_row(
-            f"{each['seat']}" + (f" (started {again + 1} times)" if again else ""),
-            Text(_state(each), style="red" if _odd(each) else _COLORS.get(str(each.get("phase")), "")),
-            f"{count(each.get('round')) or 0}",
-            filesize.decimal(count(each.get("sent")) or 0),
-            filesize.decimal(count(each.get("received")) or 0),
-            "" if loss is None else f"{loss:.4g}",
-            Text(_ago(each), style="red" if _silent(each) else ""),
-        )
-    return table
-
-
-_COLUMNS = {"worker": "left", "state": "left", "round": "right", "sent": "right", "received": "right", "loss": "right",
-            "last heard": "right"}  # fmt: skip
 
 
 def event_line(event: Mapping[str, Any]) -> str:
@@ -186,25 +162,6 @@ def _progress(view: View) -> str:
 def _what(config: Mapping[str, Any]) -> str:
     named = [printable(config[key]) for key in ("data", "strategy", "law") if config.get(key)]
     return ", ".join(named)
-
-
-def _state(worker: Mapping[str, Any]) -> str:
-    """Return what a worker does, in a word; one that takes no part is out."""
-    phase = printable(worker.get("phase", "unknown"))
-    return phase if worker.get("member", True) or phase == "ended" else "out"
-
-
-def _odd(worker: Mapping[str, Any]) -> bool:
-    return _silent(worker) or _state(worker) == "out"
-
-
-def _silent(worker: Mapping[str, Any]) -> bool:
-    return (amount(worker.get("silence")) or 0.0) > _SILENT and worker.get("phase") != "ended"
-
-
-def _ago(worker: Mapping[str, Any]) -> str:
-    silence = amount(worker.get("silence"))
-    return "never" if silence is None else "now" if silence <= _SILENT else f"{duration(silence)} ago"
 
 
 def _style(view: View) -> str:

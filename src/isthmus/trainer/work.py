@@ -150,7 +150,8 @@ class _Run:
         except CameBack:
             self._catch_up()
         rounds = len(self.steps_by_round)
-        with progress(_title(self.config), rounds) if self.writes else nullcontext(_nothing) as advance:
+        shown = progress(_title(self.config), rounds, beside=self._workers) if self.writes else nullcontext(_nothing)
+        with shown as advance:
             advance(training.round)
             while training.round < rounds:
                 try:
@@ -161,6 +162,12 @@ class _Run:
                     if ended is not None:
                         return ended
         return "finished"
+
+    def _workers(self) -> object:
+        """Return what each worker does, for a terminal; None where they take turns, or before they were heard."""
+        from isthmus.trainer.observe.workers import table  # rich, which nobody needs without a terminal
+
+        return table(self.live.workers) if self.live.workers else None
 
     def _first(self) -> None:
         if self.config.resume and self.training.handed is None:

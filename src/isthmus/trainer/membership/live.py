@@ -29,14 +29,19 @@ class LiveFile:
         folder: returns the run's folder; None while it is not known, then nothing is written.
         rounds: of the whole run, if known.
         before: seconds of the run before this process took part.
+
+    Attributes:
+        workers: what it last said of each.
     """
 
     def __init__(self, folder: Callable[[], Path | None], rounds: int | None = None, before: float = 0.0) -> None:
         self._folder, self._rounds = folder, rounds
+        self.workers: list[dict[str, object]] = []
         self._start = time.monotonic() - before
 
     def write(self, known: Sequence[Heard]) -> None:
         """Replace the file; a folder that cannot be written is none of a live view's business."""
+        self.workers = [_entry(each) for each in known]
         folder = self._folder()
         if folder is None:
             return
@@ -45,7 +50,7 @@ class LiveFile:
             "round": max((each.round for each in known if each.member), default=0),
             "rounds": self._rounds,
             "seconds": time.monotonic() - self._start,
-            "workers": [_entry(each) for each in known],
+            "workers": self.workers,
         }
         with contextlib.suppress(OSError):
             partial = folder / f"{LIVE}.partial"
