@@ -8,8 +8,8 @@ that is really slow.
 
 Every variant has its own best learning rate and local steps, from one grid for all: those with which it reaches the
 target first over the link in question, under a seed of their own, on training data that is held out for it: the test
-set is looked at by the runs of ``seeds`` alone. The schedule is constant, so that when a target is
-reached does not hang on how long a run was to be. Runs that exist are not made again.
+set is looked at by the runs of ``seeds`` alone. The schedule is constant, so that when a target is reached does not
+hang on how long a run was to be. Runs that exist are not made again.
 """
 
 from __future__ import annotations
@@ -154,6 +154,11 @@ class Options:
         """The folder of this task."""
         return self.folder / f"{self.task}-{self.workers}w"
 
+    @property
+    def tuned_on(self) -> Path:
+        """The folder of the data to choose by."""
+        return self.folder / "held-out"
+
 
 def slug(text: str) -> str:
     """Return a name as part of a folder's."""
@@ -177,7 +182,10 @@ def make(out: Path, flags: Mapping[str, Any]) -> Run:
 def tuning_data(source: Path, folder: Path) -> Path:
     """Return a folder of the format of MNIST, written once: of the training images of another some are the test set."""
     if not folder.exists():
-        found = {kind: read_idx(next(source.glob(f"train-{kind}-ubyte*"))) for kind in ("images-idx3", "labels-idx1")}
+        found = {}
+        for kind in ("images-idx3", "labels-idx1"):
+            path = source / f"train-{kind}-ubyte"
+            found[kind] = read_idx(path if path.exists() else path.with_name(f"{path.name}.gz"))
         order = generator(TUNING_SEED, "slow_links/held_out").permutation(len(found["labels-idx1"]))
         aside = folder.with_name(f"{folder.name}.partial")
         shutil.rmtree(aside, ignore_errors=True)
@@ -201,7 +209,7 @@ def course(options: Options, name: str, rate: float, steps: int, seed: int) -> t
         "executor": "processes" if variant.processes else "serial",
     }  # fmt: skip
     if seed == TUNING_SEED:
-        flags["data"] = f"idx:{tuning_data(Path(DATA.removeprefix('idx:')), options.folder / 'held-out')}"
+        flags["data"] = f"idx:{options.tuned_on}"
     if variant.alone:
         flags |= {"workers": 1, "batch_size": options.workers * task.flags["batch_size"]}
     return options.place / f"{slug(name)}-H{steps}-lr{rate:g}-seed{seed}", flags
@@ -223,6 +231,7 @@ def tried(task: Task, variant: Variant) -> Sequence[int]:
 def tune(options: Options) -> None:
     """Try every rate with every number of local steps."""
     task = TASKS[options.task]
+    tuning_data(Path(DATA.removeprefix("idx:")), options.tuned_on)
     _all(options, [
         course(options, n, rate, steps, TUNING_SEED)
         for n, steps in own(options)

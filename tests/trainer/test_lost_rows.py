@@ -19,6 +19,8 @@ from isthmus import Training, launch
 from isthmus.errors import WorkerError
 from isthmus.strategies import IST
 from isthmus.trainer.config import Faults
+from isthmus.trainer.membership.link import Change
+from isthmus.trainer.rounds.news import News
 from isthmus.trainer.store.homes import Homes
 
 WORKERS, STEPS = 4, 2
@@ -141,3 +143,11 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path: Pat
 def test_where_there_is_no_checkpoint_the_run_ends_with_a_line(tmp_path: Path) -> None:
     with pytest.raises(WorkerError, match="the worker that kept their copy is gone too, and there is no checkpoint"):
         launch(job, Case(tmp_path, (1, 2)), workers=WORKERS, elastic=True)
+
+
+def test_rows_are_told_of_the_loss_that_they_belong_to_and_of_no_later_one() -> None:
+    news = News()
+    news.restored = "had rows"
+    for change in (Change({}, (3,)), Change({1: "was killed"}, ())):
+        news.changed(change, 5, (), 4, aloud=False)
+    assert [event.what for event in news.events] == ["joined", "lost"]

@@ -641,6 +641,7 @@ class Training:
         if isinstance(link, Elastic) and link.fresh:
             members.part, members.state = fresh()
             self._drive(members.come())
+            self._news.restored = ""  # what was lost before it came is the others' to tell
         else:
 
             def body() -> Program[Done[None]]:

@@ -42,7 +42,7 @@ class News:
             self.events.append(Event("lost", number, seat, why))
         if self.restored and change.lost:
             self.events.append(Event("restored", number, min(change.lost), self.restored))
-            self.restored = ""
+        self.restored = ""
         for seat in change.joined:
             self.events.append(Event("joined", number, seat, "takes part again"))
         if absent:
