@@ -3,7 +3,7 @@ that is really slow.
 
     python -m benchmarks.slow_links tune      how many rounds each needs to a target (the link does not change that)
     python -m benchmarks.slow_links links     how long a round takes over shaped links (as root; alone on the machine)
-    python -m benchmarks.slow_links seeds     the chosen ones again, over seeds
+    python -m benchmarks.slow_links seeds     with the chosen rates, over seeds
     python -m benchmarks.slow_links show      tables as Markdown
 
 Every variant has its own best learning rate and local steps, from one grid for all: those with which it reaches the
@@ -21,7 +21,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -30,15 +30,20 @@ from statistics import mean, median, stdev
 from typing import Any
 
 import numpy as np
+import torch
 import tyro
 
+from examples import networks
+from isthmus.data.files import read_bytes
 from isthmus.data.idx import read_idx
+from isthmus.data.text import text_files
 from isthmus.line import Line
 from isthmus.progress import progress
 from isthmus.randomness import generator
 from isthmus.records import Run, is_run, read_run
 
-DATA = "idx:/usr/share/datasets/fashion-mnist"
+IMAGES = "/usr/share/datasets/fashion-mnist"
+TEXT = "/usr/share/doc/anarchism/markdown"
 TUNING_SEED = 100
 HELD_OUT = 10_000  # training images that take the test set's place where rates and local steps are chosen
 LATENCY = "10ms"
@@ -76,13 +81,19 @@ class Task:
 
     Attributes:
         flags: of ``isthmus train``, for all variants.
+        data: its format, and where it is.
+        hold_out: writes data to choose by to a new folder, given that place.
         target: test accuracy.
+        samples: budget of a run, of each worker.
         rates, steps: learning rates and local steps to choose from.
         variants: by name.
     """
 
     flags: Mapping[str, Any]
+    data: tuple[str, str]
+    hold_out: Callable[[Path, Path], None]
     target: float
+    samples: int
     rates: Sequence[float]
     steps: Sequence[int]
     variants: Mapping[str, Variant]
@@ -94,25 +105,76 @@ _DENSE = {
     "DDP, PowerSGD": Variant({"strategy": "ddp", "hook": "powersgd"}, every_step=True, processes=True, rate_of="DDP"),
     "FSDP2": Variant({"strategy": "fsdp"}, every_step=True, as_in="DDP"),
     "local SGD": Variant({"strategy": "local-sgd"}),
-    "DiLoCo": Variant({"strategy": "diloco"}, steps=(100,)),
+    "DiLoCo": Variant({"strategy": "diloco"}),
 }
-_PIECES = {
-    "narrow": Variant({"strategy": "narrow"}),
-    "narrow, core 1/4": Variant({"strategy": "narrow", "core": 0.25}),
-    "IST block": Variant({"strategy": "ist", "law": "block"}),
-    "IST block, core 1/4": Variant({"strategy": "ist", "law": "block", "core": 0.25}),
-    "IST block, no copies": Variant({"strategy": "ist", "law": "block", "copies": False}, as_in="IST block"),
-    "IST block, core 1/4, no copies": Variant(
-        {"strategy": "ist", "law": "block", "core": 0.25, "copies": False}, as_in="IST block, core 1/4"
-    ),
-}
+
+
+def _pieces(law: str) -> dict[str, Variant]:
+    """Return the ways in which a worker trains a part of the network's size, IST under a law."""
+    ist, core = {"strategy": "ist", "law": law}, {"core": 0.25}
+    return {
+        "narrow": Variant({"strategy": "narrow"}),
+        "narrow, core 1/4": Variant({"strategy": "narrow", **core}),
+        f"IST {law}": Variant(ist),
+        f"IST {law}, core 1/4": Variant({**ist, **core}),
+        f"IST {law}, no copies": Variant({**ist, "copies": False}, as_in=f"IST {law}"),
+        f"IST {law}, core 1/4, no copies": Variant({**ist, **core, "copies": False}, as_in=f"IST {law}, core 1/4"),
+    }
+
+
+def hold_out_images(source: Path, folder: Path) -> None:
+    """Write a folder of the format of MNIST: of the training images of another some are the test set."""
+    found = {}
+    for kind in ("images-idx3", "labels-idx1"):
+        path = source / f"train-{kind}-ubyte"
+        found[kind] = read_idx(path if path.exists() else path.with_name(f"{path.name}.gz"))
+    order = generator(TUNING_SEED, "slow_links/held_out").permutation(len(found["labels-idx1"]))
+    for part, chosen in (("train", order[HELD_OUT:]), ("t10k", order[:HELD_OUT])):
+        for kind, values in found.items():
+            header = bytes([0, 0, 8, values.ndim]) + np.array((len(chosen), *values.shape[1:]), ">u4").tobytes()
+            (folder / f"{part}-{kind}-ubyte").write_bytes(header + values[chosen].tobytes())
+
+
+def hold_out_text(source: Path, folder: Path) -> None:
+    """Write the training part of a text, of which the last tenth is then the test part."""
+    content = b"".join(read_bytes(path) for path in text_files(source))
+    (folder / "train.txt").write_bytes(content[: len(content) - len(content) // 10])
+
+
+def gpt() -> tuple[torch.nn.Module, tuple[torch.Tensor]]:
+    """1.9 million weights; sixteen heads, so that eight workers can hold one each beside a core."""
+    return networks.gpt(layers=4, width=192, heads=16)
+
+
+def shallow_gpt() -> tuple[torch.nn.Module, tuple[torch.Tensor]]:
+    """One of its layers."""
+    return networks.gpt(layers=1, width=192, heads=16)
+
+
 TASKS = {
     "mlp": Task(
-        {"data": DATA, "widths": (2048, 2048), "batch_size": 32},
+        {"widths": (2048, 2048), "batch_size": 32},
+        ("idx", IMAGES),
+        hold_out_images,
         0.85,
-        (0.03, 0.1, 0.3),
+        24_000,
+        (0.01, 0.03, 0.1),
         (20, 100),
-        {**_DENSE, **_PIECES, "shallow": Variant({"strategy": "local-sgd", "widths": (860,)})},
+        {**_DENSE, **_pieces("block"), "shallow": Variant({"strategy": "local-sgd", "widths": (860,)})},
+    ),
+    "gpt": Task(
+        {"model": "benchmarks.slow_links:gpt", "batch_size": 8, "optimizer": "adamw", "clip": 1.0},
+        ("text", TEXT),
+        hold_out_text,
+        0.40,
+        8_000,
+        (0.001, 0.003, 0.01),
+        (20, 100),
+        {
+            **_DENSE,
+            **_pieces("uniform"),
+            "shallow": Variant({"strategy": "local-sgd", "model": "benchmarks.slow_links:shallow_gpt"}),
+        },
     ),
 }
 OVER: dict[str, dict[str, Any]] = {
@@ -129,7 +191,7 @@ class Options:
         what: tune, links, seeds, or show.
         task: which network.
         workers: number of workers.
-        samples: budget of a run over all workers.
+        device: of the courses; a GPU where there is one.
         seeds: number of seeds, 0 first; with none, what is shown is of the seed that was tuned by.
         jobs: runs at a time.
         only: variants whose name contains this.
@@ -141,7 +203,7 @@ class Options:
     what: tyro.conf.Positional[str] = "show"
     task: str = "mlp"
     workers: int = 4
-    samples: int = 96_000
+    device: str = ""
     seeds: int = 3
     jobs: int = 2
     only: str = ""
@@ -157,7 +219,7 @@ class Options:
     @property
     def tuned_on(self) -> Path:
         """The folder of the data to choose by."""
-        return self.folder / "held-out"
+        return self.folder / f"held-out-{self.task}"
 
 
 def slug(text: str) -> str:
@@ -179,21 +241,13 @@ def make(out: Path, flags: Mapping[str, Any]) -> Run:
     return read_run(out)
 
 
-def tuning_data(source: Path, folder: Path) -> Path:
-    """Return a folder of the format of MNIST, written once: of the training images of another some are the test set."""
+def tuning_data(task: Task, folder: Path) -> Path:
+    """Return a folder of data to choose by, written once."""
     if not folder.exists():
-        found = {}
-        for kind in ("images-idx3", "labels-idx1"):
-            path = source / f"train-{kind}-ubyte"
-            found[kind] = read_idx(path if path.exists() else path.with_name(f"{path.name}.gz"))
-        order = generator(TUNING_SEED, "slow_links/held_out").permutation(len(found["labels-idx1"]))
         aside = folder.with_name(f"{folder.name}.partial")
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        for part, chosen in (("train", order[HELD_OUT:]), ("t10k", order[:HELD_OUT])):
-            for kind, values in found.items():
-                header = bytes([0, 0, 8, values.ndim]) + np.array((len(chosen), *values.shape[1:]), ">u4").tobytes()
-                (aside / f"{part}-{kind}-ubyte").write_bytes(header + values[chosen].tobytes())
+        task.hold_out(Path(task.data[1]), aside)
         aside.replace(folder)
     return folder
 
@@ -202,14 +256,17 @@ def course(options: Options, name: str, rate: float, steps: int, seed: int) -> t
     """Return where a run is, and its flags."""
     task = TASKS[options.task]
     variant = task.variants[name]
-    rounds = math.ceil(options.samples / (options.workers * steps * task.flags["batch_size"]))
+    rounds = math.ceil(task.samples / (steps * task.flags["batch_size"]))
+    form, place = task.data
+    data = f"{form}:{options.tuned_on if seed == TUNING_SEED else place}"
     flags = {
-        **task.flags, **variant.flags, "workers": options.workers, "lr": rate, "local_steps": steps, "seed": seed,
+        **task.flags, **variant.flags, "data": data, "workers": options.workers, "lr": rate, "local_steps": steps,
+        "seed": seed,
         "rounds": rounds, "schedule": "constant", "eval_every": max(1, round(rounds / 12)),
         "executor": "processes" if variant.processes else "serial",
     }  # fmt: skip
-    if seed == TUNING_SEED:
-        flags["data"] = f"idx:{options.tuned_on}"
+    if options.device:
+        flags["device"] = options.device
     if variant.alone:
         flags |= {"workers": 1, "batch_size": options.workers * task.flags["batch_size"]}
     return options.place / f"{slug(name)}-H{steps}-lr{rate:g}-seed{seed}", flags
@@ -231,7 +288,7 @@ def tried(task: Task, variant: Variant) -> Sequence[int]:
 def tune(options: Options) -> None:
     """Try every rate with every number of local steps."""
     task = TASKS[options.task]
-    tuning_data(Path(DATA.removeprefix("idx:")), options.tuned_on)
+    tuning_data(task, options.tuned_on)
     _all(options, [
         course(options, n, rate, steps, TUNING_SEED)
         for n, steps in own(options)
@@ -242,20 +299,12 @@ def tune(options: Options) -> None:
 
 
 def seeds(options: Options) -> None:
-    """Run what was chosen over any line."""
-    task = TASKS[options.task]
-    chosen = {
-        (name, steps)
-        for line in options.lines
-        for name, variant in task.variants.items()
-        if options.only in name and not variant.as_in
-        for steps in [best_steps(options, line, name)]
-    }
+    """Run each with the rate chosen for its local steps, of which a line chooses."""
     _all(options, [
         course(options, name, best_rate(options, name, steps), steps, seed)
         for seed in range(options.seeds)
-        for name, steps in sorted(chosen)
-        if not (seed and task.variants[name].rate_of)
+        for name, steps in own(options)
+        if not (seed and TASKS[options.task].variants[name].rate_of)
     ])  # fmt: skip
 
 
@@ -327,7 +376,8 @@ def seconds_of_a_round(options: Options, line: str, name: str, steps: int) -> di
     if options.what == "show":
         return worked_out(options, line, name, steps)
     flags = {
-        **task.flags, **variant.flags, **OVER.get(name, {}), "workers": options.workers, "local_steps": steps,
+        **task.flags, **variant.flags, "data": ":".join(task.data), **OVER.get(name, {}), "workers": options.workers,
+        "local_steps": steps,
         "rounds": 10_000, "eval_every": 10_000, "checkpoint_every": 0, "schedule": "constant", "join_timeout": 300,
         "deadline": 600, "lr": 0.03, "out": out,
     }  # fmt: skip
