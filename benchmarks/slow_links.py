@@ -23,7 +23,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -40,7 +41,7 @@ from isthmus.data.text import text_files
 from isthmus.line import Line
 from isthmus.progress import progress
 from isthmus.randomness import generator
-from isthmus.records import Run, is_run, read_run
+from isthmus.records import Run, read_run
 
 IMAGES = "/usr/share/datasets/fashion-mnist"
 TEXT = "/usr/share/doc/anarchism/markdown"
@@ -197,7 +198,8 @@ class Options:
         only: variants whose name contains this.
         lines: over which links.
         rounds: to measure over a link.
-        folder: where the runs are.
+        folder: where what was measured is kept.
+        work: where data to choose by and runs that go on are.
     """
 
     what: tyro.conf.Positional[str] = "show"
@@ -209,17 +211,23 @@ class Options:
     only: str = ""
     lines: tuple[str, ...] = tuple(LINES)
     rounds: int = 4
-    folder: Path = Path("runs/slow-links")
+    folder: Path = Path("docs/measured/links")
+    work: Path = Path("runs/slow-links")
 
     @property
     def place(self) -> Path:
-        """The folder of this task."""
+        """The folder of what was measured of this task."""
         return self.folder / f"{self.task}-{self.workers}w"
+
+    @property
+    def courses(self) -> Path:
+        """The file of its courses."""
+        return self.place / "courses.jsonl"
 
     @property
     def tuned_on(self) -> Path:
         """The folder of the data to choose by."""
-        return self.folder / f"held-out-{self.task}"
+        return self.work / f"held-out-{self.task}"
 
 
 def slug(text: str) -> str:
@@ -227,18 +235,70 @@ def slug(text: str) -> str:
     return text.replace(", ", "-").replace(" ", "-").replace("/", "_").lower()
 
 
-def make(out: Path, flags: Mapping[str, Any]) -> Run:
-    """Return the run in a folder, made if it is not there, by a process of its own with one thread."""
-    if not (is_run(out) and read_run(out).status in ("finished", "diverged")):
-        words = [sys.executable, "-m", "isthmus", "train", "--out", str(out), "--replace", "--checkpoint-every", "0"]
-        for name, value in flags.items():
-            words += [f"--{name.replace('_', '-')}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
-        done = subprocess.run(
-            words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
-        )
-        if done.returncode not in (0, 3):
-            raise RuntimeError(f"{' '.join(words)}: {done.stderr[-2000:]}")
-    return read_run(out)
+@dataclass(frozen=True)
+class Course:
+    """One way to train under one rate, number of local steps and seed, whatever the link.
+
+    Attributes:
+        variant, rate, steps, seed: which.
+        looks: rounds after which it was evaluated, and the accuracy then.
+        accuracy: at the end.
+        device, torch: where it was made, and by which version.
+    """
+
+    variant: str
+    rate: float
+    steps: int
+    seed: int
+    looks: Sequence[tuple[int, float]] = ()
+    accuracy: float = math.nan
+    device: str = ""
+    torch: str = ""
+
+    @property
+    def key(self) -> tuple[str, float, int, int]:
+        """What tells it from others of its task."""
+        return self.variant, self.rate, self.steps, self.seed
+
+    def rounds_to(self, target: float) -> float | None:
+        """Return in which round a target is first reached, between two looks by a straight line; None if never."""
+        before = (0.0, 0.0)
+        for number, accuracy in self.looks:
+            if accuracy >= target:
+                (r0, a0), (r1, a1) = before, (number, accuracy)
+                return r1 if a1 == a0 else r0 + (r1 - r0) * (target - a0) / (a1 - a0)
+            before = (number, accuracy)
+        return None
+
+
+def known(options: Options) -> dict[tuple[str, float, int, int], Course]:
+    """Return the courses of a task that were made."""
+    lines = options.courses.read_text().splitlines() if options.courses.exists() else []
+    found = [Course(**json.loads(line)) for line in lines]
+    return {each.key: each for each in found}
+
+
+def make(options: Options, wanted: Course) -> Course:
+    """Return a course, made by a process of its own with one thread."""
+    out, flags = run_of(options, wanted)
+    words = [sys.executable, "-m", "isthmus", "train", "--out", str(out), "--replace", "--checkpoint-every", "0"]
+    for name, value in flags.items():
+        words += [f"--{name.replace('_', '-')}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+    done = subprocess.run(
+        words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
+    )
+    if done.returncode not in (0, 3):
+        raise RuntimeError(f"{' '.join(words)}: {done.stderr[-2000:]}")
+    course = as_course(wanted, read_run(out))
+    shutil.rmtree(out)
+    return course
+
+
+def as_course(wanted: Course, run: Run) -> Course:
+    """Return what is kept of a run."""
+    looks = [(row["round"], row["test_accuracy"]) for row in run.rows if row.get("test_accuracy") is not None]
+    accuracy, torch = run.summary["test_accuracy"], run.environment["versions"]["torch"]
+    return replace(wanted, looks=looks, accuracy=accuracy, device=run.summary["device"], torch=torch)
 
 
 def tuning_data(task: Task, folder: Path) -> Path:
@@ -252,24 +312,24 @@ def tuning_data(task: Task, folder: Path) -> Path:
     return folder
 
 
-def course(options: Options, name: str, rate: float, steps: int, seed: int) -> tuple[Path, dict[str, Any]]:
-    """Return where a run is, and its flags."""
-    task = TASKS[options.task]
-    variant = task.variants[name]
+def run_of(options: Options, wanted: Course) -> tuple[Path, dict[str, Any]]:
+    """Return where the run of a course is made, and its flags."""
+    task, steps = TASKS[options.task], wanted.steps
+    variant = task.variants[wanted.variant]
     rounds = math.ceil(task.samples / (steps * task.flags["batch_size"]))
     form, place = task.data
-    data = f"{form}:{options.tuned_on if seed == TUNING_SEED else place}"
+    data = f"{form}:{options.tuned_on if wanted.seed == TUNING_SEED else place}"
     flags = {
-        **task.flags, **variant.flags, "data": data, "workers": options.workers, "lr": rate, "local_steps": steps,
-        "seed": seed,
-        "rounds": rounds, "schedule": "constant", "eval_every": max(1, round(rounds / 12)),
-        "executor": "processes" if variant.processes else "serial",
+        **task.flags, **variant.flags, "data": data, "workers": options.workers, "lr": wanted.rate,
+        "local_steps": steps, "seed": wanted.seed, "rounds": rounds, "schedule": "constant",
+        "eval_every": max(1, round(rounds / 12)), "executor": "processes" if variant.processes else "serial",
     }  # fmt: skip
     if options.device:
         flags["device"] = options.device
     if variant.alone:
         flags |= {"workers": 1, "batch_size": options.workers * task.flags["batch_size"]}
-    return options.place / f"{slug(name)}-H{steps}-lr{rate:g}-seed{seed}", flags
+    name = f"{options.task}-{options.workers}w-{slug(wanted.variant)}-H{steps}-lr{wanted.rate:g}-seed{wanted.seed}"
+    return options.work / name, flags
 
 
 def own(options: Options) -> Iterator[tuple[str, int]]:
@@ -290,54 +350,59 @@ def tune(options: Options) -> None:
     task = TASKS[options.task]
     tuning_data(task, options.tuned_on)
     _all(options, [
-        course(options, n, rate, steps, TUNING_SEED)
+        Course(n, rate, steps, TUNING_SEED)
         for n, steps in own(options)
         for rate in task.rates
         if not task.variants[n].rate_of
     ])  # fmt: skip
-    _all(options, [course(options, n, best_rate(options, n, steps), steps, TUNING_SEED) for n, steps in own(options)])
+    known_rates = {key: best_rate(options, *key) for key in own(options)}
+    _all(options, [Course(n, rate, steps, TUNING_SEED) for (n, steps), rate in known_rates.items()])
 
 
 def seeds(options: Options) -> None:
     """Run each with the rate chosen for its local steps, of which a line chooses."""
     _all(options, [
-        course(options, name, best_rate(options, name, steps), steps, seed)
+        Course(name, best_rate(options, name, steps), steps, seed)
         for seed in range(options.seeds)
         for name, steps in own(options)
         if not (seed and TASKS[options.task].variants[name].rate_of)
     ])  # fmt: skip
 
 
-def _all(options: Options, runs: Sequence[tuple[Path, dict[str, Any]]]) -> None:
-    with progress(f"slow_links {options.what}", len(runs)) as advance, ProcessPoolExecutor(options.jobs) as pool:
-        for run in pool.map(make, *zip(*runs, strict=True)):
-            advance(1, run.path.name)
+def _all(options: Options, wanted: Sequence[Course]) -> None:
+    """Make the courses that are missing."""
+    there = known(options)
+    missing = [each for each in wanted if each.key not in there]
+    options.place.mkdir(parents=True, exist_ok=True)
+    options.work.mkdir(parents=True, exist_ok=True)
+    with (
+        options.courses.open("a") as file,
+        progress(f"slow_links {options.what}", len(missing)) as advance,
+        ProcessPoolExecutor(options.jobs) as pool,
+    ):
+        for course in pool.map(partial(make, options), missing):
+            file.write(json.dumps(asdict(course)) + "\n")
+            file.flush()
+            advance(1, f"{course.variant}, H {course.steps}")
 
 
 def best_rate(options: Options, name: str, steps: int) -> float:
-    """Return the rate with which the target is reached first."""
-    task = TASKS[options.task]
+    """Return the rate with which the target is reached first; of rates that do not reach it, that which ends best."""
+    task, there = TASKS[options.task], known(options)
     name = task.variants[name].rate_of or name
+    tried = [each for rate in task.rates if (each := there.get((name, rate, steps, TUNING_SEED)))]
 
-    def rounds(rate: float) -> float:
-        found = rounds_to(read_run(course(options, name, rate, steps, TUNING_SEED)[0]), task.target)
-        return math.inf if found is None else found
+    def how(course: Course) -> tuple[float, float]:
+        rounds = course.rounds_to(task.target)
+        return math.inf if rounds is None else rounds, -course.accuracy
 
-    return min(task.rates, key=rounds)
+    if not tried:
+        raise Missing(f"{options.task}, {options.workers} workers: {name} with {steps} local steps")
+    return min(tried, key=how).rate
 
 
-def rounds_to(run: Run, target: float) -> float | None:
-    """Return in which round the target is first reached, between two looks by a straight line; None if never."""
-    before = (0.0, 0.0)
-    for row in run.rows:
-        accuracy = row.get("test_accuracy")
-        if accuracy is None:
-            continue
-        if accuracy >= target:
-            (r0, a0), (r1, a1) = before, (row["round"], accuracy)
-            return r1 if a1 == a0 else r0 + (r1 - r0) * (target - a0) / (a1 - a0)
-        before = (row["round"], accuracy)
-    return None
+class Missing(Exception):
+    """A course has not been made yet; says which."""
 
 
 def links(options: Options) -> None:
@@ -369,8 +434,8 @@ def seconds_of_a_round(options: Options, line: str, name: str, steps: int) -> di
     from isthmus.slow import hosts
 
     task, variant = TASKS[options.task], TASKS[options.task].variants[name]
-    out = options.place / "links" / f"{slug(line)}-{slug(name)}-H{steps}"
-    kept = out.with_suffix(".json")
+    kept = options.place / "links" / f"{slug(line)}-{slug(name)}-H{steps}.json"
+    out = options.work / f"{options.task}-{options.workers}w-{kept.stem}"
     if kept.exists():
         return dict(json.loads(kept.read_text()))
     if options.what == "show":
@@ -388,6 +453,7 @@ def seconds_of_a_round(options: Options, line: str, name: str, steps: int) -> di
         words += [f"--{key.replace('_', '-')}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
     shutil.rmtree(out, ignore_errors=True)
     out.parent.mkdir(parents=True, exist_ok=True)
+    kept.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     said = out.parent / f"{out.name}.log"
     with hosts(options.workers, Line.of(LINES[line], LATENCY)) as net, said.open("w") as log:
@@ -463,13 +529,17 @@ class Finding:
         return [rounds * self.round["seconds"] for rounds in self.rounds if rounds is not None]
 
 
-def needed(options: Options, name: str, steps: int, seed: int) -> tuple[float | None, Run]:
-    """Return how many rounds (steps, where it communicates in every one) a variant needs to the target, and its run."""
+def needed(options: Options, name: str, steps: int, seed: int) -> tuple[float | None, Course]:
+    """Return how many rounds (steps, where it communicates in every one) a variant needs to the target, and its
+    course."""
     task, variant = TASKS[options.task], TASKS[options.task].variants[name]
     model = variant.as_in or name
-    run = read_run(course(options, model, best_rate(options, model, steps), steps, seed)[0])
-    rounds = rounds_to(run, task.target)
-    return (None if rounds is None else rounds * (steps if variant.every_step else 1)), run
+    key = (model, best_rate(options, model, steps), steps, seed)
+    course = known(options).get(key)
+    if course is None:
+        raise Missing(f"{options.task}, {options.workers} workers: {model} with {steps} local steps, seed {seed}")
+    rounds = course.rounds_to(task.target)
+    return (None if rounds is None else rounds * (steps if variant.every_step else 1)), course
 
 
 def best_steps(options: Options, line: str, name: str) -> int:
@@ -491,7 +561,7 @@ def found(options: Options, line: str, name: str) -> Finding:
     model, steps = variant.as_in or name, best_steps(options, line, name)
     some = range(min(1, options.seeds) if variant.rate_of else options.seeds) or [TUNING_SEED]
     runs = [needed(options, name, steps, seed) for seed in some]
-    accuracy = [run.summary["test_accuracy"] for _, run in runs]
+    accuracy = [course.accuracy for _, course in runs]
     measured = seconds_of_a_round(options, line, name, 1 if variant.every_step else steps)
     return Finding(best_rate(options, model, steps), steps, [each for each, _ in runs], measured, accuracy)
 
@@ -500,7 +570,12 @@ def show(options: Options) -> None:
     """Print a table for every line."""
     task = TASKS[options.task]
     for line in options.lines:
-        results = {name: found(options, line, name) for name in dict.fromkeys(name for name, _ in over(options, line))}
+        results, missing = dict[str, Finding](), []
+        for name in dict.fromkeys(name for name, _ in over(options, line)):
+            try:
+                results[name] = found(options, line, name)
+            except (Missing, FileNotFoundError):  # no course, or no link measured
+                missing.append(name)
         dense = {name: mean(one.seconds) for name, one in results.items() if one.seconds and name in _DENSE}
         print(f"\n### {options.workers} hosts, {line} and {LATENCY} one way, to {100 * task.target:g} %\n")
         if not all(one.round.get("measured", True) for one in results.values()):
@@ -522,6 +597,8 @@ def show(options: Options) -> None:
             print(f"| {name} | {1 if every else one.steps} | {one.rate:g} | {mean(steps) if steps else math.nan:.0f} | "
                   f"{one.round['seconds']:.2f} | {one.round['computing']:.2f} | {one.round['busiest'] / 1e6:.2f} | "
                   f"{reached} | {against[0]} | {against[1]} | {accuracy} |")  # fmt: skip
+        if missing:
+            print(f"\nNot made yet: {', '.join(missing)}.")
 
 
 def deviation(values: Sequence[float]) -> float:
@@ -531,4 +608,7 @@ def deviation(values: Sequence[float]) -> float:
 
 if __name__ == "__main__":
     chosen = tyro.cli(Options, description=__doc__)
-    {"tune": tune, "links": links, "seeds": seeds, "show": show}[chosen.what](chosen)
+    try:
+        {"tune": tune, "links": links, "seeds": seeds, "show": show}[chosen.what](chosen)
+    except Missing as missing:
+        sys.exit(f"slow_links: not made yet: {missing}")

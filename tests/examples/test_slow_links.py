@@ -9,7 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks import slow_links
-from benchmarks.slow_links import TASKS, tuning_data
+from benchmarks.slow_links import (
+    TASKS,
+    TUNING_SEED,
+    Course,
+    Missing,
+    Options,
+    Variant,
+    best_rate,
+    known,
+    seeds,
+    tune,
+    tuning_data,
+)
 
 from isthmus.data.files import read_bytes
 from isthmus.data.idx import read_idx_folder
@@ -50,3 +62,40 @@ def test_of_a_text_the_end_of_its_training_part_is_held_out(tmp_path: Path) -> N
     assert tuned.test is not None
     assert np.array_equal(whole.features[: len(tuned.features)], tuned.features)
     assert len(tuned.features) + len(tuned.test.features) in (len(whole.features), len(whole.features) - 1)
+
+
+def test_a_target_is_reached_between_two_looks() -> None:
+    course = Course("narrow", 0.1, 20, 0, looks=[(0, 0.1), (2, 0.5), (4, 0.9), (6, 0.7)])
+    assert course.rounds_to(0.5) == 2
+    assert course.rounds_to(0.6) == 2.5
+    assert course.rounds_to(0.95) is None
+
+
+def test_courses_are_kept_and_the_rate_is_the_best_on_held_out_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    written(source, "train", 300)
+    written(source, "t10k", 30)
+    monkeypatch.setattr(slow_links, "HELD_OUT", 100)
+    task = replace(
+        TASKS["mlp"], flags={"widths": (8, 8), "batch_size": 4}, data=("idx", str(source)), samples=80,
+        rates=(0.01, 0.3), steps=(10,), target=2.0, variants={"narrow": Variant({"strategy": "narrow"})},
+    )  # fmt: skip
+    monkeypatch.setitem(TASKS, "mlp", task)
+    options = Options(workers=2, seeds=2, jobs=1, folder=tmp_path / "kept", work=tmp_path / "work")
+    with pytest.raises(Missing, match="narrow with 10 local steps"):
+        best_rate(options, "narrow", 10)
+    tune(options)
+    made = known(options)
+    assert {(course.rate, course.seed) for course in made.values()} == {(0.01, TUNING_SEED), (0.3, TUNING_SEED)}
+    best = max(made.values(), key=lambda course: course.accuracy).rate  # no rate reaches an accuracy of 2
+    assert best_rate(options, "narrow", 10) == best
+    tune(options)
+    seeds(options)
+    assert len(options.courses.read_text().splitlines()) == 4  # none twice
+    assert {course.rate for course in known(options).values() if course.seed != TUNING_SEED} == {best}
+    course = next(iter(made.values()))
+    assert [number for number, _ in course.looks] == [0, 1, 2]
+    assert not [path for path in options.work.iterdir() if path.name.startswith("mlp")]  # nothing is left of the runs
