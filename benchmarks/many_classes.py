@@ -83,6 +83,7 @@ WAYS = {
     NARROW: Way({"strategy": "narrow"}),
     "narrow, balanced": Way({"strategy": "narrow", "balanced": True}, few=True),
     "block (ensemble)": Way({"strategy": "ist", "law": "block"}),
+    "ensemble": Way({"strategy": "ist", "law": "fixed"}),  # only output biases are shared
     "class cut": Way({"strategy": "class-cut"}),
     "class cut, 50 buckets": Way({"strategy": "class-cut", "foreign_buckets": 50}, few=True),
     "class cut, gate worker": Way({"strategy": "class-cut", "gate": "worker"}),
@@ -100,7 +101,7 @@ WAYS = {
 
 
 DRAWN = {
-    NARROW: "#555555", "block (ensemble)": "#CC6677", "class cut": "#117733", "class cut, gate worker": "#999933",
+    NARROW: "#555555", "ensemble": "#CC6677", "class cut": "#117733", "class cut, gate worker": "#999933",
     "MACH": "#332288", "factored head": "#882255",
 }  # fmt: skip
 
@@ -180,7 +181,8 @@ class Options:
         only: cells whose name contains this, by a part of it.
         ways: those whose name contains this.
         text, packages: where the real data are; see many_tasks.
-        folder: where rows and data are kept.
+        kept: rows that were made before; they are not made again.
+        folder: where rows are written, and data are.
         out: where the figure goes.
     """
 
@@ -194,6 +196,7 @@ class Options:
     ways: str = ""
     text: Path = field(default_factory=lambda: Files().text)
     packages: Path = field(default_factory=lambda: Files().packages)
+    kept: Path = Path("docs/measured/classes")
     folder: Path = Path("runs/many-classes")
     out: Path = Path("docs/images")
 
@@ -331,9 +334,10 @@ def made(row: Row, options: Options) -> dict[str, Any]:
 # ------------------------------------------------------------------- which runs
 
 
-def known(folder: Path) -> Known:
-    """Return the rows in a folder by their keys, those of other machines too."""
-    lines = (line for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines())
+def known(options: Options) -> Known:
+    """Return the rows that exist by their keys, those of other machines too."""
+    paths = [path for folder in (options.kept, options.folder) for path in sorted(folder.glob("*.jsonl"))]
+    lines = (line for path in paths for line in path.read_text().splitlines())
     return {row["key"]: row for row in map(json.loads, lines)}
 
 
@@ -457,7 +461,7 @@ def run(options: Options) -> None:
     torch.set_num_threads(1)
     trace(Bag(4, 4, 4), (torch.zeros(2, 3, dtype=torch.int64),))
     options.folder.mkdir(parents=True, exist_ok=True)
-    rows, until = known(options.folder), time.monotonic() + 60 * options.minutes
+    rows, until = known(options), time.monotonic() + 60 * options.minutes
     going: dict[Any, Row] = {}
     with (options.folder / f"rows-{os.uname().nodename}-{os.getpid()}.jsonl").open("a") as file:
         while True:
@@ -511,7 +515,7 @@ def _make(row: Row, options: Options, there: Any) -> None:
 
 def show(options: Options) -> None:
     """Print a table for every cell, and what was not run."""
-    rows, undone = known(options.folder), []
+    rows, undone = known(options), []
     for cell in options.cells:
         lines, left = table(cell, options, rows)
         if lines:
@@ -568,7 +572,7 @@ def draw(options: Options) -> None:
     """Draw, over (D + V) / (D + V / n), how wide pieces of the class cut are and what they foretell beside others."""
     from matplotlib.figure import Figure
 
-    rows, points = known(options.folder), dict[str, dict[str, list[tuple[float, float]]]]()
+    rows, points = known(options), dict[str, dict[str, list[tuple[float, float]]]]()
     widths: list[tuple[float, float]] = []
     for cell in options.cells:
         if cell.equal != "memory":

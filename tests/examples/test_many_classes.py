@@ -25,16 +25,17 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
     monkeypatch.setattr(many_classes, "CELLS", (CELL,))
     some = {name: many_classes.WAYS[name] for name in ("narrow", "class cut, gate worker")}
     monkeypatch.setattr(many_classes, "WAYS", some)
-    return Options(samples=4000, units=3, rates=(0.01,), text=tmp_path / "a.txt", folder=tmp_path / "runs", processes=2)
+    return Options(samples=4000, units=3, rates=(0.01,), text=tmp_path / "a.txt", folder=tmp_path / "runs",
+                   kept=tmp_path / "kept", processes=2)  # fmt: skip
 
 
 def test_rows_are_made_in_processes_once_and_shown(options: Options, capsys: pytest.CaptureFixture[str]) -> None:
     many_classes.run(options)
-    rows = many_classes.known(options.folder)
+    rows = many_classes.known(options)
     assert list(many_classes.wanted(options, rows)) == []
     assert {row["status"] for row in rows.values()} == {"finished", "refused"}
     many_classes.run(options)
-    assert many_classes.known(options.folder) == rows
+    assert many_classes.known(options) == rows
     many_classes.show(options)
     shown = capsys.readouterr().out
     assert "next word, V = 20, n = 2, 3 epochs, at equal memory" in shown
@@ -88,3 +89,11 @@ def test_real_tasks_are_made_of_files(tmp_path: Path) -> None:
     words, inputs = data_of("next-word", files, 4, 30)
     assert (words.classes, words.samples) == (4, 30)
     assert all((words.features[:, place] // 1001 == place).all() for place in range(3))
+
+
+def test_the_tables_of_the_page_are_those_of_the_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = Path(__file__).parents[2]
+    many_classes.show(Options(kept=root / "docs" / "measured" / "classes", folder=tmp_path))
+    page = (root / "docs" / "classes.md").read_text()
+    begin, end = "<!-- python -m benchmarks.many_classes show -->\n", "<!-- end of what it shows -->"
+    assert page.split(begin)[1].split(end)[0] == capsys.readouterr().out
