@@ -26,6 +26,7 @@ from isthmus.lab import (
     theory,
 )
 from isthmus.lab.methods import DCGD, EF21, GDCI, AnchoredIST
+from isthmus.lab.sketches.scaled import WeightedPermutation
 from isthmus.lab.theory import bounds
 from isthmus.lab.theory.enumeration import enumerate_round
 from isthmus.lab.theory.lifted import lifted_round
@@ -342,7 +343,8 @@ def test_tails_by_hand():
 @pytest.mark.parametrize(
     "sketch",
     [Permutation(3, 6), Permutation(2, 6, 1.3), Permutation(4, 4), Permutation(3, 2), Bernoulli(2, 3, 0.4),
-     ImportanceSampling(2, [0.3, 0.9, 0.5]), RandomSparsification(2, 4, 2), RandomSparsification(2, 4, 1)],
+     ImportanceSampling(2, [0.3, 0.9, 0.5]), RandomSparsification(2, 4, 2), RandomSparsification(2, 4, 1),
+     WeightedPermutation([[0.5, 1.0, 1.5, 2.0], [2.5, 0.7, 1.2, 0.4]])],
     ids=repr,
 )  # fmt: skip
 @pytest.mark.parametrize("merge", ["gradient", "model"])
