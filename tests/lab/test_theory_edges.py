@@ -490,3 +490,15 @@ def test_steps_may_be_stable_in_several_intervals() -> None:
         found = _intervals(excess, grid, [excess(step) for step in grid])
         ends = [*roots] if len(roots) % 2 == 0 else [0.0, *roots]
         np.testing.assert_allclose(np.ravel(found), ends, rtol=1e-10)
+
+
+def test_theorem_1_names_the_lack_of_a_theta_where_w_is_indefinite() -> None:
+    sharp = Quadratic(np.broadcast_to(np.array([[1.0, 2.9], [2.9, 9.0]]), (2, 2, 2)), np.zeros((2, 2)))
+    (theta,) = (one for one in theory.theorem1(sharp, Permutation(2, 2)).assumptions if one.name == "theta")
+    assert theta.holds is False
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 1.0, 1.5])
+def test_an_accuracy_lies_between_0_and_1(accuracy: float) -> None:
+    with pytest.raises(InvalidInput, match="`accuracy` must be"):
+        theory.best_stepsize(PROBLEM, GradientDescent(0.1), accuracy)
