@@ -23,15 +23,19 @@ from isthmus.lab import (
     ScaledPermutation,
     TopK,
     random_quadratic,
+    simulate,
     theory,
 )
-from isthmus.lab.methods import DCGD, EF21, GDCI, AnchoredIST
+from isthmus.lab.compressors import IdentityCompressor, Natural
+from isthmus.lab.methods import DCGD, EF21, GDCI, MARINA, AnchoredIST
+from isthmus.lab.sketches.scaled import WeightedPermutation
 from isthmus.lab.theory import bounds
 from isthmus.lab.theory.enumeration import enumerate_round
 from isthmus.lab.theory.lifted import lifted_round
 from isthmus.lab.theory.moments import Moments
 from isthmus.lab.theory.rate import RateSearch
 from isthmus.lab.theory.spectrum import Radius, operator_radius
+from isthmus.lab.theory.stationary import _intervals
 from isthmus.lab.theory.tails import tails
 from isthmus.lab.theory.update import affine_update
 
@@ -339,10 +343,17 @@ def test_tails_by_hand():
             tails(p, [[[1.0]], [[1.0]]])
 
 
+class OneRow(WeightedPermutation):
+    """A user's own sketch, which gives the weights that all workers share as one row."""
+
+    weights = property(lambda self: self._weights[0])
+
+
 @pytest.mark.parametrize(
     "sketch",
     [Permutation(3, 6), Permutation(2, 6, 1.3), Permutation(4, 4), Permutation(3, 2), Bernoulli(2, 3, 0.4),
-     ImportanceSampling(2, [0.3, 0.9, 0.5]), RandomSparsification(2, 4, 2), RandomSparsification(2, 4, 1)],
+     ImportanceSampling(2, [0.3, 0.9, 0.5]), RandomSparsification(2, 4, 2), RandomSparsification(2, 4, 1),
+     WeightedPermutation([[0.5, 1.0, 1.5, 2.0], [2.5, 0.7, 1.2, 0.4]]), OneRow([[0.5, 1.0, 1.5, 2.0]] * 2)],
     ids=repr,
 )  # fmt: skip
 @pytest.mark.parametrize("merge", ["gradient", "model"])
@@ -440,3 +451,54 @@ def test_a_relative_gap_is_known_however_small_the_first_is() -> None:
     problem = Quadratic([[[1.0]]], [[0.0]])
     assert theory.relative_gap(problem, np.array([1e-4]), np.array([1e-3])) == pytest.approx(1e-2, rel=1e-12)
     assert math.isnan(theory.relative_gap(problem, np.array([1.0]), np.array([0.0])))
+
+
+def test_a_simulated_gap_is_that_of_the_runs_in_two_parts() -> None:
+    method = EF21(TopK(4, 2), 0.02)
+    found = theory.dynamics(PROBLEM, method, X0, 30, seeds=5, seed=3)
+    runs = simulate(PROBLEM, method, X0, 30, 5, 3)
+    np.testing.assert_allclose(found.gap, runs.mean_gap, rtol=1e-12)
+    np.testing.assert_allclose(found.bias, PROBLEM.gap(runs.mean), rtol=1e-12)
+    noisy = DCGD(Natural(4), 0.02)
+    both, runs = theory.dynamics(PROBLEM, noisy, X0, 30, seeds=5, seed=3), simulate(PROBLEM, noisy, X0, 30, 5, 3)
+    np.testing.assert_allclose(both.gap, runs.mean_gap, rtol=1e-12)
+    assert (both.variance[1:] > 0).all()
+
+
+def test_one_coordinate_has_the_course_of_a_geometric_series() -> None:
+    problem = Quadratic([[[2.0]], [[6.0]]], [[3.0], [5.0]])  # x* = 1, f'' = 4
+    series = 0.5 * 4.0 * 4.0 * (1 - 0.1 * 4.0) ** (2.0 * np.arange(8))
+    whole = IdentityCompressor(1)
+    for method in (DCGD(whole, 0.1), MARINA(whole, 0.1, 0.5), EF21(whole, 0.1)):
+        np.testing.assert_allclose(theory.dynamics(problem, method, [3.0], 7).gap, series, rtol=1e-12)
+    assert theory.stable_stepsizes(problem, DCGD(RandK(1, 1), 0.1)).largest == pytest.approx(0.5)
+
+
+def test_a_readout_of_nothing_is_nothing() -> None:
+    found = theory.readouts(PROBLEM, np.zeros(4))
+    assert found.searched.tolist() == [0.0] * 4
+    assert len({float(gap) for gap in found.gaps}) == 1
+
+
+def test_steps_may_be_stable_in_several_intervals() -> None:
+    grid = np.linspace(0.5, 9.5, 19)
+    for roots in ((1.2, 2.9), (1.2, 2.9, 4.1, 7.7), (1.2, 2.9, 4.1)):
+
+        def excess(step: float, roots: tuple[float, ...] = roots) -> float:
+            return float(np.prod(step - np.array(roots)))  # below 0 at 0.5 where the number of roots is odd
+
+        found = _intervals(excess, grid, [excess(step) for step in grid])
+        ends = [*roots] if len(roots) % 2 == 0 else [0.0, *roots]
+        np.testing.assert_allclose(np.ravel(found), ends, rtol=1e-10)
+
+
+def test_theorem_1_names_the_lack_of_a_theta_where_w_is_indefinite() -> None:
+    sharp = Quadratic(np.broadcast_to(np.array([[1.0, 2.9], [2.9, 9.0]]), (2, 2, 2)), np.zeros((2, 2)))
+    (theta,) = (one for one in theory.theorem1(sharp, Permutation(2, 2)).assumptions if one.name == "theta")
+    assert theta.holds is False
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 1.0, 1.5])
+def test_an_accuracy_lies_between_0_and_1(accuracy: float) -> None:
+    with pytest.raises(InvalidInput, match="`accuracy` must be"):
+        theory.best_stepsize(PROBLEM, GradientDescent(0.1), accuracy)
