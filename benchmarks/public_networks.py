@@ -4,7 +4,7 @@
     python benchmarks/public_networks.py run --processes 2      # rows that are there are not made again
     python benchmarks/public_networks.py run resnet18 bert      # some of them
     python benchmarks/public_networks.py run registry           # the networks of the tests, for the gallery
-    python benchmarks/public_networks.py show                   # the tables of docs/networks.md
+    python benchmarks/public_networks.py show --out docs/measured/networks.jsonl  # tables of docs/networks.md
     python benchmarks/public_networks.py draw                   # its figure
 
 Every network runs in a process of its own, on one thread, with a limit of processor time and of memory; nothing is
@@ -158,8 +158,11 @@ def place(folder: Path, name: str) -> Path:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of a folder by source and name."""
-    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    """Return the rows of a folder, or of a file with one a line, by source and name."""
+    if folder.is_file():
+        found = [json.loads(line) for line in folder.read_text().splitlines()]
+    else:
+        found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     return sorted(found, key=lambda row: (row.get("source", ""), row["name"].lower()))
 
 
