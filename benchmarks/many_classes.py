@@ -82,7 +82,7 @@ class Way:
 WAYS = {
     NARROW: Way({"strategy": "narrow"}),
     "narrow, balanced": Way({"strategy": "narrow", "balanced": True}, few=True),
-    "block (ensemble)": Way({"strategy": "ist", "law": "block"}),
+    "block": Way({"strategy": "ist", "law": "block"}),
     "ensemble": Way({"strategy": "ist", "law": "fixed"}),  # only output biases are shared
     "class cut": Way({"strategy": "class-cut"}),
     "class cut, 50 buckets": Way({"strategy": "class-cut", "foreign_buckets": 50}, few=True),
@@ -569,37 +569,45 @@ def wider(row: Mapping[str, Any]) -> float:
 
 
 def draw(options: Options) -> None:
-    """Draw, over (D + V) / (D + V / n), how wide pieces of the class cut are and what they foretell beside others."""
+    """Draw, over (D + V) / (D + V / n), how wide pieces of the class cut are, and how far each way is from narrow."""
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-    rows, points = known(options), dict[str, dict[str, list[tuple[float, float]]]]()
-    widths: list[tuple[float, float]] = []
+    rows, widths = known(options), list[tuple[float, float]]()
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(2, 3))
+    labels = dict[str, str]()
     for cell in options.cells:
         if cell.equal != "memory":
             continue
+        accuracies = dict[str, float]()
         for way in DRAWN:
             try:
                 runs = Course(cell, way, options, rows).found(1)
             except (Missing, InvalidInput):
                 continue
-            where, accuracy = wider(runs[0]), 100 * mean(each["accuracy"] or 0.0 for each in runs)
-            points.setdefault(TASKS[cell.task].label, {}).setdefault(way, []).append((where, accuracy))
+            accuracies[way] = 100 * mean(each["accuracy"] or 0.0 for each in runs)
+            where = wider(runs[0])
             if way == "class cut":
                 widths.append((where, runs[0]["units"] / options.units))
-    figure = Figure(figsize=(4.2 * (len(points) + 1), 3.8), layout="constrained")
-    first, *others = figure.subplots(1, len(points) + 1, squeeze=False)[0]
-    first.plot(*zip(*sorted(widths), strict=True), "o", color=DRAWN["class cut"], label="class cut, as fits")
+        label = TASKS[cell.task].label
+        if NARROW in accuracies:
+            labels.setdefault(label, "oDs^v"[len(labels)])
+            for way, accuracy in accuracies.items():
+                if way != NARROW:
+                    right.plot(where, accuracy - accuracies[NARROW], labels[label], color=DRAWN[way], markersize=7)
+    left.plot(*zip(*sorted(widths), strict=True), "o", color=DRAWN["class cut"], label="class cut, as fits")
     line = np.array([1.0, max(where for where, _ in widths)])
-    first.plot(line, line, color="0.4", linewidth=1, label="(D + V) / (D + V / n)")
-    first.set_ylabel("units a worker, times those of narrow")
-    for axes, (label, ways) in zip(others, points.items(), strict=True):
-        for way, found in ways.items():
-            axes.plot(*zip(*sorted(found), strict=True), "o-", color=DRAWN[way], label=way, markersize=4, linewidth=1)
-        axes.set_title(label, fontsize=10)
-        axes.set_ylabel("test accuracy (%)")
-    for axes in (first, *others):
+    left.plot(line, line, color="0.4", linewidth=1, label="(D + V) / (D + V / n)")
+    left.set_ylabel("units a worker, times those of narrow")
+    left.legend(fontsize=8, frameon=False)
+    right.axhline(0.0, color=DRAWN[NARROW], linewidth=1)
+    right.set_ylabel("points of test accuracy ahead of narrow")
+    keys = [Line2D([], [], marker="s", linestyle="", color=DRAWN[way], label=way) for way in DRAWN if way != NARROW]
+    keys += [Line2D([], [], marker=mark, linestyle="", color="0.3", label=label) for label, mark in labels.items()]
+    right.legend(handles=keys, fontsize=8, frameon=False, loc="lower left")
+    for axes in (left, right):
         axes.set_xlabel("(D + V) / (D + V / n)")
-        axes.legend(fontsize=7, frameon=False)
     options.out.mkdir(parents=True, exist_ok=True)
     figure.savefig(options.out / "many-classes.png", dpi=110)
 
