@@ -576,7 +576,8 @@ def draw(options: Options) -> None:
     rows, widths = known(options), list[tuple[float, float]]()
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
-    labels = dict[str, str]()
+    marks = dict(zip((task.label for task in TASKS.values()), "oDs^v", strict=True))
+    shown = dict[str, str]()
     for cell in options.cells:
         if cell.equal != "memory":
             continue
@@ -592,10 +593,10 @@ def draw(options: Options) -> None:
                 widths.append((where, runs[0]["units"] / options.units))
         label = TASKS[cell.task].label
         if NARROW in accuracies:
-            labels.setdefault(label, "oDs^v"[len(labels)])
+            shown[label] = marks[label]
             for way, accuracy in accuracies.items():
                 if way != NARROW:
-                    right.plot(where, accuracy - accuracies[NARROW], labels[label], color=DRAWN[way], markersize=7)
+                    right.plot(where, accuracy - accuracies[NARROW], marks[label], color=DRAWN[way], markersize=7)
     left.plot(*zip(*sorted(widths), strict=True), "o", color=DRAWN["class cut"], label="class cut, as fits")
     line = np.array([1.0, max(where for where, _ in widths)])
     left.plot(line, line, color="0.4", linewidth=1, label="(D + V) / (D + V / n)")
@@ -604,7 +605,7 @@ def draw(options: Options) -> None:
     right.axhline(0.0, color=DRAWN[NARROW], linewidth=1)
     right.set_ylabel("points of test accuracy ahead of narrow")
     keys = [Line2D([], [], marker="s", linestyle="", color=DRAWN[way], label=way) for way in DRAWN if way != NARROW]
-    keys += [Line2D([], [], marker=mark, linestyle="", color="0.3", label=label) for label, mark in labels.items()]
+    keys += [Line2D([], [], marker=mark, linestyle="", color="0.3", label=label) for label, mark in shown.items()]
     right.legend(handles=keys, fontsize=8, frameon=False, loc="lower left")
     for axes in (left, right):
         axes.set_xlabel("(D + V) / (D + V / n)")

@@ -242,7 +242,7 @@ class Course:
     Attributes:
         variant, rate, steps, seed: which.
         looks: rounds after which it was evaluated, and the accuracy then.
-        accuracy: at the end.
+        accuracy: at the end; None where it diverged before.
         device, torch: where it was made, and by which version.
     """
 
@@ -251,7 +251,7 @@ class Course:
     steps: int
     seed: int
     looks: Sequence[tuple[int, float]] = ()
-    accuracy: float = math.nan
+    accuracy: float | None = None
     device: str = ""
     torch: str = ""
 
@@ -297,8 +297,8 @@ def make(options: Options, wanted: Course) -> Course:
 def as_course(wanted: Course, run: Run) -> Course:
     """Return what is kept of a run."""
     looks = [(row["round"], row["test_accuracy"]) for row in run.rows if row.get("test_accuracy") is not None]
-    accuracy, torch = run.summary["test_accuracy"], run.environment["versions"]["torch"]
-    return replace(wanted, looks=looks, accuracy=accuracy, device=run.summary["device"], torch=torch)
+    said, version = run.summary, run.environment["versions"]["torch"]
+    return replace(wanted, looks=looks, accuracy=said["test_accuracy"], device=said["device"], torch=version)
 
 
 def tuning_data(task: Task, folder: Path) -> Path:
@@ -394,7 +394,7 @@ def best_rate(options: Options, name: str, steps: int) -> float:
 
     def how(course: Course) -> tuple[float, float]:
         rounds = course.rounds_to(task.target)
-        return math.inf if rounds is None else rounds, -course.accuracy
+        return math.inf if rounds is None else rounds, -(course.accuracy or 0.0)
 
     if not tried:
         raise Missing(f"{options.task}, {options.workers} workers: {name} with {steps} local steps")
@@ -561,7 +561,7 @@ def found(options: Options, line: str, name: str) -> Finding:
     model, steps = variant.as_in or name, best_steps(options, line, name)
     some = range(min(1, options.seeds) if variant.rate_of else options.seeds) or [TUNING_SEED]
     runs = [needed(options, name, steps, seed) for seed in some]
-    accuracy = [course.accuracy for _, course in runs]
+    accuracy = [course.accuracy or 0.0 for _, course in runs]
     measured = seconds_of_a_round(options, line, name, 1 if variant.every_step else steps)
     return Finding(best_rate(options, model, steps), steps, [each for each, _ in runs], measured, accuracy)
 

@@ -6,8 +6,7 @@ units too). A piece is right if one of the two gives its results, gradients and 
 the example's sizes and at others. Convolutions that norm their own weights are, in a third one ("chosen"), made of what
 is held of the weights, so that the norm is over these. Of a mixture of experts the reference is the network with the
 experts held alone.
-Merging is compared with sums over holders, entry by entry. A buffer that a forward replaces by one of another shape is
-left out where isthmus says of it, by name, that a piece does not update it; the row names it too.
+Merging is compared with sums over holders, entry by entry.
 """
 
 from __future__ import annotations
@@ -133,16 +132,12 @@ def _choose(conv: nn.Conv2d, units: Tensor) -> None:
     conv.register_forward_pre_hook(lambda module, args: (args[0].index_select(1, every), *args[1:]))
 
 
-def compare(
-    part: Any, base: nn.Module, names: Mapping[str, str], calls: Sequence[Call], stale: Sequence[str] = ()
-) -> list[str]:
-    """Return what differs, for the mask that fits best; nothing if all agrees. Stale buffers are not compared."""
+def compare(part: Any, base: nn.Module, names: Mapping[str, str], calls: Sequence[Call]) -> list[str]:
+    """Return what differs, for the mask that fits best; nothing if all agrees."""
     found: list[str] = []
     for how in MASKS:
         reference = masked(base, names, part, how)
-        every = (
-            _differences(part, reference, names, call, training, stale) for training in (True, False) for call in calls
-        )
+        every = (_differences(part, reference, names, call, training) for training in (True, False) for call in calls)
         lines = next((lines for lines in map(list, every) if lines), [])
         if not lines:
             return []
@@ -151,7 +146,7 @@ def compare(
 
 
 def _differences(
-    part: Any, reference: nn.Module, names: Mapping[str, str], call: Call, training: bool, stale: Sequence[str]
+    part: Any, reference: nn.Module, names: Mapping[str, str], call: Call, training: bool
 ) -> Iterator[str]:
     label = "training" if training else "evaluation"
     wanted, got = run(reference, call, training), run(part.module, call, training)
@@ -183,8 +178,6 @@ def _differences(
                 gradients = max(gradients, error(a, torch.zeros_like(a) if b is None else b, 1e-3 * largest))
         buffers = 0.0
         for name in part.indices:
-            if name in stale:
-                continue
             b = sliced(wanted.buffers, name)
             a = other.buffers.get(name) if other is got else sliced(other.buffers, name)
             if a is not None and b is not None:
@@ -291,7 +284,6 @@ def judge(network: Public, note: Callable[[dict[str, Any]], None], clock: Callab
     note(row)
     if not network.judged:
         return row | {"verdict": "elsewhere", "line": ""}
-    row["stale"] = _stale(coupling)
     lines, fixed = _judged(network, model, coupling, parts, example)
     row["other"] = fixed or "as the network itself"
     lines += merging(model, parts, example)
@@ -326,16 +318,8 @@ def _judged(
         held = {a.name: [int(unit) for unit in part.held[a.name]] for a in coupling.cut_axes if a.kind == "expert"}
         if held and network.twin is not None:
             base, names = network.twin(model, partial(_nearest, held))
-        lines += compare(part, base, names, asked, _stale(coupling))
+        lines += compare(part, base, names, asked)
     return lines, fixed
-
-
-def _stale(coupling: Any) -> list[str]:
-    """Return the buffers of which isthmus says that a piece does not update them."""
-    said = (
-        line.partition(" is assigned another shape or type")[0] for line in coupling.problems if "not update" in line
-    )
-    return [line.removeprefix("buffer ") for line in said]
 
 
 def _nearest(held: Mapping[str, Sequence[int]], name: str) -> Sequence[int]:

@@ -97,3 +97,13 @@ def test_the_tables_of_the_page_are_those_of_the_rows(tmp_path: Path, capsys: py
     page = (root / "docs" / "classes.md").read_text()
     begin, end = "<!-- python -m benchmarks.many_classes show -->\n", "<!-- end of what it shows -->"
     assert page.split(begin)[1].split(end)[0] == capsys.readouterr().out
+
+
+def test_the_figure_has_a_mark_for_every_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = tuple(Cell(task, 100, 2, "3", seeds=1) for task in many_classes.TASKS) * 2
+    monkeypatch.setattr(many_classes, "CELLS", cells)
+    monkeypatch.setattr(many_classes, "DRAWN", {"narrow": "k", "class cut": "g"})
+    row = {"accuracy": 0.5, "classes": 100, "inputs": 50, "workers": 2, "units": 4}
+    monkeypatch.setattr(Course, "found", lambda self, seeds: [row])
+    many_classes.draw(Options(kept=tmp_path, folder=tmp_path, out=tmp_path))
+    assert (tmp_path / "many-classes.png").stat().st_size > 10_000

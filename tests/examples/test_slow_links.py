@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -99,3 +100,12 @@ def test_courses_are_kept_and_the_rate_is_the_best_on_held_out_data(
     course = next(iter(made.values()))
     assert [number for number, _ in course.looks] == [0, 1, 2]
     assert not [path for path in options.work.iterdir() if path.name.startswith("mlp")]  # nothing is left of the runs
+
+
+def test_a_rate_that_diverges_is_not_chosen(tmp_path: Path) -> None:
+    options = Options(folder=tmp_path)
+    options.place.mkdir()
+    made = [Course("narrow", 0.01, 20, TUNING_SEED, looks=[(0, 0.1)]),
+            Course("narrow", 0.03, 20, TUNING_SEED, looks=[(0, 0.1)], accuracy=0.2)]  # fmt: skip
+    options.courses.write_text("".join(json.dumps(asdict(course)) + "\n" for course in made))
+    assert best_rate(options, "narrow", 20) == 0.03
