@@ -138,6 +138,15 @@ def test_nothing_on_a_grid_beats_the_best_step(name: str) -> None:
     assert min(rates) >= best.rate * (1 - 1e-9)
 
 
+def test_the_rate_of_a_method_without_chance_is_that_of_its_matrix() -> None:
+    """Where two roots meet, ARPACK's residual on pairs of 120 numbers is small long before its value is right."""
+    problem = random_quadratic(6, 60, seed=7)
+    mu, L = problem.spectrum[[0, -1]]
+    root = np.sqrt(3 * L / mu + 1)  # as below
+    method = AcceleratedGradientDescent(4 / (3 * L + mu), (root - 2) / (root + 2))
+    assert theory.asymptotic_rate(problem, method) == pytest.approx((1 - 2 / root) ** 2, rel=1e-7)
+
+
 def test_best_steps_in_closed_form() -> None:
     problem = random_quadratic(3, 5, seed=7)
     mu, L = problem.spectrum[[0, -1]]

@@ -75,6 +75,11 @@ class LiftedRound:
         """Numbers of a state N."""
         return int(self.U.shape[1])
 
+    @property
+    def certain(self) -> bool:
+        """Whether nothing in it is random: then J is, and E[J S J'] = J S J'."""
+        return len(self.branches) == 1 and self.covariance.size == 0
+
     @cached_property
     def mean_matrix(self) -> Array:
         """E J, [N, N]."""

@@ -22,7 +22,7 @@ from isthmus.lab.methods import IST, LinearMethod
 from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.theory.dynamics import covariance_step, known_moments
 from isthmus.lab.theory.lifted import known_round, moving_round
-from isthmus.lab.theory.spectrum import Radius, positive_radius
+from isthmus.lab.theory.spectrum import Radius, matrix_radius, positive_radius
 
 _DENSE_UP_TO = 7  # dimension up to which all eigenvalues are found as fast as one
 _DOUBLINGS = 60
@@ -40,16 +40,23 @@ class SecondMomentMap:
         apply: the map of symmetric matrices.
         dim: their size N.
         rounds: how many rounds it is.
+        J: where it is no random matrix, [N, N].
     """
 
     apply: Callable[[Array], Array]
     dim: int
     rounds: int = 1
+    J: Array | None = None
+
+    @property
+    def whole_radius(self) -> Radius:
+        """The factor over these rounds."""
+        return positive_radius(self.apply, self.dim) if self.J is None else matrix_radius(self.J).squared
 
     @property
     def radius(self) -> Radius:
         """The factor per round."""
-        return positive_radius(self.apply, self.dim).root(self.rounds)
+        return self.whole_radius.root(self.rounds)
 
 
 @singledispatch
@@ -66,7 +73,7 @@ def second_moment_map(method: Any, problem: Quadratic) -> SecondMomentMap:
 @second_moment_map.register
 def _(method: LinearMethod, problem: Quadratic) -> SecondMomentMap:
     found = moving_round(problem, method)
-    return SecondMomentMap(found.transport, found.size)
+    return SecondMomentMap(found.transport, found.size, J=found.mean_matrix if found.certain else None)
 
 
 @second_moment_map.register
@@ -206,7 +213,7 @@ class RateSearch:
 
     def _radius(self, found: SecondMomentMap) -> float:
         size = found.dim
-        if size > _DENSE_UP_TO:
+        if found.J is None and size > _DENSE_UP_TO:
             start = np.eye(size)
             if self.eigenmatrix is not None and len(self.eigenmatrix) == size:
                 start = start + self.eigenmatrix  # alone it may be an eigenmatrix of a smaller eigenvalue, and stay one
@@ -221,11 +228,11 @@ class RateSearch:
             try:
                 values, vectors = eigs(operator, k=1, which="LR", v0=start.ravel(), tol=self.tolerance, maxiter=30)
             except ArpackError:
-                return float(positive_radius(found.apply, size))
+                return float(found.whole_radius)
             S = vectors[:, 0].real.reshape(size, size)
             self.eigenmatrix = S * (size / np.trace(S)) if np.trace(S) else None
             return float(np.abs(values[0]))
-        return float(positive_radius(found.apply, size))
+        return float(found.whole_radius)
 
 
 def _bracket(rate: Callable[[float], float], reach: float) -> tuple[float, float]:

@@ -46,6 +46,11 @@ class Radius(float):
         """Return the factor per round of a map that is ``rounds`` rounds."""
         return Radius(float(self) ** (1.0 / rounds), self.error / rounds, self.how)
 
+    @property
+    def squared(self) -> Radius:
+        """Its square: that of S -> J S J', where this is J's."""
+        return Radius(float(self) * float(self), 2.0 * self.error, self.how)
+
 
 def operator_radius(apply: Callable[[Array], Array], size: int) -> Radius:
     """Return the spectral radius of a linear map of vectors [size] to vectors [size].
@@ -82,7 +87,7 @@ def positive_radius(apply: Callable[[Array], Array], dim: int) -> Radius:
 
 def _radius(apply: Callable[[Array], Array], size: int, start: Array, which: str, count: int) -> Radius:
     if size <= DENSE_UP_TO:
-        return _of_matrix(np.stack([apply(unit) for unit in np.eye(size)], axis=1))
+        return matrix_radius(np.stack([apply(unit) for unit in np.eye(size)], axis=1))
     if not np.isfinite(apply(start)).all():
         return Radius(np.inf, 0.0, "ARPACK")
     operator = LinearOperator((size, size), matvec=apply, dtype=np.float64)
@@ -103,7 +108,12 @@ def _radius(apply: Callable[[Array], Array], size: int, start: Array, which: str
     return other if other.error < best.error else best
 
 
-def _of_matrix(matrix: Array) -> Radius:
+def matrix_radius(matrix: Array) -> Radius:
+    """Return the spectral radius of a matrix, by all its eigenvalues; infinite where an entry is not finite.
+
+    >>> matrix_radius(np.array([[0.0, -0.5], [0.5, 0.0]]))
+    0.5
+    """
     if not np.isfinite(matrix).all():
         return Radius(np.inf)
     unit = float(np.abs(matrix).max(initial=0.0))
