@@ -6,6 +6,7 @@ import inspect
 import math
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,16 +27,18 @@ from isthmus.lab import (
     simulate,
     theory,
 )
+from isthmus.lab.arrays import Array
 from isthmus.lab.compressors import IdentityCompressor, Natural
 from isthmus.lab.methods import DCGD, EF21, GDCI, MARINA, AnchoredIST
 from isthmus.lab.sketches.scaled import WeightedPermutation
 from isthmus.lab.theory import bounds
 from isthmus.lab.theory.enumeration import enumerate_round
+from isthmus.lab.theory.fixed_points import fixed_point_of
 from isthmus.lab.theory.lifted import lifted_round
 from isthmus.lab.theory.moments import Moments
-from isthmus.lab.theory.rate import RateSearch
-from isthmus.lab.theory.spectrum import Radius, operator_radius
-from isthmus.lab.theory.stationary import _intervals
+from isthmus.lab.theory.rate import RateSearch, second_moment_map
+from isthmus.lab.theory.spectrum import Radius, _by_powers, operator_radius
+from isthmus.lab.theory.stable_steps import _intervals
 from isthmus.lab.theory.tails import tails
 from isthmus.lab.theory.update import affine_update
 
@@ -403,14 +406,56 @@ def test_a_radius_is_as_accurate_at_any_scale(scale: float) -> None:
 
 def test_a_search_of_rates_keeps_an_eigenmatrix_to_start_from() -> None:
     problem = random_quadratic(2, 9, 10.0, 0.8, seed=6)
-    method = GradientDescent(0.5 / problem.spectrum[-1])
+    method = DCGD(RandK(9, 4), 0.2 / problem.spectrum[-1])
     search = RateSearch(problem)
     found = search.rate(method)
-    assert found == pytest.approx((1 - method.stepsize * problem.spectrum[0]) ** 2, rel=1e-9)
+    assert found == pytest.approx(theory.asymptotic_rate(problem, method), rel=1e-9)
     S = search.eigenmatrix
-    J = np.eye(9) - method.stepsize * problem.mean_matrix
     assert np.trace(S) == pytest.approx(9.0)
-    np.testing.assert_allclose(J @ S @ J, found * S, atol=1e-6)
+    np.testing.assert_allclose(second_moment_map(method, problem).apply(S), found * S, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["upper", "lower", "tight"])
+def test_a_bound_that_is_met_exactly_holds_without_any_slack(kind: str) -> None:
+    assert bound([1.0, 0.5], [1.0, 0.5], kind).holds(rounding=0.0)
+
+
+def test_a_search_for_stable_steps_goes_on_until_it_sees_an_end() -> None:
+    grid = np.array([1.0, 2.0])
+    assert _intervals(lambda step: step - 50.0, grid) == ((0.0, pytest.approx(50.0, rel=1e-10)),)
+    assert _intervals(lambda step: step - 3e6, grid) == ((0.0, math.inf),)  # too far to look
+    assert _intervals(lambda step: 1.0, grid) == ()
+    assert _intervals(lambda step: -1.0 if step < 1.3 else math.inf, grid) == ((0.0, pytest.approx(1.3, rel=1e-12)),)
+    asked: list[float] = []
+    _intervals(lambda step: asked.append(step) or (-1.0 if step < 8.0 else 0.0), grid)
+    assert asked[:4] == [1.0, 2.0, 4.0, 8.0]  # each as far again as the last
+
+
+def test_powers_of_a_map_are_told_with_how_far_they_have_settled() -> None:
+    calls = iter(range(2000))
+
+    def apply(vector: np.ndarray) -> np.ndarray:
+        at = next(calls)
+        return vector * (5.0 if at < 500 else 2.0 if at < 1000 else 3.0)
+
+    found = _by_powers(apply, np.ones(2))
+    assert (found, found.how) == (pytest.approx(3.0), "powers")
+    assert found.error == pytest.approx(0.5)  # 3 against 2 before
+
+
+@pytest.mark.parametrize(("matrix", "vector"), [(np.zeros((2, 2)), np.ones(2)), (np.full((2, 2), np.inf), np.zeros(2))])
+def test_there_is_no_fixed_point_of_a_round_that_moves_everything_or_overflows(matrix: Array, vector: Array) -> None:
+    moments = SimpleNamespace(keep=1.0, mean_matrix=matrix, mean_vector=vector)
+    assert np.isnan(fixed_point_of(moments)).all()
+
+
+@pytest.mark.parametrize("method", [DCGD(RandK(2, 1), 0.1), DCGD(IdentityCompressor(2), 0.1)])
+def test_nothing_moves_on_a_flat_function(method: DCGD) -> None:
+    flat = Quadratic(np.zeros((2, 2, 2)), np.zeros((2, 2)))
+    found = lifted_round(flat, method)
+    assert found is not None
+    np.testing.assert_array_equal(found.mean(np.array([1.0, 2.0])), [1.0, 2.0])
+    assert theory.stable_stepsizes(flat, method).largest == math.inf
 
 
 def test_a_mean_of_no_rounds_is_the_start() -> None:
@@ -487,7 +532,7 @@ def test_steps_may_be_stable_in_several_intervals() -> None:
         def excess(step: float, roots: tuple[float, ...] = roots) -> float:
             return float(np.prod(step - np.array(roots)))  # below 0 at 0.5 where the number of roots is odd
 
-        found = _intervals(excess, grid, [excess(step) for step in grid])
+        found = _intervals(excess, grid)
         ends = [*roots] if len(roots) % 2 == 0 else [0.0, *roots]
         np.testing.assert_allclose(np.ravel(found), ends, rtol=1e-10)
 

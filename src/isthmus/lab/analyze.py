@@ -22,7 +22,8 @@ from isthmus.lab.theory.dynamics import EXACT, Dynamics, dynamics, round_moments
 from isthmus.lab.theory.fixed_points import fixed_point
 from isthmus.lab.theory.lifted import lifted_round
 from isthmus.lab.theory.readouts import readouts
-from isthmus.lab.theory.stationary import Stationary, stable_stepsizes, stationary
+from isthmus.lab.theory.stable_steps import stable_stepsizes
+from isthmus.lab.theory.stationary import Stationary, stationary
 from isthmus.lab.theory.stepsizes import contraction_limit
 from isthmus.lab.theory.theorem1 import Theorem1, theorem1
 

@@ -13,7 +13,8 @@ from isthmus.lab.quadratics import Quadratic
 from isthmus.lab.sketches import Permutation
 from isthmus.lab.theory.fixed_points import fixed_point
 from isthmus.lab.theory.readouts import readouts
-from isthmus.lab.theory.stationary import stable_stepsizes, stationary
+from isthmus.lab.theory.stable_steps import stable_stepsizes
+from isthmus.lab.theory.stationary import stationary
 from isthmus.randomness import generator
 
 DIM = 12

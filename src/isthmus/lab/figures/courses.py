@@ -14,7 +14,7 @@ from isthmus.lab.sketches import Bernoulli, Permutation, ScaledPermutation
 from isthmus.lab.theory.bounds import exact_scaled_gap, theorem1_contraction, theorem2
 from isthmus.lab.theory.dynamics import dynamics
 from isthmus.lab.theory.fixed_points import fixed_point
-from isthmus.lab.theory.stationary import stable_stepsizes
+from isthmus.lab.theory.stable_steps import stable_stepsizes
 from isthmus.lab.theory.theorem1 import theorem1
 from isthmus.randomness import generator
 

@@ -18,10 +18,11 @@ from isthmus.lab.theory.dynamics import Dynamics, dynamics, mean_trajectory, qua
 from isthmus.lab.theory.fixed_points import fixed_point, relative_gap
 from isthmus.lab.theory.free import lost
 from isthmus.lab.theory.lifted import LiftedRound, lifted_round
-from isthmus.lab.theory.rate import BestStep, asymptotic_rate, best_stepsize
+from isthmus.lab.theory.rate import BestStep, asymptotic_rate, best_stepsize, spectral_radius
 from isthmus.lab.theory.readouts import Readouts, first_order_fixed_point, readouts, sketched_objective
 from isthmus.lab.theory.spectrum import Radius, operator_radius, positive_radius
-from isthmus.lab.theory.stationary import StableSteps, Stationary, spectral_radius, stable_stepsizes, stationary
+from isthmus.lab.theory.stable_steps import StableSteps, stable_stepsizes
+from isthmus.lab.theory.stationary import Stationary, stationary
 from isthmus.lab.theory.stepsizes import contraction_limit, local_limit
 from isthmus.lab.theory.tails import Tails, tails
 from isthmus.lab.theory.theorem1 import Theorem1, expected_matrix, theorem1

@@ -219,7 +219,7 @@ def perm_q_form(problem: Quadratic, size: int) -> Array:
             f"`size` must be dim / workers, got {size} for {problem.dim} coordinates and {problem.workers} workers"
         )
     Lbar = problem.mean_matrix
-    rho = (size - 1) / (problem.dim - 1) if problem.dim > 1 else 1.0
+    rho = (size - 1) / max(problem.dim - 1, 1)
     LD = Lbar * np.diagonal(Lbar)
     return np.asarray(problem.workers * (0.5 * (1 - rho) * (LD + LD.T) + rho * Lbar @ Lbar))
 

@@ -130,8 +130,8 @@ class LiftedRound:
         state is at rest.
         """
         source, size = self.noise(m), self.size
-        scale = float(m @ m) + float(np.sum((self.U @ m + self.u0) ** 2))
-        if np.abs(source).max() <= _REST * scale:
+        u = self.U @ m + self.u0
+        if np.abs(source).max() <= _REST * float(m @ m + u @ u):
             return np.zeros((size, size))
 
         def left(flat: Array) -> Array:

@@ -1,4 +1,4 @@
-"""The course of a small problem by powers of one matrix: (vech S, vech m m', m, 1) moves linearly from round to round.
+"""The course of a small problem by powers of one matrix: (svec S, svec m m', m, 1) moves linearly from round to round.
 
 With V = keep I + E[H], m m' -> E[x+] E[x+]' and S -> E[x+ x+'] - E[x+] E[x+]' are linear in that vector. Its matrix A
 is built once, from E[H X H] of every symmetric unit matrix X; squaring it gives A^2, A^4, ... and with them whole
@@ -14,6 +14,7 @@ import numpy as np
 
 from isthmus.errors import InvalidInput
 from isthmus.lab.arrays import Array
+from isthmus.lab.theory.symmetric import basis, matrix_on_svec, smat, svec
 
 BLOCK = 64  # rounds at a time
 _MOST_DIM = 40  # A has 1,681 rows then, 23 MB
@@ -46,13 +47,11 @@ def pays(dim: int, rounds: int) -> bool:
 
 def powered(moments: RoundMoments, x0: Array, rounds: int) -> Iterator[tuple[Array, Array]]:
     """Yield (means [B, d], covariances [B, d, d]) of rounds 0..K; stops before a block that is not finite."""
-    upper = np.triu_indices(len(x0))
-    p = len(upper[0])
-    place = np.empty((len(x0), len(x0)), dtype=np.intp)
-    place[upper] = place.T[upper] = np.arange(p)
+    first_moments = svec(np.outer(x0, x0))
+    p = len(first_moments)
     with np.errstate(over="ignore", invalid="ignore"):
         power = transition(moments, len(x0))
-        states = np.concatenate([np.zeros(p), np.outer(x0, x0)[upper], x0, [1.0]])[:, None]
+        states = np.concatenate([np.zeros(p), first_moments, x0, [1.0]])[:, None]
         while states.shape[1] < BLOCK:
             states = np.concatenate([states, power @ states], axis=1)
             power = power @ power
@@ -62,33 +61,30 @@ def powered(moments: RoundMoments, x0: Array, rounds: int) -> Iterator[tuple[Arr
             if not np.isfinite(states).all():
                 return
             kept = states[:, : rounds + 1 - first]
-            yield kept[2 * p : -1].T, kept[:p].T[:, place]
+            yield kept[2 * p : -1].T, smat(kept[:p].T)
 
 
 def transition(moments: RoundMoments, dim: int) -> Array:
-    """Return A, [N, N] with N = d(d+1) + d + 1, whose blocks act on vech S, vech m m', m and 1."""
-    upper = np.triu_indices(dim)
-    p = len(upper[0])
+    """Return A, [N, N] with N = d(d+1) + d + 1, whose blocks act on svec S, svec m m', m and 1."""
+    p = dim * (dim + 1) // 2
     keep, H, h = moments.keep, moments.mean_matrix, moments.mean_vector
     V = keep * np.eye(dim) + H
     A = np.zeros((2 * p + dim + 1, 2 * p + dim + 1))
     S, mm, m, one = slice(0, p), slice(p, 2 * p), slice(2 * p, 2 * p + dim), -1
-    for column, (a, b) in enumerate(zip(*upper, strict=True)):
-        X = np.zeros((dim, dim))
-        X[a, b] = X[b, a] = 1.0
+    for column, X in enumerate(basis(dim)):
         moved = keep * (H @ X)
         linear = keep**2 * X + moved + moved.T
         own, means = moments.sandwich(X), H @ X @ H.T
-        A[S, column] = (linear + own)[upper]
-        A[S, p + column] = (own - means)[upper]
-        A[mm, p + column] = (linear + means)[upper]
+        A[S, column] = svec(linear + own)
+        A[S, p + column] = svec(own - means)
+        A[mm, p + column] = svec(linear + means)
     for column, unit in enumerate(np.eye(dim)):
         drift, crossed = moments.drift(unit), np.outer(H[:, column], h)
-        A[S, 2 * p + column] = (drift - crossed + (drift - crossed).T)[upper]
+        A[S, 2 * p + column] = svec(drift - crossed + (drift - crossed).T)
         moved = np.outer(V[:, column], h)
-        A[mm, 2 * p + column] = (moved + moved.T)[upper]
-    A[S, one] = (moments.noise() - np.outer(h, h))[upper]
-    A[mm, one] = np.outer(h, h)[upper]
+        A[mm, 2 * p + column] = svec(moved + moved.T)
+    A[S, one] = svec(moments.noise() - np.outer(h, h))
+    A[mm, one] = svec(np.outer(h, h))
     A[m, m], A[m, one], A[one, one] = V, h, 1.0
     return A
 
@@ -104,8 +100,7 @@ def repeated(apply: Callable[[Array], Array], dim: int, times: int, name: str) -
     >>> repeated(lambda S: 0.5 * S, 1, 3, "period")(np.ones((1, 1)))
     array([[0.125]])
     """
-    upper = np.triu_indices(dim)
-    rows = len(upper[0])
+    rows = dim * (dim + 1) // 2
 
     def one_by_one(S: Array) -> Array:
         for _ in range(times):
@@ -116,18 +111,6 @@ def repeated(apply: Callable[[Array], Array], dim: int, times: int, name: str) -
         raise InvalidInput(f"`{name}` must be at most {_MOST_TIMES} for an exact answer at this dimension, got {times}")
     if rows > _MOST_ROWS or times <= rows:
         return one_by_one
-    matrix = np.empty((rows, rows))
-    for column, (a, b) in enumerate(zip(*upper, strict=True)):
-        X = np.zeros((dim, dim))
-        X[a, b] = X[b, a] = 1.0
-        matrix[:, column] = apply(X)[upper]
     with np.errstate(over="ignore", invalid="ignore"):
-        power = np.linalg.matrix_power(matrix, times)
-
-    def at_once(S: Array) -> Array:
-        moved = np.empty((dim, dim))
-        moved[upper] = power @ S[upper]
-        moved.T[upper] = moved[upper]
-        return moved
-
-    return at_once
+        power = np.linalg.matrix_power(matrix_on_svec(apply, dim), times)
+    return lambda S: smat(power @ svec(S))

@@ -20,7 +20,7 @@ from isthmus.errors import check_number
 from isthmus.lab.arrays import Array, overflowing
 from isthmus.lab.methods import IST, LinearMethod
 from isthmus.lab.quadratics import Quadratic
-from isthmus.lab.theory.dynamics import covariance_step, known_moments
+from isthmus.lab.theory.dynamics import RoundMoments, covariance_step, known_moments
 from isthmus.lab.theory.lifted import known_round, moving_round
 from isthmus.lab.theory.spectrum import Radius, matrix_radius, positive_radius
 
@@ -99,6 +99,14 @@ def asymptotic_rate(problem: Quadratic, method: Any) -> Radius:
     0.5625
     """
     return second_moment_map(method, problem).radius
+
+
+def spectral_radius(moments: RoundMoments, dim: int) -> Radius:
+    """Return the spectral radius of S -> E[J S J'] on symmetric matrices, with the accuracy reached.
+
+    The iterates' covariance converges, whatever the start, iff it is below 1.
+    """
+    return positive_radius(lambda S: covariance_step(moments, S), dim)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from scipy import linalg
 from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigs
 
 from isthmus.lab.arrays import Array
+from isthmus.lab.theory.symmetric import on_svec, svec
 from isthmus.randomness import generator
 
 DENSE_UP_TO = 300  # length of the vectors a map takes, up to which its matrix is built
@@ -73,16 +74,8 @@ def positive_radius(apply: Callable[[Array], Array], dim: int) -> Radius:
     >>> positive_radius(lambda S: 0.25 * S, 3)
     0.25
     """
-    upper = np.triu_indices(dim)
-    weight = np.where(upper[0] == upper[1], 1.0, np.sqrt(2.0))  # keeps inner products: self-adjoint maps stay so
-
-    def on_upper(flat: Array) -> Array:
-        S = np.zeros((dim, dim))
-        S[upper] = flat / weight
-        S += np.triu(S, 1).T
-        return np.asarray(apply(S)[upper] * weight)
-
-    return _radius(on_upper, len(weight), np.eye(dim)[upper], "LR", 1)
+    start = svec(np.eye(dim))
+    return _radius(on_svec(apply), len(start), start, "LR", 1)
 
 
 def _radius(apply: Callable[[Array], Array], size: int, start: Array, which: str, count: int) -> Radius:
