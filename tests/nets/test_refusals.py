@@ -75,6 +75,11 @@ class PythonsChance(Inner):
         return self.linear(x)
 
 
+class PythonsFunction(Inner):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) * random.uniform(0.5, 1.0)
+
+
 class NumPysChance(Inner):
     def forward(self, x: Tensor) -> Tensor:
         scale = np.random.uniform(0.5, 1.0)  # noqa: NPY002
@@ -124,6 +129,8 @@ def line_of(cls: type, code: str) -> str:
          "return u + torch.autograd.grad(u.sum(), x, create_graph=True)[0]"),
         (PythonsChance, "asks Python or NumPy for some in `encoder.gate`",
          "if self.training and random.random() < 0.5:"),
+        (PythonsFunction, "asks Python or NumPy for some in `encoder.gate`",
+         "return self.linear(x) * random.uniform(0.5, 1.0)"),
         (NumPysChance, "asks Python or NumPy for some in `encoder.gate`",
          "scale = np.random.uniform(0.5, 1.0)  # noqa: NPY002"),
     ],
@@ -139,6 +146,8 @@ def test_packages_whose_names_begin_with_torch_are_not_torch() -> None:
     folder = Path(torch.__file__).parent
     assert is_theirs(f"{folder}_geometric/nn/conv/rgcn_conv.py")
     assert not is_theirs(f"{folder}/nn/modules/linear.py")
+    assert not is_theirs(random.__file__)
+    assert is_theirs(pytest.__file__)
 
 
 def test_what_is_drawn_outside_of_the_forward_is_nobodys_business() -> None:

@@ -5,16 +5,24 @@ from __future__ import annotations
 import linecache
 import os
 import re
+import sysconfig
 import textwrap
 import traceback
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 
 import torch
 from torch import fx, nn
 
-_NOT_THEIRS = (f"{Path(torch.__file__).parent}{os.sep}", f"{Path(__file__).parents[1]}{os.sep}")  # torch, this package
+_LIBRARY = sysconfig.get_path("stdlib") + os.sep
+_INSTALLED = ("site-packages", "dist-packages")  # folders that may lie in it
+_NOT_THEIRS = (  # torch, what it counts sizes with, this package
+    f"{Path(torch.__file__).parent}{os.sep}",
+    f"{Path(torch.__file__).parents[1] / 'sympy'}{os.sep}",
+    f"{Path(__file__).parents[1]}{os.sep}",
+)
 _NUMBERS = re.compile(r"\.item\(\)|\.tolist\(\)|\b(int|float)\(")
 _VALUES = ("DataDependent", "data-dependent", "_local_scalar_dense")
 
@@ -53,14 +61,16 @@ def explain(failure: BaseException, model: nn.Module, differentiates: str = "") 
 def place_of(node: fx.Node, path: str) -> str:
     """Return where a node was traced: the submodule, and the innermost line of the user's own code."""
     frames = re.findall(r'File "([^"]+)", line (\d+), in [^\n]*\n\s*([^\n]+)', str(node.meta.get("stack_trace", "")))
-    theirs = [frame for frame in frames if not frame[0].startswith((*_NOT_THEIRS, "<"))]
+    theirs = [frame for frame in frames if is_theirs(frame[0])]
     shown = f" ({_line(theirs[-1][0], int(theirs[-1][1]), theirs[-1][2])})" if theirs else ""
     return f"{_named(path)}{shown}"
 
 
+@lru_cache(maxsize=4096)
 def is_theirs(file: str) -> bool:
-    """Whether a file is the user's, not torch's nor ours."""
-    return not file.startswith((*_NOT_THEIRS, "<"))
+    """Whether a file is the user's: not Python's own, torch's nor ours."""
+    pythons = file.startswith(_LIBRARY) and not any(folder in file for folder in _INSTALLED)
+    return not pythons and not file.startswith((*_NOT_THEIRS, "<"))
 
 
 def place_now(frame: FrameType, model: nn.Module) -> str:
