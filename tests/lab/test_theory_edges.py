@@ -29,16 +29,20 @@ from isthmus.lab import (
 )
 from isthmus.lab.arrays import Array
 from isthmus.lab.compressors import IdentityCompressor, Natural
-from isthmus.lab.methods import DCGD, EF21, GDCI, MARINA, AnchoredIST
+from isthmus.lab.methods import DCGD, DIANA, EF21, GDCI, MARINA, AnchoredIST
+from isthmus.lab.sketches import as_sketch
 from isthmus.lab.sketches.scaled import WeightedPermutation
-from isthmus.lab.theory import bounds
+from isthmus.lab.theory import bounds, estimates
 from isthmus.lab.theory.enumeration import enumerate_round
+from isthmus.lab.theory.estimates import sampled_matrix_moments
 from isthmus.lab.theory.fixed_points import fixed_point_of
 from isthmus.lab.theory.lifted import lifted_round
 from isthmus.lab.theory.moments import Moments
+from isthmus.lab.theory.powers import repeated
 from isthmus.lab.theory.rate import RateSearch, second_moment_map
 from isthmus.lab.theory.spectrum import Radius, _by_powers, operator_radius
 from isthmus.lab.theory.stable_steps import _intervals
+from isthmus.lab.theory.symmetric import matrix_on_svec, smat, svec
 from isthmus.lab.theory.tails import tails
 from isthmus.lab.theory.update import affine_update
 
@@ -547,3 +551,105 @@ def test_theorem_1_names_the_lack_of_a_theta_where_w_is_indefinite() -> None:
 def test_an_accuracy_lies_between_0_and_1(accuracy: float) -> None:
     with pytest.raises(InvalidInput, match="`accuracy` must be"):
         theory.best_stepsize(PROBLEM, GradientDescent(0.1), accuracy)
+
+
+def test_symmetric_matrices_and_their_vectors_have_the_same_inner_products() -> None:
+    S, T = (matrix + matrix.T for matrix in np.random.default_rng(0).standard_normal((2, 5, 5)))
+    assert svec(S).shape == (15,)
+    assert svec(S) @ svec(T) == pytest.approx(np.vdot(S, T), rel=1e-14)
+    np.testing.assert_allclose(smat(svec(np.stack([S, T]))), [S, T], rtol=1e-15)
+    J = np.random.default_rng(1).standard_normal((5, 5))
+    matrix = matrix_on_svec(lambda X: J @ X @ J.T, 5)
+    np.testing.assert_allclose(smat(matrix @ svec(S)), J @ S @ J.T, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(np.linalg.norm(matrix, 2), np.linalg.norm(J, 2) ** 2, rtol=1e-12)
+
+
+def test_a_map_that_is_too_large_for_its_matrix_is_repeated_up_to_a_limit() -> None:
+    half = repeated(lambda S: 0.5 * S, 37, 1000, "period")  # 703 entries
+    np.testing.assert_array_equal(half(np.eye(37)), 0.5**1000 * np.eye(37))
+    with pytest.raises(InvalidInput, match="`period` must be at most 1000"):
+        repeated(lambda S: 0.5 * S, 37, 1001, "period")
+    assert repeated(lambda S: 1.0 * S, 36, 1001, "period")(np.eye(36)).shape == (36, 36)  # 666
+    J = np.array([[0.9, 0.3], [-0.2, 0.8]])
+    power = np.linalg.matrix_power(J, 50)
+    S = np.array([[2.0, 1.0], [1.0, 3.0]])
+    at_once = repeated(lambda S: J @ S @ J.T, 2, 50, "period")
+    np.testing.assert_allclose(at_once(S), power @ S @ power.T, rtol=1e-10)
+
+
+def test_a_course_has_an_error_for_every_round_and_takes_two_seeds_at_least() -> None:
+    exact = theory.dynamics(PROBLEM, IST(Permutation(2, 4), 0.01), X0, 7)
+    np.testing.assert_array_equal(exact.gap_error, np.zeros(8))
+    method = EF21(TopK(4, 2), 0.01)
+    assert theory.dynamics(PROBLEM, method, X0, 2, seeds=2).how.startswith("simulation of 2 seeds")
+    with pytest.raises(InvalidInput, match="`seeds` must be at least 2"):
+        theory.dynamics(PROBLEM, method, X0, 2, seeds=1)
+
+
+def test_a_small_bound_that_is_broken_is_seen_and_what_is_not_known_is_left_out() -> None:
+    assert not bound([1e-15], [1.1e-15]).holds()
+    assert bound([np.inf, 1.0], [np.nan, 0.5]).holds()
+    assert bound([np.nan, 1.0], [0.3, 0.5]).holds()
+
+
+def test_one_worker_with_all_of_two_coordinates_has_the_square() -> None:
+    alone = Quadratic([[[2.0, 1.0], [1.0, 3.0]]], [[0.0, 0.0]])
+    np.testing.assert_allclose(theory.perm_q_form(alone, 2), alone.mean_matrix @ alone.mean_matrix)
+
+
+def test_stable_steps_end_where_the_rate_passes_1_and_not_where_it_overflows() -> None:
+    def excess(step: float) -> float:
+        return -1.0 if step < 1.3 else 0.5 if step < 1.6 else math.inf
+
+    assert _intervals(excess, np.array([1.0, 2.0])) == ((0.0, pytest.approx(1.3, rel=1e-12)),)
+
+
+def test_radii_square_with_their_errors_and_nothing_is_known_to_the_last_digit() -> None:
+    found = Radius(0.5, 1e-6, "dense").squared
+    assert (found, found.error, found.how) == (0.25, 2e-6, "dense")
+    nothing = _by_powers(lambda v: 0.0 * v, np.ones(2))
+    assert (nothing, nothing.error, nothing.how) == (0.0, 0.0, "powers")
+
+
+@pytest.mark.parametrize(("merge", "steps"), [("gradient", 1), ("model", 1), ("model", 3)])
+def test_the_mean_has_the_course_of_the_whole_law(merge: str, steps: int) -> None:
+    method = IST(Bernoulli(2, 4, 0.6), 0.02, steps, merge=merge)
+    means = theory.mean_trajectory(PROBLEM, method, X0, 6)
+    np.testing.assert_allclose(means, theory.dynamics(PROBLEM, method, X0, 6).mean, rtol=1e-12)
+
+
+def test_a_search_and_a_single_question_have_the_same_rate_of_a_method_with_periods() -> None:
+    method = AnchoredIST(Permutation(2, 4), 0.02, 3)
+    assert RateSearch(PROBLEM).rate(method) == pytest.approx(theory.asymptotic_rate(PROBLEM, method), rel=1e-10)
+
+
+def test_a_fixed_point_is_one_to_the_last_digit() -> None:
+    problem = random_quadratic(3, 5, 100.0, 1.0, seed=3)
+    found = lifted_round(problem, DIANA(RandK(5, 2), 0.1 / float(problem.spectrum[-1]), 0.2))
+    assert found is not None
+    m = found.fixed_point
+    assert np.linalg.norm(found.mean(m) - m) <= 1e-15 * np.linalg.norm(m)
+
+
+class OnlyTwice:
+    """Everyone has everything, twice over, by draws alone."""
+
+    def sample(self, random: np.random.Generator) -> Array:
+        return np.full((2, 4), 2.0)
+
+    def sample_many(self, random: np.random.Generator, count: int) -> Array:
+        return np.full((count, 2, 4), 2.0)
+
+
+def test_moments_by_samples_are_means_over_as_many_as_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    mean, square = sampled_matrix_moments(PROBLEM, as_sketch(OnlyTwice()))
+    np.testing.assert_allclose(mean, 4.0 * PROBLEM.mean_matrix, rtol=1e-12)
+    np.testing.assert_allclose(square, 4.0 * PROBLEM.mean_matrix @ PROBLEM.mean_matrix @ mean, rtol=1e-12)
+    assert theory.stationary(PROBLEM, IST(OnlySamples(), 0.01)).how == "Monte Carlo, 2000 draws"
+    monkeypatch.setattr(estimates, "MOST_NUMBERS", 100)
+    assert theory.stationary(PROBLEM, IST(OnlySamples(), 0.01)).how == "Monte Carlo, 6 draws"
+
+
+@pytest.mark.parametrize("sketch", [Permutation(2, 4), OnlySamples()])
+def test_theorem_1_says_whether_its_moments_are_exact(sketch: object) -> None:
+    assert theory.theorem1(PROBLEM, sketch).exact is isinstance(sketch, Permutation)

@@ -272,6 +272,6 @@ def moving_round(problem: Quadratic, method: LinearMethod) -> LiftedRound:
     flat = null_space(problem.mean_matrix)
     plain = Quadratic._trusted(problem.L, np.broadcast_to(0.0, problem.b.shape))
     still = np.linalg.qr(np.asarray(method.flatten(method.init(plain, flat.T)).T, dtype=np.float64)).Q
-    scale = 1e-9 * max(1.0, float(np.abs(found.U).max(initial=0.0)))
+    scale = 1e-9 * float(np.abs(found.U).max(initial=1.0))
     stays = all(np.abs(branch.J @ still - still).max() <= 1e-9 for branch in found.branches)
     return found.without(still) if stays and np.abs(found.U @ still).max(initial=0.0) <= scale else found
