@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import tyro
 from benchmarks.many_tasks import TASKS, Bag, Files, data_of
+from scipy.sparse import csr_array, issparse
 
 from isthmus.data import Dataset
 from isthmus.errors import InvalidInput
@@ -57,6 +58,7 @@ class Way:
         tried: these values, as shares of the classes or of narrow's units.
         of_classes: of which.
         drawn: whether it draws classes, so that it may know how frequent they are.
+        several: its flags besides, where a sample has several labels.
     """
 
     flags: Mapping[str, Any]
@@ -68,6 +70,7 @@ class Way:
     tried: tuple[float, ...] = ()
     of_classes: bool = False
     drawn: bool = False
+    several: Mapping[str, Any] = field(default_factory=dict)
 
     def options(self, classes: int, units: int) -> list[int]:
         """Return the values that are tried; of a way without an option one, which says nothing."""
@@ -76,6 +79,7 @@ class Way:
     def flags_of(self, task: str, option: int) -> dict[str, Any]:
         """Return its flags on a task."""
         more = {"frequencies": "zipf"} if self.drawn and TASKS[task].by_frequency else {}
+        more |= self.several if TASKS[task].several else {}
         return {**self.flags, **more, **({self.option: option} if self.option else {})}
 
 
@@ -84,7 +88,7 @@ WAYS = {
     "narrow, balanced": Way({"strategy": "narrow", "balanced": True}, few=True),
     "block": Way({"strategy": "ist", "law": "block"}),
     "ensemble": Way({"strategy": "ist", "law": "fixed"}),  # only output biases are shared
-    "class cut": Way({"strategy": "class-cut"}),
+    "class cut": Way({"strategy": "class-cut"}, several={"gate": "none"}),
     "class cut, 50 buckets": Way({"strategy": "class-cut", "foreign_buckets": 50}, few=True),
     "class cut, gate worker": Way({"strategy": "class-cut", "gate": "worker"}),
     "MACH": Way(
@@ -144,6 +148,7 @@ CELLS = (
     Cell("spelling", 5000, 8, "under 1", "work", every=False),
     Cell("next-word", 5000, 8, "under 1", "work", every=False),
     Cell("maintainer", 600, 8, "3", "work", every=False),
+    Cell("tags", 600, 8, "3", seeds=3),
     Cell("maintainer", 600, 8, "16", longer=2),
     Cell("maintainer", 600, 2, "3", every=False),
     Cell("maintainer", 600, 4, "3", every=False),
@@ -274,8 +279,8 @@ def keep_data(cell: Cell | Row, options: Options) -> None:
     assert data.test is not None
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part.npz")
-    np.savez(part, x=data.features, y=data.targets, tx=data.test.features, ty=data.test.targets, inputs=inputs,
-             classes=data.classes)  # fmt: skip
+    y, ty = (each.toarray() if issparse(each) else each for each in (data.targets, data.test.targets))
+    np.savez(part, x=data.features, y=y, tx=data.test.features, ty=ty, inputs=inputs, classes=data.classes)
     part.replace(path)
 
 
@@ -285,7 +290,9 @@ def kept_data(cell: Cell | Row, options: Options) -> tuple[Dataset, int]:
     with np.load(path) as kept:
         parts = [(kept["x"], kept["y"]), (kept["tx"], kept["ty"])]
         classes, inputs = int(kept["classes"]), int(kept["inputs"])
-    train, test = (Dataset(path.stem, *part, classes, part[0].shape[1:]) for part in parts)
+    train, test = (
+        Dataset(path.stem, x, csr_array(y) if y.ndim == 2 else y, classes, x.shape[1:]) for x, y in parts
+    )
     return replace(train, test=test), inputs
 
 
@@ -308,7 +315,7 @@ def made(row: Row, options: Options) -> dict[str, Any]:
     if not row.samples:
         few = min(data.samples, 20 * BATCH * row.workers)
         assert data.test is not None
-        data = replace(data.take(np.arange(few)), test=data.test.take(np.arange(BATCH)))
+        data = replace(data.take(np.arange(few)), test=data.test.take(np.arange(min(BATCH, data.test.samples))))
         budget = {"local_steps": 1, "rounds": 1}
     begun = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
@@ -576,7 +583,7 @@ def draw(options: Options) -> None:
     rows, widths = known(options), list[tuple[float, float]]()
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
-    marks = dict(zip((task.label for task in TASKS.values()), "oDs^v", strict=True))
+    marks = dict(zip((task.label for task in TASKS.values()), "oDsP^v", strict=True))
     shown = dict[str, str]()
     for cell in options.cells:
         if cell.equal != "memory":

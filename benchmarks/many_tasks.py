@@ -1,4 +1,4 @@
-"""Classification with many classes and sparse inputs: three real tasks and two generated ones, and their network.
+"""Classification with many classes and sparse inputs: four real tasks and two generated ones, and their network.
 
 Real data are files that any Debian machine can have: texts (package ``anarchism``) and a list of packages (what
 ``apt-cache dumpavail`` prints). Everything is drawn by seed, so the same files give the same samples.
@@ -17,6 +17,7 @@ from zlib import crc32
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from isthmus.data import Dataset, many_classes, read_words
@@ -76,11 +77,13 @@ class Task:
         label: in tables.
         make: returns all samples, and the number of inputs D, given the files, V, and how many samples are wanted.
         by_frequency: whether classes are numbered by it.
+        several: whether a sample has several labels.
     """
 
     label: str
     make: Callable[[Files, int, int], tuple[Dataset, int]]
     by_frequency: bool = False
+    several: bool = False
 
 
 def data_of(task: str, files: Files, classes: int, wanted: int) -> tuple[Dataset, int]:
@@ -132,21 +135,43 @@ def _spelling(files: Files, classes: int, wanted: int) -> tuple[Dataset, int]:
 
 def _maintainer(files: Files, classes: int, wanted: int) -> tuple[Dataset, int]:
     """The words of a package's name and description -> who looks after it, of the busiest."""
+    features, marks = _packages(files, classes, lambda fields: [fields["Maintainer"]] if "Maintainer" in fields else [])
+    return _parts(features, marks.indices.astype(np.int64), marks.shape[1], _most(marks)), _TERMS
+
+
+def _tags(files: Files, classes: int, wanted: int) -> tuple[Dataset, int]:
+    """The words of a package's name and description -> its tags (written in, use, interface, ...), of the commonest."""
+    features, marks = _packages(files, classes, lambda fields: re.findall(r"[^\s,]+", fields.get("Tag", "")))
+    return _parts(features, marks, marks.shape[1], _most(marks)), _TERMS
+
+
+def _most(marks: csr_array) -> int:
+    return int(marks.shape[0] - marks.shape[0] // 10)
+
+
+def _packages(
+    files: Files, classes: int, labels_of: Callable[[dict[str, str]], list[str]]
+) -> tuple[NDArray[np.int32], csr_array]:
+    """Return the active inputs of all packages that have labels, and these: of all, so many of the commonest."""
     content = files.packages.read_bytes()
     text = (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content).decode("utf-8", "replace")
     found = []
     for entry in text.split("\n\n"):
-        fields = dict(re.findall(r"^(Package|Maintainer|Description(?:-en)?): (.*)$", entry, re.M))
-        if {"Package", "Maintainer"} <= set(fields):
-            said = f"{fields['Package']} {fields.get('Description', fields.get('Description-en', ''))}".lower()
-            found.append((re.findall(r"[a-z]+|\d+", said), fields["Maintainer"]))
-    people, terms = (_numbered(each, most) for each, most in (
-        ((who for _, who in found), classes), ((term for said, _ in found for term in said), _TERMS)))  # fmt: skip
-    kept = [(said, people[who]) for said, who in found if who in people]
+        fields = dict(re.findall(r"^(Package|Maintainer|Tag|Description(?:-en)?): (.*(?:\n .*)*)$", entry, re.M))
+        labels = labels_of(fields)
+        if "Package" in fields and labels:
+            said = fields.get("Description", fields.get("Description-en", "")).partition("\n")[0]
+            found.append((re.findall(r"[a-z]+|\d+", f"{fields['Package']} {said}".lower()), labels))
+    known, terms = (_numbered((each for row in rows for each in row), most) for rows, most in (
+        ((labels for _, labels in found), classes), ((said for said, _ in found), _TERMS)))  # fmt: skip
+    kept = [(said, {known[each] for each in labels if each in known}) for said, labels in found]
+    kept = [(said, labels) for said, labels in kept if labels]
     order = generator(0, "many/packages").permutation(len(kept))
     rows = [{terms[term] for term in kept[at][0] if term in terms} for at in order]
-    targets = np.array([kept[at][1] for at in order])
-    return _parts(_padded(rows, _TERMS), targets, len(people), len(kept) - len(kept) // 10), _TERMS
+    labels = [sorted(kept[at][1]) for at in order]
+    ends = np.cumsum([0, *map(len, labels)])
+    marks = csr_array((np.ones(ends[-1], bool), np.concatenate(labels), ends), (len(labels), len(known)))
+    return _padded(rows, _TERMS), marks
 
 
 def _generated(rank: int) -> Callable[[Files, int, int], tuple[Dataset, int]]:
@@ -172,7 +197,7 @@ def _padded(rows: Sequence[set[int]], nothing: int) -> NDArray[np.int32]:
     return found
 
 
-def _parts(features: NDArray[np.int32], targets: NDArray[np.int64], classes: int, cut: int) -> Dataset:
+def _parts(features: NDArray[np.int32], targets: NDArray[np.int64] | csr_array, classes: int, cut: int) -> Dataset:
     shape = features.shape[1:]
     test = Dataset("many", features[cut:], targets[cut:], classes, shape)
     return Dataset("many", features[:cut], targets[:cut], classes, shape, test)
@@ -182,6 +207,7 @@ TASKS = {
     "next-word": Task("next word", _next_word, by_frequency=True),
     "spelling": Task("misspelt -> word", _spelling),
     "maintainer": Task("package -> maintainer", _maintainer, by_frequency=True),
+    "tags": Task("package -> tags", _tags, several=True),
     "rank-64": Task("generated, rank 64", _generated(64)),
     "rank-9": Task("generated, rank 9", _generated(9)),
 }

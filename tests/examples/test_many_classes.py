@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from benchmarks import many_classes
-from benchmarks.many_classes import Cell, Course, Known, Missing, Options
+from benchmarks.many_classes import WAYS, Cell, Course, Known, Missing, Options
 from benchmarks.many_tasks import Files, data_of
 
 CELL = Cell("next-word", 20, 2, "3", seeds=1)
@@ -41,6 +41,20 @@ def test_rows_are_made_in_processes_once_and_shown(options: Options, capsys: pyt
     assert "next word, V = 20, n = 2, 3 epochs, at equal memory" in shown
     assert "| narrow | " in shown
     assert "| class cut, gate worker | `workers` must be at least 3, got 2 |" in shown
+
+
+def test_several_labels_a_sample_are_kept_and_trained_on(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    tagged = [f"Package: p{at}\nTag: t{at % 3}, t{3 + at % 2}\n" for at in range(1000)]
+    packages = options.folder.parent / "tags.txt"
+    packages.write_text("\n".join(tagged))
+    cell = Cell("tags", 5, 2, "3", seeds=1)
+    monkeypatch.setattr(many_classes, "CELLS", (cell,))
+    monkeypatch.setattr(many_classes, "WAYS", {"narrow": WAYS["narrow"], "class cut": WAYS["class cut"]})
+    options = replace(options, packages=packages)
+    many_classes.run(options)
+    found = [row for row in many_classes.known(options).values() if row["way"] == "class cut" and row["samples"]]
+    assert [row["status"] for row in found] == ["finished"]
+    assert found[0]["sent"] == 0
 
 
 def rows_for(options: Options, cell: Cell, way: str, costs: dict[str, tuple[int, int]], held_out: Any) -> Known:
@@ -86,6 +100,14 @@ def test_real_tasks_are_made_of_files(tmp_path: Path) -> None:
     people, inputs = data_of("maintainer", files, 2, 1000)
     assert (people.classes, people.samples, inputs) == (2, 54, 2000)
     assert people.test is not None
+    tagged = [f"Package: p{at}\nTag: use::a{at % 2}, role::b,\n made-of::c{at % 20}\n" for at in range(60)]
+    (tmp_path / "tags.txt").write_text("\n".join([*tagged, "Package: untagged\n"]))
+    tags, _ = data_of("tags", Files(packages=tmp_path / "tags.txt"), 3, 1000)
+    assert tags.test is not None
+    marks = tags.targets.toarray()
+    assert (marks.shape, tags.test.targets.shape) == ((54, 3), (6, 3))  # role::b and the commoner two, use::a0 and a1
+    assert marks[:, 0].all()
+    assert (marks[:, 1:].sum(1) == 1).all()
     words, inputs = data_of("next-word", files, 4, 30)
     assert (words.classes, words.samples) == (4, 30)
     assert all((words.features[:, place] // 1001 == place).all() for place in range(3))

@@ -56,6 +56,15 @@ def labelled(samples: int = 400, barren: bool = True) -> Dataset:
     return Dataset("labelled", csr_array((values, at), (samples, INPUTS)), csr_array(marks), CLASSES, (INPUTS,))
 
 
+@pytest.mark.parametrize("flags", [{"strategy": "narrow"}, {"strategy": "class-cut", "gate": "none"}])
+def test_a_run_on_several_labels_is_planned_whole(
+    flags: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = trained(tmp_path / "run", data=labelled(), model=Bags, example=CALL, **FLAGS, **flags)
+    assert "the plan" not in caplog.text
+    assert run.summary["planned_memory_bytes"][0] >= run.summary["worker_memory_bytes"][0]
+
+
 @given(seed=st.integers(0, 99), density=st.floats(0, 1), more=st.integers(0, 3))
 def test_bags_and_labels_are_the_rows(seed: int, density: float, more: int) -> None:
     rows = csr_array(random_array((6, 5), density=density, rng=seed))
