@@ -40,7 +40,7 @@ class AcceleratedGradientDescent(LinearMethod):
         Nesterov, "Introductory Lectures on Convex Optimization" (2004), scheme (2.2.11).
     """
 
-    tunable: ClassVar[dict[str, tuple[float, float]]] = {"momentum": (0.0, 1.0)}
+    tunable: ClassVar[str | None] = "momentum"
 
     stepsize: float
     momentum: float

@@ -52,7 +52,7 @@ class AnchoredIST:
         InvalidInput: a value breaks its rule.
     """
 
-    tunable: ClassVar[dict[str, tuple[float, float]]] = {"momentum": (0.0, 1.0)}
+    tunable: ClassVar[str | None] = "momentum"
 
     sketch: Any
     stepsize: float

@@ -45,7 +45,7 @@ class DIANA(LinearMethod):
         Mishchenko, Gorbunov, Takac, Richtarik (arXiv 1901.09269); Horvath et al. (arXiv 1904.05115).
     """
 
-    tunable: ClassVar[dict[str, tuple[float, float]]] = {"shift_rate": (0.0, 1.0)}
+    tunable: ClassVar[str | None] = "shift_rate"
 
     compressor: Compressor
     stepsize: float

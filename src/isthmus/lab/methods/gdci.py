@@ -88,7 +88,7 @@ class DistributedGDCI(LinearMethod):
         Chraibi et al. (arXiv 2102.07245); Shulgin, Richtarik (arXiv 2206.10452).
     """
 
-    tunable: ClassVar[dict[str, tuple[float, float]]] = {"mixing": (0.0, 1.0)}
+    tunable: ClassVar[str | None] = "mixing"
 
     compressor: Compressor
     stepsize: float

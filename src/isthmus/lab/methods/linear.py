@@ -23,10 +23,10 @@ class LinearMethod(ABC):
     theory reads the maps off these very functions.
 
     Attributes:
-        tunable: fields besides the step size that may be chosen for the best rate, with the ends of their range.
+        tunable: the field besides the step size, between 0 and 1, that may be chosen for the best rate.
     """
 
-    tunable: ClassVar[dict[str, tuple[float, float]]] = {}
+    tunable: ClassVar[str | None] = None
     stepsize: float
 
     @abstractmethod

@@ -38,11 +38,6 @@ class Enumeration:
         """0: the matrices J are the whole round."""
         return 0.0
 
-    @property
-    def dim(self) -> int:
-        """Number of coordinates d."""
-        return int(self.vectors.shape[1])
-
     @cached_property
     def mean_matrix(self) -> Array:
         """E[J], [d, d]."""

@@ -157,20 +157,19 @@ def best_stepsize(
     check_number("accuracy", accuracy, above=0.0, below=1.0)
     second_moment_map(method, problem)  # says what is wrong, before a step is put in
     search = RateSearch(problem, accuracy)
-    tunable = {} if step_only else dict(getattr(method, "tunable", {}))
-    if not tunable:
+    name = None if step_only else getattr(method, "tunable", None)
+    if name is None:
         best = search.over_steps(method, accuracy)
         return BestStep(best, asymptotic_rate(problem, best), {})
-    ((name, (low, high)),) = tunable.items()
 
     def within(logit: float) -> float:
-        return low + (high - low) / (1.0 + math.exp(-logit))
+        return 1.0 / (1.0 + math.exp(-logit))
 
     def least(logit: float, fine: float = accuracy) -> float:
         return search.rate(search.over_steps(replace(method, **{name: within(logit)}), fine))
 
-    share = min(max((getattr(method, name) - low) / (high - low), _NEAREST), 1.0 - _NEAREST)
-    middle = math.log(share / (1.0 - share))
+    first = min(max(getattr(method, name), _NEAREST), 1.0 - _NEAREST)
+    middle = math.log(first / (1.0 - first))
     left, right = _bracket(lambda away: least(middle + away, max(accuracy, _COARSE)), 1.0)
     chosen = within(_refined(least, middle + left, middle + right, accuracy))
     best = search.over_steps(replace(method, **{name: chosen}), accuracy)
