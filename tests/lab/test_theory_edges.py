@@ -41,7 +41,7 @@ from isthmus.lab.theory.lifted import lifted_round
 from isthmus.lab.theory.moments import Moments
 from isthmus.lab.theory.powers import powered, repeated
 from isthmus.lab.theory.rate import RateSearch, second_moment_map
-from isthmus.lab.theory.spectrum import Radius, _by_powers, operator_radius, positive_radius
+from isthmus.lab.theory.spectrum import Radius, _by_powers, matrix_radius, operator_radius, positive_radius
 from isthmus.lab.theory.stable_steps import _intervals
 from isthmus.lab.theory.symmetric import matrix_on_svec, smat, svec
 from isthmus.lab.theory.tails import tails
@@ -340,6 +340,8 @@ def test_tails_by_hand():
     still = tails([1.0], [[[0.5]]])
     assert (still.spread, still.rounds(10)) == (pytest.approx(1.0), math.inf)
     assert theory.Tails(Radius(0.0), Radius(0.0)).spread == 1.0
+    with pytest.raises(InvalidInput, match=r"`matrices` must have shape \[P, d, d\], got \[1, 1, 2\]"):
+        tails([1.0], np.ones((1, 1, 2)))
     J = np.array([[[0.5, 0.2], [0.1, 0.3]], [[0.1, -0.4], [0.6, 0.2]]])
     both = tails([0.3, 0.7], J)
     squares = sum(p * np.kron(A, A) for p, A in zip((0.3, 0.7), J, strict=True))
@@ -528,6 +530,7 @@ def test_one_coordinate_has_the_course_of_a_geometric_series() -> None:
 def test_a_readout_of_nothing_is_nothing() -> None:
     found = theory.readouts(PROBLEM, np.zeros(4))
     assert found.searched.tolist() == [0.0] * 4
+    assert found.scale == 0.0
     assert len({float(gap) for gap in found.gaps}) == 1
 
 
@@ -610,6 +613,7 @@ def test_radii_square_with_their_errors_and_nothing_is_known_to_the_last_digit()
     found = Radius(0.5, 1e-6, "dense").squared
     assert (found, found.error, found.how) == (0.25, 2e-6, "dense")
     assert Radius(0.5).error == 0.0
+    assert matrix_radius(np.diag([1.0, 0.5])).error <= 1e-14
     nothing = _by_powers(lambda v: 0.0 * v, np.ones(2))
     assert (nothing, nothing.error, nothing.how) == (0.0, 0.0, "powers")
 
@@ -717,7 +721,7 @@ def test_a_readout_searches_at_any_curvature(curvature: float) -> None:
 
 
 @pytest.mark.parametrize("same", [True, False], ids=["all alike", "alike but for b"])
-@pytest.mark.parametrize("sketch", [Permutation(3, 6), Bernoulli(3, 6, 0.4)], ids=["partition", "independent"])
+@pytest.mark.parametrize("sketch", [Permutation(3, 6), Bernoulli(3, 6, 0.4), RandomSparsification(3, 6, 2)], ids=str)
 def test_workers_that_share_a_matrix_have_the_moments_of_copies_of_it(sketch: object, same: bool) -> None:
     one = random_quadratic(1, 6, 10.0, 0.0, seed=4)
     b = np.broadcast_to(one.b, (3, 6)) if same else np.random.default_rng(0).standard_normal((3, 6))

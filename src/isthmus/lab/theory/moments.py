@@ -198,10 +198,8 @@ class Moments:
             return total
         if self._by_diagonals:
             return m[:, None] * self._pairs_with_vectors
-        for worker in range(1 if u.equal and _one_row(u.vectors) else u.workers):
+        for worker in range(u.workers):
             total += _drift_within(u, worker, m)
-        if u.equal and _one_row(u.vectors):
-            total *= u.workers
         return (total + self._drift_between(m)) / u.workers**2
 
     @property
@@ -294,10 +292,6 @@ class Moments:
             result += np.multiply(G, c12 * m * g[worker], out=G)
         np.fill_diagonal(result, 0.0)
         return result
-
-
-def _one_row(array: Array) -> bool:
-    return len(array) == 1 or array.strides[0] == 0
 
 
 def _gram_within(u: AffineUpdate, g: Array) -> Array:

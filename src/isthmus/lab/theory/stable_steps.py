@@ -116,19 +116,7 @@ def _intervals(excess: Callable[[float], float], grid: Array) -> tuple[tuple[flo
     ends: list[float] = [0.0] if values[0] < 0 else []
     for low, high, before, after in zip(grid[:-1], grid[1:], values[:-1], values[1:], strict=True):
         if (before < 0) != (after < 0):
-            if math.isfinite(before) and math.isfinite(after):
-                ends.append(float(optimize.brentq(excess, low, high, xtol=1e-14, rtol=1e-12)))
-            else:
-                ends.append(_bisect(excess, float(low), float(high)))
+            ends.append(float(optimize.brentq(excess, low, high, xtol=1e-14, rtol=1e-12)))  # by halves at infinity
     if len(ends) % 2:
         ends.append(math.inf)
     return tuple(zip(ends[::2], ends[1::2], strict=True))
-
-
-def _bisect(excess: Callable[[float], float], low: float, high: float) -> float:
-    """Find where the sign changes when one side is infinite."""
-    negative_below = excess(low) < 0
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if (excess(middle) < 0) == negative_below else (low, middle)
-    return 0.5 * (low + high)

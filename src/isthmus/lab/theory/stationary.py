@@ -117,7 +117,7 @@ def _is_stable(problem: Quadratic, method: Method, moments: RoundMoments, radius
 
 def _solve_covariance(moments: RoundMoments, source: Array) -> tuple[Array, float]:
     """The solution and its residual relative to ``source``."""
-    unit = float(np.abs(source).max(initial=0.0)) or 1.0  # norms of very small and very large numbers overflow
+    unit = float(np.abs(source).max()) or 1.0  # norms of very small and very large numbers overflow
     source = 0.5 * (source / unit + source.T / unit)  # a skew part is rounding, and no symmetric answer has it
     dim, size = len(source), float(np.linalg.norm(source))
     moved, vectors = linalg.eigh(moments.mean_matrix)
