@@ -51,6 +51,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     ),
     "lab/rates": (
         "lab_methods/test_formulas.py", "lab_methods/test_rates_edges.py", "lab_methods/test_extrapolation.py",
+        "lab_methods/test_extremes.py::test_steps_and_rates_go_with_the_scale_of_f",
+        "lab_methods/test_extremes.py::test_bounds_and_steps_of_every_method_at_the_ends",
         "lab_methods/test_anchored.py::test_exact_dynamics_agree_with_every_path",
         "lab_methods/test_anchored.py::test_asymptotic_factor_is_the_spectral_radius_of_the_lifted_map",
         "lab_methods/test_anchored.py::test_momentum_is_nesterovs_with_one_round_periods",

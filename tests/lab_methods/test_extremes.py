@@ -45,6 +45,8 @@ def setting(scale: float, start: float = 1.0, kind: str = "plain") -> Setting:
     L, b = plain.L, plain.b
     if kind == "all agree":
         b = np.zeros_like(b)
+    if kind == "nothing":
+        L, b = np.zeros_like(L), np.zeros_like(b)
     if kind == "flat":
         L, b = np.array([np.diag(np.eye(DIM)[0])] * 2), np.array([np.eye(DIM)[0]] * 2)
     return Setting(Quadratic(L * scale, b * scale), np.full(DIM, start), 5)
@@ -75,10 +77,10 @@ def no_warnings():
 @pytest.mark.parametrize("name", BUILD)
 def test_bounds_and_steps_of_every_method_at_the_ends(name):
     cases = [setting(scale, kind=kind) for scale in SCALES for kind in ("plain", "all agree", "flat")]
-    for here in [*cases, *(setting(1.0, start) for start in (1e-300, 1e200, 1e300))]:
+    for here in [*cases, setting(1.0, kind="nothing"), *(setting(1.0, start) for start in (1e-300, 1e200, 1e300))]:
         limit = largest_stepsize(BUILD[name](2, DIM), here)
         assert math.isnan(limit) or limit > 0
-        for method in variants(name, float(here.problem.spectrum[-1])):
+        for method in variants(name, float(here.problem.spectrum[-1]) or 1.0):
             for bound in bounds(method, here):
                 never_nan(bound.values)
 
@@ -105,13 +107,20 @@ def test_steps_and_rates_go_with_the_scale_of_f(name):
     method = replace(BUILD[name](2, DIM), stepsize=0.01)
     plain = setting(1.0)
     limit = largest_stepsize(method, plain)
-    for scale in (1e-300, 1e-200, 1e200, 1e300):
+    for scale in (1e-300, 1e-200, 0.01, 100.0, 1e200, 1e300):
         here = setting(scale)
         assert largest_stepsize(method, here) * scale == pytest.approx(limit, rel=1e-9, nan_ok=True)
         same = replace(method, stepsize=0.01 / scale)
         for bound, other in zip(bounds(same, here), bounds(method, plain), strict=True):
             unit = {"gap": scale, "distance": 1.0}.get(bound.measure)
             assert [one.holds for one in bound.assumptions] == [one.holds for one in other.assumptions]
+            assert ["no linear rate" in one.why for one in bound.assumptions] == [
+                "no linear rate" in one.why for one in other.assumptions
+            ]
+            for one, same_one in zip(bound.assumptions, other.assumptions, strict=True):
+                size = {"step size": 1 / scale, "strong convexity": scale}.get(one.name)
+                if size is not None:
+                    assert one.number / size == pytest.approx(same_one.number, rel=1e-9, nan_ok=True)
             if unit is not None:
                 np.testing.assert_allclose(bound.values / unit, other.values, rtol=1e-9)
         try:

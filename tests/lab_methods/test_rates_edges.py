@@ -13,8 +13,9 @@ import pytest
 
 from isthmus.errors import InvalidInput
 from isthmus.lab import IST, Bernoulli, Identity, Permutation, Quadratic, RandomSparsification
-from isthmus.lab.compressors import PermK, RandK, Scaled
+from isthmus.lab.compressors import PermK, RandK, Scaled, TopK
 from isthmus.lab.methods import (
+    DCGD,
     DIANA,
     EF21,
     GDCI,
@@ -42,8 +43,10 @@ from isthmus.lab.rates import (
     surrogate,
     with_default_stepsize,
 )
+from isthmus.lab.rates.anchored_dynamics import lifted_round as anchored_round
 from isthmus.lab.rates.gradients import sketch_constants
 from isthmus.lab.theory import contraction_limit
+from isthmus.lab.theory.enumeration import enumerate_round
 
 PROBLEM = random_quadratic(2, 4, 10.0, 0.8, seed=5)
 X0 = np.arange(1.0, 5.0)
@@ -387,3 +390,64 @@ def test_averages_and_courses_of_a_setting():
     assert not SETTING.step_within(1.0 + 1e-6, 1.0).holds
     assert "> 1," in SETTING.step_within(2.0, 1.0).why
     assert "<= 1," in SETTING.step_within(0.5, 1.0).why
+
+
+def test_where_nothing_pulls_no_theorem_gives_a_step() -> None:
+    flat = Setting(Quadratic(np.zeros((2, 3, 3)), np.zeros((2, 3))), np.ones(3), 2)
+    with pytest.raises(InvalidInput, match="`stepsize` must be given for GradientDescent: no theorem gives one here"):
+        with_default_stepsize(GradientDescent(1.0), flat)
+
+
+@pytest.mark.parametrize("unit", [1e-20, 1.0, 1e20])
+def test_whether_all_agree_does_not_depend_on_the_unit_of_x(unit: float) -> None:
+    for shared in (False, True):
+        problem = random_quadratic(3, 4, 10.0, 0.7, seed=4, shared_minimizer=shared)
+        here = Setting(Quadratic(problem.L, unit * problem.b), unit * np.ones(4), 2)
+        there = Setting(problem, np.ones(4), 2)
+        method = DCGD(RandK(4, 2), 1.0)
+        assert largest_stepsize(method, here) == pytest.approx(largest_stepsize(method, there), rel=1e-9)
+    at_nought = Setting(Quadratic(problem.L, np.zeros((3, 4))), np.ones(4), 2)
+    assert largest_stepsize(method, at_nought) == pytest.approx(largest_stepsize(method, there), rel=1e-9)
+
+
+@pytest.mark.parametrize("curvature", [0.1, 10.0])
+def test_ef21_without_compression_and_marina_with_rare_coins_stop_at_the_end_of_mu(curvature: float) -> None:
+    here = Setting(Quadratic([curvature * np.eye(2)] * 2, np.zeros((2, 2))), np.ones(2), 2)
+    assert largest_stepsize(EF21(TopK(2, 2), 1.0), here) == pytest.approx(0.5 / curvature)
+    assert largest_stepsize(MARINA(RandK(2, 2), 1.0, 0.01), here) == pytest.approx(0.005 / curvature)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_one_step_of_the_lifted_state_is_the_mean_over_its_outcomes(steps: int) -> None:
+    """By hand, (e, u, p) -> (e + J w + K Lbar u, u, p) with w = e - u, for second moments without symmetry."""
+    problem = random_quadratic(2, 3, 10.0, 0.7, seed=4)
+    step = anchored_round(problem, AnchoredIST(Bernoulli(2, 3, 0.5), 0.05, 4, local_steps=steps))
+    A = np.random.default_rng(0).standard_normal((9, 9))
+    second, eye, zero = A @ A.T, np.eye(3), np.zeros((3, 3))
+    if steps == 1:
+        outcomes = enumerate_round(problem, IST(Bernoulli(2, 3, 0.5), 0.05))
+        assert outcomes is not None
+        L = problem.mean_matrix  # e+ = e + (J - I)(e - u) - gamma Lbar u
+        parts = [(J, eye - J - 0.05 * L) for J in outcomes.matrices]
+        chances = outcomes.probabilities
+    else:
+        parts, chances = list(zip(step.on_x, step.on_anchor, strict=True)), step.probabilities
+    whole = [np.block([[x, u, zero], [zero, eye, zero], [zero, zero, eye]]) for x, u in parts]
+    expected = sum(p * J @ second @ J.T for p, J in zip(chances, whole, strict=True))
+    found = step.second(second.reshape(3, 3, 3, 3).transpose(0, 2, 1, 3))
+    np.testing.assert_allclose(found.transpose(0, 2, 1, 3).reshape(9, 9), expected, rtol=1e-10, atol=1e-12)
+    m = np.arange(9.0)
+    np.testing.assert_allclose(
+        step.mean(m.reshape(3, 3)).ravel(), sum(p * J @ m for p, J in zip(chances, whole, strict=True)), rtol=1e-10
+    )
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_anchored_courses_go_with_the_scale_of_f(scale: float) -> None:
+    problem, x0 = random_quadratic(2, 3, 10.0, 0.7, seed=4), np.ones(3)
+    for steps in (1, 2):
+        method = AnchoredIST(Permutation(2, 3), 0.05, 2, local_steps=steps)
+        plain = anchored_dynamics(problem, method, x0, 4).gap
+        scaled = Quadratic(scale * problem.L, scale * problem.b)
+        found = anchored_dynamics(scaled, replace(method, stepsize=0.05 / scale), x0, 4).gap
+        np.testing.assert_allclose(found / scale, plain, rtol=1e-9)

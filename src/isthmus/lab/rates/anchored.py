@@ -198,7 +198,7 @@ def _(method: AnchoredIST, setting: Setting) -> float:
     def overshoots(step: float) -> bool:
         return bool(_moved(problem, found, step, method.period, method.local_steps)[-1] > 1.0)
 
-    if found.ratios[-1] <= 1.0 or not overshoots(limit):
+    if not overshoots(limit):
         return limit
     low, high = 0.0, limit
     for _ in range(_BISECTIONS):

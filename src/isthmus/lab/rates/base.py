@@ -107,6 +107,15 @@ def bounds(method: Any, setting: Setting) -> tuple[Bound, ...]:
     return ()
 
 
+def step_of(numerator: float, curvature: float) -> float:
+    """Return their ratio, a step size; infinite where the curvature is 0, and nothing is too far.
+
+    >>> step_of(2.0, 4.0), step_of(2.0, 0.0)
+    (0.5, inf)
+    """
+    return float(numerator / curvature) if curvature > 0 else np.inf
+
+
 def with_default_stepsize(method: Any, setting: Setting) -> Any:
     """Return ``method`` with the largest step size its theorem admits.
 

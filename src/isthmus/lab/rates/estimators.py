@@ -7,7 +7,7 @@ import numpy as np
 from isthmus.lab.bounds import Bound
 from isthmus.lab.compressors import require_contractive
 from isthmus.lab.methods import EF21, MARINA
-from isthmus.lab.rates.base import Setting, bounds, largest_stepsize
+from isthmus.lab.rates.base import Setting, bounds, largest_stepsize, step_of
 
 
 @largest_stepsize.register
@@ -27,8 +27,8 @@ def _marina_limits(method: MARINA, setting: Setting) -> tuple[float, float]:
     c, p = setting.constants, method.probability
     alike = c.L_pm / c.L_plus if c.L_plus > 0 else 0.0  # squares of L would over- and underflow
     spread = c.L_plus * np.sqrt((1.0 - p) / p * max(A - B + B * alike * alike, 0.0))
-    convex = 1.0 / (c.L + np.sqrt(2.0) * spread)
-    return float(1.0 / (c.L + spread)), float(min(convex, p / (2.0 * c.mu))) if c.mu > 0 else float(convex)
+    convex = step_of(1.0, c.L + np.sqrt(2.0) * spread)
+    return step_of(1.0, c.L + spread), min(convex, step_of(p, 2.0 * c.mu))
 
 
 @largest_stepsize.register
@@ -46,9 +46,8 @@ def _ef21_limits(method: EF21, setting: Setting) -> tuple[float, float]:
     alpha, c = require_contractive(method.compressor), setting.constants
     theta = 1.0 - np.sqrt(1.0 - alpha)
     ratio = (1.0 - alpha) / theta**2
-    convex = 1.0 / (c.L + c.L_tilde * np.sqrt(2.0 * ratio))
-    limit = min(convex, theta / (2.0 * c.mu)) if c.mu > 0 else convex
-    return float(1.0 / (c.L + c.L_tilde * np.sqrt(ratio))), float(limit)
+    convex = step_of(1.0, c.L + c.L_tilde * np.sqrt(2.0 * ratio))
+    return step_of(1.0, c.L + c.L_tilde * np.sqrt(ratio)), min(convex, step_of(theta, 2.0 * c.mu))
 
 
 def _both(

@@ -17,7 +17,7 @@ from isthmus.lab.methods import (
 )
 from isthmus.lab.problems import exact
 from isthmus.lab.quadratics import Quadratic
-from isthmus.lab.rates.base import Setting, bounds, largest_stepsize
+from isthmus.lab.rates.base import Setting, bounds, largest_stepsize, step_of
 from isthmus.lab.sketches import Permutation, Sketch
 
 _AGREE = 1e-10
@@ -25,7 +25,7 @@ _AGREE = 1e-10
 
 @largest_stepsize.register
 def _(method: GradientDescent, setting: Setting) -> float:
-    return 1.0 / setting.constants.L
+    return step_of(1.0, setting.constants.L)
 
 
 @bounds.register
@@ -35,7 +35,7 @@ def _(method: GradientDescent, setting: Setting) -> tuple[Bound, ...]:
     assumptions = (
         setting.full_gradients,
         setting.strongly_convex(c.mu),
-        setting.step_within(gamma, 2.0 / (c.L + c.mu)),
+        setting.step_within(gamma, step_of(2.0, c.L + c.mu)),
     )
     values = setting.geometric(factor * factor, setting.distance)
     return (Bound("gradient descent", "distance", values, "upper", assumptions, "Nesterov (2004), Theorem 2.1.15"),)
@@ -43,7 +43,7 @@ def _(method: GradientDescent, setting: Setting) -> tuple[Bound, ...]:
 
 @largest_stepsize.register
 def _(method: AcceleratedGradientDescent, setting: Setting) -> float:
-    return 1.0 / setting.constants.L
+    return step_of(1.0, setting.constants.L)
 
 
 @bounds.register
@@ -54,7 +54,7 @@ def _(method: AcceleratedGradientDescent, setting: Setting) -> tuple[Bound, ...]
     assumptions = (
         setting.full_gradients,
         setting.strongly_convex(c.mu),
-        setting.step_within(gamma, 1.0 / c.L),
+        setting.step_within(gamma, step_of(1.0, c.L)),
         Assumption("momentum", near, momentum, f"beta = {method.momentum:.4g}, the theorem's is {momentum:.4g}"),
     )
     start = setting.gap + (0.5 * c.mu * setting.distance if c.mu > 0 else 0.0)
@@ -116,7 +116,7 @@ def _dcgd_limit(joint: tuple[float, float], setting: Setting) -> float:
     A, B = joint
     c = setting.constants
     factor = 1.0 if _agree(setting) else 2.0
-    return 1.0 / ((1.0 - B) * c.L + factor * A * c.L_max)
+    return step_of(1.0, (1.0 - B) * c.L + factor * A * c.L_max)
 
 
 def _dcgd_bound(name: str, joint: tuple[float, float], stepsize: float, setting: Setting) -> tuple[Bound, ...]:
@@ -139,7 +139,7 @@ def _agree(setting: Setting) -> bool:
 @largest_stepsize.register
 def _(method: DIANA, setting: Setting) -> float:
     A, _ = method.compressor.joint_constants(setting.n)
-    return 1.0 / ((1.0 + 6.0 * A) * setting.constants.L_max)
+    return step_of(1.0, (1.0 + 6.0 * A) * setting.constants.L_max)
 
 
 @bounds.register
@@ -165,7 +165,7 @@ def _(method: DIANA, setting: Setting) -> tuple[Bound, ...]:
 @largest_stepsize.register
 def _(method: BlockCoordinateDescent, setting: Setting) -> float:
     problem = exact(setting.problem)
-    return 1.0 / _block_smoothness(problem, method.size) if isinstance(problem, Quadratic) else float("nan")
+    return step_of(1.0, _block_smoothness(problem, method.size)) if isinstance(problem, Quadratic) else float("nan")
 
 
 @bounds.register
@@ -174,7 +174,8 @@ def _(method: BlockCoordinateDescent, setting: Setting) -> tuple[Bound, ...]:
     if not isinstance(problem, Quadratic):
         return ()
     smooth = _block_smoothness(problem, method.size)
-    assumptions = (setting.full_gradients, setting.strongly_convex(c.mu), setting.step_within(gamma, 2.0 / smooth))
+    within = setting.step_within(gamma, step_of(2.0, smooth))
+    assumptions = (setting.full_gradients, setting.strongly_convex(c.mu), within)
     factor = 1.0 - method.size / problem.dim * c.mu * gamma * (2.0 - gamma * smooth)
     reference = "Richtarik, Takac (2014), with the expected separable overapproximation computed exactly"
     return (Bound("block descent", "gap", setting.geometric(factor, setting.gap), "upper", assumptions, reference),)
@@ -183,5 +184,5 @@ def _(method: BlockCoordinateDescent, setting: Setting) -> tuple[Bound, ...]:
 def _block_smoothness(problem: Quadratic, size: int) -> float:
     """lambda_max of (d/K) E[P Lbar P] = (1 - r) Dbar + r Lbar, r = (K-1)/(d-1), P the mask of a random K-subset."""
     Lbar, d = problem.mean_matrix, problem.dim
-    r = (size - 1) / (d - 1) if d > 1 else 1.0
+    r = (size - 1) / max(d - 1, 1)
     return float(linalg.eigvalsh((1.0 - r) * np.diag(np.diagonal(Lbar)) + r * Lbar)[-1])

@@ -11,7 +11,7 @@ from isthmus.lab.methods import GDCI, IST, DistributedGDCI, LocalGradientDescent
 from isthmus.lab.methods.local_steps import local_gains
 from isthmus.lab.problems import exact
 from isthmus.lab.quadratics import Quadratic
-from isthmus.lab.rates.base import Setting, bounds, largest_stepsize
+from isthmus.lab.rates.base import Setting, bounds, largest_stepsize, step_of
 from isthmus.lab.theory import mean_trajectory, theorem1
 from isthmus.lab.theory.dynamics import round_moments
 from isthmus.lab.theory.stepsizes import contraction_limit
@@ -19,7 +19,7 @@ from isthmus.lab.theory.stepsizes import contraction_limit
 
 @largest_stepsize.register
 def _(method: GDCI, setting: Setting) -> float:
-    return 2.0 / (setting.constants.L + setting.constants.mu)
+    return step_of(2.0, setting.constants.L + setting.constants.mu)
 
 
 @bounds.register
@@ -40,7 +40,7 @@ def _(method: GDCI, setting: Setting) -> tuple[Bound, ...]:
 
 @largest_stepsize.register
 def _(method: DistributedGDCI, setting: Setting) -> float:
-    return 1.0 / setting.constants.L_max
+    return step_of(1.0, setting.constants.L_max)
 
 
 @bounds.register
@@ -54,7 +54,7 @@ def _(method: DistributedGDCI, setting: Setting) -> tuple[Bound, ...]:
     level = 2.0 * eta**2 * A * (c.norm2 + _squared(gamma * c.zeta)) / (1.0 - factor) if factor < 1 else np.inf
     assumptions = (
         setting.full_gradients,
-        setting.step_within(gamma, 2.0 / (c.L + c.mu)),
+        setting.step_within(gamma, step_of(2.0, c.L + c.mu)),
         _contracts(factor, "(1 - eta + eta sqrt(r))^2 + 2 eta^2 A r_i"),
     )
     values = setting.geometric(factor, setting.distance, level)
@@ -64,7 +64,7 @@ def _(method: DistributedGDCI, setting: Setting) -> tuple[Bound, ...]:
 
 @largest_stepsize.register
 def _(method: LocalGradientDescent, setting: Setting) -> float:
-    return 1.0 / setting.constants.L_max
+    return step_of(1.0, setting.constants.L_max)
 
 
 @bounds.register
@@ -104,7 +104,7 @@ def _local_round(problem: Quadratic, method: LocalGradientDescent) -> tuple[Arra
 
 @largest_stepsize.register
 def _(method: ProxSkip, setting: Setting) -> float:
-    return 1.0 / setting.constants.L_max
+    return step_of(1.0, setting.constants.L_max)
 
 
 @bounds.register
