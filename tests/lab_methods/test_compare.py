@@ -240,6 +240,21 @@ def test_bad_input_is_one_line_and_code_2(flags, said, capsys):
     assert said in line
 
 
+@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize(
+    ("curvature", "said"),
+    [(0.0, "must have some curvature, got an f that is the same everywhere"), (1.0, "must not start at its minimiser")],
+)
+def test_where_nothing_is_left_to_do_nothing_is_compared(curvature, said, processes, tmp_path, capsys):
+    file = tmp_path / "f.npz"
+    np.savez(file, L=curvature * np.stack([np.eye(2)] * 2), b=np.zeros((2, 2)))
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", "--problem", str(file), "--rounds", "5", "--processes", processes, "--methods", "gd", "diana"])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
 def test_values_are_checked_at_construction():
     for change, said in (
         ({"step_factors": ()}, "`step_factors` must hold at least one number"),

@@ -451,3 +451,14 @@ def test_anchored_courses_go_with_the_scale_of_f(scale: float) -> None:
         scaled = Quadratic(scale * problem.L, scale * problem.b)
         found = anchored_dynamics(scaled, replace(method, stepsize=0.05 / scale), x0, 4).gap
         np.testing.assert_allclose(found / scale, plain, rtol=1e-9)
+
+
+def test_a_function_without_curvature_in_some_direction_has_no_linear_rate() -> None:
+    here = Setting(Quadratic(FLAT.L, [[1.0, 0.0], [3.0, 0.0]]), np.ones(2), 2)  # nor do workers agree
+    (fast,) = bounds(AcceleratedGradientDescent(0.1, 0.0), here)
+    assert [one.why for one in fast.assumptions if one.name == "strong convexity"] == [
+        "mu = 0: no linear rate from this theorem"
+    ]
+    np.testing.assert_array_equal(fast.values, [here.gap] * 3)
+    (compressed,) = bounds(DCGD(RandK(2, 1), 0.01), here)
+    np.testing.assert_array_equal(compressed.values, [here.distance] * 3)

@@ -60,8 +60,13 @@ def own_problem(place: str, workers: int, seed: int = 0, ridge: float = 0.0) -> 
         InvalidInput: the function cannot be found, fails, or returns something else.
         DataError: the file cannot be read, or holds other arrays or ones that do not fit.
     """
-    if Path(place).suffix in FILES:
-        return _of_arrays(place, workers, seed, ridge)
+    problem, x0 = _of_arrays(place, workers, seed, ridge) if Path(place).suffix in FILES else _of_factory(place)
+    if isinstance(problem, Quadratic) and problem.spectrum[-1] == 0.0:
+        raise InvalidInput(f"`problem` {place!r} must have some curvature, got an f that is the same everywhere")
+    return problem, x0
+
+
+def _of_factory(place: str) -> tuple[Problem, Array | None]:
     called = f"`problem` {place!r}"
     made = call_factory(load_factory(place, "problem"), called)
     problem, x0 = made if isinstance(made, tuple) and len(made) == 2 else (made, None)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from isthmus.errors import InvalidInput
 from isthmus.lab.arrays import Array
 from isthmus.lab.bounds import Bound
 from isthmus.lab.compare.roster import at_best, build_method, title_of
@@ -35,6 +36,8 @@ def compare_one(settings: Comparison, name: str) -> dict[str, Any]:
     with threadpool_limits(limits=1):
         problem, x0 = build(settings)
         setting = Setting(problem, x0, settings.rounds)
+        if setting.gap == 0.0:
+            raise InvalidInput("`problem` must not start at its minimiser: gaps are relative to the first; give x0")
         tried = [_try(settings, name, setting, factor) for factor in settings.step_factors]
     best = min(tried, key=_worth)
     plain = to_json({**best, "tried": [{key: one[key] for key in ("factor", "status", "bits")} for one in tried]})
