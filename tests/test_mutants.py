@@ -59,3 +59,12 @@ def test_a_change_that_cannot_be_imported_is_caught() -> None:
 def test_what_goes_wrong_in_a_process_is_said() -> None:
     assert mutants.forked(lambda: [1, 2])[::2] == (0, [1, 2])
     assert mutants.forked(lambda: 1 // 0)[::2] == (2, "ZeroDivisionError: integer division or modulo by zero")
+
+
+def test_every_change_that_is_listed_as_harmless_is_one() -> None:
+    places = [mutants.SOURCE / place for place in mutants.MODULES]
+    files = [path for place in places for path in ([place] if place.is_file() else sorted(place.rglob("*.py")))]
+    every = {each.key for path in files for each in mutants.mutants_of(path)}
+    listed = mutants.harmless()
+    assert len(listed) > 100
+    assert listed <= every, listed - every

@@ -26,6 +26,7 @@ import math
 import os
 import pickle
 import random
+import re
 import resource
 import sys
 import time
@@ -465,8 +466,8 @@ def try_imported(mutant: Mutant, seen: Seen, seconds: float) -> tuple[str, float
 def harmless() -> set[tuple[str, str, str]]:
     """The changes that docs/mutants.md explains: rows of file, code and change in backquotes."""
     rows = HARMLESS.read_text(encoding="utf-8").splitlines() if HARMLESS.exists() else []
-    listed = [row.strip("| ").split(" | ") for row in rows if row.startswith("| `")]
-    return {(file.strip("` "), code.strip("` "), change.strip("` ")) for file, code, change, *_ in listed}
+    found = (re.match(r"\| `([^`]+\.py)` \| `(.+)` \| (\S+ -> \S+) \| .", row) for row in rows)
+    return {match.groups() for match in found if match}  # type: ignore[misc]
 
 
 def main() -> int:
