@@ -581,7 +581,7 @@ def draw(options: Options) -> None:
     from matplotlib.lines import Line2D
 
     rows, widths = known(options), list[tuple[float, float]]()
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    figure = Figure(figsize=(12, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
     marks = dict(zip((task.label for task in TASKS.values()), "oDsP^v", strict=True))
     shown = dict[str, str]()
@@ -613,7 +613,7 @@ def draw(options: Options) -> None:
     right.set_ylabel("points of test accuracy ahead of narrow")
     keys = [Line2D([], [], marker="s", linestyle="", color=DRAWN[way], label=way) for way in DRAWN if way != NARROW]
     keys += [Line2D([], [], marker=mark, linestyle="", color="0.3", label=label) for label, mark in shown.items()]
-    right.legend(handles=keys, fontsize=8, frameon=False, loc="lower left")
+    figure.legend(handles=keys, fontsize=8, frameon=False, loc="outside right center")
     for axes in (left, right):
         axes.set_xlabel("(D + V) / (D + V / n)")
     options.out.mkdir(parents=True, exist_ok=True)
