@@ -256,7 +256,7 @@ class Counting(nn.Module):
         super().__init__()
         self.a, self.b, self.write = nn.Linear(4, 8), nn.Linear(8, 2), write
         self.register_buffer("mean", torch.zeros(8))
-        self.register_buffer("last", torch.zeros(1 if write == "shape" else 8))
+        self.register_buffer("last", torch.zeros(8))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.a(x)
@@ -286,11 +286,57 @@ def test_buffers_that_forward_writes_follow_their_units(write: str) -> None:
     torch.testing.assert_close(model.last, model.a(x)[-1].detach())
 
 
-def test_a_buffer_that_changes_its_shape_is_mentioned() -> None:
-    coupling = isthmus.trace(Counting("shape"), (torch.randn(3, 4),))
-    assert coupling.problems == (
-        "buffer last is assigned another shape or type in forward: a subnetwork does not update it",
-    )
+class Kept(nn.Module):
+    """Keeps something from call to call, as ``how`` says."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.a, self.b, self.how = nn.Linear(4, 8), nn.Linear(8, 2), how
+        self.register_buffer("places", torch.zeros(1))
+        self.last = torch.zeros(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        if self.how == "for its sizes" and len(self.places) != x.shape[1]:  # as ConViT does
+            self.places = torch.arange(x.shape[1], dtype=x.dtype)
+        elif self.how == "in half" and self.places.dtype != torch.float16:
+            self.places = self.places.half()
+        elif self.how == "all":
+            self.places = torch.cat([self.places, y[0, :1].detach()])
+        elif self.how in ("read", "written"):
+            y = y + self.last
+        if self.how in ("read", "looked at"):
+            self.last = y.detach().mean(0)
+        elif self.how == "written":
+            self.last.copy_(y.detach().mean(0))
+        return self.b(y.relu() + self.places.sum())
+
+
+@pytest.mark.parametrize("how", ["for its sizes", "in half", "all"])
+def test_a_buffer_that_changes_its_shape_is_refused_until_it_has_its_shape(how: str) -> None:
+    model, x = nn.Sequential(Kept(how)), torch.randn(3, 4)
+    with pytest.raises(InvalidInput, match=r"gives its buffer 0\.places another shape or type in forward: run it once"):
+        isthmus.trace(model, (x,))
+    model(x)
+    if how == "all":
+        with pytest.raises(InvalidInput, match="if every call changes it"):
+            isthmus.trace(model, (x,))
+    else:
+        assert [axis.size for axis in isthmus.trace(model, (x,), verify=True).cut_axes] == [8]
+
+
+@pytest.mark.parametrize(
+    ("how", "said"), [("read", "reads its attribute 0.last and assigns it anew"), ("written", "`self.last.copy_(")]
+)
+def test_a_tensor_that_is_kept_and_no_buffer_is_refused(how: str, said: str) -> None:
+    """A piece would go on with that of the trace for ever, and merging return none."""
+    with pytest.raises(InvalidInput, match="make it a buffer") as caught:
+        isthmus.trace(nn.Sequential(Kept(how)), (torch.randn(3, 4),))
+    assert said in str(caught.value)
+
+
+def test_what_is_kept_to_look_at_does_not_matter() -> None:
+    assert isthmus.trace(Kept("looked at"), (torch.randn(3, 4),), verify=True).problems == ()
 
 
 def test_results_of_unknown_types_are_left_out() -> None:

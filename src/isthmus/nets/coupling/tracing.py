@@ -161,8 +161,6 @@ def _fixed_inputs(
 
 def _problems(exports: Mapping[str, ExportedGraph], propagations: Mapping[str, Propagation]) -> tuple[str, ...]:
     lines = dict.fromkeys(f"kept whole: {problem}" for a in propagations.values() for problem in a.problems)
-    for name in dict.fromkeys(name for exported in exports.values() for name in exported.replaced):
-        lines[f"buffer {name} is assigned another shape or type in forward: a subnetwork does not update it"] = None
     for name in dict.fromkeys(name for exported in exports.values() for name in exported.dropped):
         lines[f"result {name} is not made of tensors: a subnetwork returns None for it"] = None
     lines |= dict.fromkeys(note for exported in exports.values() for note in exported.notes)

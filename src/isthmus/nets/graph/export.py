@@ -22,6 +22,7 @@ from isthmus.nets.graph.custom import CustomFunctions
 from isthmus.nets.graph.example import Example
 from isthmus.nets.graph.exported import ExportedGraph, Pinned, module_path
 from isthmus.nets.graph.failures import explain, place_of
+from isthmus.nets.graph.keeping import alike, plain_tensors, refuse_kept, refuse_reshaped
 from isthmus.nets.graph.loops import AllFound
 from isthmus.nets.graph.made import keep_made
 from isthmus.nets.graph.normalize import normalize
@@ -61,12 +62,14 @@ def export_graph(
             "of its forward (or cannot be compared with it), and a traced graph does not keep it: write it with plain "
             "operators, or register it with torch.library.custom_op"
         )
+    refuse_reshaped(wrapper.result.reshaped)
     module = found.graph_module
     normalize(module)
     _refuse_branches(module)
     exported = _exported_graph(found, module, wrapper, names)
     exported.notes = notes
     _refuse_written_inputs(exported)
+    refuse_kept(exported, wrapper.result.renewed)
     keep_made(exported)
     return exported
 
@@ -78,7 +81,8 @@ class _Result:
     paths: Sequence[str] = ()
     custom: Sequence[type] = ()
     assigned: Sequence[str] = ()
-    replaced: Sequence[str] = ()
+    reshaped: str | None = None
+    renewed: Sequence[str] = ()
     dropped: Sequence[str] = ()
 
 
@@ -96,13 +100,14 @@ class _Flat(nn.Module):
 
     def forward(self, *tensors: Tensor) -> tuple[Any, ...]:
         args, kwargs = self.example.call(tensors)
-        before = dict(self.inner.named_buffers())
+        before, plain = dict(self.inner.named_buffers()), plain_tensors(self.inner)
         with AllFound(), self.aside, self.functions:
             result = self.inner(*args, **kwargs)
         after = dict(self.inner.named_buffers())
-        changed = [name for name, tensor in before.items() if after.get(name) is not tensor]
-        self.result.assigned = [name for name in changed if name in after and _alike(before[name], after[name])]
-        self.result.replaced = [name for name in changed if name not in self.result.assigned]
+        self.result.assigned = [name for name, tensor in before.items() if after.get(name) is not tensor]
+        self.result.reshaped = next((n for n in self.result.assigned if not alike(before[n], after.get(n))), None)
+        now = plain_tensors(self.inner)
+        self.result.renewed = [name for name, tensor in plain.items() if now.get(name) is not tensor]
         keyed, self.result.spec = pytree.tree_flatten_with_path(opened(result))
         self.result.paths = [pytree.keystr(path) or "output" for path, _ in keyed]
         self.result.dropped = [
@@ -112,11 +117,7 @@ class _Flat(nn.Module):
         ]
         leaves = tuple(leaf if isinstance(leaf, _RESULTS) else None for _, leaf in keyed)
         self.result.custom = _custom_functions(leaves)
-        return (*(after[name] for name in self.result.assigned), *leaves)
-
-
-def _alike(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype
+        return (*(after[name] for name in self.result.assigned if name in after), *leaves)
 
 
 def _export(wrapper: _Flat, example: Example, closed: Pinned) -> torch.export.ExportedProgram:
@@ -201,7 +202,7 @@ def _exported_graph(
     mutated += [names[name] for name in result.assigned]
     return ExportedGraph(
         module, state, constants, inputs, mutated, result.paths, result.spec, fixed,
-        replaced=result.replaced, dropped=result.dropped, given_up=wrapper.given_up,
+        dropped=result.dropped, given_up=wrapper.given_up,
     )  # fmt: skip
 
 

@@ -25,7 +25,6 @@ class ExportedGraph:
         outputs: one name per remaining output, for messages.
         out_spec: how the outputs are put together again.
         fixed: sizes of inputs the graph is bound to, by input and dimension.
-        replaced: buffers that forward assigns tensors of another shape or type.
         dropped: results of unknown types (a cache object), None in their place.
         notes: what the graph does otherwise than the network.
         given_up: (input, dimension) pairs whose sizes were not opened because too much follows from them.
@@ -39,7 +38,6 @@ class ExportedGraph:
     outputs: Sequence[str]
     out_spec: Any
     fixed: Mapping[tuple[int, int], int] = field(default_factory=dict)
-    replaced: Sequence[str] = ()
     dropped: Sequence[str] = ()
     notes: Sequence[str] = ()
     given_up: Pinned = frozenset()
