@@ -15,7 +15,7 @@ from cases.networks import GPT, T5, Basic, Bottleneck, LeNet, Llama, mlp, resnet
 from isthmus.errors import InvalidInput
 from isthmus.nets.axes.registry import RULES
 from isthmus.nets.check.verify import verify
-from isthmus.nets.graph import export
+from isthmus.nets.graph import conditions
 from isthmus.nets.pieces.subnetwork import build
 from isthmus.nets.rules import rule
 
@@ -632,9 +632,10 @@ class Windows(nn.Module):
         return self.last(x.mean((1, 2)))
 
 
-def test_sizes_from_which_too_much_follows_stay_as_given(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("limit", ["_CONDITIONS", "_OPERATIONS"])
+def test_sizes_from_which_too_much_follows_stay_as_given(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one mode as in the other, and the batch stays open; else the export of Swin takes minutes."""
-    monkeypatch.setattr(export, "_GUARDS", 20)
+    monkeypatch.setattr(conditions, limit, 20)
     model, args = Windows(), (torch.randn(3, 3, 8, 8),)
     coupling = isthmus.trace(model, args)
     assert {each.given_up for each in coupling.exports.values()} == {frozenset({(0, 1), (0, 2), (0, 3)}), frozenset()}

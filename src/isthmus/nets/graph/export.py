@@ -7,8 +7,7 @@ size that a cut may change is written out.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from isthmus.errors import InvalidInput
 from isthmus.nets.graph.asides import Asides
+from isthmus.nets.graph.conditions import TooMuchFollows, few_conditions
 from isthmus.nets.graph.custom import CustomFunctions
 from isthmus.nets.graph.example import Example
 from isthmus.nets.graph.exported import ExportedGraph, Pinned, module_path
@@ -26,6 +26,7 @@ from isthmus.nets.graph.keeping import alike, plain_tensors, refuse_kept, refuse
 from isthmus.nets.graph.loops import AllFound
 from isthmus.nets.graph.made import keep_made
 from isthmus.nets.graph.normalize import normalize
+from isthmus.nets.graph.plain import ByShapes, own_names
 from isthmus.nets.graph.results import opened
 from isthmus.nets.graph.sizes import size_of
 from isthmus.nets.graph.surroundings import as_it_was, idle_moves, in_mode, lean, quiet, without_autocast
@@ -33,7 +34,6 @@ from isthmus.nets.graph.traceable import traceable
 from isthmus.nets.graph.writes import writes
 
 _PREFIX = "inner."
-_GUARDS = 100  # ResNet, ConvNeXt, ViT and Segformer leave 10 to 64; Swin passes 150 in its first layers
 _RESULTS = (Tensor, int, float, bool, str, type(None), torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
@@ -64,6 +64,7 @@ def export_graph(
         )
     refuse_reshaped(wrapper.result.reshaped)
     module = found.graph_module
+    own_names(module)
     normalize(module)
     _refuse_branches(module)
     exported = _exported_graph(found, module, wrapper, names)
@@ -101,7 +102,7 @@ class _Flat(nn.Module):
     def forward(self, *tensors: Tensor) -> tuple[Any, ...]:
         args, kwargs = self.example.call(tensors)
         before, plain = dict(self.inner.named_buffers()), plain_tensors(self.inner)
-        with AllFound(), self.aside, self.functions:
+        with ByShapes(), AllFound(), self.aside, self.functions:
             result = self.inner(*args, **kwargs)
         after = dict(self.inner.named_buffers())
         self.result.assigned = [name for name, tensor in before.items() if after.get(name) is not tensor]
@@ -125,6 +126,7 @@ def _export(wrapper: _Flat, example: Example, closed: Pinned) -> torch.export.Ex
     auto = torch.export.Dim.AUTO
     doubled = tuple(t.repeat(2, *[1] * (t.dim() - 1)) if t.dim() and t.shape[0] == 1 else t for t in example.tensors)
     attempts = [(doubled, None), (doubled, 1), (doubled, 0), (example.tensors, 0)]
+    inner = frozenset((i, d) for i, tensor in enumerate(doubled) for d in range(1, tensor.dim()))
     failure: Exception | None = None
     for tensors, dims in attempts:
         shapes = tuple(
@@ -134,43 +136,19 @@ def _export(wrapper: _Flat, example: Example, closed: Pinned) -> torch.export.Ex
         try:
             with (
                 torch.enable_grad(), without_autocast(), idle_moves(),
-                lean(dims is None), _few_guards(wrapper.inner, dims is None),
+                lean(dims is None), few_conditions(dims is None),
             ):  # fmt: skip
-                return torch.export.export(wrapper, tensors, dynamic_shapes=(shapes,), strict=False)
-        except _TooManyGuards:
-            wrapper.given_up = frozenset((i, d) for i, t in enumerate(tensors) for d in range(1, t.dim()))
+                found = torch.export.export(wrapper, tensors, dynamic_shapes=(shapes,), strict=False)
+            wrapper.given_up = frozenset() if dims is None else inner
+            return found
+        except TooMuchFollows:
+            pass
         except Exception as error:  # torch raises a dozen kinds here; the first is the one that explains
             failure = failure or error
     assert failure is not None
     if not any(tensor.dim() for tensor in example.tensors):
         raise InvalidInput("`args` must hold a batch of samples, got a tensor without dimensions") from failure
     raise InvalidInput(explain(failure, wrapper.inner, wrapper.aside.differentiates)) from failure
-
-
-class _TooManyGuards(Exception):
-    """What torch would have to show of open sizes grows without bound."""
-
-
-@contextlib.contextmanager
-def _few_guards(model: nn.Module, wanted: bool) -> Iterator[None]:
-    """Inside, a module that is called after too many guards on open sizes raises; the same on every machine.
-
-    With windows over an image, say, whose sides are rounded up to whole ones at every level, every comparison of sizes
-    leaves a guard, and each next one is held against all before it: minutes, after which the sizes are closed anyway.
-    """
-
-    def check(module: nn.Module, args: tuple[Any, ...]) -> None:
-        sizes: Iterator[Any] = (size for value in args if isinstance(value, Tensor) for size in value.shape)
-        opened = next((size for size in sizes if isinstance(size, torch.SymInt)), None)
-        if opened is not None and len(opened.node.shape_env.guards) > _GUARDS:
-            raise _TooManyGuards
-
-    hooks = [module.register_forward_pre_hook(check) for module in model.modules()] if wanted else []
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _exported_graph(
