@@ -16,6 +16,8 @@ from isthmus.nets.pieces.subnetwork import build
 LAYERS = {
     "batch norm": lambda: nn.BatchNorm1d(6),
     "batch norm without statistics or weights": lambda: nn.BatchNorm1d(6, affine=False, track_running_stats=False),
+    "layer norm": lambda: nn.LayerNorm(6),
+    "layer norm over two dimensions, without weights": lambda: nn.LayerNorm((1, 6), elementwise_affine=False),
     "lstm": lambda: nn.LSTM(6, 8, 2, batch_first=True, bidirectional=True, dropout=0.1),
     "lstm with projections": lambda: nn.LSTM(6, 8, proj_size=3, batch_first=True),
     "gru": lambda: nn.GRU(6, 8, bias=False, batch_first=True),
@@ -34,6 +36,8 @@ class Layer(nn.Module):
     def forward(self, x: Tensor) -> object:
         if isinstance(self.layer, nn.BatchNorm1d):
             return self.layer(x.mT).mT[:, -3:]
+        if isinstance(self.layer, nn.LayerNorm):
+            return self.layer(x.mT.contiguous().mT[:, :, None])[:, -3:, 0]  # not as it lies in memory
         y, state = self.layer(x)
         return y[:, -3:], state
 
@@ -43,7 +47,7 @@ def nodes(model: nn.Module, x: Tensor, mode: str) -> list[str]:
     names, closed = {name: name for name in model.state_dict()}, frozenset({(0, 0), (0, 1)})
     graph = export.export_graph(model, example_of(model, (x,), None), mode, names, closed).module.graph
     results = [[v for v in pytree.tree_leaves(n.meta.get("val")) if isinstance(v, Tensor)] for n in graph.nodes]
-    known = [[(each.shape, each.dtype) for each in found] for found in results]
+    known = [[(each.shape, each.stride(), each.dtype) for each in found] for found in results]
     return [f"{node.format_node()} {said}" for node, said in zip(graph.nodes, known, strict=True)]
 
 
@@ -87,7 +91,7 @@ def test_what_torch_casts_in_a_region_is_cast() -> None:
 
 
 def test_what_torch_refuses_is_refused() -> None:
-    for layer in (nn.BatchNorm1d(5), nn.LSTM(5, 8, batch_first=True)):
+    for layer in (nn.BatchNorm1d(5), nn.LayerNorm(5), nn.LSTM(5, 8, batch_first=True)):
         with pytest.raises(InvalidInput, match="cannot be traced"):
             isthmus.trace(Layer(layer), (torch.randn(3, 4, 6),))
 

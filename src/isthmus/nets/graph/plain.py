@@ -40,15 +40,25 @@ def _like(source: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(source)
 
 
+def _contiguous(source: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(source, memory_format=torch.contiguous_format)
+
+
 def _recurrent(
-    source: Tensor, states: Any, weights: Any, biases: bool, layers: int, drop: float, train: bool, both: bool, *_: Any
-) -> tuple[Tensor, ...]:
+    source: Tensor, states: Any, weights: Any, biases: bool, layers: int, drop: float, train: bool, both: bool,
+    *batch_first: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
     kept = list(states) if isinstance(states, (list, tuple)) else [states]
-    output = source.new_empty((*source.shape[:2], kept[0].shape[-1] * (2 if both else 1)))
+    width = kept[0].shape[-1] * (2 if both else 1)
+    if any(batch_first):  # it goes by steps in memory all the same
+        output = source.new_empty((source.shape[1], source.shape[0], width)).transpose(0, 1)
+    else:
+        output = source.new_empty((*source.shape[:2], width))
     return output, *map(torch.empty_like, kept)
 
 
 _BATCH_NORM = _standing_for(aten.batch_norm.default, _like)
+_LAYER_NORM = _standing_for(aten.layer_norm.default, _contiguous)
 _RECURRENT = {
     getattr(torch, name): _standing_for(getattr(aten, name).input, _recurrent)
     for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")
@@ -66,6 +76,8 @@ class ByShapes(TorchFunctionMode):
         if first is not None and not _is_cast(first.device.type):
             if func is F.batch_norm and _every_channel(*args[:5], **given):
                 return _batch_norm(*args, **given)
+            if func is F.layer_norm and _every_place(*args[:4], **given):
+                return _layer_norm(*args, **given)
             if func in _RECURRENT and not given and isinstance(args[3], bool) and _every_step(*args):
                 return _RECURRENT[func](*args)
         return func(*args, **given)
@@ -89,6 +101,18 @@ def _every_channel(source: Tensor, mean: Any, var: Any, weight: Any = None, bias
         return False
     fits = all(each is None or each.shape == source.shape[1:2] for each in (mean, var, weight, bias))
     return fits and any(type(size) is not int or size > 1 for size in (source.shape[0], *source.shape[2:]))
+
+
+def _layer_norm(source: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
+    return _LAYER_NORM(source, list(normalized_shape), weight, bias, eps, torch.backends.cudnn.enabled)
+
+
+def _every_place(source: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, **_: Any) -> bool:
+    """Whether a layer norm is over the last dimensions of its operand, none of them open."""
+    shape = tuple(normalized_shape)
+    last = tuple(source.shape)[-len(shape) :] if shape else ()
+    sizes = all(type(size) is int for size in (*last, *shape)) and last == shape
+    return sizes and bool(shape) and all(each is None or tuple(each.shape) == shape for each in (weight, bias))
 
 
 def _every_step(source: Tensor, states: Any, weights: Sequence[Tensor], *_: Any) -> bool:
