@@ -9,6 +9,7 @@ from isthmus.errors import InvalidInput
 from isthmus.nets.check.verify import verify
 from isthmus.nets.coupling.coupling import Coupling
 from isthmus.nets.graph.sizes import size_of
+from isthmus.nets.pieces.subnetwork import build
 from nets.traced import ALL, fresh
 
 OTHER = {5: (9, 3), 8: (12, 4)}
@@ -87,6 +88,35 @@ def test_what_would_run_and_be_wrong_is_refused() -> None:
     torch.testing.assert_close(sub.module(x), model(x))
     with pytest.raises(InvalidInput, match="size 5 in dimension 1"):
         sub.module(torch.randn(2, 7, 4))
+
+
+class Asks(nn.Module):
+    """Does otherwise with few samples, and with long sequences."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x).relu()
+        y = y if x.shape[0] > 2 else 2 * y
+        y = y if x.shape[1] < 9 else 3 * y
+        return self.b(y if x.shape[1] % 2 else 5 * y)
+
+
+def test_what_a_branch_asked_of_a_size_has_to_hold() -> None:
+    model, x = Asks(), torch.randn(3, 5, 4)
+    coupling = isthmus.trace(model, (x,), verify=True)
+    assert coupling.verify(model, (x,)).passed
+    piece = build(model, coupling, {}).module
+    for other in (torch.randn(7, 3, 4), torch.randn(3, 7, 4)):
+        torch.testing.assert_close(piece(other), model(other))
+    with pytest.raises(InvalidInput, match="input 0 must have a size of 3 or more in dimension 0, got 2"):
+        piece(torch.randn(2, 5, 4))
+    with pytest.raises(InvalidInput, match="input 0 must have a size from 0 to 8 in dimension 1, got 9"):
+        piece(torch.randn(3, 9, 4))
+    with pytest.raises(InvalidInput, match="input 0 has size 6 in dimension 1, by which the network does otherwise"):
+        piece(torch.randn(3, 6, 4))
 
 
 class Windows(nn.Module):

@@ -17,7 +17,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from isthmus.errors import InvalidInput
 from isthmus.nets.graph.asides import Asides
-from isthmus.nets.graph.conditions import TooMuchFollows, few_conditions
+from isthmus.nets.graph.conditions import TooMuchFollows, few_conditions, remainders
 from isthmus.nets.graph.custom import CustomFunctions
 from isthmus.nets.graph.example import Example
 from isthmus.nets.graph.exported import ExportedGraph, Pinned, module_path
@@ -34,6 +34,7 @@ from isthmus.nets.graph.traceable import traceable
 from isthmus.nets.graph.writes import writes
 
 _PREFIX = "inner."
+_OPEN = 2  # the least that torch takes a size for that it leaves open, whatever a graph does
 _RESULTS = (Tensor, int, float, bool, str, type(None), torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
@@ -173,15 +174,25 @@ def _exported_graph(
             mutated.append(names[(output.target or "").removeprefix(_PREFIX)])
         elif output.kind != OutputKind.USER_OUTPUT:
             raise InvalidInput(f"`model` writes to its inputs ({output.kind.name}), which cannot be traced")
-    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
-    shapes = [[size_of(entry) for entry in node.meta["val"].shape] for node in placeholders[len(state) :]]
+    given = [node.meta["val"].shape for node in module.graph.nodes if node.op == "placeholder"][len(state) :]
+    shapes = [[size_of(entry) for entry in shape] for shape in given]
     fixed = {(i, d): size for i, shape in enumerate(shapes) for d, size in enumerate(shape) if isinstance(size, int)}
+    limits = {(i, d): limit for i, shape in enumerate(shapes) for d, size in enumerate(shape)
+              if (limit := _limit(found.range_constraints.get(size))) is not None}  # fmt: skip
     result = wrapper.result
     mutated += [names[name] for name in result.assigned]
     return ExportedGraph(
         module, state, constants, inputs, mutated, result.paths, result.spec, fixed,
+        limits=limits, remainders=remainders({(i, d): s for i, shape in enumerate(given) for d, s in enumerate(shape)}),
         dropped=result.dropped, given_up=wrapper.given_up,
     )  # fmt: skip
+
+
+def _limit(known: Any) -> tuple[int, int | None] | None:
+    """Return the least and the largest an open size may be; None if any does (torch takes none to be 0 or 1)."""
+    if known is None or (known.lower <= _OPEN and not known.upper.is_Integer):
+        return None
+    return (0 if known.lower <= _OPEN else int(known.lower)), (int(known.upper) if known.upper.is_Integer else None)
 
 
 def _refuse_chance(model: nn.Module, example: Example, mode: str, closed: Pinned) -> None:
