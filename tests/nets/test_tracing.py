@@ -15,7 +15,9 @@ from cases.networks import GPT, T5, Basic, Bottleneck, LeNet, Llama, mlp, resnet
 from isthmus.errors import InvalidInput
 from isthmus.nets.axes.registry import RULES
 from isthmus.nets.check.verify import verify
+from isthmus.nets.coupling import tracing
 from isthmus.nets.graph import conditions
+from isthmus.nets.graph.export import export_graph
 from isthmus.nets.pieces.subnetwork import build
 from isthmus.nets.rules import rule
 
@@ -644,6 +646,21 @@ def test_sizes_from_which_too_much_follows_stay_as_given(limit: str, monkeypatch
     assert [axis.kind for axis in coupling.cut_axes] == ["ffn"] * 4
     verdict = coupling.verify(model, args)
     assert verdict.passed, verdict.summary()
+
+
+def test_training_need_not_find_out_what_has_to_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open sizes are dear: evaluation alone is exported with them, if a layer needs them as they are."""
+    called = []
+
+    def export_noted(model, example, mode, names, closed=frozenset()):  # type: ignore[no-untyped-def]
+        called.append((mode, closed))
+        return export_graph(model, example, mode, names, closed)
+
+    monkeypatch.setattr(tracing, "export_graph", export_noted)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 36, 2))
+    assert len(isthmus.trace(model, (torch.randn(3, 3, 8, 8),)).fixed_inputs) == 2
+    sides = frozenset({(0, 2), (0, 3)})
+    assert called == [("eval", frozenset()), ("eval", sides), ("train", sides)]
 
 
 class Alibi(nn.Module):
