@@ -25,9 +25,9 @@ def test_what_the_words_say_is_what_was_counted() -> None:
     rows = [json.loads(line) for line in ROWS.read_text().splitlines()]
     verdicts = Counter(row["verdict"] for row in rows)
     page = (ROOT / "docs" / "networks.md").read_text()
-    assert f"- {verdicts['slow']} networks take longer" in page
     assert f"- {verdicts['useless']} ({100 * verdicts['useless'] / len(rows):.1f} %) leave" in page
-    assert [row["name"] for row in rows if row["verdict"] == "wrong"] == ["convit_tiny"]
+    assert not [row["name"] for row in rows if row["verdict"] in ("wrong", "crash", "slow", "not compared", "not run")]
+    assert max(row["seconds"] for row in rows if "share" in row) <= 15
     refused = {row["name"] for row in rows if row["verdict"] == "refused"}
     assert refused == {"pyg RGCNConv", "hf NystromformerForMaskedLM"}
 

@@ -58,9 +58,9 @@ class NanoGPT(nn.Module):
 
 
 class Bigram(nn.Module):
-    """Heads in a list, each with its own projections (a lecture's language model)."""
+    """Heads in a list, each with its own projections (a lecture's language model, in its sizes, one block)."""
 
-    def __init__(self, width: int = 32, heads: int = 4) -> None:
+    def __init__(self, width: int = 384, heads: int = 6) -> None:
         super().__init__()
         self.embed = nn.Embedding(65, width)
         size = width // heads
@@ -542,17 +542,17 @@ class EMACodebook(nn.Module):
 
 
 class TokenMixer(nn.Module):
-    """Patches mixed by perceptrons along both dimensions."""
+    """Patches mixed by perceptrons along both dimensions: Mixer-S, an eighth as wide."""
 
-    def __init__(self, width: int = 32, patches: int = 16) -> None:
+    def __init__(self, width: int = 64, patches: int = 16) -> None:
         super().__init__()
         self.patch = nn.Conv2d(3, width, 8, 8)
         self.layers = nn.ModuleList(
             nn.ModuleDict({
                 "n1": nn.LayerNorm(width), "n2": nn.LayerNorm(width),
-                "tokens": nn.Sequential(nn.Linear(patches, 24), nn.GELU(), nn.Linear(24, patches)),
-                "channels": nn.Sequential(nn.Linear(width, 64), nn.GELU(), nn.Linear(64, width)),
-            }) for _ in range(2)
+                "tokens": nn.Sequential(nn.Linear(patches, 32), nn.GELU(), nn.Linear(32, patches)),
+                "channels": nn.Sequential(nn.Linear(width, 256), nn.GELU(), nn.Linear(256, width)),
+            }) for _ in range(8)
         )  # fmt: skip
         self.head = nn.Linear(width, 10)
 

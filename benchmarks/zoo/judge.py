@@ -259,7 +259,7 @@ def judge(network: Public, note: Callable[[dict[str, Any]], None], clock: Callab
     model, example = network.build(), network.call(network.batch, network.sizes[0])
     if not network.single:
         model, example = model.double(), doubled(example)
-    run(model, example, True)  # what the network itself cannot do is no fault of its cut; lazy layers are made
+    run(model, example, True)  # what the network itself cannot do is no fault of its cut
     for module in model.modules():
         module.train()
     parameters = sum(p.numel() for p in model.parameters())

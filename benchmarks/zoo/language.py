@@ -152,6 +152,11 @@ _SEQ = {
     "decoder_attention_heads": 4, "encoder_ffn_dim": 128, "decoder_ffn_dim": 128, "max_position_embeddings": 64,
     "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1, "decoder_start_token_id": 1, "use_cache": False,
 }  # fmt: skip
+# As published, in their proportions: an eighth of the base size; of OLMo 2 (7B) a thirty-second, and a quarter of its
+# layers and words; MobileBERT a quarter, and half of its layers and words. SegFormer and PoolFormer are whole.
+_BASE = {"hidden_size": 96, "num_attention_heads": 12, "intermediate_size": 384, "num_hidden_layers": 12}
+_OLMO = {"hidden_size": 128, "num_attention_heads": 32, "num_key_value_heads": 32, "intermediate_size": 344,
+         "num_hidden_layers": 8, "vocab_size": 393}  # fmt: skip
 _IMAGE = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 _CONV = {"hidden_sizes": [16, 32, 64, 64], "depths": [1, 1, 1, 1]}
 
@@ -177,7 +182,7 @@ NETWORKS = (
     _grouped("Phi3"),
     _grouped("Cohere"),
     _grouped("Granite"),
-    _grouped("Olmo2"),
+    _decoder("Olmo2", **_OLMO),
     _grouped("Nemotron"),
     _grouped("Starcoder2"),
     _grouped("SmolLM3"),
@@ -198,13 +203,14 @@ NETWORKS = (
     _encoder("Albert", embedding_size=32),
     _encoder("Electra", embedding_size=32),
     _encoder("DistilBert", dim=64, n_layers=2, n_heads=4, hidden_dim=128),
-    _encoder("MPNet"),
+    _encoder("MPNet", **_BASE, vocab_size=3816),
     _encoder("DebertaV2", pos_att_type=["p2c", "c2p"], relative_attention=True, type_vocab_size=0),
-    _encoder("FNet", tpu_short_seq_length=10),
+    _encoder("FNet", **_BASE, vocab_size=4000, tpu_short_seq_length=10),
     _encoder("Nystromformer", segment_means_seq_len=10, num_landmarks=2),
     _encoder("ConvBert", embedding_size=32, conv_kernel_size=3, head_ratio=2, num_groups=1),
-    _encoder("SqueezeBert", embedding_size=64),
-    _encoder("MobileBert", embedding_size=32, intra_bottleneck_size=32, num_feedforward_networks=2),
+    _encoder("SqueezeBert", **_BASE, vocab_size=3815, embedding_size=96),
+    _encoder("MobileBert", vocab_size=3815, hidden_size=128, embedding_size=32, intra_bottleneck_size=32,
+             intermediate_size=128, num_hidden_layers=12),
     _encoder("ModernBert", global_attn_every_n_layers=2, local_attention=6, cls_token_id=1, sep_token_id=1),
     _encoder("RoFormer", embedding_size=64),
     _public("XLNet", _made("XLNetLMHeadModel", "XLNetConfig", vocab_size=VOCABULARY, d_model=64, n_layer=2, n_head=4,
@@ -222,14 +228,13 @@ NETWORKS = (
            hidden_size=64, num_attention_heads=4, mlp_ratio=2),
     _image("Swin", "SwinForImageClassification", "SwinConfig", (32, 32), image_size=32, patch_size=4, embed_dim=32,
            depths=[2, 2], num_heads=[4, 4], window_size=4),
-    _image("SegFormer", "SegformerForSemanticSegmentation", "SegformerConfig", (64, 96), **_CONV,
-           num_attention_heads=[4, 4, 4, 4], sr_ratios=[4, 2, 2, 1], decoder_hidden_size=64),
+    _image("SegFormer", "SegformerForSemanticSegmentation", "SegformerConfig", (64, 96)),
     _image("ConvNext", "ConvNextForImageClassification", "ConvNextConfig", (64, 96), **_CONV),
     _image("ResNet", "ResNetForImageClassification", "ResNetConfig", (64, 96), embedding_size=16, **_CONV),
     _image("CLIP vision", "CLIPVisionModel", "CLIPVisionConfig", (32, 32), image_size=32, patch_size=8, **_IMAGE),
     _image("SigLIP vision", "SiglipVisionModel", "SiglipVisionConfig", (32, 32), image_size=32, patch_size=8, **_IMAGE),
     _image("YOLOS", "YolosModel", "YolosConfig", (32, 32), image_size=[32, 32], patch_size=8, num_detection_tokens=4,
            **_IMAGE),
-    _image("PoolFormer", "PoolFormerForImageClassification", "PoolFormerConfig", (64, 96), **_CONV),
+    _image("PoolFormer", "PoolFormerForImageClassification", "PoolFormerConfig", (64, 96)),
     _public("Bert, padded", _made("BertModel", "BertConfig", **_ENCODER), _masked, (10, 13)),
 )

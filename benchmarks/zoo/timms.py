@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import timm
@@ -22,6 +23,19 @@ def _image(name: str, size: int = 64, other: int = 96, **kwargs: Any) -> Public:
 def _fixed(name: str, size: int = 64, **kwargs: Any) -> Public:
     """A network that is made for one size of images."""
     return _image(name, size, size, img_size=size, **kwargs)
+
+
+def _called(name: str, size: int = 64, **kwargs: Any) -> Public:
+    """A network whose buffers have their shapes after the first call alone, called as isthmus asks for it."""
+    network = _fixed(name, size, **kwargs)
+
+    def build() -> nn.Module:
+        model = network.build()
+        args, _ = network.call(2, size)
+        model(*args)
+        return model
+
+    return replace(network, build=build)
 
 
 NETWORKS = (
@@ -77,11 +91,14 @@ NETWORKS = (
     _image("test_efficientnet_evos"),
     _image("inception_v4", 96, 128),
     _fixed("vit_tiny_patch16_224"),
+    _fixed("vit_small_patch16_224"),
     _fixed("vit_relpos_small_patch16_224", **_SMALL),
     _fixed("deit3_small_patch16_224", **_SMALL),
     _fixed("deit_tiny_distilled_patch16_224"),
+    _fixed("deit_small_distilled_patch16_224"),
     _fixed("beit_base_patch16_224", **_SMALL),
     _fixed("eva02_tiny_patch14_224", 56, depth=3),
+    _fixed("eva02_small_patch14_224", 56, depth=3),
     _fixed("cait_xxs24_224", depth=4),
     _fixed("xcit_nano_12_p16_224", depth=4),
     _image("pit_ti_224", 224, 224),
@@ -92,8 +109,10 @@ NETWORKS = (
     _image("maxvit_rmlp_pico_rw_256", 256, 256),
     _image("coatnet_0_rw_224", 224, 224),
     _fixed("coat_lite_tiny"),
-    _fixed("convit_tiny", depth=12),
+    _fixed("coat_lite_small"),
+    _called("convit_tiny", depth=12),
     _image("crossvit_tiny_240", 240, 240),
+    _image("crossvit_small_240", 240, 240),
     _image("davit_tiny"),
     _image("gcvit_xxtiny", 224, 224),
     _fixed("hiera_tiny_224", 224),

@@ -15,7 +15,9 @@ from cases.networks import GPT, T5, Basic, Bottleneck, LeNet, Llama, mlp, resnet
 from isthmus.errors import InvalidInput
 from isthmus.nets.axes.registry import RULES
 from isthmus.nets.check.verify import verify
-from isthmus.nets.graph import export
+from isthmus.nets.coupling import tracing
+from isthmus.nets.graph import conditions
+from isthmus.nets.graph.export import export_graph
 from isthmus.nets.pieces.subnetwork import build
 from isthmus.nets.rules import rule
 
@@ -256,7 +258,7 @@ class Counting(nn.Module):
         super().__init__()
         self.a, self.b, self.write = nn.Linear(4, 8), nn.Linear(8, 2), write
         self.register_buffer("mean", torch.zeros(8))
-        self.register_buffer("last", torch.zeros(1 if write == "shape" else 8))
+        self.register_buffer("last", torch.zeros(8))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.a(x)
@@ -286,11 +288,57 @@ def test_buffers_that_forward_writes_follow_their_units(write: str) -> None:
     torch.testing.assert_close(model.last, model.a(x)[-1].detach())
 
 
-def test_a_buffer_that_changes_its_shape_is_mentioned() -> None:
-    coupling = isthmus.trace(Counting("shape"), (torch.randn(3, 4),))
-    assert coupling.problems == (
-        "buffer last is assigned another shape or type in forward: a subnetwork does not update it",
-    )
+class Kept(nn.Module):
+    """Keeps something from call to call, as ``how`` says."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.a, self.b, self.how = nn.Linear(4, 8), nn.Linear(8, 2), how
+        self.register_buffer("places", torch.zeros(1))
+        self.last = torch.zeros(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        if self.how == "for its sizes" and len(self.places) != x.shape[1]:  # as ConViT does
+            self.places = torch.arange(x.shape[1], dtype=x.dtype)
+        elif self.how == "in half" and self.places.dtype != torch.float16:
+            self.places = self.places.half()
+        elif self.how == "all":
+            self.places = torch.cat([self.places, y[0, :1].detach()])
+        elif self.how in ("read", "written"):
+            y = y + self.last
+        if self.how in ("read", "looked at"):
+            self.last = y.detach().mean(0)
+        elif self.how == "written":
+            self.last.copy_(y.detach().mean(0))
+        return self.b(y.relu() + self.places.sum())
+
+
+@pytest.mark.parametrize("how", ["for its sizes", "in half", "all"])
+def test_a_buffer_that_changes_its_shape_is_refused_until_it_has_its_shape(how: str) -> None:
+    model, x = nn.Sequential(Kept(how)), torch.randn(3, 4)
+    with pytest.raises(InvalidInput, match=r"gives its buffer 0\.places another shape or type in forward: run it once"):
+        isthmus.trace(model, (x,))
+    model(x)
+    if how == "all":
+        with pytest.raises(InvalidInput, match="if every call changes it"):
+            isthmus.trace(model, (x,))
+    else:
+        assert [axis.size for axis in isthmus.trace(model, (x,), verify=True).cut_axes] == [8]
+
+
+@pytest.mark.parametrize(
+    ("how", "said"), [("read", "reads its attribute 0.last and assigns it anew"), ("written", "`self.last.copy_(")]
+)
+def test_a_tensor_that_is_kept_and_no_buffer_is_refused(how: str, said: str) -> None:
+    """A piece would go on with that of the trace for ever, and merging return none."""
+    with pytest.raises(InvalidInput, match="make it a buffer") as caught:
+        isthmus.trace(nn.Sequential(Kept(how)), (torch.randn(3, 4),))
+    assert said in str(caught.value)
+
+
+def test_what_is_kept_to_look_at_does_not_matter() -> None:
+    assert isthmus.trace(Kept("looked at"), (torch.randn(3, 4),), verify=True).problems == ()
 
 
 def test_results_of_unknown_types_are_left_out() -> None:
@@ -586,9 +634,10 @@ class Windows(nn.Module):
         return self.last(x.mean((1, 2)))
 
 
-def test_sizes_from_which_too_much_follows_stay_as_given(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("limit", ["_CONDITIONS", "_OPERATIONS"])
+def test_sizes_from_which_too_much_follows_stay_as_given(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one mode as in the other, and the batch stays open; else the export of Swin takes minutes."""
-    monkeypatch.setattr(export, "_GUARDS", 20)
+    monkeypatch.setattr(conditions, limit, 20)
     model, args = Windows(), (torch.randn(3, 3, 8, 8),)
     coupling = isthmus.trace(model, args)
     assert {each.given_up for each in coupling.exports.values()} == {frozenset({(0, 1), (0, 2), (0, 3)}), frozenset()}
@@ -597,6 +646,21 @@ def test_sizes_from_which_too_much_follows_stay_as_given(monkeypatch: pytest.Mon
     assert [axis.kind for axis in coupling.cut_axes] == ["ffn"] * 4
     verdict = coupling.verify(model, args)
     assert verdict.passed, verdict.summary()
+
+
+def test_training_need_not_find_out_what_has_to_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open sizes are dear: evaluation alone is exported with them, if a layer needs them as they are."""
+    called = []
+
+    def export_noted(model, example, mode, names, closed=frozenset()):  # type: ignore[no-untyped-def]
+        called.append((mode, closed))
+        return export_graph(model, example, mode, names, closed)
+
+    monkeypatch.setattr(tracing, "export_graph", export_noted)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 36, 2))
+    assert len(isthmus.trace(model, (torch.randn(3, 3, 8, 8),)).fixed_inputs) == 2
+    sides = frozenset({(0, 2), (0, 3)})
+    assert called == [("eval", frozenset()), ("eval", sides), ("train", sides)]
 
 
 class Alibi(nn.Module):

@@ -288,7 +288,7 @@ def counter(calls: list[int] = []) -> int:  # noqa: B006
 
 
 def test_what_it_never_was_traced_with_is_refused() -> None:
-    network, x = nn.LSTM(5, 12, batch_first=True), torch.randn(4, 6, 5)
+    network, x = nn.Sequential(nn.Flatten(), nn.Linear(30, 12), nn.ReLU(), nn.Linear(12, 2)), torch.randn(4, 6, 5)
     coupling = isthmus.trace(network, (x,))
     with pytest.raises(InvalidInput, match="must have size 6"):
         coupling.verify(network, (x[:, :3],))

@@ -67,8 +67,7 @@ def against_model(
         with all_run(model):  # as the trace does, and says
             return _called(model, coupling, mode, inputs, lambda: {n: changing[n] for n in names}, changing)
 
-    replaced = {name for exported in coupling.exports.values() for name in exported.replaced}
-    names = [name for name, entry in coupling.entries.items() if not (entry.is_parameter or name in replaced)]
+    names = [name for name, entry in coupling.entries.items() if not entry.is_parameter]
     try:
         theirs, leaves, form = itself()
     except _NoBackward as failure:  # it keeps results of an earlier call, whose graph is gone
@@ -95,10 +94,8 @@ def against_model(
 
 
 def unseen(coupling: Structure) -> tuple[str, ...]:
-    """Return what of a network's results and buffers a piece does not have, so that nobody can compare it."""
-    dropped = [f"result {name}" for exported in coupling.exports.values() for name in exported.dropped]
-    replaced = [f"buffer {name}" for exported in coupling.exports.values() for name in exported.replaced]
-    return tuple(dict.fromkeys([*dropped, *replaced]))
+    """Return what of a network's results a piece does not have, so that nobody can compare it."""
+    return tuple(dict.fromkeys(f"result {name}" for each in coupling.exports.values() for name in each.dropped))
 
 
 def _called(

@@ -18,6 +18,7 @@ from isthmus.nets.check.sizings import with_batch, with_sides
 from isthmus.nets.check.verdict import Check, Unjudged, Verdict
 from isthmus.nets.graph.exported import MODES
 from isthmus.nets.pieces.laws import partition
+from isthmus.nets.pieces.runnable import GraphNetwork
 from isthmus.nets.pieces.subnetwork import build, named_state
 from isthmus.partitions import law_of
 
@@ -62,7 +63,7 @@ def verify(
     for mode in MODES:
         whole.mode(mode)[0].check(inputs)
     if quick:
-        inputs = with_batch(coupling, inputs, _FEW) or inputs
+        inputs = _few(coupling, whole, inputs)
     cuda = {tensor.device for tensor in state.values() if tensor.device.type == "cuda"}
     with torch.random.fork_rng(devices=sorted(cuda, key=str)):
         calls, checks, unjudged = _against_model(coupling, model, state, inputs, quick)
@@ -114,6 +115,19 @@ def _against_model(
     sides = () if quick or not modes else with_sides(coupling, inputs)
     any(attempt(*(NetworkCall(mode, other, " at other sizes") for mode in modes)) for other in sides)
     return taken, checks, unjudged
+
+
+def _few(coupling: Structure, whole: GraphNetwork, inputs: list[Tensor]) -> list[Tensor]:
+    """Return the inputs with few samples, if the network takes so few."""
+    fewer = with_batch(coupling, inputs, _FEW)
+    if fewer is None:
+        return inputs
+    try:
+        for mode in MODES:
+            whole.mode(mode)[0].check(fewer)
+    except InvalidInput:
+        return inputs
+    return fewer
 
 
 def _others(coupling: Structure, inputs: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:

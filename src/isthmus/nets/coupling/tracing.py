@@ -65,12 +65,7 @@ def trace(
         raise InvalidInput(f"`model` must be a torch.nn.Module, got {type(model).__name__}")
     example = example_of(model, tuple(args), kwargs)
     entries = read_state(model)
-    closed: Pinned = frozenset()
-    exports, dims, propagations = _read(model, example, entries, closed)
-    while pinned := _to_close(exports, propagations) - closed:
-        # open sizes that have to be one number: once more, with those sizes as given
-        closed = closed.union(pinned, *(exported.given_up for exported in exports.values()))
-        exports, dims, propagations = _read(model, example, entries, closed)
+    exports, dims, propagations = _read(model, example, entries)
     check_batch(exports["train"], propagations["train"], example)
     constants = {name: tensor for exported in exports.values() for name, tensor in exported.constants.items()}
     flows = {mode: flow_of(exported.module) for mode, exported in exports.items()}
@@ -108,18 +103,31 @@ def _to_close(exports: Mapping[str, ExportedGraph], propagations: Mapping[str, P
 
 
 def _read(
-    model: nn.Module, example: Example, entries: Mapping[str, StateEntry], closed: Pinned
+    model: nn.Module, example: Example, entries: Mapping[str, StateEntry], closed: Pinned = frozenset()
 ) -> tuple[dict[str, ExportedGraph], dict[str, Dims], dict[str, Propagation]]:
-    """Export both modes and analyse them over one set of dimensions."""
+    """Export both modes and analyse them over one set of dimensions; once more where open sizes have to be one number.
+
+    Evaluation goes first, and is looked at alone: it costs less, and training need not find out again what to close.
+    """
     canonical = {alias: entry.name for entry in entries.values() for alias in (entry.name, *entry.aliases)}
     exports: dict[str, ExportedGraph] = {}
-    for mode in MODES:
+    for mode in reversed(MODES):
         exports[mode] = _own_constants(export_graph(model, example, mode, canonical, closed), mode)
         closed |= exports[mode].given_up  # it would be no other in the other mode
+        if pinned := _to_close({mode: exports[mode]}, _analysed({mode: exports[mode]}, entries)[1]):
+            return _read(model, example, entries, closed | pinned)
+    exports = {mode: exports[mode] for mode in MODES}
+    dims, propagations = _analysed(exports, entries)
+    if pinned := _to_close(exports, propagations):
+        return _read(model, example, entries, closed | pinned)
+    return exports, dims, propagations
+
+
+def _analysed(
+    exports: Mapping[str, ExportedGraph], entries: Mapping[str, StateEntry]
+) -> tuple[dict[str, Dims], dict[str, Propagation]]:
     dims = _fresh_dims(entries, exports)
-    for exported in exports.values():
-        dims |= {name: tuple(terms.fresh(size) for size in t.shape) for name, t in exported.constants.items()}
-    return exports, dims, {mode: propagate(exported, dims) for mode, exported in exports.items()}
+    return dims, {mode: propagate(exported, dims) for mode, exported in exports.items()}
 
 
 def _own_constants(exported: ExportedGraph, mode: str) -> ExportedGraph:
@@ -141,6 +149,8 @@ def _fresh_dims(entries: Mapping[str, StateEntry], exports: Mapping[str, Exporte
         if 0 in entry.shape:
             reason = "empty"
         dims[name] = tuple(terms.fresh(size, reason) for size in entry.shape)
+    for exported in exports.values():
+        dims |= {name: tuple(terms.fresh(size) for size in t.shape) for name, t in exported.constants.items()}
     return dims
 
 
@@ -161,8 +171,6 @@ def _fixed_inputs(
 
 def _problems(exports: Mapping[str, ExportedGraph], propagations: Mapping[str, Propagation]) -> tuple[str, ...]:
     lines = dict.fromkeys(f"kept whole: {problem}" for a in propagations.values() for problem in a.problems)
-    for name in dict.fromkeys(name for exported in exports.values() for name in exported.replaced):
-        lines[f"buffer {name} is assigned another shape or type in forward: a subnetwork does not update it"] = None
     for name in dict.fromkeys(name for exported in exports.values() for name in exported.dropped):
         lines[f"result {name} is not made of tensors: a subnetwork returns None for it"] = None
     lines |= dict.fromkeys(note for exported in exports.values() for note in exported.notes)

@@ -7,8 +7,7 @@ size that a cut may change is written out.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,13 +17,16 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from isthmus.errors import InvalidInput
 from isthmus.nets.graph.asides import Asides
+from isthmus.nets.graph.conditions import TooMuchFollows, few_conditions, remainders
 from isthmus.nets.graph.custom import CustomFunctions
 from isthmus.nets.graph.example import Example
 from isthmus.nets.graph.exported import ExportedGraph, Pinned, module_path
 from isthmus.nets.graph.failures import explain, place_of
+from isthmus.nets.graph.keeping import alike, plain_tensors, refuse_kept, refuse_reshaped
 from isthmus.nets.graph.loops import AllFound
 from isthmus.nets.graph.made import keep_made
 from isthmus.nets.graph.normalize import normalize
+from isthmus.nets.graph.plain import ByShapes, own_names
 from isthmus.nets.graph.results import opened
 from isthmus.nets.graph.sizes import size_of
 from isthmus.nets.graph.surroundings import as_it_was, idle_moves, in_mode, lean, quiet, without_autocast
@@ -32,7 +34,7 @@ from isthmus.nets.graph.traceable import traceable
 from isthmus.nets.graph.writes import writes
 
 _PREFIX = "inner."
-_GUARDS = 100  # ResNet, ConvNeXt, ViT and Segformer leave 10 to 64; Swin passes 150 in its first layers
+_OPEN = 2  # the least that torch takes a size for that it leaves open, whatever a graph does
 _RESULTS = (Tensor, int, float, bool, str, type(None), torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
@@ -61,12 +63,15 @@ def export_graph(
             "of its forward (or cannot be compared with it), and a traced graph does not keep it: write it with plain "
             "operators, or register it with torch.library.custom_op"
         )
+    refuse_reshaped(wrapper.result.reshaped)
     module = found.graph_module
+    own_names(module)
     normalize(module)
     _refuse_branches(module)
     exported = _exported_graph(found, module, wrapper, names)
     exported.notes = notes
     _refuse_written_inputs(exported)
+    refuse_kept(exported, wrapper.result.renewed)
     keep_made(exported)
     return exported
 
@@ -78,7 +83,8 @@ class _Result:
     paths: Sequence[str] = ()
     custom: Sequence[type] = ()
     assigned: Sequence[str] = ()
-    replaced: Sequence[str] = ()
+    reshaped: str | None = None
+    renewed: Sequence[str] = ()
     dropped: Sequence[str] = ()
 
 
@@ -96,13 +102,14 @@ class _Flat(nn.Module):
 
     def forward(self, *tensors: Tensor) -> tuple[Any, ...]:
         args, kwargs = self.example.call(tensors)
-        before = dict(self.inner.named_buffers())
-        with AllFound(), self.aside, self.functions:
+        before, plain = dict(self.inner.named_buffers()), plain_tensors(self.inner)
+        with ByShapes(), AllFound(), self.aside, self.functions:
             result = self.inner(*args, **kwargs)
         after = dict(self.inner.named_buffers())
-        changed = [name for name, tensor in before.items() if after.get(name) is not tensor]
-        self.result.assigned = [name for name in changed if name in after and _alike(before[name], after[name])]
-        self.result.replaced = [name for name in changed if name not in self.result.assigned]
+        self.result.assigned = [name for name, tensor in before.items() if after.get(name) is not tensor]
+        self.result.reshaped = next((n for n in self.result.assigned if not alike(before[n], after.get(n))), None)
+        now = plain_tensors(self.inner)
+        self.result.renewed = [name for name, tensor in plain.items() if now.get(name) is not tensor]
         keyed, self.result.spec = pytree.tree_flatten_with_path(opened(result))
         self.result.paths = [pytree.keystr(path) or "output" for path, _ in keyed]
         self.result.dropped = [
@@ -112,11 +119,7 @@ class _Flat(nn.Module):
         ]
         leaves = tuple(leaf if isinstance(leaf, _RESULTS) else None for _, leaf in keyed)
         self.result.custom = _custom_functions(leaves)
-        return (*(after[name] for name in self.result.assigned), *leaves)
-
-
-def _alike(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype
+        return (*(after[name] for name in self.result.assigned if name in after), *leaves)
 
 
 def _export(wrapper: _Flat, example: Example, closed: Pinned) -> torch.export.ExportedProgram:
@@ -124,6 +127,7 @@ def _export(wrapper: _Flat, example: Example, closed: Pinned) -> torch.export.Ex
     auto = torch.export.Dim.AUTO
     doubled = tuple(t.repeat(2, *[1] * (t.dim() - 1)) if t.dim() and t.shape[0] == 1 else t for t in example.tensors)
     attempts = [(doubled, None), (doubled, 1), (doubled, 0), (example.tensors, 0)]
+    inner = frozenset((i, d) for i, tensor in enumerate(doubled) for d in range(1, tensor.dim()))
     failure: Exception | None = None
     for tensors, dims in attempts:
         shapes = tuple(
@@ -133,43 +137,19 @@ def _export(wrapper: _Flat, example: Example, closed: Pinned) -> torch.export.Ex
         try:
             with (
                 torch.enable_grad(), without_autocast(), idle_moves(),
-                lean(dims is None), _few_guards(wrapper.inner, dims is None),
+                lean(dims is None), few_conditions(dims is None),
             ):  # fmt: skip
-                return torch.export.export(wrapper, tensors, dynamic_shapes=(shapes,), strict=False)
-        except _TooManyGuards:
-            wrapper.given_up = frozenset((i, d) for i, t in enumerate(tensors) for d in range(1, t.dim()))
+                found = torch.export.export(wrapper, tensors, dynamic_shapes=(shapes,), strict=False)
+            wrapper.given_up = frozenset() if dims is None else inner
+            return found
+        except TooMuchFollows:
+            pass
         except Exception as error:  # torch raises a dozen kinds here; the first is the one that explains
             failure = failure or error
     assert failure is not None
     if not any(tensor.dim() for tensor in example.tensors):
         raise InvalidInput("`args` must hold a batch of samples, got a tensor without dimensions") from failure
     raise InvalidInput(explain(failure, wrapper.inner, wrapper.aside.differentiates)) from failure
-
-
-class _TooManyGuards(Exception):
-    """What torch would have to show of open sizes grows without bound."""
-
-
-@contextlib.contextmanager
-def _few_guards(model: nn.Module, wanted: bool) -> Iterator[None]:
-    """Inside, a module that is called after too many guards on open sizes raises; the same on every machine.
-
-    With windows over an image, say, whose sides are rounded up to whole ones at every level, every comparison of sizes
-    leaves a guard, and each next one is held against all before it: minutes, after which the sizes are closed anyway.
-    """
-
-    def check(module: nn.Module, args: tuple[Any, ...]) -> None:
-        sizes: Iterator[Any] = (size for value in args if isinstance(value, Tensor) for size in value.shape)
-        opened = next((size for size in sizes if isinstance(size, torch.SymInt)), None)
-        if opened is not None and len(opened.node.shape_env.guards) > _GUARDS:
-            raise _TooManyGuards
-
-    hooks = [module.register_forward_pre_hook(check) for module in model.modules()] if wanted else []
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _exported_graph(
@@ -194,15 +174,25 @@ def _exported_graph(
             mutated.append(names[(output.target or "").removeprefix(_PREFIX)])
         elif output.kind != OutputKind.USER_OUTPUT:
             raise InvalidInput(f"`model` writes to its inputs ({output.kind.name}), which cannot be traced")
-    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
-    shapes = [[size_of(entry) for entry in node.meta["val"].shape] for node in placeholders[len(state) :]]
+    given = [node.meta["val"].shape for node in module.graph.nodes if node.op == "placeholder"][len(state) :]
+    shapes = [[size_of(entry) for entry in shape] for shape in given]
     fixed = {(i, d): size for i, shape in enumerate(shapes) for d, size in enumerate(shape) if isinstance(size, int)}
+    limits = {(i, d): limit for i, shape in enumerate(shapes) for d, size in enumerate(shape)
+              if (limit := _limit(found.range_constraints.get(size))) is not None}  # fmt: skip
     result = wrapper.result
     mutated += [names[name] for name in result.assigned]
     return ExportedGraph(
         module, state, constants, inputs, mutated, result.paths, result.spec, fixed,
-        replaced=result.replaced, dropped=result.dropped, given_up=wrapper.given_up,
+        limits=limits, remainders=remainders({(i, d): s for i, shape in enumerate(given) for d, s in enumerate(shape)}),
+        dropped=result.dropped, given_up=wrapper.given_up,
     )  # fmt: skip
+
+
+def _limit(known: Any) -> tuple[int, int | None] | None:
+    """Return the least and the largest an open size may be; None if any does (torch takes none to be 0 or 1)."""
+    if known is None or (known.lower <= _OPEN and not known.upper.is_Integer):
+        return None
+    return (0 if known.lower <= _OPEN else int(known.lower)), (int(known.upper) if known.upper.is_Integer else None)
 
 
 def _refuse_chance(model: nn.Module, example: Example, mode: str, closed: Pinned) -> None:

@@ -8,8 +8,11 @@ from typing import Any
 
 from torch import Tensor, fx
 
+from isthmus.nets.graph.conditions import Remainder
+
 MODES = ("train", "eval")
 Pinned = frozenset[tuple[int, int]]
+Limits = Mapping[tuple[int, int], tuple[int, int | None]]
 
 
 @dataclass
@@ -25,7 +28,9 @@ class ExportedGraph:
         outputs: one name per remaining output, for messages.
         out_spec: how the outputs are put together again.
         fixed: sizes of inputs the graph is bound to, by input and dimension.
-        replaced: buffers that forward assigns tensors of another shape or type.
+        limits: between which an open size has to be where that is said, by input and dimension: what the network asked
+            of sizes while it was traced (a branch on one) is answered so there alone.
+        remainders: what has to hold of those of open sizes by a number.
         dropped: results of unknown types (a cache object), None in their place.
         notes: what the graph does otherwise than the network.
         given_up: (input, dimension) pairs whose sizes were not opened because too much follows from them.
@@ -39,7 +44,8 @@ class ExportedGraph:
     outputs: Sequence[str]
     out_spec: Any
     fixed: Mapping[tuple[int, int], int] = field(default_factory=dict)
-    replaced: Sequence[str] = ()
+    limits: Limits = field(default_factory=dict)
+    remainders: Sequence[Remainder] = ()
     dropped: Sequence[str] = ()
     notes: Sequence[str] = ()
     given_up: Pinned = frozenset()

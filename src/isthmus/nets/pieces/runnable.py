@@ -12,7 +12,9 @@ import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 
 from isthmus.errors import InvalidInput
+from isthmus.nets.graph.conditions import Remainder
 from isthmus.nets.graph.example import Example
+from isthmus.nets.graph.exported import Limits
 from isthmus.nets.graph.state import StateEntry
 from isthmus.nets.pieces.shells import shell
 
@@ -25,6 +27,8 @@ class Mode:
         graph, state, mutated: the graph, names of the state it takes, and of the buffers whose new values it returns.
         out_spec: the tree of the result.
         fixed: sizes of inputs it is bound to, by input and dimension.
+        limits: the least and the largest (None: any) of open ones, where there are such.
+        remainders: what has to hold of theirs.
     """
 
     graph: fx.GraphModule
@@ -32,6 +36,8 @@ class Mode:
     mutated: tuple[str, ...]
     out_spec: Any
     fixed: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    limits: Limits = field(default_factory=dict)
+    remainders: Sequence[Remainder] = ()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Mode:
         return self  # shared between all pieces of the same sizes; it holds no parameters
@@ -44,6 +50,23 @@ class Mode:
                 raise InvalidInput(
                     f"input {i} must have size {size} in dimension {d}, as the network was traced, got shape "
                     f"{tuple(shape)}: trace it again with the sizes it is called with"
+                )
+
+        for (i, d), (least, most) in self.limits.items():
+            size = tensors[i].shape[d] if d < tensors[i].dim() else 0
+            if size < least or (most is not None and size > most):
+                wanted = f"of {least} or more" if most is None else f"from {least} to {most}"
+                raise InvalidInput(
+                    f"input {i} must have a size {wanted} in dimension {d}, got {size}: the network asks for that size "
+                    "and may do otherwise elsewhere; trace it again with the sizes it is called with"
+                )
+
+        for remainder in self.remainders:
+            if not remainder.holds(tensors):
+                _, i, d = remainder.places[0]
+                raise InvalidInput(
+                    f"input {i} has size {tensors[i].shape[d]} in dimension {d}, by which the network does otherwise "
+                    f"than it was traced ({remainder.condition}): trace it again with the sizes it is called with"
                 )
 
     def result(self, outputs: Sequence[Any]) -> Any:

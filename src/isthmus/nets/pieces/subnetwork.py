@@ -215,7 +215,8 @@ def _modes(
         rewriter = Rewriter(coupling.propagations[name], units, removals, absent, factors, device)
         graph = rewriter.copy(exported.module)
         state = tuple(key for node, key in takes.items() if node not in rewriter.dead)
-        modes[name] = Mode(graph, state, tuple(exported.mutated), exported.out_spec, exported.fixed)
+        known = (exported.out_spec, exported.fixed, exported.limits, exported.remainders)
+        modes[name] = Mode(graph, state, tuple(exported.mutated), *known)
     return modes
 
 
