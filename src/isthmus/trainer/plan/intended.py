@@ -19,6 +19,7 @@ from isthmus.trainer.plan.traffic import Nobody
 from isthmus.trainer.strategies import Worker, part_of
 from isthmus.trainer.task.examples import Batch
 from isthmus.trainer.task.hollow import NOWHERE
+from isthmus.trainer.task.objective import objective_of
 from isthmus.trainer.task.setup import Setup
 
 
@@ -32,8 +33,9 @@ def intended(setup: Setup, index: int, workers: int, worker: int | None = None) 
         worker: whose classes they are told by, where every worker has its own; by default the same.
     """
     config, shares, device = setup.config, setup.shares, setup.network.device
-    # One of its own: a loss may remember what it has seen, and the run's is to see the run only.
-    objective = deepcopy(setup.objective)
+    # Made anew: a loss may remember what it has seen, and the run's is to see the run only.
+    made = deepcopy(objective_of(config.evaluation.loss, config.evaluation.metric))
+    objective = replace(made, labels=setup.objective.labels)
     step, parts = config.step, shares.parts
     share, held_out, test = (part(NOWHERE) for part in (partial(shares.of, index), shares.held_out, shares.test))
     size = step.batch_size // step.accumulate
