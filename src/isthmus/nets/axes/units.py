@@ -18,10 +18,12 @@ from isthmus.nets.axes.records import Place, Propagation
 from isthmus.nets.axes.terms import Atom, Indices
 from isthmus.nets.graph.exported import ExportedGraph
 from isthmus.nets.graph.state import StateEntry
+from isthmus.nets.graph.writes import writes
 
 Marks = dict[Atom, frozenset[int]]
 _INTO = {"index_add": 1, "index_put": 1, "scatter_add": 1}  # what they write into comes first
 _MEET = "its units are not added up one by one"
+_WRITTEN = "one unit of it is written to in place"
 
 
 @dataclass
@@ -116,6 +118,9 @@ def _belongings(exported: ExportedGraph, propagation: Propagation) -> Belongings
     taken: dict[fx.Node, list[Place]] = {}
     for place in propagation.places:
         taken.setdefault(place.node, []).append(place)
+    written: dict[fx.Node, list[fx.Node]] = {}
+    for writer, origin in writes(exported.module):
+        written.setdefault(writer, []).append(origin)
     for node in exported.module.graph.nodes:
         if node.op == "output":
             for each in node.all_input_nodes:
@@ -126,6 +131,8 @@ def _belongings(exported: ExportedGraph, propagation: Propagation) -> Belongings
             if place.unit is not None and not place.unit[0].reasons:
                 atom, unit = place.unit
                 marks[atom] = frozenset((unit,)) | marks.get(atom, frozenset())
+        for origin in written.get(node, ()):  # of one unit, into what others read too
+            _freeze({atom: units for atom, units in marks.items() if atom not in found.marks.get(origin, {})}, _WRITTEN)
         for atom, units in list(marks.items()):
             if atom.reasons:
                 del marks[atom]
