@@ -2,10 +2,12 @@
 
     python -m benchmarks.growth            tables as Markdown, and docs/images/growth.png
     python -m benchmarks.growth --few      a corner of it, in a few seconds
+    python -m benchmarks.growth --measure  as root, alone on the machine: as far as one machine goes, measured
 
-Nothing is run: bytes, memory and seconds are those of `isthmus.plan` for a perceptron 784-W-W-10 at a given rate of
-computing. A way is worth it where a worker's memory suffices and all workers together see more samples in a second than
-one would that trains the whole network alone. How much a sample is worth is another question, which only runs answer.
+But for the last, nothing is run: bytes, memory and seconds are those of `isthmus.plan` for a perceptron 784-W-W-10 at a
+given rate of computing. A way is worth it where a worker's memory suffices and all workers together see more samples in
+a second than one would that trains the whole network alone. How much a sample is worth is another question, which only
+runs answer.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 
 import tyro
+from benchmarks.plan_errors import trained
 
 import isthmus
 from isthmus.line import Line, parse_size
@@ -25,6 +29,7 @@ from isthmus.trainer.plan.forecast import Forecast
 
 DATA = "idx:/usr/share/datasets/fashion-mnist"
 WAYS = ("data-parallel", "fsdp", "local-sgd", "narrow", "ist")  # from the most to the least traffic, but for fsdp
+_STEPS = 4  # where rounds are measured: gradients that travel in every step take minutes
 LINES = {"1 Gbit/s, 1 ms": Line.of("1gbit", "1ms"), "20 Mbit/s, 20 ms": Line.of("20mbit", "20ms")}
 
 
@@ -34,6 +39,9 @@ class Options:
 
     Attributes:
         few: only a corner of the grid.
+        measure: train over a slow line instead, for a few rounds, and hold what that took against the plan before it.
+        most: workers where it is measured, on the cores of this machine.
+        folder: where the runs are; those that are there are not made again.
         local_steps, batch_size: of every worker.
         flops: operations a second of a worker.
         memory: of a worker.
@@ -41,6 +49,9 @@ class Options:
     """
 
     few: bool = False
+    measure: bool = False
+    most: int = 16
+    folder: Path = Path("runs/growth")
     local_steps: int = 100
     batch_size: int = 32
     flops: float = 5e10
@@ -106,6 +117,39 @@ def main(options: Options) -> None:
     draw(options, found)
 
 
+def measured(options: Options) -> None:
+    """Train every way on 2, 4, 8, ... hosts over the slower line, on two every width over the faster; print what it
+    took."""
+    fast, slow = LINES
+    cells = [(slow, workers, options.widths[0]) for workers in options.workers if workers <= options.most]
+    cells += [(fast, options.workers[0], width) for width in options.widths]
+    pairs = [(cell, way) for cell in cells for way in WAYS]
+    print(f"{_STEPS} local steps of {options.batch_size} samples; by plan / measured:\n")
+    print("| line | workers | units | | MB a round, busiest | MB held, busiest | a round (s) | computing (s) |")
+    print("|---|---:|---:|---|---:|---:|---:|---:|")
+    with progress("growth", len(pairs)) as advance:
+        for (name, workers, width), way in pairs:
+            flags = {
+                "data": DATA, "widths": (width, width), "strategy": way, "workers": workers, "rounds": 4,
+                "local_steps": _STEPS, "batch_size": options.batch_size, "features": "standardized",
+            }  # fmt: skip
+            out = options.folder / f"{LINES[name].down:.0f}-{workers}w-{width}-{way}"
+            run = trained(out, flags, LINES[name])
+            advance(1, f"{workers} workers, {way}")
+            row = f"| {name} | {workers} | {width} | {STRATEGIES[way].label} |"
+            if isinstance(run, str):
+                print(f"{row} {run} | | | |")
+                continue
+            plan, rows = run.summary["planned"], run.rows[2:-1]  # the last is evaluated before it is written
+            moved = [max(map(sum, zip(each["sent_bytes"], each["received_bytes"], strict=True))) for each in rows]
+            spent = [b["seconds"] - a["seconds"] for a, b in zip(run.rows[1:-2], rows, strict=True)]
+            busiest = max(map(sum, zip(plan["round_sent_bytes"], plan["round_received_bytes"], strict=True)))
+            held = [max(each) for each in (plan["held_bytes"], run.summary["worker_memory_bytes"])]
+            print(f"{row} {_mb(busiest)} / {_mb(mean(moved))} | {_mb(held[0])} / {_mb(held[1])} | "
+                  f"{plan['round_seconds']:.3g} / {mean(spent):.3g} | "
+                  f"{mean(max(each['compute_seconds']) for each in rows):.3g} |")  # fmt: skip
+
+
 def _mb(count: float) -> str:
     return f"{count / 1e6:.3g}" if count < 1e9 else f"{count / 1e6:,.0f}"
 
@@ -156,4 +200,5 @@ def draw(options: Options, found: dict[tuple[int, int], dict[str, Forecast | Non
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    chosen = tyro.cli(Options, description=__doc__)
+    measured(chosen) if chosen.measure else main(chosen)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -60,18 +61,24 @@ class Options:
 def made(options: Options, network: str, strategy: str) -> Run | str:
     """Return a run over the line, or the line that it was refused with."""
     out = options.folder / f"{network.replace(' ', '-')}-{strategy}".lower()
+    flags = {
+        **NETWORKS[network], "strategy": strategy, "workers": 2, "rounds": options.rounds,
+        "local_steps": options.local_steps,
+    }  # fmt: skip
+    return trained(out, flags, Line.of(options.rate, options.latency))
+
+
+def trained(out: Path, flags: Mapping[str, Any], line: Line) -> Run | str:
+    """Return a run of ``isthmus train`` on as many hosts as workers, made if it is not there, or why it was refused."""
     said = out.with_suffix(".log")
     if not (out / "summary.json").exists():
         shutil.rmtree(out, ignore_errors=True)
         out.parent.mkdir(parents=True, exist_ok=True)
-        flags = {
-            **NETWORKS[network], "strategy": strategy, "workers": 2, "rounds": options.rounds, "out": out,
-            "local_steps": options.local_steps, "eval_every": 10_000, "checkpoint_every": 0, "join_timeout": 200,
-        }  # fmt: skip
         words = [sys.executable, "-m", "isthmus", "train", "--replace"]
-        for name, value in flags.items():
+        beside = {"out": out, "eval_every": 10_000, "checkpoint_every": 0, "join_timeout": 200}
+        for name, value in {**flags, **beside}.items():
             words += [f"--{name.replace('_', '-')}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
-        with hosts(2, Line.of(options.rate, options.latency)) as net, said.open("w") as log:
+        with hosts(flags["workers"], line) as net, said.open("w") as log:
             net.run(words, stdout=log, stderr=log)
     run = read_run(out) if (out / "summary.json").exists() else None
     if run is None or run.status != "finished":

@@ -5,10 +5,12 @@ that is really slow.
     python -m benchmarks.slow_links links     how long a round takes over shaped links (as root; alone on the machine)
     python -m benchmarks.slow_links seeds     with the chosen rates, over seeds
     python -m benchmarks.slow_links show      tables as Markdown
+    python -m benchmarks.slow_links draw      accuracy against seconds, for a task, all numbers of workers and lines
 
 Every variant has its own best learning rate and local steps, from one grid for all: those with which it reaches the
 target first over the link in question, under a seed of their own, on training data that is held out for it: the test
-set is looked at by the runs of ``seeds`` alone. The schedule is constant, so that when a target is reached does not
+set is looked at by the runs of ``seeds`` alone. Whoever merges in rounds has a network at their ends alone, so that
+rounds to the target are whole. The schedule is constant, so that when a target is reached does not
 hang on how long a run was to be. Runs that exist are not made again.
 """
 
@@ -42,6 +44,7 @@ from isthmus.line import Line
 from isthmus.progress import progress
 from isthmus.randomness import generator
 from isthmus.records import Run, read_run
+from isthmus.strategies import STRATEGIES
 
 IMAGES = "/usr/share/datasets/fashion-mnist"
 TEXT = "/usr/share/doc/anarchism/markdown"
@@ -85,7 +88,7 @@ class Task:
         data: its format, and where it is.
         hold_out: writes data to choose by to a new folder, given that place.
         target: test accuracy.
-        samples: budget of a run, of each worker.
+        samples: budget of a run, of each worker, by number of workers.
         rates, steps: learning rates and local steps to choose from.
         variants: by name.
     """
@@ -94,12 +97,13 @@ class Task:
     data: tuple[str, str]
     hold_out: Callable[[Path, Path], None]
     target: float
-    samples: int
+    samples: Mapping[int, int]
     rates: Sequence[float]
     steps: Sequence[int]
     variants: Mapping[str, Variant]
 
 
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _DENSE = {
     "DDP": Variant({"strategy": "local-sgd", "keep_state": True}, every_step=True, alone=True),
     "DDP, fp16": Variant({"strategy": "ddp", "hook": "fp16"}, every_step=True, as_in="DDP"),
@@ -158,8 +162,8 @@ TASKS = {
         ("idx", IMAGES),
         hold_out_images,
         0.85,
-        24_000,
-        (0.01, 0.03, 0.1),
+        {4: 24_000, 8: 16_000},
+        (0.003, 0.01, 0.03),  # with four workers 0.1 was tried too, and nothing was best with it
         (20, 100),
         {**_DENSE, **_pieces("block"), "shallow": Variant({"strategy": "local-sgd", "widths": (860,)})},
     ),
@@ -168,7 +172,7 @@ TASKS = {
         ("text", TEXT),
         hold_out_text,
         0.40,
-        8_000,
+        {4: 8_000, 8: 8_000},
         (0.001, 0.003, 0.01),
         (20, 100),
         {
@@ -189,7 +193,7 @@ class Options:
     """What to do.
 
     Attributes:
-        what: tune, links, seeds, or show.
+        what: tune, links, seeds, show, or draw.
         task: which network.
         workers: number of workers.
         device: of the courses; a GPU where there is one.
@@ -200,6 +204,7 @@ class Options:
         rounds: to measure over a link.
         folder: where what was measured is kept.
         work: where data to choose by and runs that go on are.
+        images: where the picture goes.
     """
 
     what: tyro.conf.Positional[str] = "show"
@@ -213,6 +218,7 @@ class Options:
     rounds: int = 4
     folder: Path = Path("docs/measured/links")
     work: Path = Path("runs/slow-links")
+    images: Path = Path("docs/images")
 
     @property
     def place(self) -> Path:
@@ -316,7 +322,7 @@ def run_of(options: Options, wanted: Course) -> tuple[Path, dict[str, Any]]:
     """Return where the run of a course is made, and its flags."""
     task, steps = TASKS[options.task], wanted.steps
     variant = task.variants[wanted.variant]
-    rounds = math.ceil(task.samples / (steps * task.flags["batch_size"]))
+    rounds = math.ceil(task.samples[options.workers] / (steps * task.flags["batch_size"]))
     form, place = task.data
     data = f"{form}:{options.tuned_on if wanted.seed == TUNING_SEED else place}"
     flags = {
@@ -360,12 +366,18 @@ def tune(options: Options) -> None:
 
 
 def seeds(options: Options) -> None:
-    """Run each with the rate chosen for its local steps, of which a line chooses."""
+    """Run each with the local steps that a line chooses, and the rate chosen for them."""
+    variants = TASKS[options.task].variants
+    chosen = {
+        (variants[name].as_in or name, best_steps(options, line, name))
+        for line in options.lines
+        for name, _ in over(options, line)
+    }
     _all(options, [
         Course(name, best_rate(options, name, steps), steps, seed)
         for seed in range(options.seeds)
         for name, steps in own(options)
-        if not (seed and TASKS[options.task].variants[name].rate_of)
+        if (name, steps) in chosen and not (seed and variants[name].rate_of)
     ])  # fmt: skip
 
 
@@ -438,7 +450,7 @@ def seconds_of_a_round(options: Options, line: str, name: str, steps: int) -> di
     out = options.work / f"{options.task}-{options.workers}w-{kept.stem}"
     if kept.exists():
         return dict(json.loads(kept.read_text()))
-    if options.what == "show":
+    if options.what != "links":
         return worked_out(options, line, name, steps)
     flags = {
         **task.flags, **variant.flags, "data": ":".join(task.data), **OVER.get(name, {}), "workers": options.workers,
@@ -475,7 +487,7 @@ def seconds_of_a_round(options: Options, line: str, name: str, steps: int) -> di
         "spread": (max(spent) - min(spent)) / mean(spent),
         "computing": median(max(row["compute_seconds"]) for row in timed),
         "busiest": median(max(map(sum, zip(row["sent_bytes"], row["received_bytes"], strict=True))) for row in timed),
-        "hops": median(max(row["hops"]) for row in timed),
+        "hops": median(max(row["hops"]) for row in timed), "cores": CORES,
         "wire": max((b[0] + b[1] - a[0] - a[1]) / max(1, len(rows) - 3) for b, a in both),
     }  # fmt: skip
     shutil.rmtree(out, ignore_errors=True)
@@ -515,6 +527,7 @@ class Finding:
         rounds: to the target, by seed; None where it was not reached.
         round: what was measured of a round.
         accuracy: at the end of the budget, by seed.
+        looks: by seed, after how many rounds (steps, where it communicates in every one) it had which accuracy.
     """
 
     rate: float
@@ -522,16 +535,23 @@ class Finding:
     rounds: list[float | None]
     round: dict[str, Any]
     accuracy: list[float]
+    looks: list[list[tuple[float, float]]]
 
     @property
     def seconds(self) -> list[float]:
         """To the target, by seed, of those that reached it."""
         return [rounds * self.round["seconds"] for rounds in self.rounds if rounds is not None]
 
+    def apart(self, workers: int) -> list[float]:
+        """Return the same, had every host a core of its own: hosts that share cores compute in turns."""
+        turns = max(1.0, workers / self.round.get("cores", 2))
+        saved = self.round["computing"] * (1 - 1 / turns)
+        return [each * (1 - saved / self.round["seconds"]) for each in self.seconds]
+
 
 def needed(options: Options, name: str, steps: int, seed: int) -> tuple[float | None, Course]:
-    """Return how many rounds (steps, where it communicates in every one) a variant needs to the target, and its
-    course."""
+    """Return how many rounds (steps, where it communicates in every one) a variant needs to the target, whole ones, and
+    its course."""
     task, variant = TASKS[options.task], TASKS[options.task].variants[name]
     model = variant.as_in or name
     key = (model, best_rate(options, model, steps), steps, seed)
@@ -539,7 +559,7 @@ def needed(options: Options, name: str, steps: int, seed: int) -> tuple[float | 
     if course is None:
         raise Missing(f"{options.task}, {options.workers} workers: {model} with {steps} local steps, seed {seed}")
     rounds = course.rounds_to(task.target)
-    return (None if rounds is None else rounds * (steps if variant.every_step else 1)), course
+    return (None if rounds is None else math.ceil(rounds * (steps if variant.every_step else 1))), course
 
 
 def best_steps(options: Options, line: str, name: str) -> int:
@@ -563,7 +583,52 @@ def found(options: Options, line: str, name: str) -> Finding:
     runs = [needed(options, name, steps, seed) for seed in some]
     accuracy = [course.accuracy or 0.0 for _, course in runs]
     measured = seconds_of_a_round(options, line, name, 1 if variant.every_step else steps)
-    return Finding(best_rate(options, model, steps), steps, [each for each, _ in runs], measured, accuracy)
+    every = steps if variant.every_step else 1
+    looks = [[(every * number, value) for number, value in course.looks] for _, course in runs]
+    rounds = [each for each, _ in runs]
+    return Finding(best_rate(options, model, steps), steps, rounds, measured, accuracy, looks)
+
+
+def draw(options: Options) -> None:
+    """Draw accuracy against seconds, a row a line, a column a number of workers, in the mean over seeds."""
+    from matplotlib.figure import Figure
+
+    task = TASKS[options.task]
+    folders = sorted(options.folder.glob(f"{options.task}-*w"), key=lambda at: int(at.name.split("-")[1][:-1]))
+    counts = [int(at.name.split("-")[1][:-1]) for at in folders if (at / "links").exists()]
+    picture = Figure(figsize=(5.6 * len(counts), 3.9 * len(options.lines)), layout="constrained", dpi=110)
+    panels = picture.subplots(len(options.lines), len(counts), sharey=True, squeeze=False)
+    legend = {}
+    for row, line in zip(panels, options.lines, strict=True):
+        for panel, workers in zip(row, counts, strict=True):
+            here = replace(options, workers=workers)
+            for name in dict.fromkeys(name for name, _ in over(here, line)):
+                try:
+                    one = found(here, line, name)
+                except (Missing, FileNotFoundError):
+                    continue
+                if "no copies" in name:  # the same course, a little sooner
+                    continue
+                times = [one.round["seconds"] * rounds for rounds, _ in one.looks[0]][1:]
+                curve = [100 * mean(value for _, value in at) for at in zip(*one.looks, strict=True)][1:]
+                strategy = STRATEGIES[task.variants[name].flags["strategy"]]
+                color, dashes = ("#8c564b", "-") if name == "shallow" else (strategy.color, "-")
+                dashes = "--" if "core" in name else ":" if name.startswith("DDP,") else dashes
+                color = STRATEGIES["ddp"].color if name.startswith("DDP") else color
+                legend[name] = panel.plot(times, curve, dashes, color=color, lw=1.6, marker=".", ms=4)[0]
+            panel.axhline(100 * task.target, color="#9aa0a6", lw=0.8)
+            panel.set_xscale("log")
+            panel.set_title(f"{workers} hosts, {line}, {LATENCY} one way", fontsize=10)
+            panel.set_ylim(100 * task.target - 7, 100 * task.target + 4.5)
+            panel.grid(True, color="#eceef0")
+    for panel in panels[-1]:
+        panel.set_xlabel("seconds")
+    for row in panels:
+        row[0].set_ylabel("test accuracy (%)")
+    picture.legend(legend.values(), legend.keys(), loc="outside right center", frameon=False)
+    options.images.mkdir(parents=True, exist_ok=True)
+    picture.savefig(options.images / f"slow-links-{options.task}.png")
+    print(options.images / f"slow-links-{options.task}.png")
 
 
 def show(options: Options) -> None:
@@ -581,22 +646,23 @@ def show(options: Options) -> None:
         if not all(one.round.get("measured", True) for one in results.values()):
             print("(Not measured: from computing, bytes on the wire and hops measured over the other link.)\n")
         print("| | H | rate | steps to the target | a round (s) | computing (s) | MB a round, busiest | to the target "
-              "(s) | DDP takes | local SGD takes | after the budget (%) |")  # fmt: skip
-        print("|---|---|---|---|---|---|---|---|---|---|---|")
+              "(s) | a core each (s) | DDP takes | local SGD takes | after the budget (%) |")  # fmt: skip
+        print("|---|" + "---:|" * 11)
         for name, one in sorted(results.items(), key=lambda pair: mean(pair[1].seconds or [math.inf])):
             every = task.variants[name].every_step
             steps = [rounds * (1 if every else one.steps) for rounds in one.rounds if rounds is not None]
-            reached = f"{mean(one.seconds):.0f} ± {deviation(one.seconds):.0f}" if one.seconds else "not reached"
+            reached = f"{mean(one.seconds):.3g} ± {deviation(one.seconds):.2g}" if one.seconds else "not reached"
             if 0 < len(one.seconds) < len(one.rounds):
                 reached += f" ({len(one.seconds)} of {len(one.rounds)})"
             against = [
                 f"{dense[other] / mean(one.seconds):.1f}x" if one.seconds and other in dense else ""
                 for other in ("DDP", "local SGD")
             ]
+            alone = f"{mean(one.apart(options.workers)):.1f}" if one.seconds else ""
             accuracy = f"{100 * mean(one.accuracy):.1f} ± {100 * deviation(one.accuracy):.1f}"
             print(f"| {name} | {1 if every else one.steps} | {one.rate:g} | {mean(steps) if steps else math.nan:.0f} | "
                   f"{one.round['seconds']:.2f} | {one.round['computing']:.2f} | {one.round['busiest'] / 1e6:.2f} | "
-                  f"{reached} | {against[0]} | {against[1]} | {accuracy} |")  # fmt: skip
+                  f"{reached} | {alone} | {against[0]} | {against[1]} | {accuracy} |")  # fmt: skip
         if missing:
             print(f"\nNot made yet: {', '.join(missing)}.")
 
@@ -609,6 +675,6 @@ def deviation(values: Sequence[float]) -> float:
 if __name__ == "__main__":
     chosen = tyro.cli(Options, description=__doc__)
     try:
-        {"tune": tune, "links": links, "seeds": seeds, "show": show}[chosen.what](chosen)
+        {"tune": tune, "links": links, "seeds": seeds, "show": show, "draw": draw}[chosen.what](chosen)
     except Missing as missing:
         sys.exit(f"slow_links: not made yet: {missing}")
