@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import mean
 
 import tyro
-from benchmarks.plan_errors import trained
+from benchmarks.plan_errors import round_seconds, trained
 
 import isthmus
 from isthmus.line import Line, parse_size
@@ -142,11 +142,10 @@ def measured(options: Options) -> None:
                 continue
             plan, rows = run.summary["planned"], run.rows[2:-1]  # the last is evaluated before it is written
             moved = [max(map(sum, zip(each["sent_bytes"], each["received_bytes"], strict=True))) for each in rows]
-            spent = [b["seconds"] - a["seconds"] for a, b in zip(run.rows[1:-2], rows, strict=True)]
             busiest = max(map(sum, zip(plan["round_sent_bytes"], plan["round_received_bytes"], strict=True)))
             held = [max(each) for each in (plan["held_bytes"], run.summary["worker_memory_bytes"])]
             print(f"{row} {_mb(busiest)} / {_mb(mean(moved))} | {_mb(held[0])} / {_mb(held[1])} | "
-                  f"{plan['round_seconds']:.3g} / {mean(spent):.3g} | "
+                  f"{plan['round_seconds']:.3g} / {mean(round_seconds(run)):.3g} | "
                   f"{mean(max(each['compute_seconds']) for each in rows):.3g} |")  # fmt: skip
 
 

@@ -14,11 +14,13 @@ from benchmarks.slow_links import (
     TASKS,
     TUNING_SEED,
     Course,
+    Finding,
     Missing,
     Options,
     Variant,
     best_rate,
     known,
+    needed,
     seeds,
     tune,
     tuning_data,
@@ -81,7 +83,7 @@ def test_courses_are_kept_and_the_rate_is_the_best_on_held_out_data(
     written(source, "t10k", 30)
     monkeypatch.setattr(slow_links, "HELD_OUT", 100)
     task = replace(
-        TASKS["mlp"], flags={"widths": (8, 8), "batch_size": 4}, data=("idx", str(source)), samples=80,
+        TASKS["mlp"], flags={"widths": (8, 8), "batch_size": 4}, data=("idx", str(source)), samples={2: 80},
         rates=(0.01, 0.3), steps=(10,), target=2.0, variants={"narrow": Variant({"strategy": "narrow"})},
     )  # fmt: skip
     monkeypatch.setitem(TASKS, "mlp", task)
@@ -109,3 +111,22 @@ def test_a_rate_that_diverges_is_not_chosen(tmp_path: Path) -> None:
             Course("narrow", 0.03, 20, TUNING_SEED, looks=[(0, 0.1)], accuracy=0.2)]  # fmt: skip
     options.courses.write_text("".join(json.dumps(asdict(course)) + "\n" for course in made))
     assert best_rate(options, "narrow", 20) == 0.03
+
+
+def test_rounds_to_the_target_are_whole_but_steps_of_what_communicates_in_each_are_counted(tmp_path: Path) -> None:
+    options = Options(folder=tmp_path, target=0.6)
+    options.place.mkdir()
+    looks = [(0, 0.1), (2, 0.5), (4, 0.9)]  # 2.5 rounds of 20 steps
+    made = [Course(name, 0.01, 20, TUNING_SEED, looks=looks, accuracy=0.9) for name in ("narrow", "DDP")]
+    options.courses.write_text("".join(json.dumps(asdict(course)) + "\n" for course in made))
+    assert needed(options, "narrow", 20, TUNING_SEED)[0] == 3
+    assert needed(options, "DDP, fp16", 20, TUNING_SEED)[0] == 50
+    assert needed(replace(options, target=0.95), "narrow", 20, TUNING_SEED)[0] is None
+
+
+def test_seconds_with_a_core_each_leave_out_the_turns_of_computing() -> None:
+    row = {"seconds": 10.0, "computing": 6.0, "cores": 2}
+    one = Finding(0.1, 20, [3, None, 5], row, [0.9] * 3, [])
+    assert one.seconds == [30.0, 50.0]
+    assert one.apart(4) == [3 * 7.0, 5 * 7.0]  # four hosts on two cores compute in two turns
+    assert one.apart(2) == one.seconds
