@@ -25,7 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -68,6 +68,7 @@ class Variant:
         alone: whether its course is found by one worker with the batches of all: the same mean of gradients, drawn from
             all data instead of shares of it.
         rate_of: the variant whose learning rate it takes, where its own runs are dear.
+        sized: flags beside these by number of workers, where what a worker holds is to shrink with it.
     """
 
     flags: Mapping[str, Any]
@@ -77,6 +78,11 @@ class Variant:
     steps: tuple[int, ...] = ()
     alone: bool = False
     rate_of: str = ""
+    sized: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+
+    def flags_for(self, workers: int) -> dict[str, Any]:
+        """Return the flags with so many workers."""
+        return {**self.flags, **self.sized.get(workers, {})}
 
 
 @dataclass(frozen=True)
@@ -156,6 +162,7 @@ def shallow_gpt() -> tuple[torch.nn.Module, tuple[torch.Tensor]]:
     return networks.gpt(layers=1, width=192, heads=16)
 
 
+_SHALLOW = Variant({"strategy": "local-sgd"}, sized={4: {"widths": (860,)}, 8: {"widths": (338,)}})  # of a piece's size
 TASKS = {
     "mlp": Task(
         {"widths": (2048, 2048), "batch_size": 32},
@@ -165,7 +172,7 @@ TASKS = {
         {4: 24_000, 8: 16_000},
         (0.003, 0.01, 0.03),  # with four workers 0.1 was tried too, and nothing was best with it
         (20, 100),
-        {**_DENSE, **_pieces("block"), "shallow": Variant({"strategy": "local-sgd", "widths": (860,)})},
+        {**_DENSE, **_pieces("block"), "shallow": _SHALLOW},
     ),
     "gpt": Task(
         {"model": "benchmarks.slow_links:gpt", "batch_size": 8, "optimizer": "adamw", "clip": 1.0},
@@ -333,7 +340,7 @@ def run_of(options: Options, wanted: Course) -> tuple[Path, dict[str, Any]]:
     form, place = task.data
     data = f"{form}:{options.tuned_on if wanted.seed == TUNING_SEED else place}"
     flags = {
-        **task.flags, **variant.flags, "data": data, "workers": options.workers, "lr": wanted.rate,
+        **task.flags, **variant.flags_for(options.workers), "data": data, "workers": options.workers, "lr": wanted.rate,
         "local_steps": steps, "seed": wanted.seed, "rounds": rounds, "schedule": "constant",
         "eval_every": max(1, round(rounds / 12)), "executor": "processes" if variant.processes else "serial",
     }  # fmt: skip
@@ -460,7 +467,7 @@ def seconds_of_a_round(options: Options, line: str, name: str, steps: int) -> di
     if options.what != "links":
         return worked_out(options, line, name, steps)
     flags = {
-        **task.flags, **variant.flags, "data": ":".join(task.data), **OVER.get(name, {}), "workers": options.workers,
+        **task.flags, **variant.flags_for(options.workers), "data": ":".join(task.data), **OVER.get(name, {}), "workers": options.workers,
         "local_steps": steps,
         "rounds": 10_000, "eval_every": 10_000, "checkpoint_every": 0, "schedule": "constant", "join_timeout": 300,
         "deadline": 600, "lr": 0.03, "out": out,
