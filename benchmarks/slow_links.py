@@ -467,10 +467,9 @@ def seconds_of_a_round(options: Options, line: str, name: str, steps: int) -> di
     if options.what != "links":
         return worked_out(options, line, name, steps)
     flags = {
-        **task.flags, **variant.flags_for(options.workers), "data": ":".join(task.data), **OVER.get(name, {}), "workers": options.workers,
-        "local_steps": steps,
-        "rounds": 10_000, "eval_every": 10_000, "checkpoint_every": 0, "schedule": "constant", "join_timeout": 300,
-        "deadline": 600, "lr": 0.03, "out": out,
+        **task.flags, **variant.flags_for(options.workers), "data": ":".join(task.data), **OVER.get(name, {}),
+        "workers": options.workers, "local_steps": steps, "rounds": 10_000, "eval_every": 10_000, "lr": 0.03,
+        "checkpoint_every": 0, "schedule": "constant", "join_timeout": 300, "deadline": 600, "out": out,
     }  # fmt: skip
     words = [sys.executable, "-m", "isthmus", "train", "--replace"]
     for key, value in flags.items():
@@ -659,8 +658,8 @@ def show(options: Options) -> None:
         print(f"\n### {options.workers} hosts, {line} and {LATENCY} one way, to {100 * options.to:g} %\n")
         if not all(one.round.get("measured", True) for one in results.values()):
             print("(Not measured: from computing, bytes on the wire and hops measured over the other link.)\n")
-        print("| | H | rate | steps to the target | a round (s) | computing (s) | MB a round, busiest | to the target "
-              "(s) | a core each (s) | DDP takes | local SGD takes | after the budget (%) |")  # fmt: skip
+        print("| | H | rate | steps | a round (s) | computing (s) | MB a round | **to the target (s)** | a core each "
+              "(s) | DDP takes | local SGD takes | in the end (%) |")  # fmt: skip
         print("|---|" + "---:|" * 11)
         for name, one in sorted(results.items(), key=lambda pair: mean(pair[1].seconds or [math.inf])):
             every = task.variants[name].every_step
