@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from isthmus.errors import InvalidInput
 from isthmus.nets.pieces import ownership
 from isthmus.nets.pieces.ownership import (
     as_tensor,
     laid_out,
+    mean_into,
     mean_of,
     merge_into,
     slice_tensor,
@@ -122,3 +126,24 @@ def test_a_number_beside_none_is_none_whoever_comes_first() -> None:
     found = mean_of([torch.tensor([1.0, nan, nan, 3.0]), torch.tensor([nan, 1.0, nan, 5.0])])
     assert found.isnan().tolist() == [True, True, True, False]
     assert found[3] == 4.0
+
+
+NUMBERS = st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.1, 3e38, -3e38, 1e-45, -1e-45, math.inf, -math.inf, math.nan])
+
+
+@given(st.integers(1, 5).flatmap(lambda n: st.lists(st.tuples(*[NUMBERS] * n), min_size=1, max_size=8)))
+def test_the_mean_is_that_of_its_formula_and_may_be_written_into_one_of_its_parts(
+    entries: list[tuple[float, ...]],
+) -> None:
+    parts = [torch.tensor(values) for values in zip(*entries, strict=True)]
+    first, count = parts[0], len(parts)
+    mean = first + sum((part - first for part in parts), torch.zeros_like(first)) / count
+    apart = sum((part / count for part in parts), torch.zeros_like(first))
+    agree = torch.stack([part.view(torch.int32) == first.view(torch.int32) for part in parts]).all(0)
+    expected = torch.where(agree | (mean == first), first, torch.where(mean.isfinite(), mean, apart))
+    for target in (torch.empty_like(first), parts[-1].clone()):
+        found = [*parts[:-1], target.copy_(parts[-1])]
+        mean_into(target, found)
+        assert torch.equal(target.isnan(), expected.isnan())
+        assert torch.equal(target[~target.isnan()], expected[~target.isnan()])  # of 0 and -0 the mean may be either
+        assert torch.equal(target.view(torch.int32)[agree], first.view(torch.int32)[agree])

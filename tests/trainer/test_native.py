@@ -397,3 +397,28 @@ def test_powersgd_of_several_buckets_keeps_its_messages_apart(tmp_path: Path) ->
     run = trained(tmp_path / "run", **flags, strategy="ddp", hook="powersgd", powersgd_start=2, executor="processes")
     assert run.status == "finished"
     assert run.rows[-1]["train_loss"] < run.rows[1]["train_loss"]
+
+
+def beside_a_late_one() -> float:
+    def network() -> nn.Module:
+        return nn.Sequential(nn.Linear(784, 700), nn.ReLU(), nn.Linear(700, 700), nn.ReLU(), nn.Linear(700, 3))
+
+    training = Training(network, (torch.zeros(2, 784),), sgd, DDP("powersgd", 4, 2), local_steps=8)
+    for step in range(8):
+        x, y = batch(training.worker, step, (784,))
+        loss = functional.cross_entropy(training.module(x.float()), y)
+        if training.worker == 1:
+            time.sleep(LATE)
+        loss.backward()
+        training.optimizer.step()
+        training.optimizer.zero_grad()
+    training.close()
+    return float(training.account().computing_seconds[0])
+
+
+LATE = 0.25  # seconds, in each of 8 steps
+
+
+@pytest.mark.processes
+def test_waiting_for_a_late_worker_between_buckets_is_no_computing() -> None:
+    assert processes(beside_a_late_one, 2)[0] < 2 * LATE

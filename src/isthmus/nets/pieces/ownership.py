@@ -137,7 +137,7 @@ def _merge(whole: Tensor, holders: Sequence[tuple[Tensor, Held]]) -> None:
         for part, held in holders:
             _write(whole, held, part)
     elif all(indices is None for _, held in holders for indices in held):
-        _mean_into(whole, [part for part, _ in holders])
+        mean_into(whole, [part for part, _ in holders])
     else:
         first = whole.clone()
         for part, held in reversed(holders):  # the first holder has the last word
@@ -145,9 +145,10 @@ def _merge(whole: Tensor, holders: Sequence[tuple[Tensor, Held]]) -> None:
         whole.copy_(_mean(first, holders))
 
 
-def _mean_into(whole: Tensor, parts: Sequence[Tensor]) -> None:
-    """Write the mean piece by piece: what is summed up stays in the processor's cache."""
-    if not all(tensor.is_contiguous() for tensor in (whole, *parts)):
+def mean_into(whole: Tensor, parts: Sequence[Tensor]) -> None:
+    """Write :func:`mean_of` some tensors into one, which may be one of them; on a CPU piece by piece: what is summed up
+    stays in its cache."""
+    if whole.device.type != "cpu" or not all(tensor.is_contiguous() for tensor in (whole, *parts)):
         whole.copy_(mean_of(parts))
         return
     flat, flats = whole.view(-1), [part.view(-1) for part in parts]
@@ -158,7 +159,7 @@ def _mean_into(whole: Tensor, parts: Sequence[Tensor]) -> None:
 def mean_of(tensors: Sequence[Tensor]) -> Tensor:
     """Return the mean of tensors of one shape and type, in the given order.
 
-    Real and complex numbers are summed up as first + sum(x - first) / n, those shorter than float32 in float32;
+    Real and complex numbers are summed up as first - sum(first - x) / n, those shorter than float32 in float32;
     integers are averaged exactly, and rounded half to even; of truth values the first counts. Where all agree, the mean
     has their very bits, infinities and nan too.
     """
@@ -175,20 +176,25 @@ def _mean(first: Tensor, holders: Sequence[tuple[Tensor, Held]]) -> Tensor:
     if first.dtype == torch.bool or len(holders) < 2:
         return first
     everywhere = all(indices is None for _, held in holders for indices in held)
-    count = len(holders) if everywhere else _counted(first, holders)
+    count: Tensor | int = len(holders) if everywhere else _counted(first, holders)
     if not (first.is_floating_point() or first.is_complex()):
         return _integer_mean(first, holders, count)
     base = _wide(first)
-    drift = torch.zeros_like(base)
-    for part, held in holders[everywhere:]:  # the first drifts from itself by 0
-        _add(drift, held, _wide(part) - view_slice(base, held))
-    kept = drift == 0  # what drifts by 0 is kept: -0 + 0 would be 0
-    mean = drift.div_(count).add_(base)
-    if not mean.is_meta and not bool(mean.sum().isfinite()):  # a sum is the quickest way to see that all are finite
-        finite = mean.isfinite()
-        agreed, other = _odd_mean(base, holders, count)
-        mean, kept = torch.where(finite, mean, other), kept | (agreed & ~finite)
-    return torch.where(kept, first, mean.to(first.dtype))
+    if isinstance(count, int):  # the first drifts from itself by 0
+        drift = base - _wide(holders[1][0])
+        for part, _ in holders[2:]:
+            drift += base - _wide(part)
+    else:
+        drift = torch.zeros_like(base)
+        for part, held in holders:
+            _add(drift, held, view_slice(base, held) - _wide(part))
+        count = count.clamp(min=1)
+    mean = drift.div_(-count).add_(base)  # what drifts by 0 is kept: -0 + -0 is -0, where -0 + 0 would be 0
+    if mean.is_meta or bool(mean.sum().isfinite()):  # a sum is the quickest way to see that all are finite
+        return mean.to(first.dtype)
+    finite = mean.isfinite()
+    agreed, other = _odd_mean(base, holders, count)
+    return torch.where(agreed & ~finite, first, torch.where(finite, mean, other).to(first.dtype))
 
 
 def _odd_mean(

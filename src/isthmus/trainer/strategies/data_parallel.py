@@ -33,9 +33,10 @@ class DataParallelPart(LocalSGDPart):
         here = link.index in active
 
         def take(name: str, mean: Tensor) -> None:
-            if here:
-                own[name].copy_(mean)
-                parameters[name].grad = own[name]
+            if here and own[name].is_contiguous():
+                parameters[name].grad = mean  # a view of what came: no copy of it
+            elif here:
+                parameters[name].grad = own[name].copy_(mean)
 
         yield from mean_over_workers(own, link, active, take, self._worker.wire)
         state.stale |= frozenset(range(link.workers)) - frozenset(active)

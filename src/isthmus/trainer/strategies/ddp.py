@@ -176,7 +176,8 @@ class DDPPart(LocalSGDPart):
         if self._powersgd is not None and self._in_turn is not None:
             # Its second all-reduce is begun when the first has come: with several buckets on the way workers would
             # begin theirs in different orders, and torch would mix them up.
-            self._in_turn.wait()
+            with native.waiting():
+                self._in_turn.wait()
         self._in_turn = found = self._call(hook, bucket)
         if bucket.is_last():
             pending.last(native)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from isthmus.errors import InvalidInput, WorkerError
-from isthmus.nets.pieces.ownership import mean_of
+from isthmus.nets.pieces.ownership import mean_into
 from isthmus.trainer.wire.meter import Meter
 from isthmus.trainer.wire.native import Native
 
@@ -252,9 +252,9 @@ def all_mean(values: Tensor, link: Link, active: Sequence[int], wire: torch.dtyp
     found = values.to(kind)
     chunks = found.tensor_split(link.workers)
     send = tuple(chunks) if link.index in active else (chunks[0][:0],) * link.workers
-    own_size = chunks[link.index].numel()
-    received = yield Exchange(send, tuple(own_size if w in active else 0 for w in range(link.workers)))
-    own = mean_of([received[worker].to(values.dtype) for worker in active]).to(kind)
+    own = chunks[link.index]
+    received = yield Exchange(send, tuple(own.numel() if w in active else 0 for w in range(link.workers)))
+    mean_into(own, [received[worker].to(values.dtype) for worker in active])
     yield Exchange((own,) * link.workers, tuple(chunk.numel() for chunk in chunks), into=tuple(chunks))
     return found.to(values.dtype)
 
