@@ -69,7 +69,7 @@ def one(strategy: DataParallel | DDP, widths: tuple[int, ...], steps: int) -> Fo
     sent = training.account().sent_bytes[training.worker] - before
     with training.whole() as merged:
         assert merged is not None
-        norms = [float(p.double().norm()) for p in merged.parameters()]
+        norms = [float(p.detach().double().norm()) for p in merged.parameters()]
     training.close()
     return Found(cpu / steps, wall / steps, sent / steps, norms)
 
