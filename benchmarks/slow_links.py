@@ -53,6 +53,8 @@ HELD_OUT = 10_000  # training images that take the test set's place where rates 
 LATENCY = "10ms"
 LINES = {"100 Mbit/s": "100mbit", "10 Mbit/s": "10mbit"}
 SLOWEST = "10 Mbit/s"  # where only the most local steps are measured, and nothing that has the course of DDP
+BASE = 100  # local steps up to which rounds are measured: longer ones have the same messages, and more computing
+LOOK = 20  # steps between looks at what communicates in every one
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,10 @@ class Task:
         hold_out: writes data to choose by to a new folder, given that place.
         target: test accuracy.
         samples: budget of a run, of each worker, by number of workers.
-        rates, steps: learning rates and local steps to choose from.
+        rates: learning rates to choose from.
+        steps: local steps to choose from, by number of workers.
         variants: by name.
+        few: the number of workers up to which variants with a core are tried.
     """
 
     flags: Mapping[str, Any]
@@ -105,8 +109,13 @@ class Task:
     target: float
     samples: Mapping[int, int]
     rates: Sequence[float]
-    steps: Sequence[int]
+    steps: Mapping[int, Sequence[int]]
     variants: Mapping[str, Variant]
+    few: int = 4
+
+    def of(self, workers: int) -> Iterator[tuple[str, Variant]]:
+        """Yield the variants that are tried with so many workers."""
+        return ((n, one) for n, one in self.variants.items() if workers <= self.few or "core" not in one.flags)
 
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -171,7 +180,7 @@ TASKS = {
         0.86,
         {4: 24_000, 8: 16_000},
         (0.003, 0.01, 0.03),  # with four workers 0.1 was tried too, and nothing was best with it
-        (20, 100),
+        {4: (20, 100, 400), 8: (100, 400)},
         {**_DENSE, **_pieces("block"), "shallow": _SHALLOW},
     ),
     "gpt": Task(
@@ -181,7 +190,7 @@ TASKS = {
         0.40,
         {4: 8_000, 8: 8_000},
         (0.001, 0.003, 0.01),
-        (20, 100),
+        {4: (20, 100), 8: (100,)},
         {
             **_DENSE,
             **_pieces("uniform"),
@@ -355,14 +364,14 @@ def run_of(options: Options, wanted: Course) -> tuple[Path, dict[str, Any]]:
 def own(options: Options) -> Iterator[tuple[str, int]]:
     """Return variants that have a course of their own, and local steps to try."""
     task = TASKS[options.task]
-    for name, variant in task.variants.items():
+    for name, variant in task.of(options.workers):
         if not variant.as_in and options.only in name:
-            yield from ((name, steps) for steps in tried(task, variant))
+            yield from ((name, steps) for steps in tried(options, variant))
 
 
-def tried(task: Task, variant: Variant) -> Sequence[int]:
+def tried(options: Options, variant: Variant) -> Sequence[int]:
     """Return the local steps to try; of what communicates in every step how often it is looked at."""
-    return [min(task.steps)] if variant.every_step else variant.steps or task.steps
+    return [LOOK] if variant.every_step else variant.steps or TASKS[options.task].steps[options.workers]
 
 
 def tune(options: Options) -> None:
@@ -432,8 +441,8 @@ class Missing(Exception):
 
 
 def links(options: Options) -> None:
-    """Measure rounds over every line."""
-    plan = [(line, name, steps) for line in options.lines for name, steps in over(options, line)]
+    """Measure rounds over every line, but for those of more than ``BASE`` steps."""
+    plan = [(line, name, steps) for line in options.lines for name, steps in over(options, line) if steps <= BASE]
     with progress("slow_links links", len(plan)) as advance:
         for line, name, steps in plan:
             seconds_of_a_round(options, line, name, steps)
@@ -443,15 +452,15 @@ def links(options: Options) -> None:
 def over(options: Options, line: str) -> Iterator[tuple[str, int]]:
     """Return variants and local steps to measure over a line: those that are run in every step, one at a time."""
     task = TASKS[options.task]
-    for name, variant in task.variants.items():
+    for name, variant in task.of(options.workers):
         if options.only in name and not (line == SLOWEST and variant.as_in == "DDP"):
-            yield from ((name, 1 if variant.every_step else steps) for steps in tried_over(task, variant, line))
+            yield from ((name, 1 if variant.every_step else steps) for steps in tried_over(options, variant, line))
 
 
-def tried_over(task: Task, variant: Variant, line: str) -> Sequence[int]:
+def tried_over(options: Options, variant: Variant, line: str) -> Sequence[int]:
     """Return the local steps to try over a line."""
-    steps = tried(task, variant)
-    return [max(steps)] if line == SLOWEST else steps
+    steps = tried(options, variant)
+    return [each for each in steps if each >= BASE] or steps if line == SLOWEST else steps
 
 
 def seconds_of_a_round(options: Options, line: str, name: str, steps: int) -> dict[str, Any]:
@@ -509,12 +518,17 @@ def seconds_of_a_round(options: Options, line: str, name: str, steps: int) -> di
 
 
 def worked_out(options: Options, line: str, name: str, steps: int) -> dict[str, Any]:
-    """Return what a round would take over a line where it was not measured, from what was measured over another: the
-    seconds of computing, the bytes on the wire, and the hops.
+    """Return what a round would take over a line where it was not measured: from one of fewer steps, with more of its
+    computing; or from what was measured over another line: the seconds of computing, the bytes on the wire, the hops.
 
     Raises:
         FileNotFoundError: it was measured over none.
     """
+    if steps > BASE:
+        shorter = seconds_of_a_round(options, line, name, BASE)
+        more = (steps / BASE - 1) * shorter["computing"]
+        longer = {"seconds": shorter["seconds"] + more, "computing": shorter["computing"] + more}
+        return {**shorter, **longer, "steps": steps}
     other = next(iter(LINES))
     known = json.loads((options.place / "links" / f"{slug(other)}-{slug(name)}-H{steps}.json").read_text())
     here = Line.of(LINES[line], LATENCY)
@@ -577,14 +591,14 @@ def needed(options: Options, name: str, steps: int, seed: int) -> tuple[float | 
 
 def best_steps(options: Options, line: str, name: str) -> int:
     """Return the local steps with which the target is reached first over a line."""
-    task, variant = TASKS[options.task], TASKS[options.task].variants[name]
+    variant = TASKS[options.task].variants[name]
 
     def time_to(steps: int) -> float:
         rounds = needed(options, name, steps, TUNING_SEED)[0]
         measured = seconds_of_a_round(options, line, name, 1 if variant.every_step else steps)
         return math.inf if rounds is None else rounds * float(measured["seconds"])
 
-    steps = tried_over(task, variant, line)
+    steps = tried_over(options, variant, line)
     return min(steps, key=time_to) if len(steps) > 1 else steps[0]
 
 
