@@ -21,7 +21,9 @@ from benchmarks.slow_links import (
     best_rate,
     known,
     needed,
+    seconds_of_a_round,
     seeds,
+    show,
     tune,
     tuning_data,
 )
@@ -29,6 +31,8 @@ from benchmarks.slow_links import (
 from isthmus.data.files import read_bytes
 from isthmus.data.idx import read_idx_folder
 from isthmus.data.text import read_text
+
+ROOT = Path(__file__).parents[2]
 
 
 def written(folder: Path, part: str, count: int) -> None:
@@ -84,7 +88,8 @@ def test_courses_are_kept_and_the_rate_is_the_best_on_held_out_data(
     monkeypatch.setattr(slow_links, "HELD_OUT", 100)
     task = replace(
         TASKS["mlp"], flags={"widths": (8, 8), "batch_size": 4}, data=("idx", str(source)), samples={2: 80},
-        rates=(0.01, 0.3), steps={2: (10,)}, target=2.0, variants={"narrow": Variant({"strategy": "narrow"})},
+        rates=(0.01, 0.3), steps={2: (10,)}, target=2.0, chosen_by=2.0,
+        variants={"narrow": Variant({"strategy": "narrow"})},
     )  # fmt: skip
     monkeypatch.setitem(TASKS, "mlp", task)
     options = Options(workers=2, seeds=2, jobs=1, folder=tmp_path / "kept", work=tmp_path / "work")
@@ -130,3 +135,26 @@ def test_seconds_with_a_core_each_leave_out_the_turns_of_computing() -> None:
     assert one.seconds == [30.0, 50.0]
     assert one.apart(4) == [3 * 7.0, 5 * 7.0]  # four hosts on two cores compute in two turns
     assert one.apart(2) == one.seconds
+
+
+@pytest.mark.parametrize(("workers", "target"), [(4, None), (4, 0.86), (8, None)])
+def test_the_tables_on_the_page_are_of_what_was_measured(
+    workers: int, target: float | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show(Options(workers=workers, target=target, folder=ROOT / "docs/measured/links"))
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    page = (ROOT / "docs/slow-links.md").read_text().splitlines()
+    assert len(rows) > 20
+    assert [row for row in rows if row not in page] == []
+
+
+def test_longer_rounds_have_more_of_the_same_computing(tmp_path: Path) -> None:
+    options = Options(folder=tmp_path)
+    kept = options.place / "links"
+    kept.mkdir(parents=True)
+    row = {"seconds": 10.0, "computing": 6.0, "wire": 2e6, "hops": 4}
+    (kept / "100-mbit_s-narrow-H100.json").write_text(json.dumps(row))
+    assert seconds_of_a_round(options, "100 Mbit/s", "narrow", 400)["seconds"] == 10.0 + 3 * 6.0
+    slow = seconds_of_a_round(options, "10 Mbit/s", "narrow", 100)  # not measured: its bytes and hops over that line
+    assert slow["seconds"] == pytest.approx(6.0 + 8e6 / 10e6 + 2 * 4 * 0.01, rel=0.05)
+    assert slow["measured"] is False
