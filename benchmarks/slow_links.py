@@ -411,8 +411,6 @@ def tune(options: Options) -> None:
         for rate in task.rates
         if not task.variants[n].rate_of
     ])  # fmt: skip
-    known_rates = {key: best_rate(options, *key) for key in own(options)}
-    _all(options, [Course(n, rate, steps, TUNING_SEED) for (n, steps), rate in known_rates.items()])
 
 
 def seeds(options: Options) -> None:
