@@ -516,10 +516,10 @@ def start(**changes):
 try:
     start(cut=["hidden"])
 except InvalidInput as error:
-    os.write(1, f"refused: {error}\n".encode())  # whole lines: three processes write to one pipe
+    os.write(1, f"refused: {error}\\n".encode())  # whole lines: three processes write to one pipe
 begun = time.monotonic()
 import atexit
-atexit.register(lambda: os.write(1, f"took {time.monotonic() - begun:.1f}\n".encode()))
+atexit.register(lambda: os.write(1, f"took {time.monotonic() - begun:.1f}\\n".encode()))
 start(local_steps=7)
 """
 
