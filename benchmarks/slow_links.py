@@ -659,7 +659,7 @@ def draw(options: Options) -> None:
     legend = {}
     for row, line in zip(panels, options.lines, strict=True):
         for panel, workers in zip(row, counts, strict=True):
-            here = replace(options, workers=workers)
+            here, measured = replace(options, workers=workers), True
             for name in dict.fromkeys(name for name, _ in over(here, line)):
                 try:
                     one = found(here, line, name)
@@ -668,13 +668,15 @@ def draw(options: Options) -> None:
                 variant = task.variants[name]
                 if not variant.flags.get("copies", True):  # the same course, a little sooner
                     continue
+                measured &= one.round.get("measured", True)
                 times = [one.round["seconds"] * rounds for rounds, _ in one.looks[0]][1:]
                 curve = [100 * mean(value for _, value in at) for at in zip(*one.looks, strict=True)][1:]
                 look: dict[str, Any] = {"color": variant.color, "lw": 1.6, "marker": ".", "ms": 4}
                 legend[name] = panel.plot(times, curve, variant.dashes, **look)[0]
             panel.axhline(100 * options.to, color="#9aa0a6", lw=0.8)
             panel.set_xscale("log")
-            panel.set_title(f"{workers} hosts, {line}, {LATENCY} one way", fontsize=10)
+            how = "" if measured else " (worked out)"
+            panel.set_title(f"{workers} hosts, {line}, {LATENCY} one way{how}", fontsize=10)
             panel.set_ylim(100 * options.to - 4, 100 * options.to + 3.5)
             panel.grid(True, color="#eceef0")
     for panel in panels[-1]:
