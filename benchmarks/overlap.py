@@ -60,8 +60,8 @@ def compared(law: str, line: str, steps: int, runs: list[Run | str]) -> str:
     without, ahead = runs
     if isinstance(without, str) or isinstance(ahead, str):
         return f"| {law} | {line} | {steps} | {ahead if isinstance(ahead, str) else without} |" + " |" * 5
-    if without.rows[-1]["test_accuracy"] != ahead.rows[-1]["test_accuracy"]:
-        sys.exit(f"overlap: {law} over {line} gives another network with --overlap")
+    if without.summary["weights_sha256"] != ahead.summary["weights_sha256"]:
+        sys.exit(f"overlap: {law} over {line} gives other weights with --overlap")
     measured = [mean(round_seconds(run)) for run in (without, ahead)]
     planned = [run.summary["planned"]["round_seconds"] for run in (without, ahead)]
     rows = ahead.rows[2:-1]
