@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from statistics import mean
 from typing import Any
 
 import tyro
+from benchmarks.command import train_command
 
 from isthmus.line import Line
 from isthmus.progress import progress
@@ -74,12 +74,9 @@ def trained(out: Path, flags: Mapping[str, Any], line: Line) -> Run | str:
     if not (out / "summary.json").exists():
         shutil.rmtree(out, ignore_errors=True)
         out.parent.mkdir(parents=True, exist_ok=True)
-        words = [sys.executable, "-m", "isthmus", "train", "--replace"]
         beside = {"out": out, "eval_every": 10_000, "checkpoint_every": 0, "join_timeout": 200}
-        for name, value in {**flags, **beside}.items():
-            words += [f"--{name.replace('_', '-')}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
         with hosts(flags["workers"], line) as net, said.open("w") as log:
-            net.run(words, stdout=log, stderr=log)
+            net.run(train_command({**flags, **beside}), stdout=log, stderr=log)
     run = read_run(out) if (out / "summary.json").exists() else None
     if run is None or run.status != "finished":
         return said.read_text().strip().splitlines()[-1].removeprefix("isthmus: ")

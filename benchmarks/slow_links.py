@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from benchmarks.command import train_command
 
 from examples import networks
 from isthmus.data.files import read_bytes
@@ -179,6 +180,16 @@ def gpt() -> tuple[torch.nn.Module, tuple[torch.Tensor]]:
     return networks.gpt(layers=4, width=192, heads=16)
 
 
+def cnn() -> tuple[torch.nn.Module, tuple[torch.Tensor]]:
+    """Twice the channels of the example: 104 thousand weights."""
+    return networks.cnn(channels=(32, 64, 128))
+
+
+def shallow_cnn() -> tuple[torch.nn.Module, tuple[torch.Tensor]]:
+    """Two of its three layers, of the size of a piece of four."""
+    return networks.cnn(channels=(8, 16))
+
+
 def shallow_gpt() -> tuple[torch.nn.Module, tuple[torch.Tensor]]:
     """One of its layers."""
     return networks.gpt(layers=1, width=192, heads=16)
@@ -198,6 +209,25 @@ TASKS = {
         (0.003, 0.01, 0.03),  # with four workers 0.1 was tried too, and nothing was best with it
         {4: (20, 100, 400), 8: (100,)},
         {**_DENSE, **_pieces("block"), "shallow": _SHALLOW},
+    ),
+    "cnn": Task(
+        {"model": "benchmarks.slow_links:cnn", "batch_size": 32, "features": "standardized"},
+        ("idx", IMAGES),
+        hold_out_images,
+        0.85,
+        0.86,
+        {4: 24_000},
+        (0.03, 0.1, 0.3),
+        {4: (20, 100)},
+        {
+            **_DENSE,
+            # not alone: its batch norms see one worker's batch
+            "DDP": Variant({"strategy": "data-parallel"}, every_step=True, drawn_as="ddp"),
+            **_pieces("block"),
+            "shallow": Variant(
+                {"strategy": "local-sgd", "model": "benchmarks.slow_links:shallow_cnn"}, drawn_as="shallow"
+            ),
+        },
     ),
     "gpt": Task(
         {"model": "benchmarks.slow_links:gpt", "batch_size": 8, "optimizer": "adamw", "clip": 1.0},
@@ -337,9 +367,7 @@ def known(options: Options) -> dict[tuple[str, float, int, int], Course]:
 def make(options: Options, wanted: Course) -> Course:
     """Return a course, made by a process of its own with one thread."""
     out, flags = run_of(options, wanted)
-    words = [sys.executable, "-m", "isthmus", "train", "--out", str(out), "--replace", "--checkpoint-every", "0"]
-    for name, value in flags.items():
-        words += [f"--{name.replace('_', '-')}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+    words = train_command({**flags, "out": out, "checkpoint_every": 0})
     done = subprocess.run(
         words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
     )
@@ -505,11 +533,7 @@ def seconds_of_a_round(options: Options, line: str, name: str, steps: int) -> di
         "workers": options.workers, "local_steps": steps, "rounds": 10_000, "eval_every": 10_000, "lr": 0.03,
         "checkpoint_every": 0, "schedule": "constant", "join_timeout": 300, "deadline": 600, "out": out,
     }  # fmt: skip
-    words = [sys.executable, "-m", "isthmus", "train", "--replace"]
-    for key, value in flags.items():
-        if value is None:
-            continue
-        words += [f"--{key.replace('_', '-')}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+    words = train_command(flags)
     shutil.rmtree(out, ignore_errors=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     kept.parent.mkdir(parents=True, exist_ok=True)

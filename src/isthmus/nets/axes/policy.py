@@ -13,6 +13,7 @@ from isthmus.nets.axes import terms
 from isthmus.nets.axes.records import Dims
 from isthmus.nets.axes.terms import Atom, Cat, Prod, Term
 
+INSIDE_A_HEAD = "inside a head"
 Own = Mapping[Atom, Sequence[frozenset[str]]]  # parameters and buffers of each unit alone
 
 
@@ -62,7 +63,7 @@ def why_not(atom: Atom) -> str | None:
     if "embedding" in atom.tags and "head" not in atom.tags:
         return "width of an embedding"
     if "head_dim" in atom.tags:
-        return "inside a head"
+        return INSIDE_A_HEAD
     return None
 
 
@@ -72,7 +73,7 @@ def default_cut(
     """Return for each axis why it is not cut by default (None if it is), and the axes that are cut rather than it.
 
     Of the axes whose product makes up a dimension (heads x group x width) only one is cut: the outermost that has units
-    enough for the workers, whose number is not known here.
+    enough for the workers, whose number is not known here. What is inside a head is cut in the heads' place alone.
     """
     partners = _partners(dims, own)
     verdict: dict[Atom, tuple[str | None, tuple[Atom, ...]]] = {}
@@ -80,8 +81,11 @@ def default_cut(
     order = {atom: number for number, atom in enumerate(atoms)}
     for atom in atoms:
         reason = why_not(atom)
-        before = sorted(partners.get(atom, set()) & verdict.keys(), key=order.__getitem__) if reason is None else ()
-        outer = tuple(other for other in before if verdict[other][0] is None or verdict[other][1])
+        before = partners.get(atom, set()) & verdict.keys() if reason in (None, INSIDE_A_HEAD) else set()
+        if reason is not None:
+            before = {other for other in before if "head" in other.tags}
+        served = (other for other in before if verdict[other][0] is None or verdict[other][1])
+        outer = tuple(sorted(served, key=order.__getitem__))
         verdict[atom] = ("inside another axis" if any(verdict[o][0] is None for o in outer) else reason), outer
     return verdict
 

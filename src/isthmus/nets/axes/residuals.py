@@ -12,6 +12,7 @@ from isthmus.nets.axes import terms
 from isthmus.nets.axes.records import Propagation
 from isthmus.nets.graph.flow import Flow
 
+_NUMBERS = (int, float, bool, torch.SymInt, torch.SymFloat, torch.SymBool)
 _ADDS = (torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor)
 
 
@@ -39,14 +40,18 @@ def find_residuals(flow: Flow, propagation: Propagation) -> list[Residual]:
     """Return the residual additions: one operand is an ancestor of the other, with a product on the way.
 
     (A hand-written activation such as x + 0.04 x**3 adds to itself too, but without a product.) Where neither is, but
-    one is made by a single weight, and the other by two or more, of the same, the one is a projection shortcut.
+    one is made by a single weight, and the other by two or more, of the same, the one is a projection shortcut. What is
+    added in several layers and is the same for all samples (a bias by relative position) is no stream, though all but
+    the first of these layers come from it too.
     """
     found, others = [], []
     through = _ancestors(flow, {c.node for c in propagation.contractions if c.kind != "sum"}, 1)
-    for node, a, b in _sums(flow):
-        if flow.origin(a) in through[b]:
+    sums = list(_sums(flow))
+    biases = _biases(flow, propagation, sums, through)
+    for node, a, b in sums:
+        if flow.origin(a) in through[b] and flow.origin(a) not in biases:
             found.append(Residual(node, a, b, a))
-        elif flow.origin(b) in through[a]:
+        elif flow.origin(b) in through[a] and flow.origin(b) not in biases:
             found.append(Residual(node, b, a, b))
         else:
             others += [(node, a, b), (node, b, a)]
@@ -90,6 +95,24 @@ def _sums(flow: Flow) -> Iterator[tuple[fx.Node, fx.Node, fx.Node]]:
             a, b = (each if isinstance(each, fx.Node) else None for each in node.args[:2])
             if a is not None and b is not None and _same_shape(node, a) and _same_shape(node, b):
                 yield node, a, b
+
+
+def _biases(
+    flow: Flow,
+    propagation: Propagation,
+    sums: Iterable[tuple[fx.Node, fx.Node, fx.Node]],
+    through: Mapping[fx.Node, Container[fx.Node]],
+) -> set[fx.Node]:
+    """Return what no input goes into, but for its sizes, and what is somewhere added to what does not come from it."""
+    moving: set[fx.Node] = set()
+    for node in flow.nodes:
+        given = node.op == "placeholder" and not flow.sources[node] and node not in propagation.from_state
+        tensors = (each for each in flow.sources[node] if not isinstance(each.meta.get("val"), _NUMBERS))
+        if given or any(each in moving for each in tensors):
+            moving.add(node)
+    pairs = ((flow.origin(a), flow.origin(b), a, b) for _, a, b in sums)
+    apart = ({one, other} for one, other, a, b in pairs if one not in through[b] and other not in through[a])
+    return {each for pair in apart for each in pair} - moving
 
 
 def _projected(

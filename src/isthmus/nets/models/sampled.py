@@ -69,10 +69,11 @@ class Sampled(nn.Module):
         some = torch.cat([wanted, drawn])
         tensors = dict(self.body.named_parameters()) | dict(self.body.named_buffers())
         scores = scores_of(functional_call(self.body, {name: tensors[name][some] for name in self.rows}, args, kwargs))
-        if scores.shape[:-1] != right.shape or scores.shape[-1] != len(some):
+        wanted_shape = (*right.shape, len(some))
+        if scores.shape != wanted_shape:
             raise InvalidInput(
-                f"strategy 'sampled-softmax' needs a network that returns scores [..., classes] for targets of shape "
-                f"{tuple(right.shape)}, got scores of shape {tuple(scores.shape)} for {len(some)} rows"
+                "strategy 'sampled-softmax' needs scores of what the targets are of, and of nothing else: got shape "
+                f"{tuple(scores.shape)} where {wanted_shape} is needed, {len(some)} classes a target"
             )
         flat = scores.reshape(len(wanted), -1)
         own, others = flat[:, : len(wanted)].diagonal(), flat[:, len(wanted) :]
