@@ -101,7 +101,7 @@ def _biases(
     flow: Flow,
     propagation: Propagation,
     sums: Iterable[tuple[fx.Node, fx.Node, fx.Node]],
-    through: Mapping[fx.Node, Container[fx.Node]],
+    through: Mapping[fx.Node, _Nodes],
 ) -> set[fx.Node]:
     """Return what no input goes into, but for its sizes, and what is somewhere added to what does not come from it."""
     moving: set[fx.Node] = set()
