@@ -180,14 +180,9 @@ def gpt() -> tuple[torch.nn.Module, tuple[torch.Tensor]]:
     return networks.gpt(layers=4, width=192, heads=16)
 
 
-def cnn() -> tuple[torch.nn.Module, tuple[torch.Tensor]]:
-    """Twice the channels of the example: 104 thousand weights."""
-    return networks.cnn(channels=(32, 64, 128))
-
-
 def shallow_cnn() -> tuple[torch.nn.Module, tuple[torch.Tensor]]:
-    """Two of its three layers, of the size of a piece of four."""
-    return networks.cnn(channels=(8, 16))
+    """Two layers, of the size of a quarter of three."""
+    return networks.cnn(channels=(4, 5))
 
 
 def shallow_gpt() -> tuple[torch.nn.Module, tuple[torch.Tensor]]:
@@ -211,7 +206,7 @@ TASKS = {
         {**_DENSE, **_pieces("block"), "shallow": _SHALLOW},
     ),
     "cnn": Task(
-        {"model": "benchmarks.slow_links:cnn", "batch_size": 32, "features": "standardized"},
+        {"model": "examples.networks:cnn", "batch_size": 32, "features": "standardized"},
         ("idx", IMAGES),
         hold_out_images,
         0.85,
