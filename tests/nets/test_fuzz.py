@@ -56,6 +56,12 @@ def test_most_programs_can_be_cut() -> None:
     assert len({member.name.split(".")[1] for axis in axes for member in axis.members if "." in member.name}) >= 16
 
 
-@pytest.mark.parametrize("seed", [7573])  # one unit of softmax's axis, taken by its place and written to in place
-def test_programs_that_failed_once(seed: int) -> None:
-    assert failures(Closed([seed])) is None
+@pytest.mark.parametrize(
+    "seeds",
+    [
+        [7573],  # one unit of softmax's axis, taken by its place and written to in place
+        [21541, 21542],  # a unit taken by its place and a bias: not a sum that goes on without the unit
+    ],
+)
+def test_programs_that_failed_once(seeds: list[int]) -> None:
+    assert failures(Closed(seeds)) is None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import fx
 
 from isthmus.nets.axes import terms
@@ -99,18 +100,29 @@ def lacking(
 
 
 def _added_to(node: fx.Node, gone: Sequence[fx.Node]) -> fx.Node | None:
-    """Return what is left of a sum without some of its operands; None if it is no sum or all of it is gone."""
-    if not gone:
-        return None
+    """Return what is left of a sum without some of its operands; None if it is no sum, if all of it is gone, or if the
+    rest has another shape or type than the sum: then it is what is added, as a bias is."""
+    rest = _rest(node, gone) if gone else None
+    return rest if rest is not None and rest not in gone and _alike(rest, node) else None
+
+
+def _rest(node: fx.Node, gone: Sequence[fx.Node]) -> fx.Node | None:
     name = operator_name(node).removeprefix("aten.").rstrip("_")
     into = node.args[0] if node.args else None
     if name in _INTO:
-        return into if isinstance(into, fx.Node) and into not in gone else None
+        return into if isinstance(into, fx.Node) else None
     if name == "where" and len(node.args) == 3:
         other = node.args[2]
-        return other if isinstance(other, fx.Node) and node.args[0] in gone and other not in gone else None
+        return other if isinstance(other, fx.Node) and node.args[0] in gone else None
     rest = [each for each in node.all_input_nodes if each not in gone] if name == "add" else []
     return rest[0] if len(rest) == 1 else None
+
+
+def _alike(a: fx.Node, b: fx.Node) -> bool:
+    one, other = a.meta.get("val"), b.meta.get("val")
+    if not (isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)):
+        return False
+    return one.dtype == other.dtype and one.shape == other.shape
 
 
 def _belongings(exported: ExportedGraph, propagation: Propagation) -> Belongings:
