@@ -19,6 +19,7 @@ from isthmus.errors import InvalidInput
 from isthmus.nets.pieces.subnetwork import blank, build
 from isthmus.partitions import Block
 from isthmus.trainer.local.flops import flops
+from isthmus.trainer.local.heap import keep
 from isthmus.trainer.local.optimizer import adopt
 from isthmus.trainer.observe.account import held_bytes
 from isthmus.trainer.plan.plan import Work
@@ -122,6 +123,7 @@ def one_thread() -> Iterator[None]:
 
 def _seconds(module: nn.Module, work: Work, step: Callable[[nn.Module], None]) -> list[float]:
     """Make a few steps; return the seconds of each."""
+    keep()  # a step that fetches its memory from the system anew takes up to half as long again
     optimizer = adopt(module, work.optimizer)
     spent: list[float] = []
     while len(spent) < _LEAST or (sum(spent) < _SECONDS and len(spent) < _MOST):
