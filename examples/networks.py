@@ -111,8 +111,8 @@ def gpt(
 ) -> tuple[nn.Module, tuple[Tensor]]:
     """A small GPT over bytes, for ``text:FILE``: the length of its example call is that of the windows of text.
 
-    Heads and feed-forward units are cut; the stream, the embeddings and the norms stay whole. Where workers (and the
-    heads that all of them share) are more than heads, these are cut inside.
+    Heads and feed-forward units are cut; the stream, the embeddings and the norms stay whole. Fewer heads than workers
+    (and heads that all of them share) are cut inside.
     """
     return GPT(vocabulary, context, layers, width, heads), (torch.zeros(2, context, dtype=torch.long),)
 

@@ -13,7 +13,6 @@ from isthmus.nets.axes import terms
 from isthmus.nets.axes.records import Dims
 from isthmus.nets.axes.terms import Atom, Cat, Prod, Term
 
-INSIDE_A_HEAD = "inside a head"
 Own = Mapping[Atom, Sequence[frozenset[str]]]  # parameters and buffers of each unit alone
 
 
@@ -53,7 +52,7 @@ def _parts(term: Term) -> tuple[Term, ...]:
 
 
 def why_not(atom: Atom) -> str | None:
-    """Return why an axis is not cut unless asked for; None if it is."""
+    """Return why an axis is not cut unless asked for, whatever it is inside of; None if it may be."""
     if is_expert(atom):
         return None
     if "stream" in atom.tags:
@@ -62,8 +61,6 @@ def why_not(atom: Atom) -> str | None:
         return "a norm acts across it"
     if "embedding" in atom.tags and "head" not in atom.tags:
         return "width of an embedding"
-    if "head_dim" in atom.tags:
-        return INSIDE_A_HEAD
     return None
 
 
@@ -81,9 +78,9 @@ def default_cut(
     order = {atom: number for number, atom in enumerate(atoms)}
     for atom in atoms:
         reason = why_not(atom)
-        before = partners.get(atom, set()) & verdict.keys() if reason in (None, INSIDE_A_HEAD) else set()
-        if reason is not None:
-            before = {other for other in before if "head" in other.tags}
+        before = partners.get(atom, set()) & verdict.keys() if reason is None else set()
+        if reason is None and "head_dim" in atom.tags and not is_expert(atom):
+            reason, before = "inside a head", {other for other in before if "head" in other.tags}
         served = (other for other in before if verdict[other][0] is None or verdict[other][1])
         outer = tuple(sorted(served, key=order.__getitem__))
         verdict[atom] = ("inside another axis" if any(verdict[o][0] is None for o in outer) else reason), outer

@@ -93,7 +93,7 @@ def _sums(flow: Flow) -> Iterator[tuple[fx.Node, fx.Node, fx.Node]]:
     for node in flow.nodes:
         if node.target in _ADDS:
             a, b = (each if isinstance(each, fx.Node) else None for each in node.args[:2])
-            if a is not None and b is not None and _same_shape(node, a) and _same_shape(node, b):
+            if a is not None and b is not None and same_shape(node, a) and same_shape(node, b):
                 yield node, a, b
 
 
@@ -151,7 +151,8 @@ def _weights(propagation: Propagation) -> set[fx.Node]:
     return {contraction.node for contraction in propagation.contractions if contraction.kind == "weight"}
 
 
-def _same_shape(a: fx.Node, b: fx.Node) -> bool:
+def same_shape(a: fx.Node, b: fx.Node) -> bool:
+    """Whether two nodes are tensors of one shape."""
     first, second = a.meta.get("val"), b.meta.get("val")
     return isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor) and first.shape == second.shape
 

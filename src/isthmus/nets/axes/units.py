@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
 from torch import fx
 
 from isthmus.nets.axes import terms
 from isthmus.nets.axes.call import operator_name
 from isthmus.nets.axes.records import Place, Propagation
+from isthmus.nets.axes.residuals import same_shape
 from isthmus.nets.axes.terms import Atom, Indices
 from isthmus.nets.graph.exported import ExportedGraph
 from isthmus.nets.graph.state import StateEntry
@@ -103,7 +103,9 @@ def _added_to(node: fx.Node, gone: Sequence[fx.Node]) -> fx.Node | None:
     """Return what is left of a sum without some of its operands; None if it is no sum, if all of it is gone, or if the
     rest has another shape or type than the sum: then it is what is added, as a bias is."""
     rest = _rest(node, gone) if gone else None
-    return rest if rest is not None and rest not in gone and _alike(rest, node) else None
+    if rest is None or rest in gone or not same_shape(rest, node):
+        return None
+    return rest if rest.meta["val"].dtype == node.meta["val"].dtype else None
 
 
 def _rest(node: fx.Node, gone: Sequence[fx.Node]) -> fx.Node | None:
@@ -116,13 +118,6 @@ def _rest(node: fx.Node, gone: Sequence[fx.Node]) -> fx.Node | None:
         return other if isinstance(other, fx.Node) and node.args[0] in gone else None
     rest = [each for each in node.all_input_nodes if each not in gone] if name == "add" else []
     return rest[0] if len(rest) == 1 else None
-
-
-def _alike(a: fx.Node, b: fx.Node) -> bool:
-    one, other = a.meta.get("val"), b.meta.get("val")
-    if not (isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)):
-        return False
-    return one.dtype == other.dtype and one.shape == other.shape
 
 
 def _belongings(exported: ExportedGraph, propagation: Propagation) -> Belongings:
