@@ -19,7 +19,7 @@ from isthmus.partitions import Indices
 
 Held = tuple[Indices | Tensor | None, ...]  # tensors on the CPU: the same sets, converted already
 IndexMap = Mapping[str, Held]
-_PIECE = 1 << 16
+_PIECE = 1 << 18
 _HALF = 1 << 32
 MOVABLE = {  # what torch takes and puts at index sets; other types go as integers of the same size
     torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16,
@@ -153,7 +153,8 @@ def mean_into(whole: Tensor, parts: Sequence[Tensor]) -> None:
         return
     flat, flats = whole.view(-1), [part.view(-1) for part in parts]
     for start in range(0, flat.numel(), _PIECE):
-        flat[start : start + _PIECE] = mean_of([part[start : start + _PIECE] for part in flats])
+        pieces = [part[start : start + _PIECE] for part in flats]
+        flat[start : start + _PIECE] = _mean(pieces[0], [(piece, (None,)) for piece in pieces])
 
 
 def mean_of(tensors: Sequence[Tensor]) -> Tensor:
