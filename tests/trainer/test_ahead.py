@@ -207,7 +207,7 @@ def overtaken() -> tuple[float, float, list[int]]:
     expect = tuple(len(numbers) if worker == other else 0 for worker in range(2))
 
     def program() -> Any:
-        pending = Pending()
+        pending = Pending(ahead=True)
         if here == 1:
             time.sleep(1.0)
         yield Exchange(send, expect, beside=pending)

@@ -20,6 +20,7 @@ from isthmus.trainer.executors.in_turn import run_in_turn
 from isthmus.trainer.plan.live import Live
 from isthmus.trainer.plan.plan import Plan
 from isthmus.trainer.plan.show import table
+from isthmus.trainer.strategies import data_parallel
 from isthmus.trainer.wire import tensors
 
 INPUTS, HIDDEN, CLASSES, BATCH, STEPS = 6, 8, 3, 4, 3
@@ -179,6 +180,7 @@ def test_means_are_the_same_bits_however_much_travels_at_once(strategy: str, mon
     results = []
     for at_once in (1 << 20, 1):
         monkeypatch.setattr(tensors, "AT_ONCE", at_once)
+        monkeypatch.setattr(data_parallel, "BUCKET", at_once)
         results.append(run_in_turn(weights, [(strategy,)] * 3)[0])
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 

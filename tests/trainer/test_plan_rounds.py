@@ -250,6 +250,15 @@ def test_with_as_many_steps_as_break_even_moving_is_a_tenth(step: Traffic) -> No
     assert not cheap(fewest - 1)
 
 
+@pytest.mark.parametrize(("seconds", "hidden"), [(3.0, 1.5), (1.5, 1.0), (0.0, 0.0), (math.nan, math.nan)])
+def test_gradients_travel_beside_the_backward_pass(seconds: float, hidden: float) -> None:
+    """1,500 bytes take 1.5 s up, a backward pass two thirds of a step."""
+    line, step = Line(down=BITS * 2e3, up=BITS * 1e3), Traffic(2000.0, 2000.0, 2.0, beside=1500.0)
+    found = Forecast((load(Traffic(), step, seconds),), 2, 10, 8, line)
+    assert found.round_seconds == pytest.approx(10 * (seconds + 2.0 - hidden), nan_ok=True)
+    assert found.move_seconds == pytest.approx(20.0)
+
+
 def test_there_may_be_no_break_even() -> None:
     line, much = Line(down=8e3, up=8e3), Traffic(1000.0, 1000.0, 1.0)
     assert Forecast((load(Traffic(), much, 1.0),), 1, 10, 8, line).break_even is None

@@ -200,11 +200,13 @@ def test_no_step_is_lost() -> None:
     in_turn(job, 3)
 
 
-def test_data_parallel_replicas_never_differ() -> None:
-    """A worker that has ended is sent the weights of the others; a mean of gradients is over those that step."""
+@pytest.mark.parametrize("local_steps", [2, 4])
+def test_data_parallel_replicas_never_differ(local_steps: int) -> None:
+    """A worker that has ended, between rounds or in one, is sent the weights of the others; a mean of gradients is over
+    those that step."""
 
     def job() -> list[dict[str, Tensor]]:
-        training = make(strategy="data-parallel", local_steps=2)
+        training = make(strategy="data-parallel", local_steps=local_steps)
         seen = []
         for step in range((2, 6)[training.worker]):
             take_step(training, step)

@@ -51,7 +51,7 @@ from isthmus.trainer.task.balanced import Balanced
 from isthmus.trainer.task.network import Network, describe
 from isthmus.trainer.task.routed import Batches, Common, Routed, routed
 from isthmus.trainer.wire.collect import collect
-from isthmus.trainer.wire.exchange import TYPES, Exchange, Link, LostPeer, Program, Result, all_gather, drive
+from isthmus.trainer.wire.exchange import TYPES, Driving, Exchange, Link, LostPeer, Program, Result, all_gather, drive
 from isthmus.trainer.wire.meter import Meter
 from isthmus.trainer.wire.tell import NotDone, tell
 
@@ -167,7 +167,6 @@ class Training:
         self._kept: tuple[str | Path, Any, int, bool] | None = None
         self._stop = threading.Event()
         self._weighed: set[tuple[int, int]] = set()
-        self._synchronized = True
         self._members = Members(self._link, network.device, self.strategy.elastic, self._saved, self._noticed)
         self._members.least, self._members.patience = self.faults.least(link.seats), self.faults.join_timeout
         self._members.stopping = self._stop.is_set
@@ -545,12 +544,8 @@ class Training:
         For ``data-parallel``, ``ddp`` and ``fsdp`` with accumulated gradients: one exchange a step instead of one a
         backward pass. Other strategies average no gradients.
         """
-        self._synchronized = False
-        try:
-            with self._members.part.accumulating():
-                yield
-        finally:
-            self._synchronized = True
+        with self._members.part.accumulating():
+            yield
 
     def close(self) -> None:
         """Merge what is left; take part in the others' rounds until all workers have ended. Closing again is nothing.
@@ -584,12 +579,7 @@ class Training:
         self.module.register_forward_pre_hook(self._before_forward, prepend=True, with_kwargs=True)
         self.optimizer.register_step_pre_hook(self._before_step)
         self.optimizer.register_step_post_hook(self._after_step)
-        self._members.part.attach(lambda: self._drive(self._rounds.average()))
-        if self._members.part.averages:
-            for parameter in self.module.parameters():
-                if parameter.requires_grad:
-                    parameter.register_post_accumulate_grad_hook(self._after_gradient)
-        self._awaiting_backward = False
+        self._members.part.attach(lambda: Driving(self._rounds.average(), self._link, self._meter))
 
     def _before_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not (module.training and torch.is_grad_enabled()):
@@ -602,6 +592,7 @@ class Training:
 
     def _before_step(self, *_: Any) -> None:
         self._check_not_shown("a step")
+        self._members.part.complete()
         self.open()
         self._step_begins()
 
@@ -618,16 +609,6 @@ class Training:
             self._weigh()
             self._drive(self._rounds.merge())
             self._merged()
-
-    def _after_gradient(self, _: Tensor) -> None:
-        """After the first gradient of a backward pass, ask to be called when it ends."""
-        if not self._awaiting_backward and self._synchronized:
-            self._awaiting_backward = True
-            torch.autograd.Variable._execution_engine.queue_callback(self._after_backward)
-
-    def _after_backward(self) -> None:
-        self._awaiting_backward = False
-        self._drive(self._rounds.average())
 
     def _begin(self, prelude: Callable[[Link], Program[None]] | None) -> None:
         """Have a state, with the others or as one that comes when they have begun."""

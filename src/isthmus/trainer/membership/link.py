@@ -246,7 +246,7 @@ class Elastic:
         """
         if len(self.members) == 1:
             return list(request.send)
-        return self._wait(lambda: self.epoch.exchange(request), "moving" if request.counted else "waiting")
+        return self._wait(lambda: self.epoch.exchange(request), _phase(request))
 
     def begin(self, request: Exchange) -> Callable[[], list[Tensor]]:
         """Begin one exchange between the members of the epoch; return what waits for its end.
@@ -256,7 +256,7 @@ class Elastic:
         if len(self.members) == 1:
             return lambda: list(request.send)
         finish = self.epoch.begin(request)
-        return lambda: self._wait(finish, "moving")
+        return lambda: self._wait(finish, _phase(request))
 
     def _wait(self, does: Callable[[], list[Tensor]], phase: str) -> list[Tensor]:
         """Do what needs the others, and be seen to wait for them."""
@@ -414,6 +414,11 @@ class Elastic:
 
 
 _links: list[Link] = []  # of this process
+
+
+def _phase(request: Exchange) -> str:
+    """Return what a worker is seen to do that waits for the end of an exchange."""
+    return "moving" if request.counted else "waiting"
 
 
 def join(join_timeout: float = 60.0) -> Link:

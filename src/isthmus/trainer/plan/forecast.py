@@ -12,17 +12,19 @@ from isthmus.trainer.plan.load import Load
 from isthmus.trainer.wire.meter import Traffic
 
 CHEAP = 0.1  # share of computing that moving may cost
+_BACKWARD = 2 / 3  # of a step: two products of matrices of three
 
 
 @dataclass(frozen=True)
 class Forecast:
     """What a round will cost, by a model: a worker computes its steps, then its host's line is busy with its bytes,
     copies included, both ways at once, and waits two delays for every hop; the round takes as long as the worker for
-    which that is most. What is sent ahead for the next round travels while the worker computes.
+    which that is most. What is sent ahead for the next round travels while the worker computes; gradients that are
+    averaged in every step, but for those of the last bucket, as far as the backward pass is long, two thirds of a step.
 
     Formula: max over workers of max(H s, b ahead / up, b ahead / down) + max(b sent / up, b received / down) + 2 hops
-    latency, where s is a step's seconds, b 8 bits and the share of TCP's headers, and sent and received are without
-    what went ahead, of which half is taken to go each way.
+    latency - H min(2 s / 3, max(b beside / up, b beside / down)), where s is a step's seconds, b 8 bits and the share
+    of TCP's headers, and sent and received are without what went ahead, of which half is taken to go each way.
 
     Attributes:
         loads: of all workers; of some, evenly chosen, where they are many.
@@ -93,7 +95,11 @@ class Forecast:
     def round_seconds(self) -> float:
         """How long a round takes; nan where the seconds of a step are not known."""
         beside = (_most([self.local_steps * load.speed.seconds, self._ahead(load)]) for load in self.loads)
-        return _most([longer + self._moving(moved) for longer, moved in zip(beside, self._carried, strict=True)])
+        hidden = map(self._hidden, self.loads)
+        return _most([
+            longer + self._moving(moved) - less
+            for longer, moved, less in zip(beside, self._carried, hidden, strict=True)
+        ])  # fmt: skip
 
     @property
     def samples_per_second(self) -> float:
@@ -135,6 +141,11 @@ class Forecast:
 
     def _ahead(self, load: Load) -> float:
         return self.line.seconds(load.steady.ahead / 2, load.steady.ahead / 2, 0.0)
+
+    def _hidden(self, load: Load) -> float:
+        """Return the seconds for which the line carries gradients of the steps while others are computed."""
+        each = min(_BACKWARD * load.speed.seconds, self.line.seconds(load.step.beside, load.step.beside, 0.0))
+        return self.local_steps * each if each > 0 else 0.0  # nan too
 
     def _moving(self, moved: Traffic) -> float:
         return self.line.seconds(moved.sent, moved.received, moved.hops)

@@ -36,7 +36,7 @@ from isthmus.trainer.rounds.members import Members
 from isthmus.trainer.rounds.sound import fault, norm
 from isthmus.trainer.strategies import Part, Round, State
 from isthmus.trainer.strategies.interface import Commit
-from isthmus.trainer.wire.exchange import Link, Program, all_gather
+from isthmus.trainer.wire.exchange import Link, Pending, Program, all_gather
 from isthmus.trainer.wire.tell import tell
 
 Result = TypeVar("Result")
@@ -222,12 +222,13 @@ class Rounds:
         wrong = fault(self.part.block(), self.state.began) if self.training and self.made else None
         numbers = [wish, self.made, asks, wrong is not None, self.part.taken]
         told = torch.tensor(numbers, dtype=torch.int64, device=self.device)
+        if wish is Wish.AVERAGE:
+            return (yield from self._average(told))
         replies = yield from all_gather(told, self.link, counted=False)
         wishes = [Wish(int(reply[0])) for reply in replies]
         if self.state.round is not None:
             refused = [w for w, reply in enumerate(replies) if reply[3]]
             close = partial(self._close, refused, wrong or "", stack)
-            _check_taken(wishes, [int(reply[4]) for reply in replies], self.link.present)
             return (yield from self._in_round(wishes, [int(reply[1]) for reply in replies], does, close))
         training = tuple(w for w, other in enumerate(wishes) if other.trains)
         asked = max(int(reply[2]) for reply in replies) if training else 0
@@ -245,6 +246,20 @@ class Rounds:
             stack.enter_context(passing(self._size))
             return (yield from self._open(training)), None
         return (yield from _done(_agreed(wishes), does))
+
+    def _average(self, told: Tensor) -> Program[Done[None]]:
+        """Have gradients averaged; while the meeting that says whose goes on, the first may travel."""
+        pending = Pending(hop=not self.part.averages)
+        yield from all_gather(told, self.link, counted=False, beside=pending)
+
+        def averaging() -> Program[list[int]]:
+            replies = yield pending
+            found = [worker for worker, reply in enumerate(replies) if Wish(int(reply[0])) is Wish.AVERAGE]
+            _check_taken({worker: int(replies[worker][4]) for worker in found}, self.link.present)
+            return found
+
+        yield from self.part.average(self.state, self.part.module, averaging)
+        return _nothing, None
 
     def _open(self, active: tuple[int, ...]) -> Program[Commit]:
         """Open a round for some workers."""
@@ -291,7 +306,7 @@ class Rounds:
     ) -> Program[Done[tuple[Wish, Any] | None]]:
         averaging = [w for w, other in enumerate(wishes) if other == Wish.AVERAGE]
         if averaging:
-            yield from self.part.average(self.state, self.part.module, averaging)
+            yield from self.part.average(self.state, self.part.module, partial(_known, averaging))
             return _nothing, None
         if wishes[0] in (Wish.GATHER, Wish.COLLECT, Wish.ACCOUNT) and len(set(wishes)) == 1:
             return (yield from _done(wishes[0], does))
@@ -306,10 +321,15 @@ class Rounds:
         self.state.round = None
 
 
-def _check_taken(wishes: list[Wish], taken: list[int], seats: Sequence[int]) -> None:
+def _known(active: Sequence[int]) -> Program[Sequence[int]]:
+    """Return what is known already."""
+    yield from ()
+    return active
+
+
+def _check_taken(taken: Mapping[int, int], seats: Sequence[int]) -> None:
     """Refuse other batches of workers that are in the same step, where all must take the same."""
-    stepping = [worker for worker, wish in enumerate(wishes) if wish == Wish.AVERAGE]
-    for first, other in pairwise(stepping):
+    for first, other in pairwise(taken):
         if taken[other] != taken[first]:
             raise WorkerError(
                 f"worker {seats[other]} has taken another batch than worker {seats[first]}: with this strategy all "

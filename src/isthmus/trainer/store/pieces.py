@@ -89,7 +89,7 @@ class Pieces:
         """
         begun = []
         for group in routes.groups:
-            begun.append(Pending())
+            begun.append(Pending(ahead=True))
             expected = tuple(map(_size, group.incoming))
             yield Exchange(self._outgoing(shards, group, rounded), expected, beside=begun[-1])
         return begun

@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch.distributed as dist
@@ -116,10 +117,11 @@ class DDPPart(LocalSGDPart):
 
     def step_traffic(self, module: nn.Module) -> Traffic:
         """Return that of the all-reduces of all buckets."""
-        workers, found = self._worker.link.workers, Traffic()
-        for bucket in buckets(list(trained_parameters(module).values())) if workers > 1 else ():
+        found = before = Traffic()
+        for bucket in buckets(list(trained_parameters(module).values())) if self._worker.link.workers > 1 else ():
+            before = found
             found += self._bucket_traffic(bucket)
-        return found
+        return replace(found, beside=max(before.sent, before.received))
 
     def _hooked(self) -> tuple[Hook, Any]:
         native, choice = self.native, self._choice

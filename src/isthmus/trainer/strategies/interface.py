@@ -15,7 +15,7 @@ from isthmus.nets.pieces.ownership import Held
 from isthmus.nets.pieces.pattern import Pattern
 from isthmus.partitions.classes import ClassDeal
 from isthmus.trainer.task.network import Network
-from isthmus.trainer.wire.exchange import Link, Program
+from isthmus.trainer.wire.exchange import Driving, Link, Program
 from isthmus.trainer.wire.meter import Traffic
 from isthmus.trainer.wire.native import Native
 
@@ -161,7 +161,7 @@ class Part(Protocol):
         ...
 
     def accumulating(self) -> AbstractContextManager[None]:
-        """Have torch's own parts leave gradients as they are in backward passes inside the block."""
+        """Leave gradients as they are in backward passes inside the block."""
         ...
 
     def needs(self, skeleton: nn.Module) -> Needs:
@@ -234,8 +234,13 @@ class Part(Protocol):
         """
         ...
 
-    def average(self, state: State, module: nn.Module, active: Sequence[int]) -> Program[None]:
-        """Average gradients over the active workers; only of strategies that ask for it in every backward pass."""
+    def average(self, state: State, module: nn.Module, active: Callable[[], Program[Sequence[int]]]) -> Program[None]:
+        """Average gradients over the active workers; only of strategies that ask for it in the middle of a step.
+
+        Args:
+            state, module: of this worker.
+            active: returns who they are, of those that train in the round; entered once by every worker.
+        """
         ...
 
     def step_traffic(self, module: nn.Module) -> Traffic:
@@ -254,8 +259,16 @@ class Part(Protocol):
         """
         ...
 
-    def attach(self, meet: Callable[[], None]) -> None:
-        """Be given what has this worker meet the others in the middle of a step; :meth:`average` follows."""
+    def attach(self, meet: Callable[[], Driving[None]]) -> None:
+        """Be given what has this worker meet the others in the middle of a step; :meth:`average` follows in it."""
+        ...
+
+    def complete(self) -> None:
+        """Refuse a step of the optimizer while what was begun in the middle of the step is not at its end.
+
+        Raises:
+            WorkerError: so it is.
+        """
         ...
 
     @property
@@ -270,7 +283,7 @@ class Part(Protocol):
 
     @property
     def averages(self) -> bool:
-        """Whether gradients are averaged in every backward pass."""
+        """Whether gradients are averaged in every backward pass, while it goes on."""
         ...
 
     @property
@@ -341,8 +354,11 @@ class Ours:
     each_pass: bool = False
     taken: int = 0
 
-    def attach(self, meet: Callable[[], None]) -> None:
+    def attach(self, meet: Callable[[], Driving[None]]) -> None:
         """Do nothing: it meets nobody in a step."""
+
+    def complete(self) -> None:
+        """Do nothing: nothing is begun."""
 
     def targets(self, targets: Any) -> Any:
         """Return them as they are."""

@@ -54,7 +54,7 @@ class LocalSGDPart(Ours):
         if workers == 1 or not trained:
             return 0, 0
         sizes = {name: parameter.numel() * parameter.element_size() for name, parameter in trained.items()}
-        changes = 0 if self._worker.wire is None or self.averages else sum(sizes.values())
+        changes = 0 if self._worker.wire is None else sum(sizes.values())
         most = max(sum(sizes[name] for name in names) for names in together(trained))
         # packed, received of one's own share, its mean, the means of all shares, these joined
         return changes, changes + 4 * most + most // workers
@@ -144,7 +144,7 @@ class LocalSGDPart(Ours):
 
         return commit
 
-    def average(self, state: State, module: nn.Module, active: Sequence[int]) -> Program[None]:
+    def average(self, state: State, module: nn.Module, active: Callable[[], Program[Sequence[int]]]) -> Program[None]:
         """Do nothing: workers average weights, not gradients."""
         yield from ()
 

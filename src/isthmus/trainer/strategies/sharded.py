@@ -20,7 +20,7 @@ from isthmus.strategies import ShardedSoftmax, Strategy
 from isthmus.trainer.strategies.apart import ApartPart, Pieces
 from isthmus.trainer.strategies.interface import State, Worker
 from isthmus.trainer.task.fitting import Fitting, class_axis, class_numbers
-from isthmus.trainer.wire.exchange import Program, all_gather
+from isthmus.trainer.wire.exchange import Driving, Program, all_gather
 from isthmus.trainer.wire.meter import Traffic
 
 
@@ -66,12 +66,12 @@ class ShardedPart(ApartPart):
         """Return nothing."""
         return {}
 
-    def attach(self, meet: Callable[[], None]) -> None:
+    def attach(self, meet: Callable[[], Driving[None]]) -> None:
         """Have the module meet the others in every pass in training."""
 
         def together(own: Tensor) -> Tensor:
             self._told = own.reshape(-1)
-            meet()
+            meet().finish()
             here = self._worker.link.index
             others = [each for worker, each in enumerate(self._heard) if worker != here]
             if not others:
@@ -81,15 +81,16 @@ class ShardedPart(ApartPart):
         assert isinstance(self.module, Sharded)
         self.module.meet = together
 
-    def average(self, state: State, module: nn.Module, active: Sequence[int]) -> Program[None]:
+    def average(self, state: State, module: nn.Module, active: Callable[[], Program[Sequence[int]]]) -> Program[None]:
         """Tell all others the log-sum-exps of this worker's scores, and hear theirs.
 
         Raises:
             WorkerError: the loop of a worker has ended before the others'.
         """
         link = self._worker.link
-        if len(active) < link.workers:
-            gone = min(set(range(link.workers)) - set(active))
+        stepping = yield from active()
+        if len(stepping) < link.workers:
+            gone = min(set(range(link.workers)) - set(stepping))
             raise WorkerError(
                 f"worker {gone} has made fewer steps than the others: under strategy 'sharded-softmax' all must make "
                 "the same steps, on the same batches"

@@ -3,15 +3,16 @@
 What a worker has to say is a *program*: a generator that computes, yields an :class:`Exchange`, and is resumed with
 what the others sent it. :func:`drive` runs it over a :class:`Link`: torch.distributed between processes, or the seats
 of a table where all workers live in one process and take turns. The arithmetic is in the programs alone, so all links
-give the same bits. Sums run in the workers' order.
+give the same bits. Sums run in the workers' order. A program may pause where it waits for what its worker computes; a
+:class:`Driving` runs it from pause to pause.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -48,13 +49,29 @@ class Exchange:
     into: tuple[Tensor, ...] | None = None
 
 
+@dataclass(eq=False)
 class Pending:
-    """An exchange that was begun; a program that asks for it goes on with its reply."""
+    """An exchange that was begun; a program that asks for it goes on with its reply.
 
-    finish: Callable[[], list[Tensor]]
+    Attributes:
+        ahead: whether it travels beside the steps of a round for the next one, and is counted as such.
+        hop: whether it is waited for, rather than on its way beside another that is, or a backward pass.
+        request: what was begun.
+        finish: waits for its end.
+    """
+
+    ahead: bool = False
+    hop: bool = True
+    request: Exchange = field(init=False)
+    finish: Callable[[], list[Tensor]] = field(init=False)
 
 
-Program = Generator[Exchange | Pending, list[Tensor], Result]
+class Pause:
+    """What a program yields where it goes on when its worker has computed more."""
+
+
+PAUSE = Pause()
+Program = Generator[Exchange | Pending | Pause, list[Tensor], Result]
 
 
 class LostPeer(WorkerError):
@@ -113,7 +130,8 @@ class Link(Protocol):
     def begin(self, request: Exchange) -> Callable[[], list[Tensor]]:
         """Begin one exchange; return what waits for its end and returns what :meth:`exchange` does, or raises so.
 
-        Other exchanges may come before that, but none that is only begun.
+        Other exchanges may come before that. Those that are only begun arrive in the order in which they were, which is
+        the same on all workers.
         """
         ...
 
@@ -172,51 +190,81 @@ class Alone(Same):
         return list(request.send)
 
 
-def drive(program: Program[Result], link: Link, meter: Meter) -> Result:
-    """Run a program to its end over a link and return its result; count the bytes and the seconds.
+class Driving(Generic[Result]):
+    """A program on its way over a link, while its worker computes in between; bytes and seconds are counted.
 
     An exchange that carries no payload is a meeting: the time in it is spent waiting for the others.
     """
-    reply: list[Tensor] | None = None
-    lost: LostPeer | None = None
-    start = time.perf_counter()
-    while True:
-        try:
-            request = program.throw(lost) if lost else program.send(reply)  # type: ignore[arg-type]
-        except StopIteration as stop:
-            meter.compute += time.perf_counter() - start
-            result: Result = stop.value
-            return result
-        asked = time.perf_counter()
-        meter.compute += asked - start
-        try:
-            reply, lost = _answer(request, link), None
-        except LostPeer as error:  # the program may know how to go on
-            lost = error
+
+    result: Result
+
+    def __init__(self, program: Program[Result], link: Link, meter: Meter) -> None:
+        self._program, self._link, self._meter = program, link, meter
+        self._reply: list[Tensor] | None = None
+        self._ended = False
+
+    def go(self) -> bool:
+        """Run the program until it pauses or ends; return whether it has ended."""
+        meter, lost = self._meter, None
         start = time.perf_counter()
-        if lost is not None:
-            meter.wait += start - asked
-        elif isinstance(request, Pending):
-            meter.landed(start - asked)
-        elif request.beside is not None:
-            meter.begun(sizes(request, link.index), start - asked)
-        elif request.counted:
-            meter.count(sizes(request, link.index), request.viewing, request.copying, start - asked)
-        else:
-            meter.meeting(start - asked)
+        while not self._ended:
+            try:
+                request = self._program.throw(lost) if lost else self._program.send(self._reply)  # type: ignore[arg-type]
+            except StopIteration as stop:
+                self._ended, self.result = True, stop.value
+                request = PAUSE
+            asked = time.perf_counter()
+            meter.compute += asked - start
+            if isinstance(request, Pause):
+                self._reply = None
+                break
+            try:
+                self._reply, lost = _answer(request, self._link), None
+            except LostPeer as error:  # the program may know how to go on
+                lost = error
+            start = time.perf_counter()
+            if lost is not None:
+                meter.wait += start - asked
+            else:
+                _count(request, self._link, meter, start - asked)
+        return self._ended
+
+    def finish(self) -> Result:
+        """Run the program to its end, without pauses, and return its result."""
+        while not self.go():
+            pass
+        return self.result
+
+
+def drive(program: Program[Result], link: Link, meter: Meter) -> Result:
+    """Run a program to its end over a link and return its result."""
+    return Driving(program, link, meter).finish()
 
 
 def _answer(request: Exchange | Pending, link: Link) -> list[Tensor]:
-    if isinstance(request, Pending):
-        return request.finish()
-    if request.beside is not None:
-        request.beside.finish = link.begin(request)
+    if isinstance(request, Exchange) and request.beside is not None:
+        request.beside.request, request.beside.finish = request, link.begin(request)
         return []
-    reply = link.exchange(request)
-    for piece, place in zip(reply, request.into or (), strict=False):
+    if isinstance(request, Pending):
+        reply, into = request.finish(), request.request.into
+    else:
+        reply, into = link.exchange(request), request.into
+    for piece, place in zip(reply, into or (), strict=False):
         if piece.data_ptr() != place.data_ptr():
             place.copy_(piece)
     return reply
+
+
+def _count(request: Exchange | Pending, link: Link, meter: Meter, seconds: float) -> None:
+    if isinstance(request, Pending):
+        meter.landed(seconds, request.hop, request.request.counted)
+    elif request.beside is not None:
+        moved = sizes(request, link.index) if request.counted else (0, 0)
+        meter.begun(moved, request.beside.ahead, seconds)
+    elif request.counted:
+        meter.count(sizes(request, link.index), request.viewing, request.copying, seconds)
+    else:
+        meter.meeting(seconds)
 
 
 def sizes(request: Exchange, here: int) -> tuple[int, int]:
@@ -233,30 +281,56 @@ def scatter(pieces: Sequence[Tensor] | None, expected: Tensor, link: Link) -> Pr
     return reply[0]
 
 
-def all_gather(piece: Tensor, link: Link, counted: bool = True) -> Program[list[Tensor]]:
-    """Return every worker's piece; all have the same size."""
-    reply = yield Exchange((piece,) * link.workers, (piece.numel(),) * link.workers, counted)
+def all_gather(
+    piece: Tensor, link: Link, counted: bool = True, beside: Pending | None = None
+) -> Program[list[Tensor]]:
+    """Return every worker's piece; all have the same size. Nothing if it is only begun."""
+    reply = yield Exchange((piece,) * link.workers, (piece.numel(),) * link.workers, counted, beside=beside)
     return reply
 
 
-def all_mean(values: Tensor, link: Link, active: Sequence[int], wire: torch.dtype | None = None) -> Program[Tensor]:
-    """Return the mean of a flat tensor over the active workers: each worker sums its own 1/n of it in their order.
+class Mean:
+    """The mean of a flat tensor over the active workers: each worker sums its own 1/n of it in their order.
 
     The tensor's own memory is used for it, if it is of the type that travels.
 
     A reduce-scatter and an all-gather: a worker sends and receives 2 (n - 1) / n of the tensor, as in a ring, but the
-    order of the sum is fixed. Workers that are not active send nothing of their own and receive the mean. With a
-    ``wire`` numbers travel in that type, and are rounded on both ways, on every worker alike.
+    order of the sum is fixed. With a ``wire`` numbers travel in that type, and are rounded on both ways, on every
+    worker alike.
     """
-    kind = wire or values.dtype
-    found = values.to(kind)
-    chunks = found.tensor_split(link.workers)
-    send = tuple(chunks) if link.index in active else (chunks[0][:0],) * link.workers
-    own = chunks[link.index]
-    received = yield Exchange(send, tuple(own.numel() if w in active else 0 for w in range(link.workers)))
-    mean_into(own, [received[worker].to(values.dtype) for worker in active])
-    yield Exchange((own,) * link.workers, tuple(chunk.numel() for chunk in chunks), into=tuple(chunks))
-    return found.to(values.dtype)
+
+    def __init__(self, values: Tensor, link: Link, wire: torch.dtype | None = None) -> None:
+        self._link, self._dtype = link, values.dtype
+        self._found = values.to(wire or values.dtype)
+        self._chunks = self._found.tensor_split(link.workers)
+
+    def deal(self, dealers: Sequence[int], beside: Pending | None = None) -> Exchange:
+        """Return the first exchange: to every worker its share of the dealers' tensors."""
+        link, chunks = self._link, self._chunks
+        send = chunks if link.index in dealers else (chunks[0][:0],) * link.workers
+        own = chunks[link.index].numel()
+        return Exchange(tuple(send), tuple(own if w in dealers else 0 for w in range(link.workers)), beside=beside)
+
+    def tell(self, received: Sequence[Tensor], active: Sequence[int], beside: Pending | None = None) -> Exchange:
+        """Return the second exchange, to all, of the means of all shares; what came in the first from those that are
+        active is added up for it."""
+        chunks, own = self._chunks, self._chunks[self._link.index]
+        mean_into(own, [received[worker].to(self._dtype) for worker in active])
+        expect = tuple(chunk.numel() for chunk in chunks)
+        return Exchange((own,) * self._link.workers, expect, beside=beside, into=tuple(chunks))
+
+    @property
+    def whole(self) -> Tensor:
+        """The mean, when the second exchange is over."""
+        return self._found.to(self._dtype)
+
+
+def all_mean(values: Tensor, link: Link, active: Sequence[int], wire: torch.dtype | None = None) -> Program[Tensor]:
+    """Return the :class:`Mean` of a flat tensor over the active workers; the others send nothing, and receive it."""
+    mean = Mean(values, link, wire)
+    received = yield mean.deal(active)
+    yield mean.tell(received, active)
+    return mean.whole
 
 
 def broadcast(values: Tensor, source: int, link: Link, receivers: Sequence[int]) -> Program[Tensor]:

@@ -45,14 +45,14 @@ class Gloo:
     def exchange(self, request: Exchange) -> list[Tensor]:
         """Perform one ragged all-to-all, as bytes; what a worker sends itself does not go through the network."""
         try:
-            return self._messages(request) if request.counted else self._at_once(request)
+            return self._begin(request, _NOW)() if request.counted else self._ask(request)()
         except RuntimeError as error:
             raise LostPeer(f"worker {self.index} lost the connection to another worker: {error}") from error
 
     def begin(self, request: Exchange) -> Callable[[], list[Tensor]]:
         """Begin one ragged all-to-all that others may overtake; return what waits for its end."""
         try:
-            arrive = self._begin(request, _AHEAD)
+            arrive = self._begin(request, _AHEAD) if request.counted else self._ask(request)
         except RuntimeError as error:
             failed = error
 
@@ -74,14 +74,12 @@ class Gloo:
         """
         self._sockets.shut()
 
-    def _messages(self, request: Exchange) -> list[Tensor]:
+    def _begin(self, request: Exchange, tag: int) -> Callable[[], list[Tensor]]:
         """Send payload from where it is and to where it belongs, in as many messages as there are workers with some.
 
-        Torch's all-to-all wants everything to be sent in one piece of memory, and has a message for everybody.
+        Torch's all-to-all wants everything to be sent in one piece of memory, and has a message for everybody. Gloo
+        matches messages of one tag between two workers in their order.
         """
-        return self._begin(request, _NOW)()
-
-    def _begin(self, request: Exchange, tag: int) -> Callable[[], list[Tensor]]:
         here, kind = self.index, request.send[0]
         reply = self._room(request)
         around = [(here + step) % self.workers for step in range(1, self.workers)]
@@ -103,14 +101,20 @@ class Gloo:
             return list(request.into)
         return [torch.empty(number, dtype=request.send[0].dtype) for number in request.expect]
 
-    def _at_once(self, request: Exchange) -> list[Tensor]:
+    def _ask(self, request: Exchange) -> Callable[[], list[Tensor]]:
         """Exchange a few numbers with everybody in one collective, which is the faster for these."""
         sent, expected, outgoing, incoming = flat(request, self.index)
         options = dist.AllToAllOptions()
         options.timeout = _WAITING
-        if self.workers > 1:
-            self._group.alltoall_base(incoming, outgoing.cpu(), expected, sent, options).wait()
-        return unflat(request, self.index, expected, incoming)
+        told = outgoing.cpu()
+        work = self._group.alltoall_base(incoming, told, expected, sent, options) if self.workers > 1 else None
+
+        def arrive() -> list[Tensor]:
+            if work is not None:
+                work.wait()
+            return unflat(request, self.index, expected, incoming)
+
+        return arrive
 
 
 class Default(Same):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 
 @dataclass(frozen=True)
@@ -13,18 +13,20 @@ class Traffic:
     Attributes:
         sent, received: bytes.
         hops: how often something has to arrive before it can go on.
+        beside: bytes of these, each way, that can travel while a backward pass still goes on.
     """
 
     sent: float = 0.0
     received: float = 0.0
     hops: float = 0.0
+    beside: float = 0.0
 
     def __add__(self, other: Traffic) -> Traffic:
-        return Traffic(self.sent + other.sent, self.received + other.received, self.hops + other.hops)
+        return Traffic(*(one + another for one, another in zip(astuple(self), astuple(other), strict=True)))
 
     def times(self, number: float) -> Traffic:
         """Return that of as many alike."""
-        return Traffic(number * self.sent, number * self.received, number * self.hops)
+        return Traffic(*(number * each for each in astuple(self)))
 
 
 @dataclass
@@ -69,17 +71,19 @@ class Meter:
         self.wait += seconds
         self.hops += 1
 
-    def begun(self, moved: tuple[int, int], seconds: float) -> None:
-        """Add an exchange that goes on beside what follows: bytes sent and received, and how long it took to begin."""
+    def begun(self, moved: tuple[int, int], ahead: bool, seconds: float) -> None:
+        """Add an exchange that goes on beside what follows: bytes sent and received, whether they are for the next
+        round, and how long it took to begin."""
         self.sent += moved[0]
         self.received += moved[1]
-        self.ahead += sum(moved)
+        self.ahead += sum(moved) if ahead else 0
         self.move += seconds
 
-    def landed(self, seconds: float) -> None:
-        """Add the wait for the end of such an exchange."""
-        self.hops += 1
-        self.move += seconds
+    def landed(self, seconds: float, hop: bool, payload: bool) -> None:
+        """Add the wait for the end of such an exchange: whether it is a hop of its own, and not only a meeting."""
+        self.hops += hop
+        self.move += seconds if payload else 0.0
+        self.wait += 0.0 if payload else seconds
 
     def native(self, traffic: Traffic, seconds: float) -> None:
         """Add what torch's own parts have moved, and how long that was waited for."""
