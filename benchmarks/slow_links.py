@@ -485,7 +485,7 @@ def best_rate(options: Options, name: str, steps: int) -> float:
 
 
 class Missing(Exception):
-    """A course has not been made yet; says which."""
+    """A course, or what a round takes over a line, has not been made yet; says which."""
 
 
 def links(options: Options) -> None:
@@ -513,7 +513,11 @@ def tried_over(options: Options, variant: Variant, line: str) -> Sequence[int]:
 
 def seconds_of_a_round(options: Options, line: str, name: str, steps: int) -> dict[str, Any]:
     """Return what a round took over a line, from a file if it was measured: some rounds, without looking on, then
-    stopped."""
+    stopped.
+
+    Raises:
+        Missing: it was not, and is not to be now.
+    """
     from isthmus.slow import hosts
 
     task, variant = TASKS[options.task], TASKS[options.task].variants[name]
@@ -521,8 +525,11 @@ def seconds_of_a_round(options: Options, line: str, name: str, steps: int) -> di
     out = options.work / f"{options.task}-{options.workers}w-{kept.stem}"
     if kept.exists():
         return dict(json.loads(kept.read_text()))
+    if steps > BASE:
+        return longer(options, line, name, steps)
     if options.what != "links":
-        return worked_out(options, line, name, steps)
+        which = f"a round of {name} with {steps} local steps at {line}"
+        raise Missing(f"{options.task}, {options.workers} workers: {which}")
     flags = {
         **task.flags, **variant.flags_for(options.workers), "data": ":".join(task.data), **OVER.get(name, {}),
         "workers": options.workers, "local_steps": steps, "rounds": 10_000, "eval_every": 10_000, "lr": 0.03,
@@ -561,24 +568,13 @@ def seconds_of_a_round(options: Options, line: str, name: str, steps: int) -> di
     return found
 
 
-def worked_out(options: Options, line: str, name: str, steps: int) -> dict[str, Any]:
-    """Return what a round would take over a line where it was not measured: from one of fewer steps, with more of its
-    computing; or from what was measured over another line: the seconds of computing, the bytes on the wire, the hops.
-
-    Raises:
-        FileNotFoundError: it was measured over none.
-    """
-    if steps > BASE:
-        shorter = seconds_of_a_round(options, line, name, BASE)
-        more = (steps / BASE - 1) * shorter["computing"]
-        longer = {"seconds": shorter["seconds"] + more, "computing": shorter["computing"] + more}
-        return {**shorter, **longer, "steps": steps}
-    other = next(iter(LINES))
-    known = json.loads((options.place / "links" / f"{slug(other)}-{slug(name)}-H{steps}.json").read_text())
-    here = Line.of(LINES[line], LATENCY)
-    bits = 8 * known["wire"] / 2  # as many each way, headers and copies included
-    seconds = known["computing"] + bits / here.down + here.seconds(0, 0, known["hops"])
-    return {**known, "line": line, "seconds": seconds, "measured": False}
+def longer(options: Options, line: str, name: str, steps: int) -> dict[str, Any]:
+    """Return what a round of more than ``BASE`` steps takes: one of so many, and more of its computing."""
+    shorter = seconds_of_a_round(options, line, name, BASE)
+    more = (steps / BASE - 1) * shorter["computing"]
+    return {
+        **shorter, "seconds": shorter["seconds"] + more, "computing": shorter["computing"] + more, "steps": steps,
+    }  # fmt: skip
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
@@ -678,24 +674,22 @@ def draw(options: Options) -> None:
     legend = {}
     for row, line in zip(panels, options.lines, strict=True):
         for panel, workers in zip(row, counts, strict=True):
-            here, measured = replace(options, workers=workers), True
+            here = replace(options, workers=workers)
             for name in dict.fromkeys(name for name, _ in over(here, line)):
                 try:
                     one = found(here, line, name)
-                except (Missing, FileNotFoundError):
+                except Missing:
                     continue
                 variant = task.variants[name]
                 if not variant.flags.get("copies", True):  # the same course, a little sooner
                     continue
-                measured &= one.round.get("measured", True)
                 times = [one.round["seconds"] * rounds for rounds, _ in one.looks[0]][1:]
                 curve = [100 * mean(value for _, value in at) for at in zip(*one.looks, strict=True)][1:]
                 look: dict[str, Any] = {"color": variant.color, "lw": 1.6, "marker": ".", "ms": 4}
                 legend[name] = panel.plot(times, curve, variant.dashes, **look)[0]
             panel.axhline(100 * options.to, color="#9aa0a6", lw=0.8)
             panel.set_xscale("log")
-            how = "" if measured else " (worked out)"
-            panel.set_title(f"{workers} hosts, {line}, {LATENCY} one way{how}", fontsize=10)
+            panel.set_title(f"{workers} hosts, {line}, {LATENCY} one way", fontsize=10)
             panel.set_ylim(100 * options.to - 4, 100 * options.to + 3.5)
             panel.grid(True, color="#eceef0")
     for panel in panels[-1]:
@@ -716,12 +710,10 @@ def show(options: Options) -> None:
         for name in dict.fromkeys(name for name, _ in over(options, line)):
             try:
                 results[name] = found(options, line, name)
-            except (Missing, FileNotFoundError):  # no course, or no link measured
+            except Missing:  # no course, or no link measured
                 missing.append(name)
         dense = {name: mean(one.seconds) for name, one in results.items() if one.seconds and name in _DENSE}
         print(f"\n### {options.workers} hosts, {line} and {LATENCY} one way, to {100 * options.to:g} %\n")
-        if not all(one.round.get("measured", True) for one in results.values()):
-            print("(Not measured: from computing, bytes on the wire and hops measured over the other link.)\n")
         print("| | H | rate | steps | a round (s) | computing (s) | MB a round | **to the target (s)** | a core each "
               "(s) | DDP takes | local SGD takes | in the end (%) |")  # fmt: skip
         print("|---|" + "---:|" * 11)
