@@ -374,10 +374,12 @@ def test_a_server_is_told_whose_it_is(tmp_path: Path) -> None:
         "with adopting() as adopts:\n"
         "    nursery.nursery(Task(os.getpid(), False, True, {}, print, ()), adopts)\n"
         "server = f._forkserver._forkserver_pid\n"
-        f"told = Path(f'/proc/{{server}}/environ').read_bytes().split(bytes(1))\n"
-        f"print(f'{SERVES}={{os.getpid()}}'.encode() in told, {SERVES!r} in os.environ)"
+        # empty until the kernel has set up what the new program is, and that may be after the call that began it
+        "while not (told := Path(f'/proc/{server}/environ').read_bytes()):\n"
+        "    pass\n"
+        f"print(f'{SERVES}={{os.getpid()}}'.encode() in told.split(bytes(1)), {SERVES!r} in os.environ)"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert run.stdout == "True False\n", run.stderr
 
 
