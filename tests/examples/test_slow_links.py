@@ -88,7 +88,7 @@ def test_courses_are_kept_and_the_rate_is_the_best_on_held_out_data(
     monkeypatch.setattr(slow_links, "HELD_OUT", 100)
     task = replace(
         TASKS["mlp"], flags={"widths": (8, 8), "batch_size": 4}, data=("idx", str(source)), samples={2: 80},
-        rates=(0.01, 0.3), steps={2: (10,)}, target=2.0, chosen_by=2.0,
+        rates={2: (0.01, 0.3)}, steps={2: (10,)}, target=2.0, chosen_by=2.0,
         variants={"narrow": Variant({"strategy": "narrow"})},
     )  # fmt: skip
     monkeypatch.setitem(TASKS, "mlp", task)

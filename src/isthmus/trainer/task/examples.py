@@ -19,7 +19,7 @@ from isthmus.errors import InvalidInput
 from isthmus.nets.graph.example import Example
 from isthmus.trainer.task.sparse import Bags, Labels, bags, labels
 
-_BATCH = 1000  # examples of one forward pass without gradients,
+_BATCH = 256  # examples of one forward pass without gradients: what convolutions make of more leaves a core's caches,
 _TARGETS = 8192  # and targets: fewer examples if they are long sequences
 _LABELS = 1 << 22  # and numbers that say which labels are there
 
