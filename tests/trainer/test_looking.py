@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import platform
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import astuple
 from pathlib import Path
@@ -244,3 +247,33 @@ def test_evaluation_does_not_depend_on_how_many_share_it() -> None:
     for other in others:
         assert math.isnan(other[0].metric)
         assert [astuple(each)[:2] for each in other] == [astuple(each)[:2] for each in alone]
+
+
+# ------------------------------------------------------------------------- memory of it
+
+JOB = """
+import resource
+import torch
+from torch import nn
+from isthmus import Training
+from isthmus.trainer.observe.account import resident_bytes
+
+training = Training(lambda: nn.Sequential(nn.Linear(8, 1024), nn.ReLU(), nn.Linear(1024, 4)), (torch.zeros(2, 8),),
+                    lambda m: torch.optim.SGD(m.parameters(), lr=0.1))
+before = resident_bytes()
+faults = []
+with training.whole() as model, torch.no_grad():
+    for _ in range(4):
+        model(torch.zeros(5000, 8))  # 20 MB before and after the units
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(faults[-1] - faults[-2], resident_bytes() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps memory as it likes")
+def test_memory_is_kept_while_one_looks_and_no_longer() -> None:
+    """40 MB, 10,000 pages, would else come anew with every batch, for half of the time; a step needs other memory."""
+    done = subprocess.run([sys.executable, "-c", JOB], capture_output=True, text=True, check=True)
+    faults, more = map(int, done.stdout.split())
+    assert faults < 600
+    assert more < 20e6

@@ -9,9 +9,10 @@ from functools import cache
 from typing import Any
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of mallopt
-_AT_ONCE = 1 << 18  # bytes: what is larger goes back to the system when it is freed
+_PASSING = 1 << 18  # bytes: what is larger goes back to the system when it is freed
 _WORTH = 1 << 22
-_USUAL = 1 << 25  # what the C library comes to by itself when large tensors come and go
+_LARGEST = 1 << 25  # what is larger always does: the C library takes no more
+_ALL = (1 << 31) - 1
 
 
 @contextmanager
@@ -28,7 +29,20 @@ def passing(size: int = _WORTH) -> Iterator[None]:
     if size < _WORTH:
         yield
         return
-    _give_back(_AT_ONCE)
+    _give_back(_PASSING, _PASSING)
+    try:
+        yield
+    finally:
+        keep()
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Inside the block, what is freed is kept for it; before and after it, all that is free goes back to the system.
+
+    For work that takes and frees the same again and again, as steps do, but other tensors than they.
+    """
+    keep()
     try:
         yield
     finally:
@@ -37,15 +51,16 @@ def passing(size: int = _WORTH) -> Iterator[None]:
 
 def keep() -> None:
     """Have what is freed kept from now on, as steps find it between two blocks of the above."""
-    _give_back(_USUAL)
+    _give_back(_LARGEST, _ALL)
 
 
-def _give_back(threshold: int) -> None:
+def _give_back(large: int, kept: int) -> None:
+    """Give back to the system what is free, and from now on at once what is larger, and what is more than is kept."""
     library = _library()
     if library is not None:
         library.malloc_trim(0)
-        library.mallopt(_MMAP_THRESHOLD, threshold)
-        library.mallopt(_TRIM_THRESHOLD, threshold)
+        library.mallopt(_MMAP_THRESHOLD, large)
+        library.mallopt(_TRIM_THRESHOLD, kept)
 
 
 @cache

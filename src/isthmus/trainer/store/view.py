@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from isthmus.errors import WorkerError
 from isthmus.nets.pieces.pattern import Pattern
 from isthmus.nets.scale.norms import measure
-from isthmus.trainer.local.heap import passing
+from isthmus.trainer.local.heap import apart
 from isthmus.trainer.local.recent import Recent, call_with
 from isthmus.trainer.rounds.members import Members
 from isthmus.trainer.store.away import Away
@@ -65,7 +65,7 @@ class View:
         else:
             assert part.store is not None
             shown = self._afar(part.store, state, scales, merged.skeleton or self.worker.network.skeleton)
-        with passing(), shown as model:
+        with apart(), shown as model:
             self.shown = True
             try:
                 yield model if everywhere or self.worker.link.index == 0 else None
