@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import pairwise
@@ -54,7 +55,7 @@ HELD_OUT = 10_000  # training images that take the test set's place where rates 
 LATENCY = "10ms"
 LINES = {"100 Mbit/s": "100mbit", "10 Mbit/s": "10mbit"}
 SLOWEST = "10 Mbit/s"  # where only the most local steps are measured, and nothing that has the course of DDP
-BASE = 100  # local steps up to which rounds are measured: longer ones have the same messages, and more computing
+BASE = 100  # local steps of rounds that are measured: others have the same messages, and more or less computing
 LOOK = 20  # steps between looks at what communicates in every one
 
 
@@ -108,10 +109,9 @@ class Task:
         target: test accuracy.
         chosen_by: accuracy on held-out data to choose by, where some of the training data are easier than the test set.
         samples: budget of a run, of each worker, by number of workers.
-        rates: learning rates to choose from.
+        rates: learning rates to choose from, by number of workers.
         steps: local steps to choose from, by number of workers.
         variants: by name.
-        few: the number of workers up to which variants with a core are tried.
     """
 
     flags: Mapping[str, Any]
@@ -120,14 +120,9 @@ class Task:
     target: float
     chosen_by: float
     samples: Mapping[int, int]
-    rates: Sequence[float]
+    rates: Mapping[int, Sequence[float]]
     steps: Mapping[int, Sequence[int]]
     variants: Mapping[str, Variant]
-    few: int = 4
-
-    def of(self, workers: int) -> Iterator[tuple[str, Variant]]:
-        """Yield the variants that are tried with so many workers."""
-        return ((n, one) for n, one in self.variants.items() if workers <= self.few or "core" not in one.flags)
 
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -143,8 +138,9 @@ _DENSE = {
 }
 
 
-def _pieces(law: str) -> dict[str, Variant]:
-    """Return the ways in which a worker trains a part of the network's size, IST under a law."""
+def _pieces(law: str, *others: str) -> dict[str, Variant]:
+    """Return the ways in which a worker trains a part of the network's size: IST under the law that ``auto`` takes, in
+    all ways, and under others."""
     ist, core = {"strategy": "ist", "law": law}, {"core": 0.25}
     return {
         "narrow": Variant({"strategy": "narrow"}),
@@ -153,6 +149,7 @@ def _pieces(law: str) -> dict[str, Variant]:
         f"IST {law}, core 1/4": Variant({**ist, **core}, dashes="--"),
         f"IST {law}, no copies": Variant({**ist, "copies": False}, as_in=f"IST {law}"),
         f"IST {law}, core 1/4, no copies": Variant({**ist, **core, "copies": False}, as_in=f"IST {law}, core 1/4"),
+        **{f"IST {other}": Variant({**ist, "law": other}, dashes=":") for other in others},
     }
 
 
@@ -181,8 +178,13 @@ def gpt() -> tuple[torch.nn.Module, tuple[torch.Tensor]]:
 
 
 def shallow_cnn() -> tuple[torch.nn.Module, tuple[torch.Tensor]]:
-    """Two layers, of the size of a quarter of three."""
+    """Two layers, of the size of three with a quarter of the channels."""
     return networks.cnn(channels=(4, 5))
+
+
+def shallower_cnn() -> tuple[torch.nn.Module, tuple[torch.Tensor]]:
+    """Two layers, of the size of three with an eighth of the channels."""
+    return networks.cnn(channels=(4, 2))
 
 
 def shallow_gpt() -> tuple[torch.nn.Module, tuple[torch.Tensor]]:
@@ -201,9 +203,9 @@ TASKS = {
         0.85,
         0.86,
         {4: 24_000, 8: 16_000},
-        (0.003, 0.01, 0.03),  # with four workers 0.1 was tried too, and nothing was best with it
-        {4: (20, 100, 400), 8: (100,)},
-        {**_DENSE, **_pieces("block"), "shallow": _SHALLOW},
+        {4: (0.003, 0.01, 0.03, 0.1), 8: (0.01, 0.03, 0.1)},
+        {4: (20, 100, 400), 8: (100, 400)},
+        {**_DENSE, **_pieces("block", "fixed", "uniform"), "shallow": _SHALLOW},
     ),
     "cnn": Task(
         {"model": "examples.networks:cnn", "batch_size": 32, "features": "standardized"},
@@ -211,16 +213,21 @@ TASKS = {
         hold_out_images,
         0.85,
         0.86,
-        {4: 16_000},
-        (0.1, 0.3),  # the best ones of docs/training.md
-        {4: (20, 100)},
+        {4: 16_000, 8: 16_000},
+        {4: (0.1, 0.3), 8: (0.03, 0.1)},  # with four 0.03 was tried on held-out data alone
+        {4: (20, 100), 8: (20, 100)},
         {
             **_DENSE,
             # not alone: its batch norms see one worker's batch
             "DDP": Variant({"strategy": "data-parallel"}, every_step=True, drawn_as="ddp"),
-            **_pieces("block"),
+            **_pieces("block", "fixed", "uniform"),
             "shallow": Variant(
-                {"strategy": "local-sgd", "model": "benchmarks.slow_links:shallow_cnn"}, drawn_as="shallow"
+                {"strategy": "local-sgd"},
+                sized={
+                    4: {"model": "benchmarks.slow_links:shallow_cnn"},
+                    8: {"model": "benchmarks.slow_links:shallower_cnn"},
+                },
+                drawn_as="shallow",
             ),
         },
     ),
@@ -231,11 +238,11 @@ TASKS = {
         0.40,
         0.40,
         {4: 8_000, 8: 8_000},
-        (0.001, 0.003, 0.01),
+        {4: (0.001, 0.003, 0.01), 8: (0.001, 0.003, 0.01)},
         {4: (20, 100), 8: (100,)},
         {
             **_DENSE,
-            **_pieces("uniform"),
+            **_pieces("uniform", "fixed", "rolling"),
             "shallow": Variant({"strategy": "local-sgd", "model": "benchmarks.slow_links:shallow_gpt"}),
         },
     ),
@@ -414,7 +421,7 @@ def run_of(options: Options, wanted: Course) -> tuple[Path, dict[str, Any]]:
 def own(options: Options) -> Iterator[tuple[str, int]]:
     """Return variants that have a course of their own, and local steps to try."""
     task = TASKS[options.task]
-    for name, variant in task.of(options.workers):
+    for name, variant in task.variants.items():
         if not variant.as_in and options.only in name:
             yield from ((name, steps) for steps in tried(options, variant))
 
@@ -431,19 +438,19 @@ def tune(options: Options) -> None:
     _all(options, [
         Course(n, rate, steps, TUNING_SEED)
         for n, steps in own(options)
-        for rate in task.rates
+        for rate in task.rates[options.workers]
         if not task.variants[n].rate_of
     ])  # fmt: skip
 
 
 def seeds(options: Options) -> None:
-    """Run each with the local steps that a line chooses, and the rate chosen for them."""
+    """Run what was measured over a line with the local steps that it chooses, and the rate chosen for them."""
     variants = TASKS[options.task].variants
-    chosen = {
-        (variants[name].as_in or name, best_steps(options, line, name))
-        for line in options.lines
-        for name, _ in over(options, line)
-    }
+    chosen = set()
+    for line in options.lines:
+        for name, _ in over(options, line):
+            with suppress(Missing):
+                chosen.add((variants[name].as_in or name, best_steps(options, line, name)))
     _all(options, [
         Course(name, best_rate(options, name, steps), steps, seed)
         for seed in range(options.seeds)
@@ -473,7 +480,7 @@ def best_rate(options: Options, name: str, steps: int) -> float:
     """Return the rate with which the target is reached first; of rates that do not reach it, that which ends best."""
     task, there = TASKS[options.task], known(options)
     name = task.variants[name].rate_of or name
-    tried = [each for rate in task.rates if (each := there.get((name, rate, steps, TUNING_SEED)))]
+    tried = [each for rate in task.rates[options.workers] if (each := there.get((name, rate, steps, TUNING_SEED)))]
 
     def how(course: Course) -> tuple[float, float]:
         rounds = course.rounds_to(options.chosen_by)
@@ -489,8 +496,8 @@ class Missing(Exception):
 
 
 def links(options: Options) -> None:
-    """Measure rounds over every line, but for those of more than ``BASE`` steps."""
-    plan = [(line, name, steps) for line in options.lines for name, steps in over(options, line) if steps <= BASE]
+    """Measure rounds over every line: of ``BASE`` steps, or of one where it communicates in every step."""
+    plan = [(line, name, steps) for line in options.lines for name, steps in over(options, line) if steps in (1, BASE)]
     with progress("slow_links links", len(plan)) as advance:
         for line, name, steps in plan:
             seconds_of_a_round(options, line, name, steps)
@@ -500,7 +507,7 @@ def links(options: Options) -> None:
 def over(options: Options, line: str) -> Iterator[tuple[str, int]]:
     """Return variants and local steps to measure over a line: those that are run in every step, one at a time."""
     task = TASKS[options.task]
-    for name, variant in task.of(options.workers):
+    for name, variant in task.variants.items():
         if options.only in name and not (line == SLOWEST and variant.as_in == "DDP"):
             yield from ((name, 1 if variant.every_step else steps) for steps in tried_over(options, variant, line))
 
@@ -525,8 +532,8 @@ def seconds_of_a_round(options: Options, line: str, name: str, steps: int) -> di
     out = options.work / f"{options.task}-{options.workers}w-{kept.stem}"
     if kept.exists():
         return dict(json.loads(kept.read_text()))
-    if steps > BASE:
-        return longer(options, line, name, steps)
+    if steps not in (1, BASE):
+        return with_steps(options, line, name, steps)
     if options.what != "links":
         which = f"a round of {name} with {steps} local steps at {line}"
         raise Missing(f"{options.task}, {options.workers} workers: {which}")
@@ -568,12 +575,12 @@ def seconds_of_a_round(options: Options, line: str, name: str, steps: int) -> di
     return found
 
 
-def longer(options: Options, line: str, name: str, steps: int) -> dict[str, Any]:
-    """Return what a round of more than ``BASE`` steps takes: one of so many, and more of its computing."""
-    shorter = seconds_of_a_round(options, line, name, BASE)
-    more = (steps / BASE - 1) * shorter["computing"]
+def with_steps(options: Options, line: str, name: str, steps: int) -> dict[str, Any]:
+    """Return what a round of other than ``BASE`` steps takes: one of so many, and more or less of its computing."""
+    measured = seconds_of_a_round(options, line, name, BASE)
+    more = (steps / BASE - 1) * measured["computing"]
     return {
-        **shorter, "seconds": shorter["seconds"] + more, "computing": shorter["computing"] + more, "steps": steps,
+        **measured, "seconds": measured["seconds"] + more, "computing": measured["computing"] + more, "steps": steps,
     }  # fmt: skip
 
 

@@ -138,7 +138,8 @@ def test_seconds_with_a_core_each_leave_out_the_turns_of_computing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "workers", "target"), [("mlp", 4, None), ("mlp", 4, 0.86), ("mlp", 8, None), ("cnn", 4, None)]
+    ("task", "workers", "target"),
+    [("mlp", 4, None), ("mlp", 4, 0.86), ("mlp", 8, None), ("cnn", 4, None), ("cnn", 8, None)],
 )
 def test_the_tables_on_the_page_are_of_what_was_measured(
     task: str, workers: int, target: float | None, capsys: pytest.CaptureFixture[str]
