@@ -149,7 +149,10 @@ def _pieces(law: str, *others: str) -> dict[str, Variant]:
         f"IST {law}, core 1/4": Variant({**ist, **core}, dashes="--"),
         f"IST {law}, no copies": Variant({**ist, "copies": False}, as_in=f"IST {law}"),
         f"IST {law}, core 1/4, no copies": Variant({**ist, **core, "copies": False}, as_in=f"IST {law}, core 1/4"),
-        **{f"IST {other}": Variant({**ist, "law": other}, dashes=":") for other in others},
+        **{
+            f"IST {other}": Variant({**ist, "law": other}, dashes=dashes)
+            for other, dashes in zip(others, (":", "-."), strict=True)
+        },
     }
 
 
