@@ -138,9 +138,9 @@ _DENSE = {
 }
 
 
-def _pieces(law: str, *others: str) -> dict[str, Variant]:
+def _pieces(law: str, **others: str) -> dict[str, Variant]:
     """Return the ways in which a worker trains a part of the network's size: IST under the law that ``auto`` takes, in
-    all ways, and under others."""
+    all ways, and under others, each with its dashes."""
     ist, core = {"strategy": "ist", "law": law}, {"core": 0.25}
     return {
         "narrow": Variant({"strategy": "narrow"}),
@@ -149,10 +149,7 @@ def _pieces(law: str, *others: str) -> dict[str, Variant]:
         f"IST {law}, core 1/4": Variant({**ist, **core}, dashes="--"),
         f"IST {law}, no copies": Variant({**ist, "copies": False}, as_in=f"IST {law}"),
         f"IST {law}, core 1/4, no copies": Variant({**ist, **core, "copies": False}, as_in=f"IST {law}, core 1/4"),
-        **{
-            f"IST {other}": Variant({**ist, "law": other}, dashes=dashes)
-            for other, dashes in zip(others, (":", "-."), strict=True)
-        },
+        **{f"IST {other}": Variant({**ist, "law": other}, dashes=dashes) for other, dashes in others.items()},
     }
 
 
@@ -208,7 +205,7 @@ TASKS = {
         {4: 24_000, 8: 16_000},
         {4: (0.003, 0.01, 0.03, 0.1), 8: (0.01, 0.03, 0.1)},
         {4: (20, 100, 400), 8: (100, 400)},
-        {**_DENSE, **_pieces("block", "fixed", "uniform"), "shallow": _SHALLOW},
+        {**_DENSE, **_pieces("block", fixed=":", uniform="-."), "shallow": _SHALLOW},
     ),
     "cnn": Task(
         {"model": "examples.networks:cnn", "batch_size": 32, "features": "standardized"},
@@ -223,7 +220,7 @@ TASKS = {
             **_DENSE,
             # not alone: its batch norms see one worker's batch
             "DDP": Variant({"strategy": "data-parallel"}, every_step=True, drawn_as="ddp"),
-            **_pieces("block", "fixed", "uniform"),
+            **_pieces("block", fixed=":", uniform="-."),
             "shallow": Variant(
                 {"strategy": "local-sgd"},
                 sized={
@@ -245,7 +242,7 @@ TASKS = {
         {4: (20, 100), 8: (100,)},
         {
             **_DENSE,
-            **_pieces("uniform", "fixed", "rolling"),
+            **_pieces("uniform"),
             "shallow": Variant({"strategy": "local-sgd", "model": "benchmarks.slow_links:shallow_gpt"}),
         },
     ),
@@ -447,7 +444,10 @@ def tune(options: Options) -> None:
 
 
 def seeds(options: Options) -> None:
-    """Run what was measured over a line with the local steps that it chooses, and the rate chosen for them."""
+    """Run each with the local steps that a line chooses, and the rate chosen for them.
+
+    What lacks a measurement to choose by is left out.
+    """
     variants = TASKS[options.task].variants
     chosen = set()
     for line in options.lines:

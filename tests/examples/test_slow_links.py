@@ -151,12 +151,13 @@ def test_the_tables_on_the_page_are_of_what_was_measured(
     assert [row for row in rows if row not in page] == []
 
 
-def test_longer_rounds_have_more_of_the_same_computing(tmp_path: Path) -> None:
+def test_longer_and_shorter_rounds_have_more_or_less_of_the_same_computing(tmp_path: Path) -> None:
     options = Options(folder=tmp_path)
     kept = options.place / "links"
     kept.mkdir(parents=True)
     row = {"seconds": 10.0, "computing": 6.0, "wire": 2e6, "hops": 4}
     (kept / "100-mbit_s-narrow-H100.json").write_text(json.dumps(row))
     assert seconds_of_a_round(options, "100 Mbit/s", "narrow", 400)["seconds"] == 10.0 + 3 * 6.0
+    assert seconds_of_a_round(options, "100 Mbit/s", "narrow", 20)["seconds"] == pytest.approx(10.0 - 0.8 * 6.0)
     with pytest.raises(Missing, match="a round of narrow with 100 local steps at 10 Mbit/s"):
         seconds_of_a_round(options, "10 Mbit/s", "narrow", 100)

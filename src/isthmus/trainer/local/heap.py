@@ -12,7 +12,7 @@ _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of mallopt
 _PASSING = 1 << 18  # bytes: what is larger goes back to the system when it is freed
 _WORTH = 1 << 22
 _LARGEST = 1 << 25  # what is larger always does: the C library takes no more
-_ALL = (1 << 31) - 1
+_ALL = (1 << 31) - 1  # as much as the C library can be told
 
 
 @contextmanager
