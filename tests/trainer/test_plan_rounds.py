@@ -28,6 +28,7 @@ from isthmus.strategies import IST, STRATEGIES, Narrow, Strategy, strategy_of
 from isthmus.trainer import configure
 from isthmus.trainer.executors.in_turn import run_in_turn
 from isthmus.trainer.plan.forecast import Forecast
+from isthmus.trainer.plan.live import Live
 from isthmus.trainer.plan.load import Load
 from isthmus.trainer.plan.plan import Plan
 from isthmus.trainer.plan.show import outlook_table, remarks, sentence
@@ -281,6 +282,7 @@ def test_a_round_is_as_long_as_for_the_worker_for_which_it_is_longest() -> None:
 def test_a_load_can_be_told() -> None:
     for seconds in (0.25, math.nan):
         one = load(Traffic(1.0, 2.0, 3.0), Traffic(4.0), seconds)
+        one = replace(one, rounds=(Moved(Traffic(1.0), 2.0, 3.0, 4.0),), speed=replace(one.speed, byte=5.0))
         assert repr(Load.read(json.loads(json.dumps(one.record(), allow_nan=False)))) == repr(one)
 
 
@@ -381,3 +383,57 @@ def test_the_command_prints_a_table_or_json(capsys: pytest.CaptureFixture[str]) 
         main(["plan", "--up", "1mbit"])
     assert left.value.code == 2
     assert "`up` has no effect" in capsys.readouterr().err
+
+
+def wide() -> nn.Module:
+    return nn.Sequential(nn.Linear(64, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10))
+
+
+def made(strategy: Strategy) -> list[tuple[int, int]]:
+    """Bytes of all tensors that a worker makes where a round closes, and where the next one opens, round by round."""
+    sgd = lambda module: torch.optim.SGD(module.parameters(), 0.01)  # noqa: E731
+    x, found = torch.ones(1, 64), []
+    with isthmus.Training(wide, (x,), sgd, strategy, local_steps=1) as training:
+        for _ in range(ROUNDS):
+            with Live() as opens:  # the forward pass is among it, of one sample
+                loss = training.module(x).square().mean()
+            loss.backward()
+            with Live() as closes:
+                training.optimizer.step()
+            training.optimizer.zero_grad()
+            found.append((closes.made, opens.made))
+    return found
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("name", ["ist", "narrow", "local-sgd", "diloco"])
+def test_cutting_and_merging_make_what_is_planned(name: str) -> None:
+    """But for what a run says of itself, and the forward pass of one sample."""
+    strategy = strategy_of(name)
+    counted: list[Any] = processes(made, 2, strategy)
+    network = describe(wide, (torch.ones(1, 64),), 0)
+    rounds = rounds_of(network.chosen(strategy)[0], Worker(Nobody(0, 2, True), hollow(network), 0, copies=True))
+    for worker in counted:
+        for (closes, opens), thought in list(zip(worker, rounds, strict=True))[1:]:  # in the first nobody has copies
+            assert closes + opens == pytest.approx(thought.made, rel=0.02)
+
+
+def test_what_is_made_takes_its_time_beside_computing_and_the_line() -> None:
+    """Of the worker for which all three together are most."""
+    line = Line(down=1e3 * BITS, up=1e3 * BITS)
+    loads = tuple(
+        Load(Plan(1, 1, 1, 1, 1, 1), 1, Traffic(), (Moved(Traffic(sent), made=made),), Speed(0.3, "given", byte))
+        for sent, made, byte in ((1000.0, 4000.0, 1e-4), (2000.0, 4000.0, 0.0), (0.0, 0.0, 1e-4))
+    )
+    found = Forecast(loads, 3, 10, 8, line)
+    assert found.handling_seconds == pytest.approx(0.4)
+    assert found.round_seconds == pytest.approx(3.0 + 2.0)
+    assert replace(found, loads=loads[:1]).round_seconds == pytest.approx(3.0 + 0.4 + 1.0)
+
+
+def test_handling_is_planned_where_the_speed_is_measured() -> None:
+    """A given rate of computing says nothing of memory, which is of another machine then."""
+    flags = {name: value for name, value in FLAGS.items() if name != "flops"}
+    here, there = (isthmus.plan(["ist"], **flags, **more)["ist"] for more in ({}, {"flops": 1e9}))
+    assert here.round_seconds >= here.compute_seconds + here.handling_seconds > here.compute_seconds
+    assert there.handling_seconds == 0

@@ -148,7 +148,7 @@ def _merge(whole: Tensor, holders: Sequence[tuple[Tensor, Held]]) -> None:
 def mean_into(whole: Tensor, parts: Sequence[Tensor]) -> None:
     """Write :func:`mean_of` some tensors into one, which may be one of them; on a CPU piece by piece: what is summed up
     stays in its cache."""
-    if whole.device.type != "cpu" or not all(tensor.is_contiguous() for tensor in (whole, *parts)):
+    if whole.device.type not in ("cpu", "meta") or not all(tensor.is_contiguous() for tensor in (whole, *parts)):
         whole.copy_(mean_of(parts))
         return
     flat, flats = whole.view(-1), [part.view(-1) for part in parts]

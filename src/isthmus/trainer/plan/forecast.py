@@ -17,14 +17,17 @@ _BACKWARD = 2 / 3  # of a step: two products of matrices of three
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a round will cost, by a model: a worker computes its steps, then its host's line is busy with its bytes,
-    copies included, both ways at once, and waits two delays for every hop; the round takes as long as the worker for
-    which that is most. What is sent ahead for the next round travels while the worker computes; gradients that are
-    averaged in every step, but for those of the last bucket, as far as the backward pass is long, two thirds of a step.
+    """What a round will cost, by a model: a worker computes its steps, cuts, packs and merges, then its host's line is
+    busy with its bytes, copies included, both ways at once, and waits two delays for every hop; the round takes as long
+    as the worker for which that is most. What is sent ahead for the next round travels while the worker computes;
+    gradients that are averaged in every step, but for those of the last bucket, as far as the backward pass is long,
+    two thirds of a step.
 
-    Formula: max over workers of max(H s, b ahead / up, b ahead / down) + max(b sent / up, b received / down) + 2 hops
-    latency - H min(2 s / 3, max(b beside / up, b beside / down)), where s is a step's seconds, b 8 bits and the share
-    of TCP's headers, and sent and received are without what went ahead, of which half is taken to go each way.
+    Formula: max over workers of max(H s, b ahead / up, b ahead / down) + m w + max(b sent / up, b received / down) +
+    2 hops latency - H min(2 s / 3, max(b beside / up, b beside / down)), where s is a step's seconds, m the bytes of
+    all tensors that are made on the way and w the seconds to write one into memory that was not there before, b 8 bits
+    and the share of TCP's headers, and sent and received are without what went ahead, of which half is taken to go each
+    way.
 
     Attributes:
         loads: of all workers; of some, evenly chosen, where they are many.
@@ -86,6 +89,11 @@ class Forecast:
         return self.local_steps * _most([load.speed.seconds for load in self.loads])
 
     @property
+    def handling_seconds(self) -> float:
+        """Of cutting, packing and merging in a round, on the slowest worker; 0 where that is not known."""
+        return max(load.handling_seconds for load in self.loads)
+
+    @property
     def move_seconds(self) -> float:
         """On the line, for the worker for which that is most; what is sent ahead too."""
         ahead = map(self._ahead, self.loads)
@@ -97,8 +105,8 @@ class Forecast:
         beside = (_most([self.local_steps * load.speed.seconds, self._ahead(load)]) for load in self.loads)
         hidden = map(self._hidden, self.loads)
         return _most([
-            longer + self._moving(moved) - less
-            for longer, moved, less in zip(beside, self._carried, hidden, strict=True)
+            longer + load.handling_seconds + self._moving(moved) - less
+            for longer, load, moved, less in zip(beside, self.loads, self._carried, hidden, strict=True)
         ])  # fmt: skip
 
     @property

@@ -17,17 +17,18 @@ class Live(TorchDispatchMode):
     Attributes:
         now: bytes that live now, of what was made inside.
         most: the largest value of that.
+        made: bytes of all that was made inside.
 
     >>> with Live() as live:
     ...     x = torch.zeros(10, device="meta")
     ...     y = (x + 1).sum()
-    >>> live.now, live.most
-    (44, 84)
+    >>> live.now, live.most, live.made
+    (44, 84, 84)
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = self.most = 0
+        self.now = self.most = self.made = 0
         self._sizes: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -46,6 +47,7 @@ class Live(TorchDispatchMode):
         key, size = storage._cdata, storage.nbytes()
         self._sizes[key] = size
         self.now += size
+        self.made += size
         self.most = max(self.most, self.now)
         weakref.finalize(storage, self._leave, key)
 

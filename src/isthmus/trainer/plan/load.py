@@ -27,7 +27,7 @@ class Load:
         parameters: of what it trains in the first round.
         step: what it moves in every step.
         rounds: what it moves when it opens and closes the first rounds, one after another.
-        speed: of its steps.
+        speed: of its steps, and of what it makes when it opens and closes a round.
     """
 
     plan: Plan
@@ -42,26 +42,32 @@ class Load:
         the only one. In the first nothing has stayed with a worker yet."""
         later = self.rounds[1:] or self.rounds
         total = sum((each.traffic for each in later), Traffic()).times(1 / len(later))
-        copying, ahead = (sum(each) / len(later) for each in ((m.copying for m in later), (m.ahead for m in later)))
-        return Moved(total, copying, ahead)
+        names = ("copying", "ahead", "made")
+        return Moved(total, *(sum(getattr(each, name) for each in later) / len(later) for name in names))
+
+    @property
+    def handling_seconds(self) -> float:
+        """Of cutting, packing and merging in a round."""
+        return self.steady.made * self.speed.byte
 
     def record(self) -> dict[str, Any]:
         """Return it as plain data."""
         seconds = self.speed.seconds if self.speed.known else None
-        return {**asdict(self), "plan": self.plan.numbers(), "speed": {"seconds": seconds, "how": self.speed.how}}
+        speed = {**asdict(self.speed), "seconds": seconds}
+        return {**asdict(self), "plan": self.plan.numbers(), "speed": speed}
 
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> Load:
         """Return what :meth:`record` was made of."""
         speed = record["speed"]
-        rounds = (Moved(Traffic(**each["traffic"]), each["copying"], each["ahead"]) for each in record["rounds"])
+        rounds = (Moved(**{**each, "traffic": Traffic(**each["traffic"])}) for each in record["rounds"])
         seconds = math.nan if speed["seconds"] is None else speed["seconds"]
         return cls(
             Plan.of(record["plan"]),
             record["parameters"],
             Traffic(**record["step"]),
             tuple(rounds),
-            Speed(seconds, speed["how"]),
+            Speed(**{**speed, "seconds": seconds}),
         )
 
 

@@ -83,6 +83,7 @@ _NUMBERS: dict[str, Callable[[Forecast], Any]] = {
     "copying_bytes": lambda found: found.copying_bytes,
     "hops": lambda found: max(each.hops for each in found.moved),
     "compute_seconds": lambda found: found.compute_seconds,
+    "handling_seconds": lambda found: found.handling_seconds,
     "move_seconds": lambda found: found.move_seconds,
     "round_seconds": lambda found: found.round_seconds,
     "samples_per_second": lambda found: found.samples_per_second,

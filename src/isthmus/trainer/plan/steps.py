@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -19,7 +19,7 @@ from isthmus.errors import InvalidInput
 from isthmus.nets.pieces.subnetwork import blank, build
 from isthmus.partitions import Block
 from isthmus.trainer.local.flops import flops
-from isthmus.trainer.local.heap import keep
+from isthmus.trainer.local.heap import keep, passing
 from isthmus.trainer.local.optimizer import adopt
 from isthmus.trainer.observe.account import held_bytes
 from isthmus.trainer.plan.plan import Work
@@ -30,19 +30,22 @@ _log = logging.getLogger("isthmus")
 _LEAST, _MOST, _SECONDS = 3, 40, 0.15  # steps that are made: as few, as many, and no more once that long was spent
 _OPERATIONS = 3e10  # of a step that is made to measure it
 _NARROWER = 12  # halvings at most
+_COPIED, _COPIES = 1 << 22, 5  # bytes at a time, how often, to know what writing takes
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How long a step takes.
+    """How fast a worker is.
 
     Attributes:
         seconds: of a step; nan where nobody knows.
         how: it is known.
+        byte: seconds to write a byte of memory that was not there before; 0 where nobody knows.
     """
 
     seconds: float
     how: str
+    byte: float = 0.0
 
     @property
     def known(self) -> bool:
@@ -65,7 +68,8 @@ def measured(piece: nn.Module, work: Work, of: Callable[[list[float]], float] = 
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
             module = copied(piece, _filled(device)).train()
             spent = _seconds(module, work, work.step)
-            return Speed(of(spent[1:]), "measured")  # in the first much is done that is not done later
+            # in the first step much is done that is not done later
+            return Speed(of(spent[1:]), "measured", of(_seconds_of_a_byte(device)))
     except Exception as error:  # whatever a loss or an optimizer of one's own may raise on weights without a meaning
         said = " ".join(f"{type(error).__name__}: {error}".split())
         _log.warning("isthmus: the plan lacks the seconds of a step, which could not be made beforehand (%s)", said)
@@ -98,7 +102,7 @@ def by_operations(piece: nn.Module, work: Work, network: Network, rate: float | 
             if made <= _OPERATIONS and _fits(narrow, work):
                 speed = measured(narrow, work, min)
                 how = f"by operations, at the rate of a piece with 1/{2**halvings} of the units"
-                return Speed(speed.seconds * wanted / max(1, made), how) if speed.known else speed
+                return replace(speed, seconds=speed.seconds * wanted / max(1, made), how=how) if speed.known else speed
     _log.warning("isthmus: the plan lacks the seconds of a step, which is too large to be made here: give `flops`")
     return Speed(math.nan, "unknown")
 
@@ -134,6 +138,20 @@ def _seconds(module: nn.Module, work: Work, step: Callable[[nn.Module], None]) -
         if work.device.type == "cuda":
             torch.cuda.synchronize(work.device)
         spent.append(time.perf_counter() - start)
+    return spent
+
+
+def _seconds_of_a_byte(device: torch.device) -> list[float]:
+    """Copy some memory into memory that is fetched anew, as exchanges have it, a few times; return the seconds a byte
+    of each."""
+    given, spent = torch.ones(_COPIED // 4, device=device), list[float]()
+    with passing():
+        for _ in range(_COPIES):
+            start = time.perf_counter()
+            given.clone()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            spent.append((time.perf_counter() - start) / _COPIED)
     return spent
 
 

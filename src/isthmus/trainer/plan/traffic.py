@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from isthmus.strategies import Strategy
+from isthmus.trainer.plan.live import Live
 from isthmus.trainer.rounds.members import Members
 from isthmus.trainer.store.rehome import Move, Rows
 from isthmus.trainer.strategies import Part, Round, State, Worker, part_of
@@ -38,9 +39,12 @@ class Nobody(Same):
         own = request.send[self.index]
         if not request.counted:
             return [own] * self.workers
-        reply = [torch.empty(number, dtype=own.dtype, device=own.device) for number in request.expect]
-        reply[self.index] = own
-        return reply
+        if request.into is not None:
+            return list(request.into)
+        return [
+            own if source == self.index else torch.empty(number, dtype=own.dtype, device=own.device)
+            for source, number in enumerate(request.expect)
+        ]
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,13 @@ class Moved:
         traffic: of the method.
         copying: bytes sent and received, together, for copies that outlive a worker.
         ahead: bytes of the method, sent and received, together, that travel beside the round's steps.
+        made: bytes of the tensors that it makes on the way: cuts and merges, what is packed and unpacked, copies.
     """
 
     traffic: Traffic
     copying: float = 0.0
     ahead: float = 0.0
+    made: float = 0.0
 
 
 def rounds_of(strategy: Strategy, worker: Worker, count: int = ROUNDS) -> tuple[Moved, ...]:
@@ -75,8 +81,9 @@ def rounds_of(strategy: Strategy, worker: Worker, count: int = ROUNDS) -> tuple[
     state, found = _begun(part, worker), []
     for number in range(count):
         meter = Meter()
-        _round(part, state, _members(strategy, worker), number, meter)
-        found.append(Moved(Traffic(meter.sent, meter.received, meter.hops), meter.copying, meter.ahead))
+        with Live() as live:
+            _round(part, state, _members(strategy, worker), number, meter)
+        found.append(Moved(Traffic(meter.sent, meter.received, meter.hops), meter.copying, meter.ahead, live.made))
     return tuple(found)
 
 

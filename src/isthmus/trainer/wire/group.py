@@ -99,7 +99,8 @@ class Gloo:
         """Return memory of the host for what comes."""
         if request.into is not None and request.into[0].device.type == "cpu":
             return list(request.into)
-        return [torch.empty(number, dtype=request.send[0].dtype) for number in request.expect]
+        sizes = (0 if w == self.index else number for w, number in enumerate(request.expect))  # nothing comes from here
+        return [torch.empty(size, dtype=request.send[0].dtype) for size in sizes]
 
     def _ask(self, request: Exchange) -> Callable[[], list[Tensor]]:
         """Exchange a few numbers with everybody in one collective, which is the faster for these."""
