@@ -435,5 +435,5 @@ def test_handling_is_planned_where_the_speed_is_measured() -> None:
     """A given rate of computing says nothing of memory, which is of another machine then."""
     flags = {name: value for name, value in FLAGS.items() if name != "flops"}
     here, there = (isthmus.plan(["ist"], **flags, **more)["ist"] for more in ({}, {"flops": 1e9}))
-    assert here.round_seconds >= here.compute_seconds + here.handling_seconds > here.compute_seconds
+    assert here.handling_seconds > 0
     assert there.handling_seconds == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import mmap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from isthmus.errors import InvalidInput
 from isthmus.nets.pieces.subnetwork import blank, build
 from isthmus.partitions import Block
 from isthmus.trainer.local.flops import flops
-from isthmus.trainer.local.heap import keep, passing
+from isthmus.trainer.local.heap import keep
 from isthmus.trainer.local.optimizer import adopt
 from isthmus.trainer.observe.account import held_bytes
 from isthmus.trainer.plan.plan import Work
@@ -31,6 +32,7 @@ _LEAST, _MOST, _SECONDS = 3, 40, 0.15  # steps that are made: as few, as many, a
 _OPERATIONS = 3e10  # of a step that is made to measure it
 _NARROWER = 12  # halvings at most
 _COPIED, _COPIES = 1 << 22, 5  # bytes at a time, how often, to know what writing takes
+_PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 
 
 @dataclass(frozen=True)
@@ -142,16 +144,18 @@ def _seconds(module: nn.Module, work: Work, step: Callable[[nn.Module], None]) -
 
 
 def _seconds_of_a_byte(device: torch.device) -> list[float]:
-    """Copy some memory into memory that is fetched anew, as exchanges have it, a few times; return the seconds a byte
-    of each."""
-    given, spent = torch.ones(_COPIED // 4, device=device), list[float]()
-    with passing():
-        for _ in range(_COPIES):
-            start = time.perf_counter()
+    """Write into memory that comes from the system anew, as exchanges do, a few times; return the seconds a byte of
+    each."""
+    given, spent = torch.ones(_COPIED, dtype=torch.uint8, device=device), list[float]()
+    for _ in range(_COPIES):
+        start = time.perf_counter()
+        if device.type == "cpu":  # not from the C library, which may have some that is warm
+            torch.frombuffer(mmap.mmap(-1, _COPIED, **_PRIVATE), dtype=torch.uint8).copy_(given)
+        else:
             given.clone()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            spent.append((time.perf_counter() - start) / _COPIED)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        spent.append((time.perf_counter() - start) / _COPIED)
     return spent
 
 
