@@ -19,9 +19,11 @@ from isthmus.errors import InvalidInput
 from isthmus.nets.graph.example import Example
 from isthmus.trainer.task.sparse import Bags, Labels, bags, labels
 
-_BATCH = 256  # examples of one forward pass without gradients: what convolutions make of more leaves a core's caches,
-_TARGETS = 8192  # and targets: fewer examples if they are long sequences
-_LABELS = 1 << 22  # and numbers that say which labels are there
+# Examples of one forward pass without gradients. Convolutions are faster with a few hundred, which stay in a core's
+# caches; but every pass fetches what is with other workers of the network, over whatever line there is.
+_BATCH = 1000
+_TARGETS = 8192  # of one pass: fewer examples if they are long sequences
+_LABELS = 1 << 22  # numbers of one pass that say which labels are there
 
 Positions = NDArray[np.int64]
 
