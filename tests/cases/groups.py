@@ -10,7 +10,9 @@ from typing import Any
 
 import torch.distributed as dist
 
-PRELOADED = ["isthmus.trainer.run", "torch._dynamo", "sklearn.datasets"]
+from isthmus.trainer.executors import nursery
+
+PRELOADED = ["isthmus.trainer.run", *nursery._PRELOADED[1:], "sklearn.datasets"]
 
 
 class Failed(str):

@@ -21,6 +21,7 @@ import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cases.groups import PRELOADED
 from isthmus.errors import InvalidInput
 from isthmus.trainer.membership.beat import PHASES, Beat
 from isthmus.trainer.membership.monitor import Heard, Monitor, Patience
@@ -198,7 +199,7 @@ def test_the_end_of_a_process_is_told_at_once_while_it_is_a_member_and_not_of_an
 @pytest.mark.processes
 def test_a_stopped_process_is_named_and_does_not_blame_others_when_it_goes_on(port: int) -> None:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["isthmus.trainer.run", "torch._dynamo", "sklearn.datasets"])
+    context.set_forkserver_preload(PRELOADED)
     frozen = context.Process(target=live_in_a_process, args=(port, 2, [2, 0, 1]), daemon=True)
     frozen.start()
     try:

@@ -37,7 +37,7 @@ def test_memory_is_kept_from_step_to_step() -> None:
 
 
 def test_memory_is_written_that_was_not_there_before() -> None:
-    """Warm memory of the C library takes a tenth of it. Every page of it comes with a fault, but where they are huge."""
+    """Warm memory takes a tenth of it. Every page comes with a fault, but where pages are huge."""
     job = """
 import mmap, resource, torch
 from isthmus.trainer.plan.steps import _COPIED, _COPIES, _seconds_of_a_byte

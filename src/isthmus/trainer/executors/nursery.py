@@ -27,8 +27,11 @@ from isthmus.trainer.executors.kin import SERVES, die_with_parent
 from isthmus.trainer.executors.worker import SIGNALS, Task, enter, heed_nothing
 
 # Loaded once, in the server that all workers are forked from. torch.optim loads torch._dynamo at its first use and an
-# export networkx, which takes longer than a small training.
-_PRELOADED = ["isthmus.trainer.executors.server", "isthmus.trainer.executors.launcher", "torch._dynamo", "networkx"]
+# export the others, which takes longer than a small training. Python passes over what a version does not have.
+_PRELOADED = [
+    "isthmus.trainer.executors.server", "isthmus.trainer.executors.launcher", "torch._dynamo", "torch.export._trace",
+    "networkx", "sympy.tensor.tensor",
+]  # fmt: skip
 _LONGEST = 1 << 16  # bytes of the variables of a worker
 
 
