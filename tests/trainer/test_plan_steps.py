@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+HUGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 JOB = """
 import resource
 import torch
@@ -36,8 +37,9 @@ def test_memory_is_kept_from_step_to_step() -> None:
     assert int(done.stdout) < 600
 
 
+@pytest.mark.skipif(HUGE.exists() and "[always]" in HUGE.read_text(), reason="huge pages come with few faults")
 def test_memory_is_written_that_was_not_there_before() -> None:
-    """Warm memory takes a tenth of it. Every page comes with a fault, but where pages are huge."""
+    """Every page of it comes with a fault."""
     job = """
 import mmap, resource, torch
 from isthmus.trainer.plan.steps import _COPIED, _COPIES, _seconds_of_a_byte
@@ -48,4 +50,4 @@ _seconds_of_a_byte(torch.device("cpu"))
 print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * mmap.PAGESIZE / (_COPIED * _COPIES))
 """
     done = subprocess.run([sys.executable, "-c", job], capture_output=True, text=True, check=True)
-    assert float(done.stdout) > 0.9 or "[always]" in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
+    assert float(done.stdout) > 0.9
