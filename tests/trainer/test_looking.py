@@ -27,9 +27,10 @@ from isthmus.partitions import Uniform
 from isthmus.strategies import IST
 from isthmus.trainer.observe.evaluate import Evaluation, Evaluator
 from isthmus.trainer.store import reader as reading
+from isthmus.trainer.store import whole
 from isthmus.trainer.store.reader import Reader
 from isthmus.trainer.store.serve import Service
-from isthmus.trainer.store.whole import fingerprint
+from isthmus.trainer.store.whole import saved_digest
 from isthmus.trainer.task.examples import ArrayExamples
 from isthmus.trainer.task.objective import Objective
 from isthmus.trainer.wire.layout import digest
@@ -139,6 +140,7 @@ def test_looking_is_counted_apart() -> None:
 @pytest.mark.parametrize("strategy", ON_ANY)
 def test_the_file_is_what_all_saw(strategy: str, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "BLOCK", block)
+    monkeypatch.setattr(whole, "_BLOCK", block)
     monkeypatch.setattr(Reader, "most", 0)
 
     def job() -> None:
@@ -147,7 +149,7 @@ def test_the_file_is_what_all_saw(strategy: str, block: int, tmp_path: Path, mon
         with training.whole(factor=2.0) as merged:
             assert merged is not None
             assert same(load_file(path), state_of(merged))
-            assert fingerprint(merged) == digest(load_file(path))
+            assert saved_digest(path, (name for name, _ in merged.named_parameters())) == digest(load_file(path))
         training.close()
 
     in_turn(job, 3)
@@ -181,6 +183,8 @@ def test_a_file_that_hugging_face_reads(tmp_path: Path) -> None:
     assert not any(report[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     with torch.no_grad():
         torch.testing.assert_close(loaded.eval()(input_ids=tokens).logits, seen[0])
+    own = dict(loaded.named_parameters())  # tied ones once, as in the file
+    assert saved_digest(tmp_path / "model.safetensors", own) == digest(own)
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -273,17 +273,18 @@ def test_a_law_of_ones_own_is_named_and_recorded_with_its_words() -> None:
         ({"strategy": "narrow"}, 1),
         ({"strategy": "local-sgd"}, 1),
         ({"scale": "none"}, 1),
-        ({"law": "uniform"}, 11),
-        ({"law": "uniform", "model": "cases.trainable:normed", "widths": None}, 11),
+        ({"law": "uniform"}, 1),
+        ({"law": "uniform", "scale": "readout"}, 11),
+        ({"law": "uniform", "scale": "readout", "model": "cases.trainable:normed", "widths": None}, 11),
     ],
     ids=str,
 )
 def test_a_factor_that_changes_nothing_is_1(tmp_path: Path, flags: dict[str, Any], tried: int) -> None:
-    """No factor is called the best where nothing is scaled, or where a norm follows all that is."""
+    """No factor is called the best where none is asked for, or where a norm follows all that is scaled."""
     search = trained(tmp_path / "run", **{"widths": (16,), "workers": 2, "rounds": 2, **flags}).summary["line_search"]
     assert len(search["losses"]) == tried
     if len(set(search["losses"].values())) == 1:
         assert search["best_factor"] == 1.0
     else:
-        assert flags == {"law": "uniform"}
+        assert flags == {"law": "uniform", "scale": "readout"}
         assert search["held_out_loss"] == min(search["losses"].values())

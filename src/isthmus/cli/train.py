@@ -359,8 +359,8 @@ def _lines(run: Run, summary: dict[str, Any]) -> list[tuple[str, str]]:
     model, held = summary["model_parameters"], summary["worker_parameters"]
     search = summary["line_search"]
     scale = f"{summary['eval_scale']:.3g}"
-    if search.get("held_out_loss") is not None:
-        scale += f" (best on held-out data: {search['best_factor']:.3g} times that)"
+    if len(search["losses"]) > 1:
+        scale += f" (times {search['best_factor']:.3g}, the best on held-out data)"
     first = [word for word in ("sent", "received") if any(run.rows[0][f"{word}_bytes"])]
     return [
         ("status", summary["status"]),

@@ -36,7 +36,7 @@ from isthmus.trainer.prelude import Prelude
 from isthmus.trainer.rounds.events import Stopped
 from isthmus.trainer.rounds.members import CameBack
 from isthmus.trainer.rounds.rounds import TooFew
-from isthmus.trainer.store.whole import fingerprint
+from isthmus.trainer.store.whole import saved_digest
 from isthmus.trainer.task.balanced import balanced_of
 from isthmus.trainer.task.examples import Examples, Positions
 from isthmus.trainer.task.routed import common_feed, routed_feed
@@ -316,19 +316,19 @@ class _Run:
         own = Report(loss, made, self.loop.operations, training.seat, os.getpid(), *setup, save, training.stopping)
         return [Report(*numbers) for numbers in training.gather(*astuple(own))]
 
-    def export(self, place: Path) -> tuple[dict[float, Evaluation], float]:
-        """Save the network to use; return which factors on its scale were tried, and the one that was taken."""
+    def export(self, place: Path) -> tuple[Path, dict[float, Evaluation], float]:
+        """Save the network to use; return where, which factors on its scale were tried, and which was taken."""
         tried = self.evaluator.search()
-        factor = best_factor(tried) if self.config.evaluation.readout else 1.0
+        factor = best_factor(tried)
         metadata = {} if self.setup.front is None else self.setup.front.metadata()
         try:
-            self.training.export(place, metadata, factor)
+            path = self.training.export(place, metadata, factor)
         except (InvalidInput, NotDone) as error:
             if len(self.places) < 2:
                 raise
             self._warn(f"{error}; it goes to {self.places[1].parent}")
-            self.training.export(self._spare_for(place.name), metadata, factor)
-        return tried, factor
+            path = self.training.export(self._spare_for(place.name), metadata, factor)
+        return path, tried, factor
 
     def _spare_for(self, name: str) -> Path:
         """Return where in the spare folder a file goes; worker 0 writes it, for the others any path will do."""
@@ -351,7 +351,7 @@ class _Run:
         if status == "interrupted":
             return {"status": status, "error": "interrupted"}
         place = (folders[0] if folders else Path()) / "model.safetensors"
-        tried, factor = self.export(place)
+        path, tried, factor = self.export(place)
         served = self._served()
         peaks = self._peaks(start)
         seats = account.seats
@@ -395,7 +395,7 @@ class _Run:
                 "capacities": training.capacities,
                 "eval_scale": training.scale,
                 "line_search": line_search_record(tried),
-                "weights_sha256": fingerprint(model),
+                "weights_sha256": saved_digest(path, (name for name, _ in model.named_parameters())),
             }
 
     def _by_class(self, seats: Sequence[int]) -> dict[str, Any]:

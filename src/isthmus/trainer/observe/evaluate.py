@@ -68,8 +68,13 @@ class Evaluator:
         return self._evaluate(factor, self.test)
 
     def search(self) -> dict[float, Evaluation]:
-        """Try factors on the evaluation scale, on training data held out; where nothing is scaled, 1 alone."""
-        return {f: self._evaluate(f, self.held_out) for f in (_FACTORS if self.training.strategy.scales else (1.0,))}
+        """Evaluate on training data held out, with other factors on the evaluation scale too where that is asked for.
+
+        Each factor is a pass of its own, which fetches what is away of the network; where nothing is scaled there is 1
+        alone.
+        """
+        factors = _FACTORS if self.readout and self.training.strategy.scales else (1.0,)
+        return {factor: self._evaluate(factor, self.held_out) for factor in factors}
 
     def _evaluate(self, factor: float, examples: Examples) -> Evaluation:
         """Test a share of the batches; sum those of all workers in the order of the batches, however many share.
@@ -148,7 +153,8 @@ def best_factor(tried: Mapping[float, Evaluation]) -> float:
 
 
 def line_search_record(tried: Mapping[float, Evaluation]) -> dict[str, Any]:
-    """Return the line search as plain data: best factor, and its held-out loss beside that of the rule (factor 1)."""
+    """Return the line search as plain data: best factor, and its held-out loss beside that of the rule (factor 1),
+    which alone was tried where no search was asked for."""
     best = best_factor(tried)
     return {
         "best_factor": best,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from isthmus.errors import InvalidInput
 from isthmus.nets import scaled
@@ -15,11 +16,12 @@ from isthmus.nets.graph.state import read_state
 from isthmus.nets.pieces.pattern import Pattern
 from isthmus.nets.pieces.subnetwork import named_state
 from isthmus.trainer.store.away import in_rows
-from isthmus.trainer.store.tensorfile import TensorWriter
+from isthmus.trainer.store.tensorfile import TensorReader, TensorWriter
 from isthmus.trainer.task.network import in_evaluation
-from isthmus.trainer.wire.layout import digest
+from isthmus.trainer.wire.layout import digest_of_parts
 
 SUFFIX = ".safetensors"
+_BLOCK = 1 << 24  # bytes of a file that are read at once
 
 
 @contextmanager
@@ -96,6 +98,24 @@ def save(model: nn.Module, path: Path, metadata: Mapping[str, str] | None = None
                 file.write(name, rows)
 
 
-def fingerprint(model: nn.Module) -> str:
-    """Return the digest of a network's parameters, tied ones once; those that are away come a few rows at a time."""
-    return digest(dict(model.named_parameters()), in_rows)
+def saved_digest(path: Path, parameters: Iterable[str]) -> str:
+    """Return the digest of a network's parameters as a file has them, read back a block at a time.
+
+    Args:
+        path: of a file that :func:`save` wrote.
+        parameters: their names, tied ones once.
+
+    Raises:
+        DataError: the file is not whole.
+    """
+    reader = TensorReader(path)
+
+    def blocks(name: str) -> Iterator[Tensor]:
+        stored = name if name in reader.outline else reader.metadata[name]  # of tied ones the file has one
+        shape, dtype = reader.outline[stored]
+        rows = shape[0] if shape else 1
+        each = max(1, _BLOCK * rows // max(1, math.prod(shape) * dtype.itemsize))
+        for start in range(0, rows, each):
+            yield reader.rows(stored, start, min(start + each, rows))
+
+    return digest_of_parts(parameters, blocks)

@@ -43,18 +43,21 @@ def layout_of(tensors: Mapping[str, Tensor]) -> Layout:
     return Layout(tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()))
 
 
-def digest(
-    tensors: Mapping[str, Tensor], parts: Callable[[Tensor], Iterable[Tensor]] = lambda tensor: (tensor,)
-) -> str:
-    """Return the SHA-256 of the tensors' names and bits: equal digests, equal weights.
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of the tensors' names and bits: equal digests, equal weights."""
+    return digest_of_parts(tensors, lambda name: (tensors[name],))
+
+
+def digest_of_parts(names: Iterable[str], parts: Callable[[str], Iterable[Tensor]]) -> str:
+    """Return the :func:`digest` of tensors that had better not be held whole.
 
     Args:
-        tensors: by name.
-        parts: returns a tensor in parts that follow each other, where it had better not be held whole.
+        names: of the tensors.
+        parts: returns the parts of one, which follow each other.
     """
     content = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
+    for name in sorted(names):
         content.update(name.encode())
-        for part in parts(tensor):
+        for part in parts(name):
             content.update(part.detach().reshape(-1).cpu().view(torch.uint8).numpy().data)
     return content.hexdigest()
