@@ -13,7 +13,7 @@ import torch.distributed as dist
 from isthmus.trainer.executors import nursery
 
 # What a launcher loads, but for the first, by which its server dies with it.
-PRELOADED = ["isthmus.trainer.run", *nursery._PRELOADED[1:], "sklearn.datasets"]
+PRELOADED = ["isthmus.trainer.run", *nursery._PRELOADED[1:]]
 
 
 class Failed(str):

@@ -4,12 +4,16 @@ import gzip
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 from sklearn.linear_model import LogisticRegression
 
 from cases.data import LENGTH, SOURCES
@@ -171,6 +175,23 @@ def test_every_source_is_sound(source: str, tmp_path: Path, monkeypatch: pytest.
     train, test = train_test(data, seed=0)
     assert min(train.samples, test.samples) > 0
     assert data.name
+
+
+@pytest.mark.parametrize(
+    ("name", "read", "largest"),
+    [
+        ("digits", load_digits, 16.0),
+        ("diabetes", partial(load_diabetes, scaled=False), 1.0),
+        ("breast-cancer", load_breast_cancer, 1.0),
+    ],
+    ids=["digits", "diabetes", "breast-cancer"],
+)
+def test_bundled_data_are_those_that_scikit_learn_reads(name: str, read: Callable[[], Any], largest: float) -> None:
+    """Which are read without loading it."""
+    data, bunch = load(name), read()
+    assert np.array_equal(data.features, bunch.data / largest)
+    assert data.features.flags.c_contiguous
+    assert np.array_equal(data.targets, bunch.target)
 
 
 def test_numbers_only_where_a_scale_is_needed() -> None:

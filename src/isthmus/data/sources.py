@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +17,7 @@ from isthmus.data.sbm import stochastic_block_model
 from isthmus.data.split import standardize
 from isthmus.data.text import read_text
 from isthmus.data.words import read_words
-from isthmus.errors import InvalidInput, check_choice
+from isthmus.errors import DataError, InvalidInput, check_choice
 from isthmus.factories import call_factory, load_factory
 
 
@@ -75,24 +77,33 @@ def _made(target: str) -> Dataset:
 
 
 def _digits() -> Dataset:
-    from sklearn.datasets import load_digits  # a second of CPU, for those who need it
-
-    bunch = load_digits()
-    return Dataset("digits", bunch.data / 16.0, bunch.target.astype(np.int64), 10, (8, 8))
+    table = _table("digits.csv.gz", ",")
+    return Dataset("digits", table[:, :-1] / 16.0, table[:, -1].astype(np.int64), 10, (8, 8))
 
 
 def _diabetes() -> Dataset:
-    from sklearn.datasets import load_diabetes
-
-    bunch = load_diabetes(scaled=False)
-    return Dataset("diabetes", bunch.data, bunch.target.astype(np.float64), 0, (bunch.data.shape[1],))
+    features, targets = _table("diabetes_data_raw.csv.gz"), _table("diabetes_target.csv.gz")
+    return Dataset("diabetes", features, targets[:, 0], 0, (features.shape[1],))
 
 
 def _breast_cancer() -> Dataset:
-    from sklearn.datasets import load_breast_cancer
+    table = _table("breast_cancer.csv", ",", names=1)
+    return Dataset("breast-cancer", table[:, :-1].copy(), table[:, -1].astype(np.int64), 2, (table.shape[1] - 1,))
 
-    bunch = load_breast_cancer()
-    return Dataset("breast-cancer", bunch.data, bunch.target.astype(np.int64), 2, (bunch.data.shape[1],))
+
+def _table(name: str, delimiter: str | None = None, names: int = 0) -> np.ndarray:
+    """Return the numbers of a file that scikit-learn brings along.
+
+    The package itself is not loaded: that takes a second of CPU, which every worker of a run would spend.
+    """
+    package = find_spec("sklearn")
+    assert package is not None
+    assert package.origin is not None
+    path = Path(package.origin).parent / "datasets" / "data" / name
+    try:
+        return np.loadtxt(path, delimiter=delimiter, skiprows=names, ndmin=2)
+    except OSError as error:
+        raise DataError(f"{path} of scikit-learn cannot be read: {error}") from error
 
 
 BUNDLED: dict[str, Callable[[], Dataset]] = {
