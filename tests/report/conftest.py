@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cases.browser import wait_until
 from isthmus.line import VARIABLE, Line
 from isthmus.randomness import generator
 from isthmus.records import RunWriter
@@ -177,9 +178,9 @@ def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         page.goto(path.resolve().as_uri())
-        page.wait_for_function("document.querySelector('.js-plotly-plot') || !document.querySelector('.chart')")
+        wait_until(page, "document.querySelector('.js-plotly-plot') || !document.querySelector('.chart')")
         page.evaluate("document.querySelectorAll('details.more').forEach(folded => { folded.open = true; })")
-        page.wait_for_function("document.querySelectorAll('.chart:not(.js-plotly-plot)').length === 0")
+        wait_until(page, "document.querySelectorAll('.chart:not(.js-plotly-plot)').length === 0")
         return page
 
     yield visit

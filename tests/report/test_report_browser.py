@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cases.browser import wait_until
 from isthmus.line import Line
 from isthmus.records import read_run
 from isthmus.report import write_report
@@ -182,12 +183,12 @@ def test_a_click_in_the_legend_hides_a_curve_with_its_band_and_shows_it_again(
     entry = chart.locator(".legendtoggle").nth(chart.locator(".legendtext").all_text_contents().index("narrow net"))
     entry.click()
     hidden = "([chart, n]) => chart.querySelectorAll('.scatterlayer .trace').length === n"
-    page.wait_for_function(hidden, arg=[chart.element_handle(), before - 2])
+    wait_until(page, hidden, [chart.element_handle(), before - 2])
     state = chart.evaluate("c => c.data.filter(t => t.visible === 'legendonly').map(t => t.name)")
     assert state == ["narrow net", "narrow net"]  # its line and its band over seeds
     page.wait_for_timeout(400)  # sooner would be a double click
     entry.click()
-    page.wait_for_function(hidden, arg=[chart.element_handle(), before])
+    wait_until(page, hidden, [chart.element_handle(), before])
 
 
 def test_pointing_at_a_curve_shows_its_name_and_numbers(full_report: Path, visit: Callable[..., Any]) -> None:
@@ -220,7 +221,7 @@ def test_dragging_zooms_and_a_double_click_returns(full_report: Path, visit: Cal
     page.mouse.down()
     page.mouse.move(area["x"] + 0.6 * area["width"], area["y"] + 0.7 * area["height"], steps=8)
     page.mouse.up()
-    page.wait_for_function("([c, x]) => c._fullLayout.xaxis.range[0] > x", arg=[chart.element_handle(), before[0]])
+    wait_until(page, "([c, x]) => c._fullLayout.xaxis.range[0] > x", [chart.element_handle(), before[0]])
     left, right, bottom, top = chart.evaluate(limits)
     assert right - left == pytest.approx(0.3 * (before[1] - before[0]), rel=0.05)
     assert top - bottom == pytest.approx(0.5 * (before[3] - before[2]), rel=0.05)
@@ -228,7 +229,7 @@ def test_dragging_zooms_and_a_double_click_returns(full_report: Path, visit: Cal
     # come later than that. The clock stands still for the two, far enough from the press that began the drag.
     page.clock.set_fixed_time(page.evaluate("Date.now()") + 10_000)
     page.mouse.dblclick(area["x"] + 0.5 * area["width"], area["y"] + 0.5 * area["height"])
-    page.wait_for_function("([c, x]) => c._fullLayout.xaxis.range[0] === x", arg=[chart.element_handle(), before[0]])
+    wait_until(page, "([c, x]) => c._fullLayout.xaxis.range[0] === x", [chart.element_handle(), before[0]])
     assert chart.evaluate(limits) == before
 
 
