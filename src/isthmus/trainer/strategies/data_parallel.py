@@ -41,10 +41,9 @@ class DataParallelPart(LocalSGDPart):
         if worker.link.workers == 1 or not trained:
             return 0, 0
         sizes = {name: p.numel() * p.element_size() for name, p in trained.items()}
-        buckets = {tuple(names): sum(sizes[name] for name in names) for names in _buckets(module)}
-        packed = max((size for names, size in buckets.items() if len(names) > 1), default=0)
+        most = max(sum(sizes[name] for name in names) for names in _buckets(module))
         short = 0 if worker.wire is None else sum(p.numel() * worker.wire.itemsize for p in trained.values())
-        return 0, short + packed + (DEALT + 1) * max(buckets.values())  # and what is received of one's own shares
+        return 0, short + (DEALT + 2) * most  # packed beside the gradients, and received of one's own shares
 
     def attach(self, meet: Callable[[], Driving[None]]) -> None:
         """Have every backward pass meet the others with its first gradient, and average all."""
@@ -194,19 +193,15 @@ class _Pass:
 
 
 def _buckets(module: nn.Module) -> list[list[str]]:
-    """Return which gradients travel together, in about the order in which a backward pass computes them: one of at
-    least ``BUCKET`` bytes alone, and as it is; of smaller ones, of one type, as many as come to that, or are left."""
-    found: list[list[str]] = []
-    small: dict[torch.dtype, list[str]] = {}
+    """Return which gradients travel together, in about the order in which a backward pass computes them: of one type,
+    of at least ``BUCKET`` bytes but for the last."""
+    found: dict[torch.dtype, list[list[str]]] = {}
     sizes: dict[torch.dtype, int] = {}
     for name, parameter in reversed(trained_parameters(module).items()):
-        kind, size = parameter.dtype, parameter.numel() * parameter.element_size()
-        if size >= BUCKET:
-            found.append([name])
-            continue
-        small.setdefault(kind, []).append(name)
-        sizes[kind] = sizes.get(kind, 0) + size
-        if sizes[kind] >= BUCKET:
-            found.append(small.pop(kind))
-            del sizes[kind]
-    return [*found, *small.values()]
+        kind = parameter.dtype
+        if sizes.get(kind, BUCKET) >= BUCKET:
+            found.setdefault(kind, []).append([])
+            sizes[kind] = 0
+        found[kind][-1].append(name)
+        sizes[kind] += parameter.numel() * parameter.element_size()
+    return [names for buckets in found.values() for names in buckets]

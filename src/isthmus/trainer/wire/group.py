@@ -78,16 +78,14 @@ class Gloo:
         """Send payload from where it is and to where it belongs, in as many messages as there are workers with some.
 
         Torch's all-to-all wants everything to be sent in one piece of memory, and has a message for everybody. Gloo
-        matches messages of one tag between two workers in their order. Sends are begun before receives: one that finds
-        the other worker waiting is written out by this thread, which holds the connection meanwhile, and if something
-        comes over the same one gloo's own thread asks for it again and again, in vain.
+        matches messages of one tag between two workers in their order.
         """
         here, kind = self.index, request.send[0]
         reply = self._room(request)
         around = [(here + step) % self.workers for step in range(1, self.workers)]
+        works = [self._group.recv([as_bytes(reply[w])], w, tag) for w in reversed(around) if request.expect[w]]
         told = [(w, as_bytes(request.send[w].cpu())) for w in around if request.send[w].numel()]
-        works = [self._group.send([piece], w, tag) for w, piece in told]
-        works += [self._group.recv([as_bytes(reply[w])], w, tag) for w in reversed(around) if request.expect[w]]
+        works += [self._group.send([piece], w, tag) for w, piece in told]
 
         def arrive() -> list[Tensor]:
             for work in works:

@@ -63,7 +63,7 @@ def mean_as_they_come(
 
     Args:
         groups: the names of those that travel together, of one type, in the order in which they are there.
-        tensors: returns those of a group when it is there; the mean may come in the memory of one that is alone.
+        tensors: returns those of a group when it is there.
         dealers: workers that send theirs, of which all know before they know who is active.
         active: returns whose tensors count, of the dealers; entered before the first are added up.
         link, take, wire: as above.
@@ -83,10 +83,10 @@ def mean_as_they_come(
         yield PAUSE
         own = tensors(names)
         layout, first = layout_of(own), own[names[0]]
-        alone = len(own) == 1 and first.is_contiguous()
-        flat = first.detach().view(-1) if alone else layout.pack(own, first.dtype, first.device)
-        mean = Mean(flat, link, wire if first.is_floating_point() else None)
-        del own, first, flat
+        mean = Mean(
+            layout.pack(own, first.dtype, first.device), link, wire if first.is_floating_point() else None
+        )
+        del own, first
         dealt.append((layout, mean, Pending(hop=number == len(groups))))
         yield mean.deal(dealers, dealt[-1][2])
         if len(dealt) > DEALT:
