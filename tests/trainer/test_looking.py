@@ -27,7 +27,7 @@ from isthmus.partitions import Uniform
 from isthmus.strategies import IST
 from isthmus.trainer.observe.evaluate import Evaluation, Evaluator
 from isthmus.trainer.store import reader as reading
-from isthmus.trainer.store import whole
+from isthmus.trainer.store import tensorfile
 from isthmus.trainer.store.reader import Reader
 from isthmus.trainer.store.serve import Service
 from isthmus.trainer.store.whole import saved_digest
@@ -140,7 +140,7 @@ def test_looking_is_counted_apart() -> None:
 @pytest.mark.parametrize("strategy", ON_ANY)
 def test_the_file_is_what_all_saw(strategy: str, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "BLOCK", block)
-    monkeypatch.setattr(whole, "_BLOCK", block)
+    monkeypatch.setattr(tensorfile, "_BLOCK", block)
     monkeypatch.setattr(Reader, "most", 0)
 
     def job() -> None:

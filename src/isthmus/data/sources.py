@@ -97,8 +97,8 @@ def _table(name: str, delimiter: str | None = None, names: int = 0) -> np.ndarra
     The package itself is not loaded: that takes a second of CPU, which every worker of a run would spend.
     """
     package = find_spec("sklearn")
-    assert package is not None
-    assert package.origin is not None
+    if package is None or package.origin is None:
+        raise DataError(f"{name} comes with scikit-learn, which is not installed")
     path = Path(package.origin).parent / "datasets" / "data" / name
     try:
         return np.loadtxt(path, delimiter=delimiter, skiprows=names, ndmin=2)

@@ -33,7 +33,7 @@ _TYPES = {
 }  # fmt: skip
 _ORDER = {dtype: place for place, dtype in enumerate(_TYPES)}
 _DTYPES = {name: dtype for dtype, name in _TYPES.items()}
-_BLOCK = 1 << 24  # bytes at a time of what has to be copied first
+_BLOCK = 1 << 24  # bytes at a time: of what has to be copied before it is written, and of what is read in blocks
 
 
 class TensorWriter:
@@ -198,6 +198,17 @@ class TensorReader:
             file.seek(self._begins[name] + start * _bytes(shape[1:], dtype))
             if file.readinto(_memory(rows)) < rows.numel() * dtype.itemsize:
                 raise DataError(f"{self.path} is cut short: {name} is not all there")
+
+    def blocks(self, name: str) -> Iterator[Tensor]:
+        """Yield all rows of a tensor, as many at a time as had better be held.
+
+        Raises:
+            DataError: the file was cut since.
+        """
+        shape, dtype = self.outline[name]
+        rows, each = shape[0] if shape else 1, max(1, _BLOCK // max(1, _bytes(shape[1:], dtype)))
+        for start in range(0, rows, each):
+            yield self.rows(name, start, min(start + each, rows))
 
     def read(self, name: str) -> Tensor:
         """Return all of a tensor."""

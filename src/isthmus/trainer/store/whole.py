@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,6 @@ from isthmus.trainer.task.network import in_evaluation
 from isthmus.trainer.wire.layout import digest_of_parts
 
 SUFFIX = ".safetensors"
-_BLOCK = 1 << 24  # bytes of a file that are read at once
 
 
 @contextmanager
@@ -110,12 +108,7 @@ def saved_digest(path: Path, parameters: Iterable[str]) -> str:
     """
     reader = TensorReader(path)
 
-    def blocks(name: str) -> Iterator[Tensor]:
-        stored = name if name in reader.outline else reader.metadata[name]  # of tied ones the file has one
-        shape, dtype = reader.outline[stored]
-        rows = shape[0] if shape else 1
-        each = max(1, _BLOCK * rows // max(1, math.prod(shape) * dtype.itemsize))
-        for start in range(0, rows, each):
-            yield reader.rows(stored, start, min(start + each, rows))
+    def blocks(name: str) -> Iterator[Tensor]:  # of tied ones the file has one, and the names of the others
+        return reader.blocks(name if name in reader.outline else reader.metadata[name])
 
     return digest_of_parts(parameters, blocks)
