@@ -16,7 +16,7 @@ from isthmus import Training
 from isthmus.errors import WorkerError
 from isthmus.strategies import DataParallel
 from isthmus.trainer.plan.traffic import Nobody
-from isthmus.trainer.strategies import Worker, data_parallel, part_of
+from isthmus.trainer.strategies import Worker, buckets, data_parallel, part_of
 from isthmus.trainer.task.network import describe
 
 EXAMPLE = (torch.zeros(2, 6),)
@@ -90,7 +90,7 @@ def loss_of(module: nn.Module, worker: int, step: int) -> Tensor:
 
 def stepped(kind: Callable[[], nn.Module], bucket: int, passes: int) -> tuple[list[dict[str, Tensor]], bool]:
     """Four steps of some backward passes each; the gradients of every one, and whether all lay as their weights do."""
-    data_parallel.BUCKET = bucket
+    buckets.BUCKET = bucket
     training, grads, alike = made(kind), [], True
     for step in range(4):
         for each in range(passes):
@@ -129,7 +129,7 @@ CASES = {"second gradients": (Twice, Plain), "branches": (Branches, Branches), "
 
 @pytest.fixture(autouse=True)
 def _buckets_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_parallel, "BUCKET", data_parallel.BUCKET)
+    monkeypatch.setattr(buckets, "BUCKET", buckets.BUCKET)
 
 
 @pytest.mark.processes
@@ -148,9 +148,84 @@ def test_gradients_are_the_mean_whatever_the_buckets_and_the_way(case: str, pass
                     torch.testing.assert_close(grad.double(), mean[name], rtol=1e-4, atol=1e-7)
 
 
+def kept_in_place(keep: bool) -> tuple[list[int], int]:
+    """Where the gradients of some steps lie, and how many numbers are kept for them."""
+    training, places = made(Wide), []
+    for step in range(4):
+        loss_of(training.module, training.worker, step).backward()
+        places.append([p.grad.data_ptr() for p in training.module.parameters() if p.grad is not None])
+        training.optimizer.step()
+        training.optimizer.zero_grad(set_to_none=not keep)
+    part = training._members.part
+    assert isinstance(part, data_parallel.DataParallelPart)
+    numbers = sum(flat.numel() for flat in part._buckets._kept.values())
+    for parameter in list(training.module.parameters())[2:]:  # what is trained no more is not kept
+        parameter.requires_grad_(False)
+    loss_of(training.module, training.worker, 4).backward()
+    fewer = sum(flat.numel() for flat in part._buckets._kept.values())
+    training.close()
+    return len({tuple(each[1:]) for each in places}), numbers - fewer  # the first, in channels-last, lies elsewhere
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_gradients_lie_where_they_lay_in_the_step_before(keep: bool) -> None:
+    rest = 7 * 10 + 7 + 4 * 7 + 4 + 3 * 4 + 3
+    assert in_turn(kept_in_place, 2, keep) == [(1, rest)] * 2
+
+
+def test_what_a_bucket_holds_comes_back_with_what_was_added_meanwhile() -> None:
+    """Also where the gradient lies in the bucket already, and where there is none."""
+    parameters = {name: nn.Parameter(torch.zeros(2, 3)) for name in "abc"}
+    (bucket,) = buckets.buckets_of(parameters)
+    memory = buckets.Buckets(torch.device("cpu"))
+    memory.arrange([bucket], 0)
+    for parameter in (parameters["a"], parameters["c"]):
+        parameter.grad = torch.arange(6.0).view(3, 2).t()
+    parameters["a"].grad = torch.arange(6.0).view(2, 3)
+    flat = memory.collect(bucket, parameters)
+    assert all(parameter.grad is None for parameter in parameters.values())
+    assert flat.tolist() == [0, 2, 4, 1, 3, 5, *[0] * 6, 0, 1, 2, 3, 4, 5]  # from the last to the first
+    flat += 1
+    parameters["a"].grad, parameters["b"].grad = torch.full((2, 3), 10.0), torch.full((2, 3), 20.0)
+    memory.give(bucket, parameters)
+    found = {name: parameter.grad for name, parameter in parameters.items()}
+    assert found["a"] is not None
+    assert found["a"].tolist() == [[11, 12, 13], [14, 15, 16]]
+    assert found["b"] is not None
+    assert found["b"].tolist() == [[21] * 3] * 2
+    assert found["c"] is not None
+    assert found["c"].tolist() == [[1, 3, 5], [2, 4, 6]]
+    assert found["c"].stride() == (1, 2)
+    again = memory.collect(bucket, parameters)
+    assert again.data_ptr() == flat.data_ptr()
+    assert again.tolist() == [1, 3, 5, 2, 4, 6, *[21] * 6, 11, 12, 13, 14, 15, 16]
+
+
+def penalized() -> list[Tensor]:
+    """The gradients of a loss with a penalty on its gradient's norm, whose pass keeps its graph."""
+    training = made(Plain)
+    for step in range(2):
+        loss = loss_of(training.module, training.worker, step)
+        slopes = torch.autograd.grad(loss, list(training.module.parameters()), create_graph=True)
+        (loss + sum(slope.square().sum() for slope in slopes)).backward(create_graph=True)
+        found = [p.grad for p in training.module.parameters() if p.grad is not None]
+        assert not any(grad.requires_grad for grad in found)
+        training.optimizer.step()
+        training.optimizer.zero_grad()
+    training.close()
+    return [grad.clone() for grad in found]
+
+
+@pytest.mark.filterwarnings("ignore:Using backward\\(\\) with create_graph=True")
+def test_a_backward_pass_may_keep_its_graph() -> None:
+    one, other = in_turn(penalized, 2)
+    assert len(one) == 6
+    assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
+
+
 def sent_by(bucket: int) -> list[int]:
     """How many bytes this worker has sent when the gradients of the last, of the second and of the first layer come."""
-    data_parallel.BUCKET = bucket
+    buckets.BUCKET = bucket
     training, sent = made(Wide), list[int]()
     loss_of(training.module, training.worker, 0).backward()  # opens the round
     before = training._meter.sent
@@ -198,7 +273,7 @@ def test_a_step_after_a_backward_pass_that_failed_is_refused() -> None:
 @pytest.mark.parametrize(("bucket", "beside"), [(1, 4 * (7 * 10 + 7 + 4 * 7 + 4 + 3 * 4 + 3 + 5)), (1 << 20, 0)])
 def test_all_buckets_but_the_last_are_said_to_travel_beside(bucket: int, beside: int) -> None:
     """With a bucket for every parameter the last one is the convolution's weight."""
-    data_parallel.BUCKET = bucket
+    buckets.BUCKET = bucket
     module = Wide()
     worker = Worker(Nobody(0, 2), describe(module, EXAMPLE, 0, None), 0)
     traffic = part_of(DataParallel(), worker).step_traffic(module)

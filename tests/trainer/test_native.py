@@ -143,8 +143,10 @@ def test_bytes_of_ddp_are_ours_and_hooks_save_what_they_should(compared: list[di
 @pytest.mark.processes
 def test_fsdp_holds_its_share_and_ddp_all(compared: list[dict[str, Any]]) -> None:
     held = {name: found[3] for name, found in compared[0].items()}
-    assert held["ddp"] == held["ours"]
-    assert all(each == pytest.approx(held["ours"][0] / WORKERS, rel=0.02) for each in held["fsdp"])
+    numbers = sum(parameter.numel() for parameter in wide().parameters())  # in one bucket
+    room = 3 * (WORKERS - 1) * 8 * -(-numbers // WORKERS)  # for the others' gradients of its own share, three at a time
+    assert held["ours"] == tuple(each + room for each in held["ddp"])
+    assert all(each == pytest.approx(held["ddp"][0] / WORKERS, rel=0.02) for each in held["fsdp"])
     for name in ("ddp", "fsdp", "post-local", "powersgd"):
         plans = memory_plan(wide, EXAMPLE, sgd, CASES[name][0], workers=WORKERS)
         assert [each.held for each in plans] == list(held[name]), name

@@ -20,7 +20,7 @@ from isthmus.trainer.executors.in_turn import run_in_turn
 from isthmus.trainer.plan.live import Live
 from isthmus.trainer.plan.plan import Plan
 from isthmus.trainer.plan.show import table
-from isthmus.trainer.strategies import data_parallel
+from isthmus.trainer.strategies import buckets
 from isthmus.trainer.wire import tensors
 
 INPUTS, HIDDEN, CLASSES, BATCH, STEPS = 6, 8, 3, 4, 3
@@ -64,6 +64,8 @@ def test_what_is_held_is_counted_by_hand_and_held(strategy: str, hidden: int, op
     homes = [0, 0]
     if strategy == "ist":  # rows 0-3 and 4-7 of the hidden layer; of the three classes two rows and one
         homes = [4 * (4 * INPUTS + 4 + rows * HIDDEN + rows) for rows in (2, 1)]
+    if strategy == "data-parallel":  # room for three times the other worker's gradients of one's own half
+        homes = [3 * 4 * -(-piece // 2)] * 2
     for plan, home in zip(plans, homes, strict=True):
         assert (plan.home, plan.piece, plan.gradients) == (home, 4 * piece, 4 * piece)
         assert plan.state == 4 * piece * each + 4 * beside
@@ -178,11 +180,13 @@ def test_a_run_says_what_it_plans_and_what_it_took(tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize("strategy", ["local-sgd", "data-parallel"])
 def test_means_are_the_same_bits_however_much_travels_at_once(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
-    for at_once in (1 << 20, 1):
+    for at_once, part in ((1 << 20, 1 << 20), (1, 1 << 20), (1 << 20, 8), (100, 40)):
         monkeypatch.setattr(tensors, "AT_ONCE", at_once)
-        monkeypatch.setattr(data_parallel, "BUCKET", at_once)
+        monkeypatch.setattr(tensors, "PART", part)
+        monkeypatch.setattr(buckets, "BUCKET", at_once)
         results.append(run_in_turn(weights, [(strategy,)] * 3)[0])
-    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+    for result in results[1:]:
+        assert all(torch.equal(one, other) for one, other in zip(results[0], result, strict=True))
 
 
 def weights(strategy: str) -> list[Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.errors import WorkerError
-from isthmus.trainer.strategies.interface import Commit, State
+from isthmus.strategies import Strategy
+from isthmus.trainer.strategies.buckets import Buckets, buckets_of, room_of
+from isthmus.trainer.strategies.interface import Commit, State, Worker
 from isthmus.trainer.strategies.local_sgd import LocalSGDPart, trained_parameters
 from isthmus.trainer.wire.exchange import Driving, Program
+from isthmus.trainer.wire.layout import Layout
 from isthmus.trainer.wire.meter import Traffic
-from isthmus.trainer.wire.tensors import DEALT, mean_as_they_come, send_tensors
-
-BUCKET = 1 << 19  # bytes of gradients that travel together, at least
+from isthmus.trainer.wire.tensors import DEALT, mean_as_they_come, parts_of, send_tensors, wire_of
 
 
 class DataParallelPart(LocalSGDPart):
@@ -28,22 +29,30 @@ class DataParallelPart(LocalSGDPart):
     a block of its own that could be refused: what is wrong with one is wrong with all.
 
     Gradients travel in buckets while others are still computed, the last layers' first. Until a backward pass has come
-    to its end ``grad`` of what is on its way is None.
+    to its end ``grad`` of what is on its way is None; after it, it lies in its bucket.
     """
 
     averages = True
     _synchronized = True
     _passing: _Pass | None = None
 
+    def __init__(self, strategy: Strategy, worker: Worker) -> None:
+        super().__init__(strategy, worker)
+        self._buckets = Buckets(worker.device)
+
+    def beside(self) -> Sequence[Tensor]:
+        """Return the memory for what comes of others' gradients; its own lie in their buckets."""
+        return self._buckets.rooms
+
     def _beside(self, module: nn.Module) -> tuple[int, int]:
-        """Return the bytes that are on the way at a time: gradients lie in their buckets."""
+        """Return the bytes of the above, and those that are on the way at a time."""
         trained, worker = trained_parameters(module), self._worker
         if worker.link.workers == 1 or not trained:
             return 0, 0
-        sizes = {name: p.numel() * p.element_size() for name, p in trained.items()}
-        most = max(sum(sizes[name] for name in names) for names in _buckets(module))
+        buckets = buckets_of(trained)
+        kept = (DEALT + 1) * room_of(buckets, worker.link.workers, worker.wire)
         short = 0 if worker.wire is None else sum(p.numel() * worker.wire.itemsize for p in trained.values())
-        return 0, short + (DEALT + 2) * most  # packed beside the gradients, and received of one's own shares
+        return kept, short + max(_bytes(bucket) for bucket in buckets)  # as they are computed, beside their bucket
 
     def attach(self, meet: Callable[[], Driving[None]]) -> None:
         """Have every backward pass meet the others with its first gradient, and average all."""
@@ -76,7 +85,7 @@ class DataParallelPart(LocalSGDPart):
         if not self._synchronized or self._worker.link.workers == 1:
             return
         if self._passing is None:
-            self._passing = _Pass(_buckets(self.module), meet)
+            self._passing = _Pass(buckets_of(trained_parameters(self.module)), meet)
             torch.autograd.Variable._execution_engine.queue_callback(partial(self._whole, meet))
             self._passing.driving.go()  # the meeting is begun
         self._passing.grown(name)
@@ -100,32 +109,22 @@ class DataParallelPart(LocalSGDPart):
         here = self._passing is not None
         assert round is not None
         averaging: Sequence[int] = ()
-        scattered: dict[str, Tensor] = {}  # gradients of another layout in memory than that of their numbers
+        memory, buckets, wire = self._buckets, buckets_of(parameters), self._worker.wire
+        memory.arrange(buckets, room_of(buckets, link.workers, wire))
 
-        def own(names: Sequence[str]) -> Mapping[str, Tensor]:
-            if not here:
-                return {name: torch.zeros_like(parameters[name]) for name in names}
-            found = {}
-            for name in names:
-                parameter = parameters[name]
-                found[name] = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                parameter.grad = None  # it may get another before the mean has come
-                if not found[name].is_contiguous():
-                    scattered[name] = found[name]
-            return found
+        def own(bucket: Layout) -> Tensor:
+            return memory.collect(bucket, parameters) if here else memory.nothing(bucket)
 
-        def take(name: str, mean: Tensor) -> None:
+        def take(bucket: Layout) -> None:
             if here:
-                found = scattered[name].copy_(mean) if name in scattered else mean  # a view of what came: no copy of it
-                more = parameters[name].grad
-                parameters[name].grad = found if more is None else more + found
+                memory.give(bucket, parameters)
 
         def whose() -> Program[Sequence[int]]:
             nonlocal averaging
             averaging = yield from active()
             return averaging
 
-        yield from mean_as_they_come(_buckets(module), own, link, round.active, whose, take, self._worker.wire)
+        yield from mean_as_they_come(buckets, own, link, round.active, whose, take, memory.rooms, wire)
         state.stale |= frozenset(range(link.workers)) - frozenset(averaging)
 
     def step_traffic(self, module: nn.Module) -> Traffic:
@@ -139,14 +138,13 @@ class DataParallelPart(LocalSGDPart):
             return Traffic()
         wire, index = self._worker.wire, self._worker.link.index
         found = Traffic()
-        for names in _buckets(module):
-            before, first = found, trained[names[0]]
-            size = first.element_size() if wire is None or not first.is_floating_point() else wire.itemsize
-            whole = sum(trained[name].numel() for name in names)
-            own = whole // workers + (index < whole % workers)  # as tensor_split deals it
-            others = whole - own
-            moved = size * (others + (workers - 1) * own)
-            found += Traffic(moved, moved)
+        for bucket in buckets_of(trained):
+            ((dtype, numbers),), before = bucket.sizes.items(), found
+            size = (wire_of(dtype, wire) or dtype).itemsize
+            for part in parts_of(numbers, dtype):
+                own = part // workers + (index < part % workers)  # as tensor_split deals it
+                moved = size * (part - own + (workers - 1) * own)
+                found += Traffic(moved, moved)
         return replace(found, hops=2, beside=before.sent)  # all buckets but the last
 
     def block(self) -> dict[str, Tensor]:
@@ -175,9 +173,9 @@ class _Pass:
         again: whether there was a second gradient of a parameter whose first was already on its way.
     """
 
-    def __init__(self, buckets: Sequence[Sequence[str]], meet: Callable[[], Driving[None]]) -> None:
-        self._missing = [set(names) for names in buckets]
-        self._bucket = {name: number for number, names in enumerate(buckets) for name in names}
+    def __init__(self, buckets: Sequence[Layout], meet: Callable[[], Driving[None]]) -> None:
+        self._missing = [{name for name, *_ in bucket.entries} for bucket in buckets]
+        self._bucket = {name: number for number, names in enumerate(self._missing) for name in names}
         self._sent = 0
         self.again = False
         self.driving = meet()
@@ -192,16 +190,5 @@ class _Pass:
             self.driving.go()
 
 
-def _buckets(module: nn.Module) -> list[list[str]]:
-    """Return which gradients travel together, in about the order in which a backward pass computes them: of one type,
-    of at least ``BUCKET`` bytes but for the last."""
-    found: dict[torch.dtype, list[list[str]]] = {}
-    sizes: dict[torch.dtype, int] = {}
-    for name, parameter in reversed(trained_parameters(module).items()):
-        kind = parameter.dtype
-        if sizes.get(kind, BUCKET) >= BUCKET:
-            found.setdefault(kind, []).append([])
-            sizes[kind] = 0
-        found[kind][-1].append(name)
-        sizes[kind] += parameter.numel() * parameter.element_size()
-    return [names for buckets in found.values() for names in buckets]
+def _bytes(bucket: Layout) -> int:
+    return sum(dtype.itemsize * size for dtype, size in bucket.sizes.items())

@@ -292,7 +292,7 @@ def all_gather(
 class Mean:
     """The mean of a flat tensor over the active workers: each worker sums its own 1/n of it in their order.
 
-    The tensor's own memory is used for it, if it is of the type that travels.
+    The tensor's own memory is used for it.
 
     A reduce-scatter and an all-gather: a worker sends and receives 2 (n - 1) / n of the tensor, as in a ring, but the
     order of the sum is fixed. With a ``wire`` numbers travel in that type, and are rounded on both ways, on every
@@ -300,29 +300,40 @@ class Mean:
     """
 
     def __init__(self, values: Tensor, link: Link, wire: torch.dtype | None = None) -> None:
-        self._link, self._dtype = link, values.dtype
+        self._link, self._values = link, values
         self._found = values.to(wire or values.dtype)
         self._chunks = self._found.tensor_split(link.workers)
 
-    def deal(self, dealers: Sequence[int], beside: Pending | None = None) -> Exchange:
-        """Return the first exchange: to every worker its share of the dealers' tensors."""
+    def deal(self, dealers: Sequence[int], beside: Pending | None = None, room: Tensor | None = None) -> Exchange:
+        """Return the first exchange: to every worker its share of the dealers' tensors.
+
+        Args:
+            dealers: whose tensors travel.
+            beside: as of an :class:`Exchange`.
+            room: bytes of memory for what comes, if there are some already.
+        """
         link, chunks = self._link, self._chunks
+        own = chunks[link.index]
         send = chunks if link.index in dealers else (chunks[0][:0],) * link.workers
-        own = chunks[link.index].numel()
-        return Exchange(tuple(send), tuple(own if w in dealers else 0 for w in range(link.workers)), beside=beside)
+        expect = tuple(own.numel() if w in dealers else 0 for w in range(link.workers))
+        if room is None:
+            return Exchange(tuple(send), expect, beside=beside)
+        coming = [0 if w == link.index else numbers for w, numbers in enumerate(expect)]
+        into = list(room[: sum(coming) * own.element_size()].view(own.dtype).split(coming))
+        into[link.index] = send[link.index]
+        return Exchange(tuple(send), expect, beside=beside, into=tuple(into))
 
     def tell(self, received: Sequence[Tensor], active: Sequence[int], beside: Pending | None = None) -> Exchange:
         """Return the second exchange, to all, of the means of all shares; what came in the first from those that are
         active is added up for it."""
         chunks, own = self._chunks, self._chunks[self._link.index]
-        mean_into(own, [received[worker].to(self._dtype) for worker in active])
+        mean_into(own, [received[worker].to(self._values.dtype) for worker in active])
         expect = tuple(chunk.numel() for chunk in chunks)
         return Exchange((own,) * self._link.workers, expect, beside=beside, into=tuple(chunks))
 
-    @property
-    def whole(self) -> Tensor:
-        """The mean, when the second exchange is over."""
-        return self._found.to(self._dtype)
+    def settle(self) -> Tensor:
+        """Return the tensor with the mean in it, when the second exchange is over."""
+        return self._values if self._found is self._values else self._values.copy_(self._found)
 
 
 def all_mean(values: Tensor, link: Link, active: Sequence[int], wire: torch.dtype | None = None) -> Program[Tensor]:
@@ -330,7 +341,7 @@ def all_mean(values: Tensor, link: Link, active: Sequence[int], wire: torch.dtyp
     mean = Mean(values, link, wire)
     received = yield mean.deal(active)
     yield mean.tell(received, active)
-    return mean.whole
+    return mean.settle()
 
 
 def broadcast(values: Tensor, source: int, link: Link, receivers: Sequence[int]) -> Program[Tensor]:

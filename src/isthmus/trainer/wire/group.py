@@ -15,6 +15,7 @@ from isthmus.errors import InvalidInput
 from isthmus.trainer.wire.exchange import Exchange, LostPeer, Same
 from isthmus.trainer.wire.native import Native
 from isthmus.trainer.wire.sockets import Sockets
+from isthmus.trainer.wire.threads import patient
 
 _CONNECTING = timedelta(seconds=20)
 _NOW, _AHEAD = 0, 1  # tags of messages: one that others may overtake must not be taken for one of them
@@ -37,7 +38,7 @@ class Gloo:
     def __init__(self, store: dist.Store, index: int, workers: int) -> None:
         self.index, self.workers = index, workers
         try:
-            with Sockets() as self._sockets:
+            with Sockets() as self._sockets, patient():
                 self._group: Any = dist.ProcessGroupGloo(store, index, workers, _CONNECTING)  # its stub says too little
         except RuntimeError as error:
             raise LostPeer(f"worker {index} found no connection to another worker: {error}") from error
