@@ -41,6 +41,7 @@ class Options:
         few: only a corner of the grid.
         measure: train over a slow line instead, for a few rounds, and hold what that took against the plan before it.
         most: workers where it is measured, on the cores of this machine.
+        strategies: only those whose name contains this, where it is measured.
         folder: where the runs are; those that are there are not made again.
         local_steps, batch_size: of every worker.
         flops: operations a second of a worker.
@@ -51,6 +52,7 @@ class Options:
     few: bool = False
     measure: bool = False
     most: int = 16
+    strategies: str = ""
     folder: Path = Path("runs/growth")
     local_steps: int = 100
     batch_size: int = 32
@@ -123,7 +125,7 @@ def measured(options: Options) -> None:
     fast, slow = LINES
     cells = [(slow, workers, options.widths[0]) for workers in options.workers if workers <= options.most]
     cells += [(fast, options.workers[0], width) for width in options.widths]
-    pairs = [(cell, way) for cell in cells for way in WAYS]
+    pairs = [(cell, way) for cell in cells for way in WAYS if options.strategies in way]
     print(f"{_STEPS} local steps of {options.batch_size} samples; by plan / measured:\n")
     print("| line | workers | units | | MB a round, busiest | MB held, busiest | a round (s) | computing (s) |")
     print("|---|---:|---:|---|---:|---:|---:|---:|")

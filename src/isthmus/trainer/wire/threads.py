@@ -17,10 +17,6 @@ def patient() -> Iterator[None]:
     from going on, until its slice of time is over: some milliseconds each time (docs/design.md). Threads of Linux's
     "batch" kind are woken without taking a core from anybody, and get the same share of it. Anybody may make his own
     threads so; nothing is changed where the system has no such kind, or somebody has chosen another than the default.
-
-    >>> import threading
-    >>> with patient():
-    ...     thread = threading.Thread(target=lambda: None)
     """
     before = _threads()
     try:
