@@ -17,9 +17,9 @@ class Buckets:
     """The memory in which gradients travel. It is kept, and they lie in it from their mean on.
 
     Memory that is fetched and freed in every step, for each bucket at another time, leaves the heap in pieces that fit
-    nothing: a process whose network has 23 MB came to hold 550 MB more than at its start (docs/design.md). As in
-    torch's DistributedDataParallel with ``gradient_as_bucket_view``, whoever wants to keep a gradient beyond the next
-    backward pass has to copy it.
+    nothing: a process whose network has 23 MB came to hold 875 MB (docs/design.md). As in torch's
+    DistributedDataParallel with ``gradient_as_bucket_view``, whoever wants to keep a gradient beyond the next backward
+    pass has to copy it.
 
     Args:
         device: of the gradients.
